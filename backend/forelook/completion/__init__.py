@@ -1,0 +1,1 @@
+"""From document and cursor to suggestion. Knows no socket."""

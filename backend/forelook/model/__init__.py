@@ -1,0 +1,1 @@
+"""Weights, forward passes, tokenizers and prompt formats. Knows no editor."""

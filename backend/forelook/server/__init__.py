@@ -1,0 +1,1 @@
+"""The websocket server and its wire messages."""
