@@ -1,0 +1,158 @@
+"""The rules of dependency of ARCHITECTURE.md, read off the sources' import statements."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ROOTS = (REPOSITORY / "backend", REPOSITORY / "lsp")
+
+# Package -> the packages of Forelook it may import. Modules directly under `forelook` are named as they are.
+ALLOWED = {
+    "forelook": set(),
+    "forelook.errors": set(),
+    "forelook.config": {"forelook.errors"},
+    "forelook.privacy": {"forelook.errors"},
+    "forelook.endpoint": {"forelook.errors", "forelook"},
+    "forelook.decoding": {"forelook.errors"},
+    "forelook.model": {"forelook.decoding", "forelook.errors"},
+    "forelook.workspace": {"forelook.decoding", "forelook.errors"},
+    "forelook.completion": {
+        "forelook.model",
+        "forelook.decoding",
+        "forelook.workspace",
+        "forelook.privacy",
+        "forelook.errors",
+    },
+    "forelook.server.protocol": {"forelook.errors"},
+    "forelook.server": {
+        "forelook",
+        "forelook.completion",
+        "forelook.model",
+        "forelook.decoding",
+        "forelook.workspace",
+        "forelook.server.protocol",
+        "forelook.privacy",
+        "forelook.endpoint",
+        "forelook.config",
+        "forelook.errors",
+    },
+    "forelook_lsp": {
+        "forelook",
+        "forelook.server.protocol",
+        "forelook.endpoint",
+        "forelook.privacy",
+        "forelook.config",
+        "forelook.errors",
+    },
+}
+EVERYTHING = {"forelook.cli", "forelook.__main__"}
+STANDARD_LIBRARY_ONLY = {"forelook.errors", "forelook.config", "forelook.privacy", "forelook.endpoint"}
+SOCKET_MODULES = {"socket", "websockets", "starlette", "uvicorn", "httpx", "http", "urllib", "socketserver", "ssl"}
+MAY_TOUCH_SOCKETS = {"forelook.server", "forelook.endpoint", "forelook.cli"}
+LSP_MAY_TOUCH_SOCKETS = {"forelook_lsp.backend_client", "forelook_lsp.websocket", "forelook_lsp.__main__"}
+READS_ENVIRONMENT = {"forelook.cli", "forelook.__main__", "forelook_lsp.__main__"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for root in ROOTS:
+        for path in sorted(root.rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+MODULES = dict(modules())
+
+
+def imports(path: Path, module: str) -> Iterator[tuple[str, int]]:
+    """Every imported module, those inside functions included; names imported from a package count as modules."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: relative import; this project writes them in full"
+            source = node.module or ""
+            for alias in node.names:
+                name = f"{source}.{alias.name}"
+                yield (name if name in MODULES else source), node.lineno
+
+
+def unit(module: str) -> str:
+    """The entry of ALLOWED that a module belongs to: the longest that covers it."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        if name in ALLOWED and (length > 1 or name != "forelook" or len(parts) == 1):
+            return name
+    return module
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_module_imports_only_what_its_layer_may(module: str) -> None:
+    if module in EVERYTHING:
+        return
+    own = unit(module)
+    assert own in ALLOWED, f"{module} belongs to no layer: name its place in this table and in ARCHITECTURE.md"
+    for name, line in imports(MODULES[module], module):
+        if name.split(".")[0] in {"forelook", "forelook_lsp"}:
+            target = unit(name)
+            assert target == own or target in ALLOWED[own], f"{module}:{line} must not import {name}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if unit(m) in STANDARD_LIBRARY_ONLY))
+def test_shared_module_needs_only_the_standard_library(module: str) -> None:
+    check_standard_library_only(module)
+
+
+def test_wire_messages_need_only_the_standard_library() -> None:
+    check_standard_library_only("forelook.server.protocol")
+
+
+def check_standard_library_only(module: str) -> None:
+    for name, line in imports(MODULES[module], module):
+        top = name.split(".")[0]
+        assert top in sys.stdlib_module_names or top == "forelook", f"{module}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith("forelook_lsp")))
+def test_language_server_never_imports_the_model(module: str) -> None:
+    for name, line in imports(MODULES[module], module):
+        top = name.split(".")[0]
+        assert top not in {"torch", "numpy", "tokenizers", "transformers", "safetensors"}, f"{module}:{line}: {name}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith("forelook.")))
+def test_backend_knows_no_editor_protocol(module: str) -> None:
+    for name, line in imports(MODULES[module], module):
+        assert name.split(".")[0] not in {"pygls", "lsprotocol"}, f"{module}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_only_the_borders_touch_sockets(module: str) -> None:
+    if module in LSP_MAY_TOUCH_SOCKETS or unit(module) in MAY_TOUCH_SOCKETS or module in MAY_TOUCH_SOCKETS:
+        return
+    for name, line in imports(MODULES[module], module):
+        assert name.split(".")[0] not in SOCKET_MODULES, f"{module}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m not in READS_ENVIRONMENT))
+def test_only_the_entry_points_read_arguments_and_environment(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            spelled = f"{node.value.id}.{node.attr}"
+            assert spelled not in {"os.environ", "os.getenv", "sys.argv"}, f"{module}:{node.lineno} reads {spelled}"
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            assert not {a.name for a in node.names} & {"environ", "getenv"}, f"{module}:{node.lineno}"
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    import subprocess
+
+    code = "import sys, forelook, forelook.errors; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
