@@ -20,7 +20,8 @@
     │   ├── MalformedMessageError
     │   ├── UnknownMethodError
     │   ├── InvalidParamsError
-    │   └── ProtocolVersionError
+    │   ├── ProtocolVersionError
+    │   └── LimitError                  more bytes, documents or requests than the server accepts
     ├── EndpointError
     │   ├── BackendUnreachableError
     │   └── AuthenticationError
@@ -136,9 +137,10 @@ class RequestCancelledError(ForelookError):
 
 
 class ProtocolError(ForelookError):
-    """A wire message that does not follow docs/protocol.md."""
+    """A wire message that does not follow docs/protocol.md; ``request_id`` is its id where that could be read."""
 
     code = -32600
+    request_id: int | str | None = None
 
 
 class MalformedMessageError(ProtocolError):
@@ -154,15 +156,22 @@ class UnknownMethodError(ProtocolError):
 
 
 class InvalidParamsError(ProtocolError):
-    """Params are missing, of the wrong type, or out of range."""
+    """Params are missing, of the wrong type, or out of range; ``field`` is the one at fault."""
 
     code = -32602
+    field: str | None = None
 
 
 class ProtocolVersionError(ProtocolError):
     """Client and server speak different versions of the protocol."""
 
     code = -32050
+
+
+class LimitError(ProtocolError):
+    """A message, document or queue is larger than the server accepts."""
+
+    code = -32051
 
 
 class EndpointError(ForelookError):

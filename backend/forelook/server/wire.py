@@ -1,0 +1,258 @@
+"""Wire dataclasses to JSON and back; a dataclass's annotations are its validation rules. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from forelook.errors import InvalidParamsError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """The annotated number is ``minimum`` or more, and at most ``maximum`` where one is given."""
+
+    minimum: int
+    maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """The annotated string or array has between ``minimum`` and ``maximum`` elements."""
+
+    minimum: int
+    maximum: int
+
+
+def to_json(value: object) -> dict[str, object]:
+    """A wire dataclass as a JSON object."""
+    if not is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"{type(value).__name__} is not a wire dataclass")
+    return asdict(value)
+
+
+def from_json(cls: type[T], value: object, *, allow_unknown: bool = False) -> T:
+    """A JSON object as the wire dataclass ``cls``, every field checked.
+
+    Args:
+        cls: one of the dataclasses above.
+        value: what the message carries.
+        allow_unknown: let fields that ``cls`` does not have pass. A receiver of results and server notifications sets
+            it, so that a newer server may say more; a server does not, so that a misspelt param is not lost.
+
+    Raises:
+        InvalidParamsError: naming the field, its value and what was expected.
+    """
+    result: T = _Decoder.for_class(cls).decode(value, "", allow_unknown)
+    return result
+
+
+def describe_type(cls: type[object], name: str) -> str:
+    """What docs/protocol.md and error messages call the type of a field: ``"integer, 0 or more"``."""
+    return _Decoder.for_class(cls).members[name].expected
+
+
+_JSON_NAMES = {NoneType: "null", bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
+
+
+def json_kind(value: object) -> str:
+    """What a JSON value is, for an error message: ``"an array"``."""
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, dict):
+        return "an object"
+    return _JSON_NAMES.get(type(value), type(value).__name__)
+
+
+def _shown(value: object) -> str:
+    """A value for an error message: numbers and null as they are, text only by its length."""
+    if value is None:
+        return "null"
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)[:40]
+    if isinstance(value, str):
+        return f"a string of {len(value)} characters"
+    return json_kind(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """How one value is read, and what is expected of it."""
+
+    expected: str
+    decode: Callable[[object, str, bool], Any]
+    accepts: Callable[[object], bool]
+
+
+def _wrong(where: str, value: object, expected: str) -> InvalidParamsError:
+    error = InvalidParamsError(f"{where or 'params'} = {_shown(value)} is not valid: expected {expected}")
+    error.field = where or "params"
+    return error
+
+
+def _scalar(expected: str, accepts: Callable[[object], bool]) -> _Member:
+    def decode(value: object, where: str, allow_unknown: bool) -> object:  # noqa: ARG001
+        if not accepts(value):
+            raise _wrong(where, value, expected)
+        return value
+
+    return _Member(expected, decode, accepts)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _range_text(limit: AtLeast) -> str:
+    return f"{limit.minimum} or more" if limit.maximum is None else f"{limit.minimum} to {limit.maximum}"
+
+
+def _within(limit: AtLeast, accepts: Callable[[object], bool]) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        if not accepts(value) or not isinstance(value, (int, float)):
+            return False
+        return value >= limit.minimum and (limit.maximum is None or value <= limit.maximum)
+
+    return check
+
+
+def _sized(member: _Member, limit: Length) -> _Member:
+    expected = f"{member.expected} of {limit.minimum} to {limit.maximum}"
+    if member.expected == "string":
+        return _scalar(
+            expected + " characters",
+            lambda v: isinstance(v, str) and limit.minimum <= len(v) <= limit.maximum,
+        )
+
+    def decode(value: object, where: str, allow_unknown: bool) -> object:
+        if isinstance(value, list) and not limit.minimum <= len(value) <= limit.maximum:
+            error = InvalidParamsError(f"{where} has {len(value)} elements: expected {expected}")
+            error.field = where
+            raise error
+        return member.decode(value, where, allow_unknown)
+
+    return _Member(expected, decode, member.accepts)
+
+
+def _array(item: _Member) -> _Member:
+    expected = f"array of {item.expected}"
+
+    def decode(value: object, where: str, allow_unknown: bool) -> object:
+        if not isinstance(value, list):
+            raise _wrong(where, value, expected)
+        return tuple(item.decode(v, f"{where}[{i}]", allow_unknown) for i, v in enumerate(value))
+
+    return _Member(expected, decode, lambda v: isinstance(v, list))
+
+
+def _map(item: _Member | None) -> _Member:
+    expected = "object" if item is None else f"object of {item.expected}"
+
+    def decode(value: object, where: str, allow_unknown: bool) -> object:
+        if not isinstance(value, dict):
+            raise _wrong(where, value, expected)
+        if item is None:
+            return value
+        return {key: item.decode(v, f"{where}.{key[:40]}", allow_unknown) for key, v in value.items()}
+
+    return _Member(expected, decode, lambda v: isinstance(v, dict))
+
+
+def _one_of(members: tuple[_Member, ...]) -> _Member:
+    expected = " or ".join(member.expected for member in members)
+
+    def decode(value: object, where: str, allow_unknown: bool) -> object:
+        for member in members:
+            if member.accepts(value):
+                return member.decode(value, where, allow_unknown)
+        raise _wrong(where, value, expected)
+
+    return _Member(expected, decode, lambda v: any(member.accepts(v) for member in members))
+
+
+def _member(hint: object) -> _Member:
+    """The rules that an annotation states."""
+    if hint is str:
+        return _scalar("string", lambda v: isinstance(v, str))
+    if hint is bool:
+        return _scalar("boolean", lambda v: isinstance(v, bool))
+    if hint is int:
+        return _scalar("integer", _is_int)
+    if hint is float:
+        return _scalar("number", _is_number)
+    if hint is NoneType:
+        return _scalar("null", lambda v: v is None)
+    if isinstance(hint, type) and is_dataclass(hint):
+        decoder = _Decoder.for_class(hint)
+        return _Member(hint.__name__, decoder.decode, lambda v: isinstance(v, dict))
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        base, limit = _member(args[0]), args[1]
+        if isinstance(limit, Length):
+            return _sized(base, limit)
+        return _scalar(f"{base.expected}, {_range_text(limit)}", _within(limit, base.accepts))
+    if origin is Literal:
+        return _scalar(" or ".join(f'"{a}"' for a in args), lambda v: isinstance(v, str) and v in args)
+    if origin is tuple:
+        return _array(_member(args[0]))
+    if origin is dict:
+        return _map(None if args[1] is object else _member(args[1]))
+    if origin in (UnionType, Union):
+        return _one_of(tuple(_member(a) for a in args))
+    raise TypeError(f"{hint!r} has no place in a wire message")
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoder:
+    """Reads one wire dataclass."""
+
+    cls: type[Any]
+    members: Mapping[str, _Member]
+    required: tuple[str, ...]
+    _known: ClassVar[dict[type[Any], _Decoder]] = {}
+
+    @classmethod
+    def for_class(cls, wire_class: type[Any]) -> _Decoder:
+        decoder = cls._known.get(wire_class)
+        if decoder is None:
+            hints = get_type_hints(wire_class, include_extras=True)
+            declared: tuple[Field[Any], ...] = fields(wire_class)
+            members = {f.name: _member(hints[f.name]) for f in declared}
+            required = tuple(f.name for f in declared if f.default is MISSING and f.default_factory is MISSING)
+            decoder = cls._known[wire_class] = cls(wire_class, members, required)
+        return decoder
+
+    def decode(self, value: object, where: str, allow_unknown: bool) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong(where, value, f"an object with the fields of {self.cls.__name__}")
+        dot = f"{where}." if where else ""
+        members = self.members
+        if not allow_unknown and not value.keys() <= members.keys():
+            name = next(key for key in value if key not in members)
+            error = InvalidParamsError(
+                f"{dot}{name[:100]} is not a field of {self.cls.__name__}: expected {', '.join(members) or 'none'}"
+            )
+            error.field = f"{dot}{name[:100]}"
+            raise error
+        for name in self.required:
+            if name not in value:
+                error = InvalidParamsError(f"{dot}{name} is missing: expected {members[name].expected}")
+                error.field = f"{dot}{name}"
+                raise error
+        return self.cls(
+            **{
+                name: member.decode(value[name], dot + name, allow_unknown)
+                for name, member in members.items()
+                if name in value
+            }
+        )
