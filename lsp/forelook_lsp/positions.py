@@ -1,0 +1,117 @@
+"""LSP positions and code-point offsets: the only place that knows UTF-16, and LSP's own rules for lines.
+
+LSP ends a line at ``\\n``, ``\\r\\n`` or ``\\r`` and nowhere else. ``str.splitlines`` also breaks at form feeds, U+0085
+and U+2028, after which every later position would be off by a line.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from enum import Enum
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+class PositionEncoding(Enum):
+    """What one unit of an LSP ``character`` counts."""
+
+    UTF8 = "utf-8"
+    UTF16 = "utf-16"
+    UTF32 = "utf-32"
+
+
+def line_starts(text: str, start: int = 0, end: int | None = None) -> list[int]:
+    """Return the offset after each line end that lies within ``text[start:end]``."""
+    return [match.end() for match in _LINE_END.finditer(text, start, len(text) if end is None else end)]
+
+
+def normalise_newlines(text: str) -> str:
+    """Return ``text`` with every LSP line end as ``\\n``."""
+    return _LINE_END.sub("\n", text) if "\r" in text else text
+
+
+def units_before(line: str, offset: int, encoding: PositionEncoding) -> int:
+    """Return how many units the first ``offset`` code points of ``line`` take."""
+    head = line[:offset]
+    if encoding is PositionEncoding.UTF32 or head.isascii():
+        return len(head)
+    if encoding is PositionEncoding.UTF16:
+        return len(head) + sum(char > "\uffff" for char in head)
+    return len(head.encode("utf-8", "surrogatepass"))
+
+
+def offset_of_units(line: str, units: int, encoding: PositionEncoding) -> int:
+    """Return how many code points of ``line`` lie before ``units``.
+
+    A count beyond the line means its end, as LSP has it; one inside a code point means the start of that code point.
+    """
+    if encoding is PositionEncoding.UTF32 or line.isascii():
+        return min(units, len(line))
+    taken = 0
+    for offset, char in enumerate(line):
+        if encoding is PositionEncoding.UTF16:
+            taken += 2 if char > "\uffff" else 1
+        else:
+            taken += 1 if char < "\x80" else 2 if char < "\u0800" else 3 if char <= "\uffff" else 4
+        if taken > units:
+            return offset
+    return len(line)
+
+
+class Lines:
+    """A text with the offsets of its lines, both kept up to date under edits."""
+
+    __slots__ = ("_starts", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._starts = [0, *line_starts(text)]
+
+    @property
+    def num_lines(self) -> int:
+        """Lines of the text; a text that ends with a line end has an empty last line."""
+        return len(self._starts)
+
+    def line_at(self, offset: int) -> int:
+        """Return the line that holds ``offset``."""
+        return bisect_right(self._starts, offset) - 1
+
+    def line_start(self, line: int) -> int:
+        """Return the offset of the first character of ``line``."""
+        return self._starts[line]
+
+    def line_end(self, line: int) -> int:
+        """Return the offset of the end of ``line``, its line end excluded."""
+        if line + 1 == len(self._starts):
+            return len(self.text)
+        end = self._starts[line + 1] - 1
+        if self.text[end] == "\n" and end > self._starts[line] and self.text[end - 1] == "\r":
+            end -= 1
+        return end
+
+    def offset_at(self, line: int, character: int, encoding: PositionEncoding) -> int:
+        """Return the offset of an LSP position; a line beyond the last means the end of the text."""
+        if line >= len(self._starts):
+            return len(self.text)
+        start = self._starts[line]
+        return start + offset_of_units(self.text[start : self.line_end(line)], character, encoding)
+
+    def position_at(self, offset: int, encoding: PositionEncoding) -> tuple[int, int]:
+        """Return line and character of ``offset``; an offset between ``\\r`` and ``\\n`` means before both."""
+        line = self.line_at(offset)
+        start = self._starts[line]
+        return line, units_before(self.text[start : self.line_end(line)], offset - start, encoding)
+
+    def replace(self, start: int, end: int, new: str) -> None:
+        """Replace ``[start, end)`` by ``new``; only the lines it touches are looked at again."""
+        starts = self._starts
+        # One character back: a "\r" there may become "\r\n", or stop being it.
+        first = bisect_right(starts, max(start - 1, 0)) - 1
+        last = bisect_right(starts, end) - 1
+        delta = len(new) - (end - start)
+        self.text = self.text[:start] + new + self.text[end:]
+        region_end = starts[last + 1] + delta if last + 1 < len(starts) else len(self.text)
+        touched = line_starts(self.text, starts[first], region_end)
+        rest = starts[last + 2 :]
+        self._starts = [*starts[: first + 1], *touched, *([at + delta for at in rest] if delta else rest)]
