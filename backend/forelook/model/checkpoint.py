@@ -1,0 +1,180 @@
+"""Safetensors checkpoints: one file or shards, read tensor by tensor, every fault named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from forelook.errors import CheckpointError
+from forelook.model.config import LlamaConfig
+from forelook.model.llama import LayerWeights, LlamaWeights, rotary_tables
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+def shard_files(folder: Path) -> dict[str, Path] | None:
+    """Per tensor the shard that holds it; ``None`` for a checkpoint in one file.
+
+    Raises:
+        CheckpointError: no safetensors, or a shard of the index is missing.
+    """
+    index = folder / INDEX_NAME
+    if not index.is_file():
+        if (folder / SINGLE_NAME).is_file():
+            return None
+        others = sorted(path.name for pattern in ("*.bin", "*.gguf", "*.pt", "*.pth") for path in folder.glob(pattern))
+        found = f"found only {', '.join(others[:3])}; " if others else ""
+        raise CheckpointError(
+            f"{folder}: no {SINGLE_NAME} and no {INDEX_NAME}; {found}"
+            "only safetensors are read: download or convert the checkpoint in that format"
+        )
+    try:
+        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {tensor: folder / Path(name).name for tensor, name in names.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is damaged ({error}); download it again") from error
+    missing = sorted({path.name for path in files.values() if not path.is_file()})
+    if missing:
+        raise CheckpointError(f"{folder}: shard {', '.join(missing)} is missing; download it into this folder")
+    return files
+
+
+class _Reader:
+    """Reads named tensors in the wanted dtype, checking shapes and counting bytes."""
+
+    def __init__(
+        self,
+        open_file: Callable[[str], tuple[Path, safe_open]],
+        dtype: torch.dtype,
+        device: torch.device,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._open_file = open_file
+        self._dtype = dtype
+        self._device = device
+        self._on_bytes = on_bytes
+
+    def stack(self, names: list[str], shapes: list[tuple[int, ...]]) -> torch.Tensor:
+        """Tensors of one input joined along their first dimension, filled in place to need no second copy."""
+        rows = sum(shape[0] for shape in shapes)
+        joined = torch.empty(rows, *shapes[0][1:], dtype=self._dtype, device=self._device)
+        start = 0
+        for name, shape in zip(names, shapes, strict=True):
+            joined[start : start + shape[0]] = self._read(name, shape)
+            start += shape[0]
+        return joined
+
+    def one(self, name: str, *shape: int) -> torch.Tensor:
+        return self._read(name, shape).to(device=self._device, dtype=self._dtype, copy=True)
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        path, file = self._open_file(name)
+        try:
+            tensor: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]  # safetensors ships no types for it
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: tensor {name} cannot be read ({error})") from error
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {list(tensor.shape)} where config.json announces {list(shape)}; "
+                "weights and config belong to different models"
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{path}: {name} holds {tensor.dtype}, a quantised format; give float32, float16 or bfloat16 weights"
+            )
+        self._on_bytes(tensor.nbytes)
+        return tensor
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Callable[[str], tuple[Path, safe_open]]]:
+    shards = shard_files(folder)
+    with ExitStack() as stack:
+        files: dict[Path, safe_open] = {}
+
+        def open_file(name: str) -> tuple[Path, safe_open]:
+            path = folder / SINGLE_NAME if shards is None else shards.get(name)
+            if path is None:
+                raise CheckpointError(f"{folder / INDEX_NAME}: tensor {name} is in no shard")
+            if path not in files:
+                try:
+                    files[path] = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+                except (SafetensorError, OSError) as error:
+                    raise CheckpointError(f"{path} is damaged or cut short ({error}); download it again") from error
+            return path, files[path]
+
+        yield open_file
+
+
+def checkpoint_bytes(folder: Path) -> int:
+    """Size of all weight files."""
+    shards = shard_files(folder)
+    paths = {folder / SINGLE_NAME} if shards is None else set(shards.values())
+    return sum(path.stat().st_size for path in paths)
+
+
+def read_weights(
+    folder: Path,
+    config: LlamaConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    on_fraction: Callable[[float], None],
+) -> LlamaWeights:
+    """Read a checkpoint's weights into the forward pass's own layout.
+
+    Args:
+        folder: holds the safetensors.
+        config: the shapes they must have.
+        dtype: what to convert them to.
+        device: where to put them.
+        on_fraction: told the share of bytes read so far.
+
+    Raises:
+        CheckpointError: a file or tensor is missing, damaged, or of another shape.
+    """
+    total = max(checkpoint_bytes(folder), 1)
+    done = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal done
+        done += count
+        on_fraction(min(done / total, 1.0))
+
+    with _opened(folder) as open_file:
+        reader = _Reader(open_file, dtype, device, on_bytes)
+        embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+        layers = tuple(_read_layer(reader, config, f"model.layers.{index}.") for index in range(config.num_layers))
+        final_norm = reader.one("model.norm.weight", config.hidden_size)
+        head = embedding if config.tied_head else reader.one("lm_head.weight", config.vocab_size, config.hidden_size)
+    cos, sin = rotary_tables(config, dtype, device)
+    return LlamaWeights(config, embedding, layers, final_norm, head, cos, sin)
+
+
+def _read_layer(reader: _Reader, config: LlamaConfig, prefix: str) -> LayerWeights:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_size, config.num_kv_heads * config.head_size
+    attention = [f"{prefix}self_attn.{name}_proj." for name in "qkv"]
+    gate_up = [f"{prefix}mlp.{name}_proj." for name in ("gate", "up")]
+    return LayerWeights(
+        attention_norm=reader.one(f"{prefix}input_layernorm.weight", hidden),
+        qkv=reader.stack([f"{name}weight" for name in attention], [(queries, hidden), (keys, hidden), (keys, hidden)]),
+        qkv_bias=reader.stack([f"{name}bias" for name in attention], [(queries,), (keys,), (keys,)])
+        if config.qkv_bias
+        else None,
+        output=reader.one(f"{prefix}self_attn.o_proj.weight", hidden, queries),
+        output_bias=reader.one(f"{prefix}self_attn.o_proj.bias", hidden) if config.output_bias else None,
+        mlp_norm=reader.one(f"{prefix}post_attention_layernorm.weight", hidden),
+        gate_up=reader.stack([f"{name}weight" for name in gate_up], [(inner, hidden), (inner, hidden)]),
+        gate_up_bias=reader.stack([f"{name}bias" for name in gate_up], [(inner,), (inner,)])
+        if config.mlp_bias
+        else None,
+        down=reader.one(f"{prefix}mlp.down_proj.weight", hidden, inner),
+        down_bias=reader.one(f"{prefix}mlp.down_proj.bias", hidden) if config.mlp_bias else None,
+    )

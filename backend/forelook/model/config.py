@@ -1,0 +1,203 @@
+"""What a checkpoint's ``config.json`` says about a Llama-family model, validated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forelook.errors import CheckpointError, UnsupportedArchitectureError
+
+SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "granite")
+
+# transformers' defaults for fields that older configs leave out.
+_DEFAULT_MAX_POSITIONS = {"llama": 2048, "mistral": 131072, "qwen2": 32768, "granite": 2048}
+
+
+@dataclass(frozen=True, slots=True)
+class RopeConfig:
+    """Rotary embedding: frequencies of position, and the factor on cosine and sine.
+
+    Attributes:
+        kind: ``"default"``, ``"linear"``, ``"llama3"`` or ``"yarn"``. (Dynamic NTK scaling equals ``"default"`` up to
+            the model's own positions, which is as far as we go.)
+        theta: base period.
+        parameters: the scaling's own numbers, as the config names them.
+    """
+
+    kind: str
+    theta: float
+    parameters: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaConfig:
+    """Shapes and constants of a Llama-family decoder."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    norm_eps: float
+    max_positions: int
+    rope: RopeConfig
+    qkv_bias: bool
+    output_bias: bool
+    mlp_bias: bool
+    tied_head: bool
+    embedding_multiplier: float
+    residual_multiplier: float
+    attention_scale: float
+    logits_divisor: float
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    dtype: str
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Numbers the KV cache holds per token."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_size
+
+
+def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
+    """Read the parts of a ``config.json`` that the forward pass needs.
+
+    Args:
+        raw: the parsed file.
+        where: its name, for error messages.
+
+    Raises:
+        UnsupportedArchitectureError: another architecture, or a variant whose numbers would come out wrong.
+        CheckpointError: a field is missing or makes no sense.
+    """
+    model_type = raw.get("model_type")
+    if model_type not in SUPPORTED_MODEL_TYPES:
+        raise UnsupportedArchitectureError(
+            f"{where}: model_type is {model_type!r}; supported are the Llama family: {', '.join(SUPPORTED_MODEL_TYPES)}"
+        )
+    if raw.get("quantization_config"):
+        method = raw["quantization_config"].get("quant_method", "unknown")
+        raise UnsupportedArchitectureError(
+            f"{where}: quantization_config.quant_method is {method!r}; give the unquantised checkpoint "
+            "(safetensors in float32, float16 or bfloat16)"
+        )
+    fields = _Fields(raw, where)
+    num_heads = fields.count("num_attention_heads")
+    hidden_size = fields.count("hidden_size")
+    num_kv_heads = fields.count("num_key_value_heads", num_heads)
+    head_size = fields.count("head_dim", hidden_size // num_heads)
+    if num_heads % num_kv_heads:
+        raise CheckpointError(
+            f"{where}: num_attention_heads = {num_heads} is not a multiple of num_key_value_heads = {num_kv_heads}"
+        )
+    if head_size % 2:
+        raise UnsupportedArchitectureError(
+            f"{where}: head_dim = {head_size} is odd; rotary embeddings need an even one"
+        )
+    activation = raw.get("hidden_act", "silu")
+    if activation not in ("silu", "swish"):
+        raise UnsupportedArchitectureError(f"{where}: hidden_act is {activation!r}; only 'silu' is supported")
+
+    max_positions = fields.count("max_position_embeddings", _DEFAULT_MAX_POSITIONS[model_type])
+    window = _sliding_window(raw, model_type)
+    attention_bias = bool(raw.get("attention_bias", False)) if model_type in ("llama", "granite") else False
+    granite = model_type == "granite"
+    return LlamaConfig(
+        model_type=model_type,
+        vocab_size=fields.count("vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=fields.count("intermediate_size"),
+        num_layers=fields.count("num_hidden_layers"),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_size=head_size,
+        norm_eps=fields.number("rms_norm_eps", 1e-6),
+        # Inside its window, sliding attention is full attention: so that far the model is exact, and no farther.
+        max_positions=max_positions if window is None else min(max_positions, window),
+        rope=_rope(raw, where, max_positions),
+        qkv_bias=attention_bias or model_type == "qwen2",
+        output_bias=attention_bias,
+        mlp_bias=bool(raw.get("mlp_bias", False)) if model_type in ("llama", "granite") else False,
+        tied_head=bool(raw.get("tie_word_embeddings", False)),
+        embedding_multiplier=fields.number("embedding_multiplier", 1.0) if granite else 1.0,
+        residual_multiplier=fields.number("residual_multiplier", 1.0) if granite else 1.0,
+        attention_scale=fields.number("attention_multiplier", 1.0) if granite else 1.0 / math.sqrt(head_size),
+        logits_divisor=fields.number("logits_scaling", 1.0) if granite else 1.0,
+        bos_token_id=_optional_id(raw.get("bos_token_id")),
+        eos_token_ids=token_ids(raw.get("eos_token_id")),
+        dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
+    )
+
+
+def token_ids(value: object) -> tuple[int, ...]:
+    """The ids in a config field that holds one id, several, or none."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(item for item in values if isinstance(item, int) and not isinstance(item, bool) and item >= 0)
+
+
+def _optional_id(value: object) -> int | None:
+    ids = token_ids(value)
+    return ids[0] if ids else None
+
+
+def _sliding_window(raw: Mapping[str, Any], model_type: str) -> int | None:
+    window = raw.get("sliding_window")
+    if model_type == "qwen2" and not raw.get("use_sliding_window", False):
+        return None
+    if model_type not in ("mistral", "qwen2") or not isinstance(window, int) or window < 1:
+        return None
+    return window
+
+
+def _rope(raw: Mapping[str, Any], where: str, max_positions: int) -> RopeConfig:
+    scaling: Mapping[str, Any] = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    theta = float(scaling.get("rope_theta") or raw.get("rope_theta") or 10000.0)
+    if float(scaling.get("partial_rotary_factor") or raw.get("partial_rotary_factor") or 1.0) != 1.0:
+        raise UnsupportedArchitectureError(f"{where}: partial_rotary_factor other than 1 is not supported")
+    # "dynamic" only stretches the base beyond max_position_embeddings, where we refuse to go anyway.
+    if kind in ("default", "dynamic"):
+        return RopeConfig("default", theta, {})
+    required: dict[str, tuple[str, ...]] = {
+        "linear": ("factor",),
+        "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+        "yarn": ("factor",),
+    }
+    if kind not in required:
+        raise UnsupportedArchitectureError(
+            f"{where}: rope scaling {kind!r} is not supported; supported are default, dynamic, linear, llama3 and yarn"
+        )
+    missing = [name for name in required[kind] if not isinstance(scaling.get(name), (int, float))]
+    if missing:
+        raise CheckpointError(f"{where}: rope scaling {kind!r} lacks {', '.join(missing)}")
+    parameters = {name: float(value) for name, value in scaling.items() if isinstance(value, (int, float))}
+    original = scaling.get("original_max_position_embeddings") or raw.get("original_max_position_embeddings")
+    parameters["original_max_position_embeddings"] = float(original or max_positions)
+    return RopeConfig(kind, theta, parameters)
+
+
+class _Fields:
+    """Typed access to a config's fields with errors that name field and file."""
+
+    def __init__(self, raw: Mapping[str, Any], where: str) -> None:
+        self._raw = raw
+        self._where = where
+
+    def count(self, name: str, default: int | None = None) -> int:
+        value = self._raw.get(name)
+        if value is None:
+            value = default
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"{self._where}: {name} is {value!r}; it must be a positive whole number")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        value = self._raw.get(name, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+            raise CheckpointError(f"{self._where}: {name} is {value!r}; it must be a positive number")
+        return float(value)

@@ -1,0 +1,245 @@
+"""From a folder or hub id to a model that can run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, TokenizerError
+from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
+from forelook.model.config import LlamaConfig, parse_config, token_ids
+from forelook.model.infill import InfillFormat, infill_formats
+from forelook.model.llama import LlamaSequence, LlamaWeights
+from forelook.model.token_healing import TokenHealer
+from forelook.model.tokenizer import CodeTokenizer
+
+STARTER_MODEL_PATH = Path(__file__).resolve().parents[1] / "starter_model"
+STARTER_MODEL_NAME = "starter-model"
+
+_DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+# What a CPU that multiplies bfloat16 calls it; elsewhere it is emulated and slower than float32.
+_CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
+ProgressCallback = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to run.
+
+    Attributes:
+        name: as the user gave it; ``"starter-model"`` for the one in the package.
+        revision: the hub revision asked for, if any.
+        fingerprint: names model, revision and tokenizer; part of every cache key.
+        device: where it runs.
+        dtype: of the weights.
+        config: shapes and constants.
+        weights: shared by all sequences.
+        tokenizer: text to ids and back.
+        infill: the default infill format.
+        infill_formats: all formats the model was trained on, the default first.
+        healer: token healing over the vocabulary.
+        stop_token_ids: what ends an infilled middle: the format's stops and the model's own.
+        status_line: what a user should know about this model, empty when there is nothing.
+    """
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    device: torch.device
+    dtype: torch.dtype
+    config: LlamaConfig
+    weights: LlamaWeights
+    tokenizer: CodeTokenizer
+    infill: InfillFormat
+    infill_formats: tuple[InfillFormat, ...]
+    healer: TokenHealer
+    stop_token_ids: frozenset[int]
+    status_line: str
+
+    @property
+    def max_positions(self) -> int:
+        """Most tokens of prompt and output together."""
+        return self.config.max_positions
+
+    def new_sequence(self, max_positions: int | None = None) -> LlamaSequence:
+        """A sequence with its own KV cache over the shared weights."""
+        return LlamaSequence(self.weights, max_positions)
+
+
+def load_model(
+    model: str | None,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    on_progress: ProgressCallback | None = None,
+) -> LoadedModel:
+    """Load a Llama-family checkpoint.
+
+    Args:
+        model: a folder, a hub id (``owner/name``), or ``None`` for the starter model in the package.
+        revision: a hub branch, tag or commit.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``.
+        on_progress: told the share of the weights loaded and a line for people.
+
+    Raises:
+        ModelError: one of its kinds, naming what is wrong and what to do.
+        ConfigError: no such device or dtype.
+    """
+    torch_device = choose_device(device)
+    torch_dtype = choose_dtype(dtype, torch_device)
+    report = on_progress or (lambda _fraction, _line: None)
+    name = STARTER_MODEL_NAME if model is None else model
+    report(0.0, f"Loading {name}")
+    folder = STARTER_MODEL_PATH if model is None else find_checkpoint(model, revision, report)
+
+    raw = _read_json(folder / "config.json")
+    config = parse_config(raw, str(folder / "config.json"))
+    generation = _read_json(folder / "generation_config.json", required=False)
+    tokenizer = CodeTokenizer.from_file(folder / "tokenizer.json")
+    if tokenizer.vocab_size > config.vocab_size and not _extra_ids_are_control(tokenizer, config.vocab_size):
+        raise TokenizerError(
+            f"{folder / 'tokenizer.json'} has ids up to {tokenizer.vocab_size - 1} but the model only "
+            f"{config.vocab_size} embeddings; use the tokenizer.json that was published with the model"
+        )
+    eos_ids = sorted({*config.eos_token_ids, *token_ids(generation.get("eos_token_id"))})
+    formats = infill_formats(
+        tokenizer,
+        model_name=name,
+        vocab_size=config.vocab_size,
+        bos_token_id=config.bos_token_id,
+        eos_token_ids=eos_ids,
+    )
+    weights = read_weights(
+        folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}")
+    )
+    line = (
+        ""
+        if formats[0].order.value != "plain"
+        else f"{name} was not trained to infill: text after the cursor is not used"
+    )
+    loaded = LoadedModel(
+        name=name,
+        revision=revision,
+        fingerprint=_fingerprint(name, revision, folder, tokenizer),
+        device=torch_device,
+        dtype=torch_dtype,
+        config=config,
+        weights=weights,
+        tokenizer=tokenizer,
+        infill=formats[0],
+        infill_formats=formats,
+        healer=TokenHealer(tokenizer),
+        stop_token_ids=formats[0].stop_token_ids,
+        status_line=line,
+    )
+    report(1.0, line or f"{name} is ready")
+    return loaded
+
+
+def choose_device(device: str) -> torch.device:
+    """The torch device for a setting."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = torch.device("meta")
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError("device", device, "'auto', 'cpu', 'cuda' or 'cuda:N'")
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ConfigError("device", device, f"'cpu', or one of the {count} CUDA devices this torch can see")
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch dtype for a setting; ``"auto"`` is bfloat16 where the device computes in it, else float32."""
+    if dtype != "auto":
+        if dtype not in _DTYPES:
+            raise ConfigError("dtype", dtype, f"'auto' or one of {', '.join(_DTYPES)}")
+        return _DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(capabilities.get(name) for name in _CPU_BFLOAT16) else torch.float32
+
+
+def find_checkpoint(model: str, revision: str | None, report: ProgressCallback) -> Path:
+    """The folder of a model, downloaded from the hub when it is none.
+
+    Raises:
+        ModelNotFoundError: neither a folder nor a hub id that can be had.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFoundError(f"{folder} holds no config.json; give the folder of a Hugging Face checkpoint")
+        return folder
+    if folder.exists() or model.startswith(("/", ".", "~")) or model.count("/") > 1:
+        raise ModelNotFoundError(f"{model}: no such folder")
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    report(0.0, f"Looking for {model} on the hub")
+    try:
+        path = snapshot_download(
+            model, revision=revision, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["consolidated*"]
+        )
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"{model!r} is neither a folder nor a hub id such as owner/name") from error
+    except LocalEntryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{model} is not in the local cache and the hub cannot be reached; connect once to download it, or give "
+            "the folder of a checkpoint"
+        ) from error
+    except HfHubHTTPError as error:
+        where = model if revision is None else f"{model} at revision {revision}"
+        raise ModelNotFoundError(
+            f"{where} cannot be downloaded: {str(error).splitlines()[0]}. Check the name, and for a gated model log in "
+            "with `hf auth login`"
+        ) from error
+    return Path(path)
+
+
+def _extra_ids_are_control(tokenizer: CodeTokenizer, vocab_size: int) -> bool:
+    return not any(tokenizer.token_bytes(token_id) for token_id in range(vocab_size, tokenizer.vocab_size))
+
+
+def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
+    if not path.is_file():
+        if required:
+            raise CheckpointError(f"{path} is missing")
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); download it again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return value
+
+
+def _fingerprint(name: str, revision: str | None, folder: Path, tokenizer: CodeTokenizer) -> str:
+    """Names what was loaded without reading the weights twice: their files' names and sizes stand for them."""
+    digest = hashlib.sha256()
+    for part in (name, revision or "", tokenizer.fingerprint):
+        digest.update(part.encode() + b"\0")
+    for path in sorted([folder / "config.json", folder / INDEX_NAME, folder / SINGLE_NAME]):
+        if path.is_file():
+            content = path.read_bytes() if path.suffix == ".json" else str(path.stat().st_size).encode()
+            digest.update(path.name.encode() + b"\0" + content)
+    return digest.hexdigest()[:24]

@@ -1,0 +1,177 @@
+"""Text to token ids and back, exact to the byte.
+
+Two kinds of tokenizer are understood: SentencePiece-style BPE with byte fallback (CodeLlama, Codestral, Gemma) and
+byte-level BPE (Qwen, DeepSeek-Coder, StarCoder, the starter model). Decoding joins the raw bytes of the pieces, so
+leading spaces and split characters survive; control tokens have no bytes, and typed text never becomes one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from forelook.errors import TokenizerError
+
+# Added tokens that only steer the model, though some tokenizers do not flag them as special.
+_CONTROL_TOKEN = re.compile(r"<\|.*\|>|<｜.*｜>|<fim_\w+>|<(?:s|/s|unk|pad|bos|eos|mask)>|▁?<(?:PRE|SUF|MID|EOT)>")
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+_SPACE = "▁"
+
+
+class CodeTokenizer:
+    """A checkpoint's tokenizer.
+
+    Attributes:
+        special_ids: control tokens; their ``token_bytes`` are empty and no text encodes to them.
+        vocab_size: one more than the highest id.
+    """
+
+    def __init__(self, tokenizer_json: str, where: str) -> None:
+        """Build from the text of a ``tokenizer.json``; ``where`` names it in errors."""
+        try:
+            raw: dict[str, Any] = json.loads(tokenizer_json)
+            added: list[dict[str, Any]] = list(raw.get("added_tokens") or [])
+            control = [token for token in added if _is_control(token)]
+            raw["added_tokens"] = [token for token in added if not _is_control(token)]
+            raw["post_processor"] = None
+            raw["truncation"] = raw["padding"] = None
+            self._with_space = _build(raw)
+            _drop_implicit_space(raw)
+            self._tokenizer = _build(raw)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise TokenizerError(f"{where} is not a tokenizer that can be read: {error}") from error
+
+        self._ids: dict[str, int] = dict(self._tokenizer.get_vocab(with_added_tokens=True))
+        self._ids.update((token["content"], int(token["id"])) for token in control)
+        literal = {int(token["id"]) for token in raw["added_tokens"]}
+        self.special_ids = frozenset(int(token["id"]) for token in control)
+        self.vocab_size = max(self._ids.values(), default=0) + 1
+        self.fingerprint = hashlib.sha256(tokenizer_json.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self._bytes = self._piece_bytes(literal, _is_byte_level(raw), where)
+
+    @classmethod
+    def from_file(cls, path: Path) -> CodeTokenizer:
+        """Read a ``tokenizer.json``.
+
+        Raises:
+            TokenizerError: there is none, or it cannot be understood.
+        """
+        if not path.is_file():
+            raise TokenizerError(f"{path} is missing: the model's folder needs a tokenizer.json beside its weights")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenizerError(f"{path} cannot be read: {error}") from error
+        return cls(text, str(path))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text alone: no beginning-of-sequence, no implicit leading space, no control token."""
+        return self._encode(self._tokenizer, text)
+
+    def encode_prefix(self, text: str) -> list[int]:
+        """Ids of text that starts a document: SentencePiece gives it its implicit leading space."""
+        return self._encode(self._with_space, text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids, leading spaces included; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The raw bytes of one piece; empty for control tokens and for ids the tokenizer does not know."""
+        return self._bytes[token_id] if 0 <= token_id < len(self._bytes) else b""
+
+    def token_id(self, content: str) -> int | None:
+        """The id of a token by its name in the vocabulary, control tokens included."""
+        return self._ids.get(content)
+
+    @cached_property
+    def all_bytes(self) -> tuple[bytes, ...]:
+        """``token_bytes`` of every id."""
+        return tuple(self._bytes)
+
+    @staticmethod
+    def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+        try:
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        except (UnicodeEncodeError, TypeError):
+            # Lone surrogates, which editors do send, are not text; U+FFFD holds their place.
+            clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            ids = tokenizer.encode(clean, add_special_tokens=False).ids
+        return ids
+
+    def _piece_bytes(self, literal: set[int], byte_level: bool, where: str) -> list[bytes]:
+        table = [b""] * self.vocab_size
+        for piece, token_id in self._ids.items():
+            if token_id in self.special_ids:
+                continue
+            if token_id in literal:
+                table[token_id] = piece.encode("utf-8")
+            elif byte_level:
+                try:
+                    table[token_id] = bytes(map(_BYTE_OF_CHARACTER.__getitem__, piece))
+                except KeyError as error:
+                    raise TokenizerError(f"{where}: piece {token_id} is not byte-level: {error}") from error
+            elif match := _BYTE_PIECE.fullmatch(piece):
+                table[token_id] = bytes([int(match[1], 16)])
+            else:
+                table[token_id] = piece.replace(_SPACE, " ").encode("utf-8")
+        return table
+
+
+def _is_control(token: dict[str, Any]) -> bool:
+    return bool(token.get("special")) or _CONTROL_TOKEN.fullmatch(token["content"]) is not None
+
+
+def _build(raw: dict[str, Any]) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(json.dumps(raw))
+    except Exception as error:  # the library raises bare Exception for every fault of the file
+        raise ValueError(str(error)) from error
+
+
+def _components(raw: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A pipeline stage of a tokenizer.json as a flat list."""
+    stage = raw.get(name)
+    if stage is None:
+        return []
+    if stage["type"] != "Sequence":
+        return [stage]
+    return list(stage.get("normalizers") or stage.get("pretokenizers") or stage.get("decoders") or [])
+
+
+def _is_byte_level(raw: dict[str, Any]) -> bool:
+    return any(part["type"] == "ByteLevel" for name in ("pre_tokenizer", "decoder") for part in _components(raw, name))
+
+
+def _drop_implicit_space(raw: dict[str, Any]) -> None:
+    """Edit a tokenizer.json so that text keeps the leading spaces it has and gets no other."""
+    if (normalizer := raw.get("normalizer")) is not None:
+        parts = [part for part in _components(raw, "normalizer") if part["type"] != "Prepend"]
+        raw["normalizer"] = {"type": "Sequence", "normalizers": parts} if parts else None
+        if normalizer["type"] != "Sequence" and parts:
+            raw["normalizer"] = parts[0]
+    for part in _components(raw, "pre_tokenizer"):
+        if part["type"] == "Metaspace":
+            part["prepend_scheme"] = "never"
+            part.pop("add_prefix_space", None)
+        elif part["type"] == "ByteLevel":
+            part["add_prefix_space"] = False
+
+
+def _byte_of_character() -> dict[str, int]:
+    """Byte-level BPE writes each byte as one printable character; this is the way back."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    table = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in set(printable))
+    table.update((chr(256 + index), byte) for index, byte in enumerate(others))
+    return table
+
+
+_BYTE_OF_CHARACTER = _byte_of_character()
