@@ -89,3 +89,77 @@ def causal_layout(token_ids: Sequence[int] | IntArray, start: int, *, last_logit
     ids = np.asarray(token_ids, dtype=np.int64)
     rows = np.array([len(ids) - 1], dtype=np.int64) if last_logits_only else np.arange(len(ids), dtype=np.int64)
     return StepLayout(ids, np.arange(start, start + len(ids), dtype=np.int64), None, rows)
+
+
+class WindowTail(Protocol):
+    """What a layout needs of a lookahead window; its column 0 of row 0 is the token before the drafts."""
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """The window's tokens, row by row."""
+        ...
+
+    @property
+    def offsets(self) -> IntArray:
+        """[L] positions counted from the token before the drafts."""
+        ...
+
+    @property
+    def visibility(self) -> BoolArray:
+        """[L, L] who sees whom among the window's tokens."""
+        ...
+
+    @property
+    def num_last_row(self) -> int:
+        """How many of the last tokens need logits."""
+        ...
+
+
+def lay_out(
+    pending: Sequence[int],
+    start: int,
+    draft_ids: Sequence[int] = (),
+    parents: Sequence[int] = (),
+    window: WindowTail | None = None,
+) -> StepLayout:
+    """Pending tokens, then a tree of drafts after the last of them, then a lookahead window beside the drafts.
+
+    Args:
+        pending: committed to the text but not yet run: one token in a decode step, more in a prefill.
+        start: absolute position of the first pending token.
+        draft_ids: [n] token of each draft node 1 .. n, parents before children.
+        parents: [n] each node's parent: node 0 is the last pending token.
+        window: guesses that see the pending tokens and each other by the window's own rules.
+
+    Returns:
+        A layout whose logit rows are node 0, the draft nodes in order, then the window's last row.
+    """
+    num_pending, num_drafts = len(pending), len(draft_ids)
+    is_chain = all(parent == node for node, parent in enumerate(parents))
+    if window is None and is_chain:
+        ids = np.array([*pending, *draft_ids], dtype=np.int64)
+        size = num_pending + num_drafts
+        return StepLayout(ids, np.arange(start, start + size), None, np.arange(num_pending - 1, size))
+    window_ids: Sequence[int] = () if window is None else window.token_ids
+    first_window = num_pending + num_drafts
+    size = first_window + len(window_ids)
+    root = num_pending - 1
+    visibility = np.zeros((size, size), dtype=np.bool_)
+    visibility[:num_pending, :num_pending] = np.tri(num_pending, dtype=np.bool_)
+    visibility[num_pending:, :num_pending] = True
+    depths = [0]
+    for row, parent in enumerate(parents, start=num_pending):
+        visibility[row] = visibility[root + parent]
+        visibility[row, row] = True
+        depths.append(depths[parent] + 1)
+    positions = np.empty(size, dtype=np.int64)
+    positions[:num_pending] = np.arange(start, start + num_pending)
+    positions[num_pending:first_window] = depths[1:]
+    last_row_start = size
+    if window is not None:
+        positions[first_window:] = window.offsets
+        visibility[first_window:, first_window:] = window.visibility
+        last_row_start = size - window.num_last_row
+    positions[num_pending:] += start + root
+    logit_rows = np.concatenate([np.arange(root, first_window), np.arange(last_row_start, size)])
+    return StepLayout(np.array([*pending, *draft_ids, *window_ids], dtype=np.int64), positions, visibility, logit_rows)

@@ -1,0 +1,66 @@
+"""From a prompt to its last uncached chunk: prefix reuse and chunked prefill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from forelook.decoding.generation import FinishReason, Limits
+from forelook.decoding.stats import DecodingStats
+from forelook.decoding.step_layout import StepModel, causal_layout
+from forelook.errors import ContextOverflowError, DecodingError
+
+PREFILL_CHUNK = 512
+"""Tokens run between two looks at the deadline and the cancel flag; also bounds the mask of the last chunk."""
+
+
+def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many leading tokens two sequences share."""
+    length = min(len(left), len(right))
+    differing = np.flatnonzero(np.asarray(left[:length]) != np.asarray(right[:length]))
+    return int(differing[0]) if len(differing) else length
+
+
+def begin_prompt(model: StepModel, prompt_ids: Sequence[int], stats: DecodingStats) -> list[int]:
+    """Keep what the cache already holds of the prompt and return the tokens still to run, at least one.
+
+    Raises:
+        DecodingError: the prompt is empty.
+        ContextOverflowError: the prompt alone exceeds the model's positions.
+    """
+    if len(prompt_ids) == 0:
+        raise DecodingError("prompt_ids is empty: give at least one token, for instance the start token")
+    if len(prompt_ids) > model.max_positions:
+        raise ContextOverflowError(
+            f"prompt_ids has {len(prompt_ids)} tokens, the model holds {model.max_positions}: shorten the prompt"
+        )
+    num_reused = min(common_prefix_length(model.cached_ids, prompt_ids), len(prompt_ids) - 1)
+    model.truncate(num_reused)
+    stats.num_prompt_tokens = len(prompt_ids)
+    stats.num_reused_tokens = num_reused
+    return list(prompt_ids[num_reused:])
+
+
+def run_leading_chunks(
+    model: StepModel, pending: list[int], chunk_size: int, limits: Limits, stats: DecodingStats
+) -> tuple[list[int], FinishReason | None]:
+    """Run and commit all but the last chunk of ``pending``.
+
+    Returns:
+        What is left to run, 1 to ``chunk_size`` tokens, and the reason to stop before it, if one came up.
+    """
+    num_cached = len(model.cached_ids)
+    while len(pending) > chunk_size:
+        reason = limits.interrupted()
+        if reason is not None:
+            return pending, reason
+        started = time.perf_counter()
+        model.forward(causal_layout(pending[:chunk_size], num_cached))
+        model.commit(range(chunk_size))
+        stats.forward_s += time.perf_counter() - started
+        stats.num_forwards += 1
+        num_cached += chunk_size
+        pending = pending[chunk_size:]
+    return pending, None

@@ -1,0 +1,158 @@
+"""Which tokens a step accepts: the target is drawn once per node, and the child that equals it is followed.
+
+Drafts are deterministic guesses, so this one rule is lossless for greedy decoding and for sampling alike: what comes
+out is what the target alone would have said, and the last token, which no draft foresaw, is the bonus token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from forelook.decoding.generation import FinishReason, Limits, SamplingParams, TokenConstraint
+from forelook.decoding.step_layout import IntArray
+from forelook.errors import DecodingError
+
+
+class TargetChooser:
+    """Chooses the target's token at one row of a step's logits.
+
+    Noise is a function of (seed, output position) alone, so any loop that sees the same logits at a position chooses
+    the same token there, however many tokens its steps yield.
+    """
+
+    def __init__(self, sampling: SamplingParams, constraint: TokenConstraint | None = None) -> None:
+        self._sampling = sampling
+        self._constraint = constraint
+        self._logits = torch.empty((0, 0))
+        self._argmax: list[int] = []
+        self._noise: dict[int, np.ndarray] = {}
+
+    @property
+    def constraint(self) -> TokenConstraint | None:
+        """The constraint, until it has said that it no longer restricts anything."""
+        return self._constraint
+
+    def observe(self, logits: torch.Tensor) -> list[int]:
+        """Take one forward's logits [R, V] and return the argmax of every row (one copy to the host)."""
+        self._logits = logits
+        self._argmax = logits.argmax(dim=-1).tolist()
+        return self._argmax
+
+    def choose(self, row: int, generated: Sequence[int]) -> int:
+        """The target's token after ``generated``, whose logits are in ``row``.
+
+        ``generated`` must be output already decided: a constraint that lifts after it is dropped for good.
+        """
+        allowed: IntArray | None = None
+        if self._constraint is not None:
+            allowed = self._constraint.allowed_ids(generated)
+            if allowed is None:
+                self._constraint = None
+            elif len(allowed) == 0:
+                raise DecodingError(f"the token constraint allows no token after {len(generated)} generated tokens")
+        if self._sampling.temperature == 0.0:
+            if allowed is None:
+                return self._argmax[row]
+            index = torch.from_numpy(allowed).to(self._logits.device)
+            return int(allowed[int(self._logits[row].index_select(0, index).argmax())])
+        return self._sample(self._logits[row].cpu().numpy(), len(generated), allowed)
+
+    def _sample(self, logits: np.ndarray, position: int, allowed: IntArray | None) -> int:
+        ids = np.arange(len(logits)) if allowed is None else allowed
+        scores = logits[ids].astype(np.float64) / self._sampling.temperature
+        keep = _kept_by_filters(scores, self._sampling.top_k, self._sampling.top_p)
+        if keep is not None:
+            ids, scores = ids[keep], scores[keep]
+        return int(ids[(scores + self._gumbel(position, len(logits))[ids]).argmax()])
+
+    def _gumbel(self, position: int, vocab_size: int) -> np.ndarray:
+        noise = self._noise.get(position)
+        if noise is None:
+            if len(self._noise) > 64:  # a step looks a few positions ahead; older ones are never asked for again
+                self._noise.clear()
+            key = np.array([self._sampling.seed % 2**64, position], dtype=np.uint64)
+            exponential = np.random.Generator(np.random.Philox(key=key)).standard_exponential(vocab_size)
+            noise = self._noise[position] = -np.log(np.maximum(exponential, np.finfo(np.float64).tiny))
+        return noise
+
+
+def _kept_by_filters(scores: np.ndarray, top_k: int | None, top_p: float | None) -> np.ndarray | None:
+    """Indices that top-k, then top-p leave, or ``None`` when neither applies; ties go to the lower index."""
+    keep: np.ndarray | None = None
+    if top_k is not None and top_k < len(scores):
+        threshold = np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
+        above = np.flatnonzero(scores > threshold)
+        ties = np.flatnonzero(scores == threshold)[: top_k - len(above)]
+        keep = np.sort(np.concatenate([above, ties]))
+        scores = scores[keep]
+    if top_p is not None and top_p < 1.0:
+        weights = np.exp(scores - scores.max())
+        weights /= weights.sum()
+        # tokens this unlikely sum to less than 1 - top_p, so they are outside the nucleus: no need to sort them
+        likely = np.flatnonzero(weights >= (1.0 - top_p) / len(weights))
+        order = likely[np.argsort(-weights[likely], kind="stable")]
+        before = np.cumsum(weights[order]) - weights[order]
+        nucleus = np.sort(order[before < top_p])
+        keep = nucleus if keep is None else keep[nucleus]
+    return keep
+
+
+class Branches(Protocol):
+    """What verification needs of a draft tree: node 0 is the token before the drafts."""
+
+    @property
+    def children(self) -> Sequence[dict[int, int]]:
+        """Per node, token id → child node."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a step yields.
+
+    Attributes:
+        token_ids: output tokens, in order; a stop token is not among them.
+        node_path: the accepted draft nodes, parents first.
+        finish_reason: set when the stop token or the last allowed token was reached.
+    """
+
+    token_ids: list[int]
+    node_path: list[int]
+    finish_reason: FinishReason | None
+
+
+def verify(tree: Branches, chooser: TargetChooser, generated: list[int], limits: Limits) -> Verified:
+    """Walk the tree with the target's choices; the logits' row n must belong to node n.
+
+    Args:
+        tree: the drafts.
+        chooser: has observed the step's logits.
+        generated: all output so far; left as it was.
+        limits: stop tokens and the most tokens.
+    """
+    path: list[int] = []
+    output = generated.copy()
+    node = 0
+    reason: FinishReason | None = None
+    if len(output) >= limits.max_new_tokens:
+        return Verified([], [], FinishReason.MAX_TOKENS)
+    while True:
+        token = chooser.choose(node, output)
+        if token in limits.stop_token_ids:
+            reason = FinishReason.STOP_TOKEN
+            break
+        output.append(token)
+        if len(output) >= limits.max_new_tokens:
+            reason = FinishReason.MAX_TOKENS
+            break
+        child = tree.children[node].get(token)
+        if child is None:
+            break
+        path.append(child)
+        node = child
+    return Verified(output[len(generated) :], path, reason)

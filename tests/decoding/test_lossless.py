@@ -1,0 +1,107 @@
+"""Whatever is drafted, the output is what autoregressive decoding gives."""
+
+from __future__ import annotations
+
+import numpy as np
+from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.generation import GREEDY, Limits, SamplingParams
+from forelook.decoding.published import PublishedSettings, published_lookahead
+from forelook.decoding.stats import DecodingStats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import RandomTransformer
+
+samplings = st.one_of(
+    st.just(GREEDY),
+    st.builds(
+        SamplingParams,
+        temperature=st.sampled_from([0.3, 1.0, 2.0]),
+        top_k=st.sampled_from([None, 1, 3]),
+        top_p=st.sampled_from([None, 0.5, 0.9]),
+        seed=st.integers(0, 3),
+    ),
+)
+
+
+class AllowedAtFirst:
+    """Only some ids for the first tokens of the output, as token healing asks for."""
+
+    def __init__(self, num_tokens: int, ids: frozenset[int]) -> None:
+        self.num_tokens = num_tokens
+        self.ids = np.array(sorted(ids), dtype=np.int64)
+
+    def allowed_ids(self, generated):
+        return self.ids if len(generated) < self.num_tokens else None
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    weights=st.integers(0, 20),
+    prompt=st.lists(st.integers(0, 31), min_size=1, max_size=40),
+    window_size=st.integers(1, 7),
+    ngram_size=st.integers(2, 6),
+    max_candidates=st.integers(0, 7),
+    prompt_as_reference=st.booleans(),
+    max_new_tokens=st.integers(0, 40),
+    max_positions=st.sampled_from([45, 60, 512]),
+    stops=st.frozensets(st.integers(0, 31), max_size=2),
+    boundaries=st.frozensets(st.integers(0, 31), max_size=2),
+    constrained=st.booleans(),
+    sampling=samplings,
+)
+def test_published_lookahead_gives_the_autoregressive_stream(
+    weights,
+    prompt,
+    window_size,
+    ngram_size,
+    max_candidates,
+    prompt_as_reference,
+    max_new_tokens,
+    max_positions,
+    stops,
+    boundaries,
+    constrained,
+    sampling,
+):
+    model = RandomTransformer(weights, max_positions=max_positions)
+    limits = Limits(max_new_tokens, stops)
+    constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
+    expected_stats, stats = DecodingStats(), DecodingStats()
+    expected = [
+        token
+        for tokens in autoregressive(
+            model, prompt, limits, sampling=sampling, constraint=constraint, stats=expected_stats
+        )
+        for token in tokens
+    ]
+    chosen = PublishedSettings(window_size, ngram_size, max_candidates, prompt_as_reference)
+    model.truncate(0)
+    steps = list(
+        published_lookahead(
+            model,
+            prompt,
+            limits,
+            chosen,
+            sampling=sampling,
+            constraint=constraint,
+            boundary_ids=boundaries,
+            stats=stats,
+        )
+    )
+    assert [token for tokens in steps for token in tokens] == expected
+    assert all(steps)
+    assert stats.finish_reason is expected_stats.finish_reason
+    assert stats.num_generated_tokens == len(expected)
+    assert stats.num_steps <= max(1, expected_stats.num_steps)
+    cached = list(model.cached_ids)
+    assert cached == [*prompt, *expected][: len(cached)]
+
+
+def test_published_lookahead_accepts_several_tokens_of_a_repeating_text():
+    model = RandomTransformer(3)
+    stats = DecodingStats()
+    list(published_lookahead(model, [1, 2, 3], Limits(200), PublishedSettings(5, 4, 5, True), stats=stats))
+    assert stats.num_generated_tokens == 200
+    assert stats.tokens_per_step > 1.5
+    assert stats.num_generated_tokens == stats.num_accepted_tokens + stats.num_steps
