@@ -1,10 +1,10 @@
 """Show Forelook working: real backend, real language server, real model, real files.
 
-Starts ``forelook serve`` and ``forelook-lsp`` in a private runtime folder, opens source files of this repository (or the
-ones named), takes a piece of code out of each as an editor would, asks for an inline completion there, and prints
+Starts ``forelook serve`` and ``forelook-lsp`` in a private runtime folder, opens source files of this repository (or
+the ones named), takes a piece of code out of each as an editor would, asks for an inline completion there, and prints
 the excerpt with the ghost text in place.
 
-Usage: python scripts/demo.py [FILE.py ...] [--model PATH_OR_ID]
+Usage: python scripts/demo.py [FILE.py ...] [--model PATH_OR_ID] [--svg PICTURE]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import ast
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,24 +66,34 @@ def scenes(source: str) -> Iterator[Scene]:
     def scene(name: str, start: int, end: int) -> Scene:
         return Scene(name, source[:start], source[start:end], source[end:])
 
-    nodes = sorted((n for n in ast.walk(ast.parse(source)) if hasattr(n, "lineno")), key=lambda n: (n.lineno, n.col_offset))
+    nodes = sorted(
+        (n for n in ast.walk(ast.parse(source)) if hasattr(n, "lineno")), key=lambda n: (n.lineno, n.col_offset)
+    )
     functions = [n for n in nodes if isinstance(n, ast.FunctionDef)]
     for node in nodes:
         value = node.value if isinstance(node, ast.Return | ast.Assign) else None
         if value is not None and value.lineno == value.end_lineno and value.end_col_offset - value.col_offset > 20:
-            yield scene("end of a line", offset(value.lineno, value.col_offset), offset(value.lineno, value.end_col_offset))
+            yield scene(
+                "end of a line", offset(value.lineno, value.col_offset), offset(value.lineno, value.end_col_offset)
+            )
             break
     for node in nodes:
         if isinstance(node, ast.Call) and node.args and node.lineno == node.end_lineno and not node.keywords:
             last = node.args[-1]
             if (last.end_col_offset or 0) - node.args[0].col_offset > 8:
-                start, end = offset(node.args[0].lineno, node.args[0].col_offset), offset(node.lineno, node.end_col_offset - 1)
+                start, end = (
+                    offset(node.args[0].lineno, node.args[0].col_offset),
+                    offset(node.lineno, node.end_col_offset - 1),
+                )
                 yield scene("inside a call", start, end)
                 break
     for node in functions:
         body = node.body[1:] if ast.get_docstring(node) else node.body
         if body and body[0].lineno > node.lineno and not isinstance(body[0], ast.Pass | ast.Raise):
-            start, end = offset(body[0].lineno, body[0].col_offset), offset(body[-1].end_lineno, body[-1].end_col_offset)
+            start, end = (
+                offset(body[0].lineno, body[0].col_offset),
+                offset(body[-1].end_lineno, body[-1].end_col_offset),
+            )
             if 1 <= body[-1].end_lineno - body[0].lineno + 1 <= 8 and "..." not in source[start:end]:
                 yield scene("empty function body", start, end)
                 break
@@ -240,12 +251,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Show Forelook completing real files with its real model.")
     parser.add_argument("files", nargs="*", type=Path, help="Python files (default: some of this repository)")
     parser.add_argument("--model", help="a checkpoint folder or hub id (default: the starter model)")
+    parser.add_argument("--svg", type=Path, help="also save what was shown as a picture")
     arguments = parser.parse_args()
     arguments.files = [path.resolve() for path in arguments.files or DEFAULT_FILES]
     missing = [path for path in arguments.files if not path.is_file()]
     if missing:
         parser.error(f"no such file: {missing[0]}")
-    console = Console(highlight=False)
+    console = Console(highlight=False, record=arguments.svg is not None)
     # A private runtime folder: the demo neither meets nor disturbs a backend the user runs. Short, for socket paths.
     folder = Path(tempfile.mkdtemp(prefix="forelook-"))
     folder.chmod(0o700)
@@ -254,7 +266,12 @@ def main() -> int:
         **{name: str(folder) for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")},
     }
     try:
-        return asyncio.run(run(arguments, console, environment))
+        exit_code = asyncio.run(run(arguments, console, environment))
+        if arguments.svg is not None:
+            svg = console.export_svg(title="make demo")
+            # The picture must show the same without a network: the viewer's own monospace font, no downloads.
+            arguments.svg.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8")
+        return exit_code
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
