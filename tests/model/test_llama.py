@@ -1,0 +1,183 @@
+"""The forward pass against transformers on the same weights, and against recomputation in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forelook.decoding.step_layout import StepLayout, causal_layout
+from forelook.errors import ConfigError, ContextOverflowError
+from forelook.model.llama import LlamaSequence
+from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+
+from tests.model.checkpoints import VARIANTS, build_reference, save
+
+TOLERANCE = 1e-4
+
+
+def load(model: PreTrainedModel, folder: Path, dtype: str = "float32") -> LoadedModel:
+    return load_model(str(save(model, folder)), device="cpu", dtype=dtype)
+
+
+def random_ids(count: int, vocab_size: int, seed: int = 1) -> list[int]:
+    return np.random.default_rng(seed).integers(0, vocab_size, count).tolist()
+
+
+def random_tree(num_tokens: int, start: int, vocab_size: int, seed: int) -> StepLayout:
+    """A tail in which each token's parent is a random earlier one, or the committed prefix."""
+    rng = np.random.default_rng(seed)
+    visibility = np.eye(num_tokens, dtype=np.bool_)
+    positions = np.full(num_tokens, start, dtype=np.int64)
+    for row in range(1, num_tokens):
+        parent = int(rng.integers(-1, row))
+        if parent >= 0:
+            visibility[row] |= visibility[parent]
+            positions[row] = positions[parent] + 1
+    ids = rng.integers(0, vocab_size, num_tokens)
+    return StepLayout(ids, positions, visibility, np.arange(num_tokens))
+
+
+@torch.no_grad()
+def reference_step(model: PreTrainedModel, prefix: list[int], layout: StepLayout) -> torch.Tensor:
+    """The same step through transformers: its own cache for the prefix, a 4-d mask for the tail."""
+    cache = DynamicCache(config=model.config)
+    if prefix:
+        model(torch.tensor([prefix]), past_key_values=cache)
+    num_tokens = len(layout)
+    visible = np.ones((num_tokens, len(prefix) + num_tokens), dtype=np.bool_)
+    visible[:, len(prefix) :] = np.tri(num_tokens, dtype=np.bool_) if layout.visibility is None else layout.visibility
+    mask = torch.zeros(visible.shape).masked_fill_(~torch.from_numpy(visible), torch.finfo(torch.float32).min)
+    output = model(
+        torch.from_numpy(layout.token_ids)[None],
+        attention_mask=mask[None, None].to(model.dtype),
+        position_ids=torch.from_numpy(layout.positions)[None],
+        past_key_values=cache,
+    )
+    return output.logits[0, torch.from_numpy(layout.logit_rows)]
+
+
+def prefilled(loaded: LoadedModel, prefix: list[int]) -> LlamaSequence:
+    sequence = loaded.new_sequence()
+    if prefix:
+        sequence.forward(causal_layout(prefix, 0))
+        sequence.commit(range(len(prefix)))
+    return sequence
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_equal_transformers_for_prefill_one_token_and_tree_step(variant: str, tmp_path: Path) -> None:
+    model = build_reference(variant)
+    loaded = load(model, tmp_path)
+    vocab_size = loaded.config.vocab_size
+    prefix = random_ids(41, vocab_size)
+    steps = {
+        "prefill": ([], causal_layout(prefix, 0, last_logits_only=False)),
+        "one token": (prefix, causal_layout([7], len(prefix))),
+        "chunk": (prefix, causal_layout(random_ids(9, vocab_size, 2), len(prefix), last_logits_only=False)),
+        "tree": (prefix, random_tree(23, len(prefix), vocab_size, 3)),
+        "tree without prefix": ([], random_tree(6, 0, vocab_size, 4)),
+    }
+    for name, (committed, layout) in steps.items():
+        expected = reference_step(model, committed, layout)
+        actual = prefilled(loaded, committed).forward(layout)
+        assert expected.std() > 0.1, "the reference must not be flat, or equality proves little"
+        torch.testing.assert_close(
+            actual, expected, atol=TOLERANCE, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def greedy_ids(loaded: LoadedModel, prompt: list[int], count: int) -> list[int]:
+    sequence = loaded.new_sequence()
+    logits = sequence.forward(causal_layout(prompt, 0))
+    sequence.commit(range(len(prompt)))
+    output: list[int] = []
+    while len(output) < count:
+        output.append(int(logits[0].argmax()))
+        logits = sequence.forward(causal_layout(output[-1:], len(sequence.cached_ids)))
+        sequence.commit([0])
+    return output
+
+
+def transformers_greedy_ids(model: PreTrainedModel, prompt: list[int], count: int) -> list[int]:
+    output = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+        max_new_tokens=count,
+        min_new_tokens=count,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return output[0, len(prompt) :].tolist()
+
+
+def test_starter_model_greedy_ids_equal_transformers_generate() -> None:
+    loaded = load_model(None, device="cpu", dtype="float32")
+    model = AutoModelForCausalLM.from_pretrained(STARTER_MODEL_PATH, dtype=torch.float32)
+    for text in ("def fibonacci(n):\n", "import os\nimport sys\n\n\nclass Stack:\n    def push(self, item):\n"):
+        prompt = [0, *loaded.tokenizer.encode_prefix(text)]
+        assert greedy_ids(loaded, prompt, 48) == transformers_greedy_ids(model, prompt, 48)
+
+
+def test_codellama_shaped_checkpoint_greedy_ids_equal_transformers_generate(tmp_path: Path, shared_dir: Path) -> None:
+    """CodeLlama's vocabulary, base frequency and untied head, in a small body, in shards."""
+    model = build_reference(
+        "llama",
+        vocab_size=32016,
+        max_position_embeddings=16384,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    folder = save(
+        model,
+        tmp_path / "CodeLlama-7b-hf",
+        max_shard_size="3MB",
+        tokenizer=shared_dir / "data" / "codellama-tokenizer" / "tokenizer.json",
+    )
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    loaded = load_model(str(folder), device="cpu", dtype="float32")
+    assert loaded.infill.family == "codellama"
+    prefix, suffix = "def remove_non_ascii(s: str) -> str:\n    ", "\n    return result\n"
+    for infill in loaded.infill_formats:
+        prompt = infill.build(loaded.tokenizer.encode_prefix(prefix), loaded.tokenizer.encode(suffix))
+        assert greedy_ids(loaded, prompt, 32) == transformers_greedy_ids(model, prompt, 32)
+
+
+def test_only_requested_rows_get_logits_in_their_order(tmp_path: Path) -> None:
+    loaded = load(build_reference("grouped_queries"), tmp_path)
+    ids = random_ids(12, loaded.config.vocab_size)
+    every = loaded.new_sequence().forward(causal_layout(ids, 0, last_logits_only=False)).clone()
+    layout = causal_layout(ids, 0)
+    some = StepLayout(layout.token_ids, layout.positions, None, np.array([2, 5, 11]))
+    torch.testing.assert_close(loaded.new_sequence().forward(some), every[[2, 5, 11]], atol=1e-5, rtol=0)
+
+
+def test_sequences_share_weights_but_not_their_caches(tmp_path: Path) -> None:
+    loaded = load(build_reference("llama"), tmp_path)
+    first, second = loaded.new_sequence(), loaded.new_sequence(64)
+    ids = random_ids(10, loaded.config.vocab_size)
+    for sequence, own in ((first, ids), (second, ids[::-1])):
+        sequence.forward(causal_layout(own, 0))
+        sequence.commit(range(len(own)))
+    for sequence, own in ((first, ids), (second, ids[::-1])):
+        expected = prefilled(loaded, own).forward(causal_layout([3], 10))
+        torch.testing.assert_close(sequence.forward(causal_layout([3], 10)), expected, atol=1e-5, rtol=0)
+    assert second.max_positions == 64
+    assert first.nbytes > second.nbytes
+
+
+def test_step_beyond_the_positions_is_refused_and_leaves_the_sequence_usable(tmp_path: Path) -> None:
+    loaded = load(build_reference("llama"), tmp_path)
+    sequence = loaded.new_sequence(16)
+    ids = random_ids(16, loaded.config.vocab_size)
+    sequence.forward(causal_layout(ids[:12], 0))
+    sequence.commit(range(12))
+    with pytest.raises(ContextOverflowError, match="12 cached and 5 new tokens"):
+        sequence.forward(causal_layout(ids[:5], 12))
+    assert sequence.forward(causal_layout(ids[12:], 12)).shape == (1, loaded.config.vocab_size)
+    with pytest.raises(ConfigError, match="max_positions"):
+        loaded.new_sequence(loaded.max_positions + 1)
