@@ -256,38 +256,6 @@ class Endpoint:
             return {}
         return {"Authorization": f"Bearer {read_token(Path(self.token_path))}"}
 
-    def connect(self, timeout_s: float) -> socket.socket:
-        """A connected stream socket; TLS, where there is any, is the caller's.
-
-        Raises:
-            BackendUnreachableError: nothing answers.
-        """
-        try:
-            if self.socket_path is not None:
-                if not HAS_UNIX_SOCKETS:
-                    raise BackendUnreachableError("this platform has no Unix sockets: start the backend with --port 0")
-                connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                try:
-                    connection.settimeout(timeout_s)
-                    connection.connect(self.socket_path)
-                except OSError:
-                    connection.close()
-                    raise
-                return connection
-            return socket.create_connection((self.host or "", self.port or 0), timeout=timeout_s)
-        except OSError as error:
-            raise BackendUnreachableError(
-                f"nothing answers at {self.description}: {error.strerror or error}; start it with `forelook serve`"
-            ) from error
-
-    def is_listening(self, timeout_s: float = 2.0) -> bool:
-        """Whether something accepts connections there."""
-        try:
-            self.connect(timeout_s).close()
-        except BackendUnreachableError:
-            return False
-        return True
-
 
 def discover(identity: BackendIdentity, paths: UserPaths) -> Endpoint | None:
     """The backend that serves ``identity`` now, or ``None``; a record left behind by a dead one counts as none.
@@ -295,15 +263,24 @@ def discover(identity: BackendIdentity, paths: UserPaths) -> Endpoint | None:
     Raises:
         EndpointError: the runtime folder cannot be used, or the record cannot be read.
     """
-    record = BackendFiles.of(identity.normalized(), paths).record
+    files = BackendFiles.of(identity.normalized(), paths)
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = json.loads(files.record.read_text(encoding="utf-8"))
         endpoint = Endpoint(**content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise EndpointError(f"{record} cannot be read ({type(error).__name__}): remove it and start again") from error
-    return endpoint if endpoint.is_listening() else None
+        raise EndpointError(
+            f"{files.record} cannot be read ({type(error).__name__}): remove it and start again"
+        ) from error
+    if not is_locked(files.lock):
+        return None
+    if endpoint.socket_path is not None and not Path(endpoint.socket_path).exists():
+        raise EndpointError(
+            f"the backend with process id {endpoint.pid} runs, but its socket {endpoint.socket_path} was removed: "
+            "end that process, and the next start makes a new one"
+        )
+    return endpoint
 
 
 # --- Tokens ------------------------------------------------------------------------------------------------------
@@ -351,15 +328,24 @@ def read_token(path: Path) -> str:
 # --- Locks -------------------------------------------------------------------------------------------------------
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def _try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
     try:
         if sys.platform == "win32":
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds ``path``."""
+    try:
+        with path.open("r+b") as file:
+            return not _try_lock(file, shared=True)  # shared: two that ask at once must not see each other
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -1,0 +1,84 @@
+"""What the server needs of a completion engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from forelook.completion.request import CompletionRequest, CompletionResult, EngineStatus, TextChange
+from forelook.errors import ForelookError
+
+OnStatus = Callable[[EngineStatus], None]
+
+
+class CompletionHandle(Protocol):
+    """A running completion."""
+
+    def cancel(self) -> None:
+        """Stop before the next forward."""
+        ...
+
+
+class Engine(Protocol):
+    """A completion engine. Callbacks may come from any thread; calls come from the event loop's."""
+
+    @property
+    def status(self) -> EngineStatus:
+        """Where the model stands."""
+        ...
+
+    def start(self) -> None:
+        """Begin to load the model, without waiting for it."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and wait until what runs has stopped."""
+        ...
+
+    def open_document(self, workspace: str, uri: str, language_id: str, version: int, text: str) -> None:
+        """Mirror a document; raises DocumentError."""
+        ...
+
+    def change_document(self, uri: str, version: int, changes: Sequence[TextChange]) -> None:
+        """Apply changes; raises DocumentError."""
+        ...
+
+    def close_document(self, uri: str) -> None:
+        """Forget a document; raises UnknownDocumentError."""
+        ...
+
+    def add_workspace_files(self, workspace: str, files: Sequence[tuple[str, str]]) -> None:
+        """Learn from files that are not open."""
+        ...
+
+    def remove_workspace_files(self, workspace: str, paths: Sequence[str]) -> None:
+        """Forget such files."""
+        ...
+
+    def submit(
+        self,
+        request: CompletionRequest,
+        on_partial: Callable[[str], None],
+        on_done: Callable[[CompletionResult | ForelookError], None],
+    ) -> CompletionHandle:
+        """Begin a completion; raises DocumentError. ``on_done`` is called exactly once."""
+        ...
+
+    def record_event(self, workspace: str, language_id: str, kind: str, num_chars: int, text: str | None) -> None:
+        """Count what became of a suggestion."""
+        ...
+
+    def stats(self) -> dict[str, object]:
+        """Counts and times, never text."""
+        ...
+
+    def pool_stats(self, workspace: str) -> dict[str, object]:
+        """Counts of a workspace's pool."""
+        ...
+
+    def clear_pool(self, workspace: str) -> None:
+        """Empty a workspace's pool, its persistent copy included."""
+        ...
+
+
+EngineFactory = Callable[[OnStatus], Engine]
