@@ -1,0 +1,353 @@
+"""A token log with sorted segments over it: where have these tokens stood before, and what followed?
+
+Tokens of all documents lie in one append-only array, the *log*. An *entry* is a log position: the n-gram that ends
+there is its key, the tokens after it are its continuation. Entries are kept in a few immutable segments, each sorted
+by the last four tokens packed into 64 bits (nearest token highest), so that one binary search gives the ranges of all
+entries that match one, two, three and four tokens. The newest few thousand positions are not sorted yet and are
+scanned. Segments grow by merging, like those of a log-structured merge tree, in steps of a fraction of a millisecond.
+
+An entry is live while its position has an owner. Disowned positions stay in the log and the segments until a merge or
+a rebuild drops them; a lookup skips them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+TokenArray = npt.NDArray[np.int32]
+KeyArray = npt.NDArray[np.uint64]
+
+BORDER = -1
+"""Stands in the log where a run of tokens ends; no token id equals it."""
+
+MAX_MATCH = 16
+"""Most context tokens compared."""
+
+MAX_REACH = 32
+"""Most tokens of a continuation."""
+
+NOBODY = 0
+"""Owner of a position that is no entry: a border, a copy kept for context, or a stale token."""
+
+_KEY_TOKENS = 4
+_KEY_BITS = 16
+_KEY_MASK = 0xFFFF
+_SPANS = tuple(1 << (_KEY_BITS * (_KEY_TOKENS - k)) for k in range(1, _KEY_TOKENS + 1))
+_MAX_KEY = (1 << 64) - 1
+_HEAD_TOKENS = 4096
+_MERGE_TOKENS = 8192
+_SEGMENT_RATIO = 4
+_WIDE_SCAN = 192
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Entries sorted by key; ``positions[i]`` is the log position of ``keys[i]``."""
+
+    keys: KeyArray
+    positions: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Entries that agree with a context.
+
+    Attributes:
+        match_lengths: per entry, how many context tokens it agrees with.
+        owners: per entry, the owner of its position.
+        continuations: per entry, the tokens after it; a border or the row's end closes it.
+        positions: per entry, its place in the log.
+    """
+
+    match_lengths: list[int]
+    owners: list[int]
+    continuations: list[list[int]]
+    positions: list[int]
+
+
+_NO_EVIDENCE = Evidence([], [], [], [])
+_BACK = -np.arange(MAX_MATCH, dtype=np.int64)
+
+
+def fold_token(token: int) -> int:
+    """The 16 bits by which a token enters a key; equal for some different tokens of very large vocabularies."""
+    return (token ^ (token >> 16)) & _KEY_MASK
+
+
+class NgramIndex:
+    """The log and its segments. Positions stay valid for the life of the index."""
+
+    def __init__(self, capacity: int = 1 << 14) -> None:
+        self._tokens: TokenArray = np.full(max(capacity, 4 * MAX_REACH), BORDER, dtype=np.int32)
+        self._owners: TokenArray = np.zeros(len(self._tokens), dtype=np.int32)
+        self._length = MAX_MATCH
+        self._sorted_length = MAX_MATCH
+        self._segments: list[Segment] = []
+        self._work: Iterator[None] | None = None
+        self._num_owned = 0
+
+    @property
+    def num_owned(self) -> int:
+        """Live entries."""
+        return self._num_owned
+
+    @property
+    def num_logged(self) -> int:
+        """Positions used in the log, stale ones and borders included."""
+        return self._length
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        segments = sum(s.keys.nbytes + s.positions.nbytes for s in self._segments)
+        return self._tokens.nbytes + self._owners.nbytes + segments
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """The sorted part, oldest and largest first."""
+        return tuple(self._segments)
+
+    # -- the log ------------------------------------------------------------------------------------------------
+
+    def read(self, start: int, end: int) -> TokenArray:
+        """A view of log tokens ``[start, end)``; valid until the next append."""
+        return self._tokens[start:end]
+
+    def append(self, lead: TokenArray, ids: TokenArray, trail: TokenArray, owner: int) -> int:
+        """Log a run of tokens of which ``ids`` become entries; ``lead`` and ``trail`` only surround them.
+
+        Returns:
+            The position of the first of ``ids``.
+        """
+        start = self._length + len(lead)
+        end = start + len(ids)
+        self._reserve(end + len(trail) + 1)
+        self._tokens[self._length : start] = lead
+        self._tokens[start:end] = ids
+        self._tokens[end : end + len(trail)] = trail
+        self._owners[start:end] = owner
+        self._length = end + len(trail) + 1
+        self._num_owned += len(ids)
+        return start
+
+    def extend(self, end: int, ids: TokenArray, owner: int) -> bool:
+        """Lengthen the run that ends at ``end`` in place; False when it is not the log's last run."""
+        if end != self._length - 1:
+            return False
+        new_end = end + len(ids)
+        self._reserve(new_end + 1)
+        self._tokens[end:new_end] = ids
+        self._owners[end:new_end] = owner
+        self._length = new_end + 1
+        self._num_owned += len(ids)
+        return True
+
+    def disown(self, start: int, end: int) -> None:
+        """Make entries ``[start, end)``, all of them live, stale."""
+        self._owners[start:end] = NOBODY
+        self._num_owned -= end - start
+
+    def _reserve(self, length: int) -> None:
+        needed = length + MAX_REACH
+        if needed <= len(self._tokens):
+            return
+        capacity = max(needed, len(self._tokens) + len(self._tokens) // 4)
+        tokens = np.full(capacity, BORDER, dtype=np.int32)
+        tokens[: self._length] = self._tokens[: self._length]
+        owners = np.zeros(capacity, dtype=np.int32)
+        owners[: self._length] = self._owners[: self._length]
+        self._tokens, self._owners = tokens, owners
+
+    # -- lookup -------------------------------------------------------------------------------------------------
+
+    def find(self, context: Sequence[int], *, limit: int, reach: int, owner: int = NOBODY) -> Evidence:
+        """Entries that match the end of ``context``, longest matches first in choice, about ``limit`` of them.
+
+        Args:
+            context: tokens before the next one, the nearest last.
+            limit: most entries.
+            reach: tokens of continuation to return.
+            owner: entries of this owner are not crowded out by others.
+        """
+        tail = list(context[-MAX_MATCH:])
+        if not tail or self._length == MAX_MATCH:
+            return _NO_EVIDENCE
+        positions = self._candidates(tail, limit, owner)
+        if len(positions) == 0:
+            return _NO_EVIDENCE
+        tokens = self._tokens
+        columns = positions[:, None]
+        wanted = np.array(tail[::-1], dtype=np.int32)
+        agrees = tokens[columns + _BACK[: len(tail)]] == wanted
+        owners = self._owners[positions]
+        lengths = np.logical_and.accumulate(agrees, axis=1).sum(axis=1)
+        lengths[owners == NOBODY] = 0
+        if len(positions) > limit:
+            keep = np.argsort(-lengths, kind="stable")[:limit]
+            positions, owners, lengths = positions[keep], owners[keep], lengths[keep]
+            columns = positions[:, None]
+        following = tokens[columns + np.arange(1, reach + 1)]
+        return Evidence(lengths.tolist(), owners.tolist(), following.tolist(), positions.tolist())
+
+    def _candidates(self, tail: list[int], limit: int, owner: int) -> npt.NDArray[np.int64]:
+        """Positions worth comparing: more than ``limit`` only where many match four tokens."""
+        parts: list[npt.NDArray[np.int64]] = []
+        room = limit
+        head = self._scan_head(tail)
+        if len(head):
+            parts.append(head)
+            room -= len(head) // 2
+        depth = min(len(tail), _KEY_TOKENS)
+        ranges = [(segment, *self._ranges(segment, tail, depth)) for segment in reversed(self._segments)]
+        for level in range(depth - 1, -1, -1):
+            if room <= 0:
+                break
+            quota = _WIDE_SCAN if level == depth - 1 else room
+            for segment, lows, highs in ranges:
+                taken = self._take(segment, lows, highs, level, depth, quota, owner)
+                for part in taken:
+                    parts.append(part)
+                    room -= len(part)
+                if room <= 0 and level < depth - 1:
+                    break
+        if not parts:
+            return np.zeros(0, dtype=np.int64)
+        return np.concatenate(parts)
+
+    @staticmethod
+    def _ranges(segment: Segment, tail: list[int], depth: int) -> tuple[list[int], list[int]]:
+        """Per match length 1 .. depth, the range of entries that match at least that many tokens."""
+        key = 0
+        lows: list[int] = []
+        highs: list[int] = []
+        for k in range(depth):
+            key |= fold_token(tail[-1 - k]) << (_KEY_BITS * (_KEY_TOKENS - 1 - k))
+            lows.append(key)
+            highs.append(min(key + _SPANS[k], _MAX_KEY))
+        found = segment.keys.searchsorted(np.array(lows + highs, dtype=np.uint64)).tolist()
+        return found[:depth], found[depth:]
+
+    def _take(
+        self, segment: Segment, lows: list[int], highs: list[int], level: int, depth: int, quota: int, owner: int
+    ) -> list[npt.NDArray[np.int64]]:
+        """Entries that match ``level + 1`` tokens and no more, at most about ``quota``: the newest, or a sample."""
+        if level == depth - 1:
+            pieces = [(lows[level], highs[level])]
+        else:
+            pieces = [(lows[level], lows[level + 1]), (highs[level + 1], highs[level])]
+        parts: list[npt.NDArray[np.int64]] = []
+        for low, high in pieces:
+            size = high - low
+            if size <= 0:
+                continue
+            entries = segment.positions[low:high]
+            if size <= quota:
+                parts.append(entries.astype(np.int64))
+                continue
+            if owner != NOBODY and size <= _HEAD_TOKENS:
+                own = entries[self._owners[entries] == owner]
+                parts.append(own[-(quota // 2 + 1) :].astype(np.int64))
+            chosen = entries[-quota:] if level == depth - 1 else entries[:: size // quota + 1]
+            parts.append(chosen.astype(np.int64))
+        return parts
+
+    def _scan_head(self, tail: list[int]) -> npt.NDArray[np.int64]:
+        start = max(self._sorted_length, self._length - 2 * _HEAD_TOKENS)
+        if start >= self._length:
+            return np.zeros(0, dtype=np.int64)
+        hits = np.flatnonzero(self._tokens[start : self._length] == tail[-1]) + start
+        if len(hits) > _WIDE_SCAN and len(tail) > 1:
+            closer = hits[self._tokens[hits - 1] == tail[-2]]
+            hits = closer if len(closer) else hits
+        return hits[-_WIDE_SCAN:]
+
+    # -- sorting and merging, in small steps ----------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """Whether :meth:`step` has something to do."""
+        return (
+            self._work is not None
+            or self._length - self._sorted_length > _HEAD_TOKENS
+            or self._merge_from() is not None
+        )
+
+    def step(self) -> bool:
+        """Do a fraction of a millisecond of sorting or merging; True when there was something to do."""
+        if self._work is None:
+            if self._length - self._sorted_length > _HEAD_TOKENS:
+                self._sort_head()
+                return True
+            first = self._merge_from()
+            if first is None:
+                return False
+            self._work = self._merge(first)
+        try:
+            next(self._work)
+        except StopIteration:
+            self._work = None
+        return True
+
+    def _sort_head(self) -> None:
+        start = self._sorted_length
+        end = min(start + _HEAD_TOKENS, self._length)
+        positions = np.flatnonzero(self._owners[start:end] != NOBODY) + start
+        self._sorted_length = end
+        if len(positions) == 0:
+            return
+        keys = self._keys(positions)
+        order = keys.argsort(kind="stable")
+        self._segments.append(Segment(keys[order], positions[order].astype(np.int32)))
+
+    def _keys(self, positions: npt.NDArray[np.int64]) -> KeyArray:
+        keys = np.zeros(len(positions), dtype=np.uint64)
+        for back in range(_KEY_TOKENS):
+            tokens = self._tokens[positions - back]
+            folded = (tokens ^ (tokens >> 16)) & _KEY_MASK
+            keys |= folded.astype(np.uint64) << np.uint64(_KEY_BITS * (_KEY_TOKENS - 1 - back))
+        return keys
+
+    def _merge_from(self) -> int | None:
+        """The first of the segments that ought to become one, or ``None`` while sizes fall fast enough."""
+        first = None
+        tail = 0
+        for i in range(len(self._segments) - 1, -1, -1):
+            size = len(self._segments[i])
+            if tail and size < _SEGMENT_RATIO * tail:
+                first = i
+            tail += size
+        return first
+
+    def _merge(self, first: int) -> Iterator[None]:
+        """Merge segments ``first`` to the last into one, dropping stale entries."""
+        parts = self._segments[first:]
+        total = sum(len(part) for part in parts)
+        keys = np.empty(total, dtype=np.uint64)
+        positions = np.empty(total, dtype=np.int32)
+        largest = max(parts, key=len)
+        stride = max(1, len(largest) * _MERGE_TOKENS // total)
+        splitters = largest.keys[stride::stride]
+        cuts = [np.concatenate(([0], part.keys.searchsorted(splitters), [len(part)])) for part in parts]
+        filled = 0
+        for block in range(len(splitters) + 1):
+            yield
+            slices = [slice(int(cut[block]), int(cut[block + 1])) for cut in cuts]
+            block_positions = np.concatenate([p.positions[s] for p, s in zip(parts, slices, strict=True)])
+            live = self._owners[block_positions] != NOBODY
+            block_positions = block_positions[live]
+            block_keys = np.concatenate([p.keys[s] for p, s in zip(parts, slices, strict=True)])[live]
+            order = block_keys.argsort(kind="stable")
+            end = filled + len(order)
+            keys[filled:end] = block_keys[order]
+            positions[filled:end] = block_positions[order]
+            filled = end
+        yield
+        merged = [Segment(keys[:filled], positions[:filled])] if filled else []
+        self._segments[first : first + len(parts)] = merged
