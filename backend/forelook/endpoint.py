@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import secrets
-import socket
 import stat
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from forelook.config import LOOPBACK_HOSTS
 from forelook.errors import AuthenticationError, BackendUnreachableError, EndpointError
 from forelook.server.protocol import PROTOCOL_VERSION, WEBSOCKET_PATH
 
@@ -40,8 +40,11 @@ else:
 TOKEN_BYTES = 32
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sun_path less its closing NUL
 MAX_LOG_BYTES = 5_000_000
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
-HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX") and sys.platform != "win32"
+
+
+def has_unix_sockets() -> bool:
+    """Whether this platform's asyncio can listen on Unix sockets."""
+    return sys.platform != "win32"
 
 
 # --- Folders -----------------------------------------------------------------------------------------------------
@@ -254,7 +257,7 @@ class Endpoint:
         """
         if self.token_path is None:
             return {}
-        return {"Authorization": f"Bearer {read_token(Path(self.token_path))}"}
+        return {"Authorization": f"Bearer {read_tokens(Path(self.token_path))[0]}"}
 
 
 def discover(identity: BackendIdentity, paths: UserPaths) -> Endpoint | None:
@@ -305,24 +308,22 @@ def new_token(path: Path) -> str:
     return token
 
 
-def read_token(path: Path) -> str:
-    """The token in ``path``.
+def read_tokens(path: Path) -> tuple[str, ...]:
+    """The tokens in ``path``, one a line.
 
     Raises:
-        AuthenticationError: missing, empty, or readable by other users.
+        AuthenticationError: missing, empty, too short, or readable by other users.
     """
     try:
         mode = path.stat().st_mode
         if sys.platform != "win32" and mode & 0o077:
             raise AuthenticationError(f"{path} can be read by other users: run `chmod 600` on it and make a new token")
-        token = path.read_text(encoding="utf-8").strip()
+        tokens = tuple(path.read_text(encoding="ascii").split())
     except (OSError, UnicodeDecodeError) as error:
         raise AuthenticationError(f"the token file {path} cannot be read ({type(error).__name__})") from error
-    if len(token) < TOKEN_BYTES:
-        raise AuthenticationError(
-            f"the token file {path} holds no token: it must hold {TOKEN_BYTES} characters or more"
-        )
-    return token
+    if not tokens or any(len(token) < TOKEN_BYTES for token in tokens):
+        raise AuthenticationError(f"{path} must hold a token of {TOKEN_BYTES} characters or more on each line")
+    return tokens
 
 
 # --- Locks -------------------------------------------------------------------------------------------------------

@@ -65,7 +65,9 @@ class AccessPolicy:
             if hmac.compare_digest(given.strip(), token.encode()):
                 matching = token
         if scheme.lower() != b"bearer" or matching is None:
-            return Refusal(401, "the token is missing or wrong: send Authorization: Bearer with the token file's content")
+            return Refusal(
+                401, "the token is missing or wrong: send Authorization: Bearer with the token file's content"
+            )
         if len(self.tokens) == 1:
             return ""
         return hashlib.sha256(matching.encode()).hexdigest()[:16]

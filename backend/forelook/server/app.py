@@ -1,0 +1,131 @@
+"""The ASGI application: one websocket for the protocol, and two pages for whoever operates it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Message, Receive, Scope, Send
+
+from forelook import __version__
+from forelook.config import ServerConfig
+from forelook.server.auth import PRINCIPAL, AccessControl, AccessPolicy, Refusal, refuse
+from forelook.server.backend import Backend, ExitHooks
+from forelook.server.connection import Connection
+from forelook.server.engine import EngineFactory
+from forelook.server.outbox import Outbox
+from forelook.server.protocol import WEBSOCKET_PATH
+
+log = logging.getLogger("forelook.server")
+POLICY_VIOLATION = 1008
+
+
+def create_app(factory: EngineFactory, config: ServerConfig, policy: AccessPolicy, hooks: ExitHooks) -> Starlette:
+    """The application; any ASGI server can run it.
+
+    Args:
+        factory: makes the engine; called once, in a thread, when the application starts.
+        config: what is accepted.
+        policy: who may connect.
+        hooks: what to do when nobody needs the process any longer.
+    """
+    backend = Backend(factory, config, hooks)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
+        backend.start()
+        try:
+            yield
+        finally:
+            await backend.stop()
+
+    async def health(request: Request) -> JSONResponse:  # noqa: ARG001
+        status = backend.status
+        return JSONResponse(
+            {"state": status.state, "message": status.message, "server_version": __version__},
+            status_code=503 if status.state == "error" else 200,
+        )
+
+    async def metrics(request: Request) -> JSONResponse:  # noqa: ARG001
+        engine = backend.made_engine
+        engine_stats = await asyncio.to_thread(engine.stats) if engine is not None else {}
+        return JSONResponse({"server": backend.metrics.to_json(), "engine": engine_stats})
+
+    return Starlette(
+        routes=[
+            WebSocketRoute(WEBSOCKET_PATH, _RpcEndpoint(backend)),
+            Route("/health", health),
+            Route("/metrics", metrics),
+        ],
+        middleware=[Middleware(AccessControl, policy=policy)],
+        lifespan=lifespan,
+    )
+
+
+class _RpcEndpoint:
+    """Moves frames between a websocket and its Connection."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        if not self._backend.admit():
+            log.warning("a connection was refused: max_connections = %d are open", self._backend.config.max_connections)
+            await refuse(scope, send, Refusal(503, "all connections are taken: close another editor window"))
+            return
+
+        async def send_text(text: str) -> None:
+            await send({"type": "websocket.send", "text": text})
+
+        outbox = Outbox(send_text)
+        connection = Connection(self._backend, outbox, scope.get(PRINCIPAL, ""))
+        try:
+            await send({"type": "websocket.accept"})
+            await self._exchange(connection, outbox, receive, send)
+        except OSError:
+            pass  # the client left while something was on its way to it
+        finally:
+            connection.close()
+
+    async def _exchange(self, connection: Connection, outbox: Outbox, receive: Receive, send: Send) -> None:
+        """Run until the client leaves, or does not read what is sent to it."""
+        reader = asyncio.create_task(_read(connection, receive))
+        writer = asyncio.create_task(outbox.run())
+        overflow = asyncio.create_task(outbox.overflowed.wait())
+        tasks = (reader, writer, overflow)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if overflow.done() and not reader.done():
+                log.warning("a client was disconnected: it does not read what is sent to it")
+                closing = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "messages are not read"}
+                await asyncio.wait_for(send(closing), timeout=5.0)
+        except asyncio.TimeoutError:
+            pass  # still not reading: the transport goes with this task
+        finally:
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+async def _read(connection: Connection, receive: Receive) -> None:
+    while True:
+        message: Message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        if text is None:
+            connection.receive_binary()
+        else:
+            await connection.receive(text)

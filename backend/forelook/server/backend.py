@@ -1,0 +1,194 @@
+"""What the connections of one server share: the engine, its status, the documents' names, idle time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from forelook.completion.request import EngineState, EngineStatus
+from forelook.config import ServerConfig
+from forelook.errors import ForelookError, ModelError
+from forelook.server import protocol
+from forelook.server.engine import Engine, EngineFactory
+from forelook.server.metrics import ServerMetrics
+
+log = logging.getLogger("forelook.server")
+
+
+def log_unexpected(what: str, error: BaseException) -> None:
+    """Log type and place of an unforeseen error; its message may hold a document's text and stays out of the log."""
+    places: list[str] = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    log.error("%s failed: %s at %s", what, type(error).__name__, " > ".join(places[-6:]))
+
+
+class StatusListener(Protocol):
+    """A connection, as far as the broadcast is concerned."""
+
+    def status_changed(self, status: protocol.Status) -> None:
+        """Tell the client."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExitHooks:
+    """What the process does when it is no longer wanted.
+
+    Attributes:
+        idle: nobody has been connected for the idle time.
+        shutdown: a client asked for it.
+    """
+
+    idle: Callable[[], None]
+    shutdown: Callable[[], None]
+
+
+class Backend:
+    """The shared side of a server; lives on one event loop."""
+
+    def __init__(self, factory: EngineFactory, config: ServerConfig, hooks: ExitHooks) -> None:
+        self.config = config
+        self.hooks = hooks
+        self.metrics = ServerMetrics()
+        self._factory = factory
+        self._engine: Engine | None = None
+        self._started: asyncio.Task[None] | None = None
+        self._failure: ModelError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._status = EngineStatus(EngineState.STARTING, message="starting")
+        self._listeners: set[StatusListener] = set()
+        self._engine_uris: set[str] = set()
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    # --- the engine
+
+    def start(self) -> None:
+        """Begin to make the engine, beside the event loop: importing what it needs takes seconds."""
+        self._loop = asyncio.get_running_loop()
+        self._started = asyncio.create_task(self._start_engine())
+        self._watch_idle()
+
+    async def stop(self) -> None:
+        """Stop the engine."""
+        self._cancel_idle_timer()
+        if self._started is not None:
+            await self._started
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.close)
+
+    async def engine(self) -> Engine:
+        """The engine, once it is made.
+
+        Raises:
+            ModelError: it could not be made.
+        """
+        if self._engine is None and self._started is not None:
+            await asyncio.shield(self._started)
+        if self._engine is None:
+            raise self._failure or ModelError("the engine was not started")
+        return self._engine
+
+    @property
+    def made_engine(self) -> Engine | None:
+        """The engine, if it is made by now."""
+        return self._engine
+
+    async def _start_engine(self) -> None:
+        try:
+            engine = await asyncio.to_thread(self._factory, self._status_from_engine)
+            engine.start()
+        except ForelookError as error:
+            self._fail(ModelError(str(error)))
+        except Exception as error:  # noqa: BLE001 - border: clients are told, and the server goes on answering
+            log_unexpected("the engine's start", error)
+            self._fail(ModelError(f"the engine cannot start ({type(error).__name__}): run `forelook doctor`"))
+        else:
+            self._engine = engine
+
+    def _fail(self, error: ModelError) -> None:
+        self._failure = error
+        self._set_status(EngineStatus(EngineState.ERROR, message=str(error)))
+
+    # --- status
+
+    @property
+    def status(self) -> protocol.Status:
+        """The newest status, as sent to clients."""
+        status = self._status
+        return protocol.Status(
+            state=status.state.value,
+            progress=status.progress,
+            message=status.message,
+            model=status.model,
+            device=status.device,
+            dtype=status.dtype,
+        )
+
+    def _status_from_engine(self, status: EngineStatus) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._set_status, status)
+
+    def _set_status(self, status: EngineStatus) -> None:
+        if status == self._status:
+            return
+        if status.state is not self._status.state:
+            log.info("model %s on %s: %s", status.model or "?", status.device or "?", status.state.value)
+        self._status = status
+        wire = self.status
+        for listener in tuple(self._listeners):
+            listener.status_changed(wire)
+
+    def listen(self, listener: StatusListener) -> None:
+        """Tell ``listener`` about every change from now on."""
+        self._listeners.add(listener)
+
+    # --- connections
+
+    def admit(self) -> bool:
+        """Count a new connection in, if there is room for it."""
+        if self.metrics.num_connections >= self.config.max_connections:
+            self.metrics.num_refused_connections += 1
+            return False
+        self.metrics.num_connections += 1
+        self.metrics.num_connections_total += 1
+        self._cancel_idle_timer()
+        return True
+
+    def leave(self, listener: StatusListener) -> None:
+        """Count a connection out."""
+        self._listeners.discard(listener)
+        self.metrics.num_connections -= 1
+        self._watch_idle()
+
+    def _watch_idle(self) -> None:
+        timeout_s = self.config.idle_timeout_s
+        if self.metrics.num_connections == 0 and timeout_s is not None and self._loop is not None:
+            self._cancel_idle_timer()
+            self._idle_timer = self._loop.call_later(timeout_s, self.hooks.idle)
+
+    def _cancel_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    # --- names of documents
+
+    def claim_uri(self, uri: str) -> str:
+        """A document's name in the engine: its uri, with a window number where another connection has that."""
+        name, number = uri, 1
+        while name in self._engine_uris:
+            number += 1
+            name = f"{uri}{'&' if '#' in uri else '#'}window={number}"
+        self._engine_uris.add(name)
+        return name
+
+    def release_uri(self, name: str) -> None:
+        """Let a name go."""
+        self._engine_uris.discard(name)

@@ -1,0 +1,419 @@
+"""One client: its documents, its unanswered requests, and what each of its messages does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forelook import __version__
+from forelook.completion import request as completion
+from forelook.errors import (
+    AuthenticationError,
+    DocumentError,
+    DocumentTextError,
+    ForelookError,
+    LimitError,
+    ProtocolError,
+    RequestCancelledError,
+    UnknownDocumentError,
+)
+from forelook.server import protocol
+from forelook.server.backend import Backend, log_unexpected
+from forelook.server.engine import CompletionHandle
+from forelook.server.outbox import Outbox
+from forelook.server.protocol import ErrorResponse, Notification, Request, RequestId, Response
+
+log = logging.getLogger("forelook.server")
+
+_Handler = Callable[..., Coroutine[Any, Any, None]]
+
+
+@dataclass(slots=True, eq=False)
+class _Completion:
+    """A completion that is not answered yet."""
+
+    id: RequestId
+    started_s: float
+    wants_partials: bool
+    handle: CompletionHandle | None = None
+
+
+class Connection:
+    """Takes messages as text and posts its answers; knows no socket."""
+
+    def __init__(self, backend: Backend, outbox: Outbox, principal: str) -> None:
+        self._backend = backend
+        self._outbox = outbox
+        self._principal = principal
+        self._loop = asyncio.get_running_loop()
+        self._said_hello = False
+        self._closed = False
+        self._uris: dict[str, str] = {}  # the client's uri -> the engine's
+        self._completions: dict[RequestId, _Completion] = {}
+        self._tasks: dict[RequestId, asyncio.Task[None]] = {}
+        self._requests: Mapping[str, _Handler] = {
+            protocol.HELLO.name: self._hello,
+            protocol.COMPLETION.name: self._complete,
+            protocol.STATUS.name: self._status,
+            protocol.STATS.name: self._stats,
+            protocol.POOL_STATS.name: self._pool_stats,
+            protocol.POOL_CLEAR.name: self._pool_clear,
+            protocol.SHUTDOWN.name: self._shutdown,
+        }
+        self._notifications: Mapping[str, _Handler] = {
+            protocol.DOCUMENT_OPEN.name: self._open,
+            protocol.DOCUMENT_CHANGE.name: self._change,
+            protocol.DOCUMENT_CLOSE.name: self._close,
+            protocol.WORKSPACE_FILES.name: self._files,
+            protocol.WORKSPACE_FORGET.name: self._forget,
+            protocol.COMPLETION_EVENT.name: self._event,
+            protocol.CANCEL.name: self._cancel,
+        }
+
+    # --- messages in
+
+    async def receive(self, text: str) -> None:
+        """Take one text frame; whatever is wrong with it is answered, never raised."""
+        try:
+            self._check_size(text)
+            message = protocol.decode_message(text)
+        except ProtocolError as error:
+            self._refuse(error.request_id, error)
+            return
+        if isinstance(message, Request):
+            await self._take_request(message)
+        elif isinstance(message, Notification):
+            await self._take_notification(message)
+        else:
+            self._refuse(None, ProtocolError("this server sends no requests, so it takes no responses"))
+
+    def receive_binary(self) -> None:
+        """Answer a binary frame."""
+        self._refuse(None, ProtocolError("binary frames are not part of this protocol: send JSON in a text frame"))
+
+    def _check_size(self, text: str) -> None:
+        limit = self._backend.config.max_message_bytes
+        if len(text) * 4 > limit and (num_bytes := len(text.encode("utf-8", "surrogatepass"))) > limit:
+            raise LimitError(
+                f"the message has {num_bytes} bytes, and max_message_bytes is {limit}: split it, or leave the file out"
+            )
+
+    async def _take_request(self, request: Request) -> None:
+        try:
+            method = protocol.request_method(request.method)
+            self._backend.metrics.messages_by_method[method.name] += 1
+            self._check_request(request)
+            params = protocol.from_json(method.params, request.params)
+            await self._requests[method.name](request.id, params)
+        except ForelookError as error:
+            self._refuse(request.id, error)
+        except Exception as error:  # noqa: BLE001 - border: one request fails, the server goes on
+            self._fail(request.id, request.method, error)
+
+    def _check_request(self, request: Request) -> None:
+        if not self._said_hello and request.method != protocol.HELLO.name:
+            raise ProtocolError(f"{request.method} came before hello: say hello first")
+        if request.id in self._completions or request.id in self._tasks:
+            raise ProtocolError(f"id = {request.id!r} belongs to a request that is not answered yet: use another")
+        limit = self._backend.config.max_pending_requests
+        if len(self._completions) + len(self._tasks) >= limit:
+            raise LimitError(f"{limit} requests of this connection wait for an answer, and more are not taken")
+
+    async def _take_notification(self, notification: Notification) -> None:
+        uri: str | None = None
+        try:
+            method = protocol.notification_method(notification.method)
+            self._backend.metrics.messages_by_method[method.name] += 1
+            if isinstance(notification.params, dict) and isinstance(notification.params.get("uri"), str):
+                uri = notification.params["uri"]
+            if not self._said_hello:
+                raise ProtocolError(f"{notification.method} came before hello: say hello first")
+            params = protocol.from_json(method.params, notification.params)
+            await self._notifications[method.name](params)
+        except ForelookError as error:
+            self._report(notification.method, error.code, str(error), uri)
+        except Exception as error:  # noqa: BLE001 - border: one notification fails, the server goes on
+            self._backend.metrics.num_internal_errors += 1
+            log_unexpected(f"notification {notification.method}", error)
+            self._report(notification.method, protocol.INTERNAL_ERROR, _internal(error), uri)
+
+    # --- messages out
+
+    def _answer(self, request_id: RequestId, result: object, *, on_sent: Callable[[], None] | None = None) -> None:
+        self._outbox.post(
+            protocol.encode_message(Response(request_id, protocol.to_json(result))),
+            on_sent=on_sent,
+        )
+
+    def _refuse(self, request_id: RequestId | None, error: ForelookError) -> None:
+        self._backend.metrics.errors_by_code[error.code] += 1
+        self._outbox.post(protocol.encode_message(ErrorResponse.of(request_id, error)))
+
+    def _fail(self, request_id: RequestId, method: str, error: Exception) -> None:
+        self._completions.pop(request_id, None)
+        self._backend.metrics.num_internal_errors += 1
+        self._backend.metrics.errors_by_code[protocol.INTERNAL_ERROR] += 1
+        log_unexpected(f"request {request_id!r} ({method})", error)
+        data = {"type": "InternalError"}
+        response = ErrorResponse(request_id, protocol.INTERNAL_ERROR, _internal(error), data)
+        self._outbox.post(protocol.encode_message(response))
+
+    def _report(self, method: str, code: int, message: str, uri: str | None) -> None:
+        if uri is not None and method.startswith("document/"):
+            self._drop_document(uri)  # the client's text and ours may differ now
+        self._backend.metrics.errors_by_code[code] += 1
+        params = protocol.NotificationErrorParams(method=method[:100], code=code, message=message, uri=uri)
+        self._outbox.post(protocol.encode_notification(protocol.NOTIFICATION_ERROR, params))
+
+    def status_changed(self, status: protocol.Status) -> None:
+        """Tell the client the model's status."""
+        self._outbox.post(protocol.encode_notification(protocol.STATUS_CHANGED, status), series="status")
+
+    # --- requests
+
+    async def _hello(self, request_id: RequestId, params: protocol.HelloParams) -> None:
+        protocol.check_version(params.protocol_version)
+        config = self._backend.config
+        limits = protocol.ServerLimits(
+            max_message_bytes=config.max_message_bytes,
+            max_document_bytes=config.max_document_bytes,
+            max_documents=config.max_documents,
+            max_pending_requests=config.max_pending_requests,
+        )
+        result = protocol.HelloResult(
+            protocol_version=protocol.PROTOCOL_VERSION,
+            server_version=__version__,
+            pid=os.getpid(),
+            status=self._backend.status,
+            limits=limits,
+        )
+        self._said_hello = True
+        self._answer(request_id, result)
+        self._backend.listen(self)
+        log.info("client %s %s connected", params.client_name[:80], params.client_version[:40])
+
+    async def _status(self, request_id: RequestId, params: protocol.Empty) -> None:  # noqa: ARG002
+        self._answer(request_id, self._backend.status)
+
+    async def _complete(self, request_id: RequestId, params: protocol.CompletionParams) -> None:
+        started_s = time.monotonic()
+        engine = await self._backend.engine()
+        request = completion.CompletionRequest(
+            uri=self._engine_uri(params.uri),
+            version=params.version,
+            offset=params.offset,
+            trigger=completion.TriggerKind(params.trigger),
+            num_suggestions=params.num_suggestions,
+            max_new_tokens=params.max_new_tokens,
+            deadline_ms=params.deadline_ms,
+            multi_line=completion.MultiLine(params.multi_line),
+            selected=None
+            if params.selected is None
+            else completion.SelectedCompletion(params.selected.start, params.selected.end, params.selected.text),
+        )
+        running = _Completion(request_id, started_s, params.partial)
+        self._completions[request_id] = running
+
+        def on_partial(text: str) -> None:
+            if running.wants_partials:
+                self._loop.call_soon_threadsafe(self._partial, running, text)
+
+        def on_done(outcome: completion.CompletionResult | ForelookError) -> None:
+            self._loop.call_soon_threadsafe(self._complete_done, running, outcome)
+
+        try:
+            running.handle = engine.submit(request, on_partial, on_done)
+        except ForelookError:
+            self._completions.pop(request_id, None)
+            raise
+
+    def _partial(self, running: _Completion, text: str) -> None:
+        if self._completions.get(running.id) is running:
+            params = protocol.CompletionPartialParams(running.id, text)
+            message = protocol.encode_notification(protocol.COMPLETION_PARTIAL, params)
+            self._outbox.post(message, series=("partial", running.id))
+
+    def _complete_done(self, running: _Completion, outcome: completion.CompletionResult | ForelookError) -> None:
+        if self._completions.get(running.id) is not running:
+            return  # cancelled, and answered so
+        del self._completions[running.id]
+        metrics = self._backend.metrics
+        if isinstance(outcome, ForelookError):
+            metrics.completions_by_outcome[type(outcome).__name__] += 1
+            self._refuse(running.id, outcome)
+            return
+        metrics.completions_by_outcome["suggested" if outcome.suggestions else "empty"] += 1
+        metrics.completion_latency.add((time.monotonic() - running.started_s) * 1e3)
+        self._answer(running.id, _completion_result(outcome))
+
+    async def _stats(self, request_id: RequestId, params: protocol.Empty) -> None:  # noqa: ARG002
+        def ask() -> protocol.StatsResult:
+            engine = self._backend.made_engine
+            return protocol.StatsResult(self._backend.metrics.to_json(), engine.stats() if engine else {})
+
+        self._answer_from_thread(request_id, "stats", ask)
+
+    async def _pool_stats(self, request_id: RequestId, params: protocol.WorkspaceParams) -> None:
+        engine, workspace = await self._backend.engine(), self._workspace(params.workspace)
+        self._answer_from_thread(
+            request_id, "pool/stats", lambda: protocol.PoolStatsResult(engine.pool_stats(workspace))
+        )
+
+    async def _pool_clear(self, request_id: RequestId, params: protocol.WorkspaceParams) -> None:
+        engine, workspace = await self._backend.engine(), self._workspace(params.workspace)
+
+        def clear() -> protocol.Empty:
+            engine.clear_pool(workspace)
+            return protocol.Empty()
+
+        self._answer_from_thread(request_id, "pool/clear", clear)
+
+    def _answer_from_thread(self, request_id: RequestId, method: str, ask: Callable[[], object]) -> None:
+        """Answer with what ``ask`` returns; it may wait for the engine, and nobody else waits for it."""
+
+        async def answer() -> None:
+            try:
+                self._answer(request_id, await asyncio.to_thread(ask))
+            except ForelookError as error:
+                self._refuse(request_id, error)
+            except Exception as error:  # noqa: BLE001 - border: one request fails, the server goes on
+                self._fail(request_id, method, error)
+            finally:
+                self._tasks.pop(request_id, None)
+
+        self._tasks[request_id] = asyncio.create_task(answer())
+
+    async def _shutdown(self, request_id: RequestId, params: protocol.Empty) -> None:  # noqa: ARG002
+        if self._principal:
+            raise AuthenticationError("shutdown is refused: this backend serves several users; its owner ends it")
+        log.info("a client asked for shutdown")
+        self._answer(request_id, protocol.Empty(), on_sent=self._backend.hooks.shutdown)
+
+    # --- notifications
+
+    async def _open(self, params: protocol.DocumentOpenParams) -> None:
+        engine = await self._backend.engine()
+        config = self._backend.config
+        _check_text("text", params.text, config.max_document_bytes)
+        if params.uri not in self._uris and len(self._uris) >= config.max_documents:
+            raise LimitError(f"{config.max_documents} documents of this connection are open: close some first")
+        if params.uri not in self._uris:
+            self._uris[params.uri] = self._backend.claim_uri(params.uri)
+        engine.open_document(
+            self._workspace(params.workspace),
+            self._uris[params.uri],
+            params.language_id,
+            params.version,
+            params.text,
+        )
+
+    async def _change(self, params: protocol.DocumentChangeParams) -> None:
+        engine = await self._backend.engine()
+        changes = [completion.TextChange(c.start, c.end, c.text) for c in params.changes]
+        engine.change_document(self._engine_uri(params.uri), params.version, changes)
+
+    async def _close(self, params: protocol.DocumentCloseParams) -> None:
+        self._engine_uri(params.uri)
+        self._drop_document(params.uri)
+
+    async def _files(self, params: protocol.WorkspaceFilesParams) -> None:
+        engine = await self._backend.engine()
+        for number, file in enumerate(params.files):
+            _check_text(f"files[{number}].text", file.text, self._backend.config.max_document_bytes)
+        engine.add_workspace_files(self._workspace(params.workspace), [(f.path, f.text) for f in params.files])
+
+    async def _forget(self, params: protocol.WorkspaceForgetParams) -> None:
+        engine = await self._backend.engine()
+        engine.remove_workspace_files(self._workspace(params.workspace), params.paths)
+
+    async def _event(self, params: protocol.CompletionEventParams) -> None:
+        engine = await self._backend.engine()
+        workspace = self._workspace(params.workspace)
+        engine.record_event(workspace, params.language_id, params.kind, params.num_chars, params.text)
+
+    async def _cancel(self, params: protocol.CancelParams) -> None:
+        running = self._completions.pop(params.id, None)
+        if running is not None:
+            if running.handle is not None:
+                running.handle.cancel()
+            self._backend.metrics.completions_by_outcome["cancelled"] += 1
+            self._refuse(params.id, RequestCancelledError("cancelled by the client"))
+
+    # --- names
+
+    def _engine_uri(self, uri: str) -> str:
+        try:
+            return self._uris[uri]
+        except KeyError:
+            raise UnknownDocumentError("uri names a document that is not open here: send document/open first") from None
+
+    def _workspace(self, workspace: str) -> str:
+        """The engine's name for a workspace; users of one server never share one."""
+        return f"{self._principal}:{workspace}" if self._principal else workspace
+
+    def _drop_document(self, uri: str) -> None:
+        name = self._uris.pop(uri, None)
+        engine = self._backend.made_engine
+        if name is None or engine is None:
+            return
+        self._backend.release_uri(name)
+        with contextlib.suppress(DocumentError):  # one refused when it was opened never reached the engine
+            engine.close_document(name)
+
+    def close(self) -> None:
+        """Let go of everything the client had."""
+        if self._closed:
+            return
+        self._closed = True
+        for running in self._completions.values():
+            if running.handle is not None:
+                running.handle.cancel()
+        self._completions.clear()
+        for task in self._tasks.values():
+            task.cancel()
+        for uri in tuple(self._uris):
+            self._drop_document(uri)
+        self._backend.leave(self)
+
+
+def _internal(error: Exception) -> str:
+    return f"the backend failed ({type(error).__name__}); its log says where"
+
+
+def _check_text(name: str, text: str, max_bytes: int) -> None:
+    if len(text) * 4 > max_bytes and (num_bytes := len(text.encode("utf-8", "surrogatepass"))) > max_bytes:
+        raise DocumentTextError(
+            f"{name} has {num_bytes} bytes, and at most {max_bytes} are taken: too large to complete"
+        )
+
+
+def _completion_result(result: completion.CompletionResult) -> protocol.CompletionResult:
+    stats = result.stats
+    return protocol.CompletionResult(
+        suggestions=tuple(protocol.Suggestion(s.text, s.start, s.end) for s in result.suggestions),
+        unused_tail=result.unused_tail,
+        finish_reason=result.finish_reason,
+        stats=protocol.RequestStats(
+            queue_ms=stats.queue_ms,
+            prompt_ms=stats.prompt_ms,
+            prefill_ms=stats.prefill_ms,
+            decode_ms=stats.decode_ms,
+            total_ms=stats.total_ms,
+            num_prompt_tokens=stats.num_prompt_tokens,
+            num_reused_tokens=stats.num_reused_tokens,
+            num_prefill_tokens=stats.num_prefill_tokens,
+            num_forwards=stats.num_forwards,
+            num_steps=stats.num_steps,
+            num_generated_tokens=stats.num_generated_tokens,
+            num_drafted_tokens=stats.num_drafted_tokens,
+            num_accepted_tokens=stats.num_accepted_tokens,
+            tokens_per_step=stats.tokens_per_step,
+            accepted_by_origin=dict(stats.accepted_by_origin),
+        ),
+    )
