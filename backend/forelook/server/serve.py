@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from forelook import __version__
 from forelook.config import LOOPBACK_HOSTS, ServerConfig
@@ -39,14 +40,30 @@ SHUTDOWN_TIMEOUT_S = 5
 CLAIM_TIMEOUT_S = 10.0
 
 
-class _Server(uvicorn.Server):
-    """Says when it listens."""
+class Server(uvicorn.Server):
+    """An ASGI server with the settings that the protocol needs; says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, config: ServerConfig, on_listening: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws="websockets-sansio",
+                ws_max_size=config.max_message_bytes * HARD_LIMIT_FACTOR,
+                ws_per_message_deflate=False,  # local, and a small frame must not unpack to gigabytes
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+                ssl_certfile=config.tls_certificate,
+                ssl_keyfile=str(config.tls_key) if config.tls_key else None,
+            )
+        )
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
         await super().startup(sockets)
         if self.started:
             self._on_listening()
@@ -86,23 +103,7 @@ def serve(
             server.should_exit = True
 
         hooks = ExitHooks(idle=lambda: stop("idle"), shutdown=lambda: stop("shutdown was asked for"))
-        server = _Server(
-            uvicorn.Config(
-                create_app(factory, config, policy, hooks),
-                ws="websockets-sansio",
-                ws_max_size=config.max_message_bytes * HARD_LIMIT_FACTOR,
-                ws_per_message_deflate=False,  # local, and a small frame must not unpack to gigabytes
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-                ssl_certfile=config.tls_certificate,
-                ssl_keyfile=str(config.tls_key) if config.tls_key else None,
-            ),
-            listening,
-        )
+        server = Server(create_app(factory, config, policy, hooks), config, listening)
         with _signals_only_stop():
             server.run(sockets=[listener])
 

@@ -1,0 +1,135 @@
+"""An engine without a model: real document mirrors, answers by a rule the test sets, from threads of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from forelook.completion.documents import DocumentStore
+from forelook.completion.request import (
+    CompletionRequest,
+    CompletionResult,
+    EngineState,
+    EngineStatus,
+    RequestStats,
+    Suggestion,
+    TextChange,
+)
+from forelook.errors import ForelookError
+from forelook.server.engine import OnStatus
+
+Answer = Callable[[CompletionRequest, str], "CompletionResult | ForelookError"]
+
+
+def suggest_length(request: CompletionRequest, text: str) -> CompletionResult:
+    """Suggests the document's length and the cursor, so that a test sees which text the engine held."""
+    suggestion = Suggestion(f"{len(text)}@{request.offset}", request.offset, request.offset)
+    stats = RequestStats(total_ms=1.5, num_steps=2, num_generated_tokens=3, tokens_per_step=1.5)
+    return CompletionResult((suggestion,), "tail", "stop_token", stats)
+
+
+class FakeHandle:
+    """A completion that ends when the test lets it, or when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+class FakeEngine:
+    """See the module.
+
+    Attributes:
+        gate: completions are answered once it is set; it is, unless a test clears it.
+        partials: streamed before each answer.
+        answer: makes the answer from the request and the document's text.
+    """
+
+    def __init__(self, on_status: OnStatus, *, ready: bool = True) -> None:
+        self._on_status = on_status
+        self._ready = ready
+        self._worker = ThreadPoolExecutor(max_workers=64, thread_name_prefix="fake-engine")
+        self.status = EngineStatus(EngineState.STARTING)
+        self.documents = DocumentStore(8_000_000)
+        self.files: dict[tuple[str, str], str] = {}
+        self.events: list[tuple[object, ...]] = []
+        self.requests: list[CompletionRequest] = []
+        self.handles: list[FakeHandle] = []
+        self.cleared: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.partials: tuple[str, ...] = ()
+        self.answer: Answer = suggest_length
+        self.closed = False
+
+    def start(self) -> None:
+        if self._ready:
+            self.set_status(EngineStatus(EngineState.READY, model="fake", device="cpu", dtype="float32"))
+
+    def set_status(self, status: EngineStatus) -> None:
+        self.status = status
+        self._on_status(status)
+
+    def close(self) -> None:
+        self.gate.set()
+        self._worker.shutdown(wait=True)
+        self.closed = True
+
+    def open_document(self, workspace: str, uri: str, language_id: str, version: int, text: str) -> None:
+        self.documents.open(workspace, uri, language_id, version, text)
+
+    def change_document(self, uri: str, version: int, changes: Sequence[TextChange]) -> None:
+        self.documents.change(uri, version, changes)
+
+    def close_document(self, uri: str) -> None:
+        self.documents.close(uri)
+
+    def add_workspace_files(self, workspace: str, files: Sequence[tuple[str, str]]) -> None:
+        for path, text in files:
+            self.files[workspace, path] = text
+
+    def remove_workspace_files(self, workspace: str, paths: Sequence[str]) -> None:
+        for path in paths:
+            self.files.pop((workspace, path), None)
+
+    def submit(
+        self,
+        request: CompletionRequest,
+        on_partial: Callable[[str], None],
+        on_done: Callable[[CompletionResult | ForelookError], None],
+    ) -> FakeHandle:
+        document = self.documents.get(request.uri)
+        document.check_offset(request.offset)
+        handle = FakeHandle()
+        self.requests.append(request)
+        self.handles.append(handle)
+        self._worker.submit(self._run, request, document.text, on_partial, on_done)
+        return handle
+
+    def _run(
+        self,
+        request: CompletionRequest,
+        text: str,
+        on_partial: Callable[[str], None],
+        on_done: Callable[[CompletionResult | ForelookError], None],
+    ) -> None:
+        for partial in self.partials:
+            on_partial(partial)
+        self.gate.wait()
+        on_done(self.answer(request, text))
+
+    def record_event(self, workspace: str, language_id: str, kind: str, num_chars: int, text: str | None) -> None:
+        self.events.append((workspace, language_id, kind, num_chars, text))
+
+    def stats(self) -> dict[str, object]:
+        return {"num_requests": len(self.requests)}
+
+    def pool_stats(self, workspace: str) -> dict[str, object]:
+        return {"num_tokens": sum(len(text) for (owner, _), text in self.files.items() if owner == workspace)}
+
+    def clear_pool(self, workspace: str) -> None:
+        self.cleared.append(workspace)
+        self.files = {key: text for key, text in self.files.items() if key[0] != workspace}

@@ -1,0 +1,181 @@
+"""A real server on a real socket, and a plain websocket client for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+from forelook.config import ServerConfig
+from forelook.server import protocol
+from forelook.server.app import create_app
+from forelook.server.auth import AccessPolicy
+from forelook.server.backend import ExitHooks
+from forelook.server.engine import OnStatus
+from forelook.server.protocol import ErrorResponse, Notification, Response
+from forelook.server.serve import Server
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
+
+from tests.server.fake_engine import FakeEngine
+
+WORKSPACE = "file:///ws"
+URI = "file:///ws/a.py"
+
+
+class Client:
+    """Sends whatever it is told; sorts what comes back by id and method."""
+
+    def __init__(self, websocket: ClientConnection) -> None:
+        self.websocket = websocket
+        self._ids = itertools.count(1)
+        self._answers: dict[object, asyncio.Future[Response | ErrorResponse]] = {}
+        self.unasked: asyncio.Queue[ErrorResponse] = asyncio.Queue()  # error responses with the id null
+        self.notifications: dict[str, asyncio.Queue[dict[str, object]]] = {
+            name: asyncio.Queue() for name in protocol.SERVER_NOTIFICATIONS
+        }
+        self.order: list[str] = []
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for frame in self.websocket:
+            assert isinstance(frame, str)
+            message = protocol.decode_message(frame)
+            if isinstance(message, Notification):
+                assert isinstance(message.params, dict)
+                self.order.append(message.method)
+                self.notifications[message.method].put_nowait(message.params)
+            elif isinstance(message, (Response, ErrorResponse)):
+                if message.id is None:
+                    assert isinstance(message, ErrorResponse)
+                    self.unasked.put_nowait(message)
+                    continue
+                self.order.append(f"answer {message.id}")
+                future = self._answers.pop(message.id)  # a second answer to one request is a KeyError here
+                future.set_result(message)
+
+    def send_request(
+        self, method: str, params: object = None, request_id: protocol.RequestId | None = None
+    ) -> tuple[protocol.RequestId, asyncio.Future[Response | ErrorResponse]]:
+        request_id = next(self._ids) if request_id is None else request_id
+        future: asyncio.Future[Response | ErrorResponse] = asyncio.get_running_loop().create_future()
+        self._answers[request_id] = future
+        message = protocol.Request(request_id, method, {} if params is None else params)
+        self._sending = asyncio.ensure_future(self.websocket.send(protocol.encode_message(message)))
+        return request_id, future
+
+    async def ask(self, method: str, params: object = None) -> Response | ErrorResponse:
+        _, future = self.send_request(method, params)
+        return await future
+
+    async def result(self, method: str, params: object = None) -> dict[str, object]:
+        answer = await self.ask(method, params)
+        assert isinstance(answer, Response), answer
+        assert isinstance(answer.result, dict)
+        return answer.result
+
+    async def error(self, method: str, params: object = None) -> ErrorResponse:
+        answer = await self.ask(method, params)
+        assert isinstance(answer, ErrorResponse), answer
+        return answer
+
+    async def notify(self, method: str, params: object) -> None:
+        await self.websocket.send(protocol.encode_message(Notification(method, params)))
+
+    async def hello(self) -> dict[str, object]:
+        return await self.result("hello", {"protocol_version": protocol.PROTOCOL_VERSION, "client_name": "test"})
+
+    async def open(self, text: str, *, uri: str = URI, workspace: str = WORKSPACE, version: int = 1) -> None:
+        await self.notify(
+            "document/open",
+            {"workspace": workspace, "uri": uri, "language_id": "python", "version": version, "text": text},
+        )
+
+    async def complete(self, offset: int = 0, *, uri: str = URI, version: int = 1, **more: object) -> str:
+        result = await self.result("completion", {"uri": uri, "version": version, "offset": offset, **more})
+        suggestions = result["suggestions"]
+        assert isinstance(suggestions, list)
+        text = suggestions[0]["text"]
+        assert isinstance(text, str)
+        return text
+
+    async def next(self, method: str) -> dict[str, object]:
+        return await self.notifications[method].get()
+
+    async def close(self) -> None:
+        await self.websocket.close()
+        await self._reader
+
+
+class Running:
+    """A server that runs, its engine, and what its exit hooks were called for."""
+
+    def __init__(self, address: Path | tuple[str, int]) -> None:
+        self.address = address
+        self.engines: list[FakeEngine] = []
+        self.idle = asyncio.Event()
+        self.shutdown = asyncio.Event()
+
+    @property
+    def engine(self) -> FakeEngine:
+        return self.engines[0]
+
+    @contextlib.asynccontextmanager
+    async def websocket(
+        self, headers: Mapping[str, str] | None = None, host: str | None = None
+    ) -> AsyncIterator[ClientConnection]:
+        options = {"max_size": None, "compression": None, "additional_headers": dict(headers or {}), "proxy": None}
+        if isinstance(self.address, Path):
+            connecting = unix_connect(str(self.address), f"ws://{host or 'localhost'}/rpc", **options)
+        else:
+            address, port = self.address
+            connecting = connect(f"ws://{host or address}:{port}/rpc", host=address, port=port, **options)
+        async with connecting as websocket:
+            yield websocket
+
+    @contextlib.asynccontextmanager
+    async def client(self, *, hello: bool = True) -> AsyncIterator[Client]:
+        async with self.websocket() as websocket:
+            client = Client(websocket)
+            if hello:
+                await client.hello()
+            try:
+                yield client
+            finally:
+                await client.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    directory: Path,
+    config: ServerConfig | None = None,
+    policy: AccessPolicy | None = None,
+    *,
+    tcp: bool = False,
+    make_engine: Callable[[OnStatus], FakeEngine] = FakeEngine,
+) -> AsyncIterator[Running]:
+    """Serve on a Unix socket in ``directory``, or on a free loopback port."""
+    config = config or ServerConfig(idle_timeout_s=None)
+    listener = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
+    path = directory / "s"
+    listener.bind(("127.0.0.1", 0) if tcp else str(path))
+    state = Running(listener.getsockname() if tcp else path)
+
+    def factory(on_status: OnStatus) -> FakeEngine:
+        engine = make_engine(on_status)
+        state.engines.append(engine)
+        return engine
+
+    hooks = ExitHooks(idle=state.idle.set, shutdown=state.shutdown.set)
+    listening = asyncio.Event()
+    server = Server(create_app(factory, config, policy or AccessPolicy(), hooks), config, listening.set)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    await listening.wait()
+    try:
+        yield state
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
