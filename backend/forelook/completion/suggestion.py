@@ -1,0 +1,209 @@
+"""From generated text to what is put into the document: nothing doubled, nothing deleted, indentation as the file has it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from forelook.completion.brackets import scan_brackets
+from forelook.completion.languages import ScopeRule
+from forelook.completion.request import Suggestion
+from forelook.completion.stopping import Closer, Situation, find_end, indentation_of
+from forelook.completion.syntax import Place
+
+_WORD_END = re.compile(r"\w+$")
+_MIN_OVERLAP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CleanText:
+    """A cleaned suggestion.
+
+    Attributes:
+        text: what comes to stand after the text before the cursor.
+        num_covered: how many characters of the line's rest it replaces; they stand in ``text``, in their order.
+        unused_tail: generated text beyond ``text``.
+    """
+
+    text: str
+    num_covered: int
+    unused_tail: str
+
+
+def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool = False) -> CleanText | None:
+    """Make generated text fit to insert, or ``None`` when nothing worth inserting is left.
+
+    Args:
+        situation: what is known about the cursor.
+        raw: generated text, from the cursor on.
+        multi_line: whether it may span lines.
+        interrupted: whether generation was cut short, so that its last word or line may be half of one.
+    """
+    end = find_end(situation, raw, multi_line=multi_line, final=True)
+    if interrupted and (end is None or end == len(raw)):
+        end = _last_whole(situation, raw)
+    kept = raw if end is None else raw[:end]
+    tail = raw[len(kept) :]
+    text = _indented(situation, kept)
+    text, covered = _fit_rest(situation, text)
+    text = _trim(situation, text, covered)
+    if not text.strip() or (not covered and _only_restates(situation, text)):
+        return None
+    return CleanText(
+        text, covered, tail if not covered and kept.startswith(text) and not kept[len(text) :].strip() else ""
+    )
+
+
+def to_suggestion(situation: Situation, cleaned: CleanText, offset: int) -> Suggestion:
+    """The edit at cursor ``offset``: from the line's start where indentation is involved, else at the cursor."""
+    end = offset + cleaned.num_covered
+    if situation.line and situation.line_is_blank:
+        return Suggestion(situation.line + cleaned.text, offset - len(situation.line), end)
+    return Suggestion(cleaned.text, offset, end)
+
+
+def _last_whole(situation: Situation, raw: str) -> int:
+    """The end of the last line that is certainly whole, or of the last word where there is only one line."""
+    newline = raw.rfind("\n")
+    if newline >= 0 and raw[:newline].strip():
+        return newline
+    word = _WORD_END.search(raw)
+    if word is None:
+        return len(raw)
+    return word.start() if raw[: word.start()].strip() else 0
+
+
+def _indented(situation: Situation, text: str) -> str:
+    """Indentation as the file has it; on a blank line, the first line's as deep as the cursor or one level more."""
+    if situation.line_is_blank and situation.syntax.place is Place.CODE:
+        blank = re.match(r"(?:[ \t]*\n)+", text)
+        if blank is not None:
+            text = text[blank.end() :]
+            # The break brought its own indentation; the cursor's already stands there.
+            own = text[: len(text) - len(text.lstrip(" \t"))]
+            if own.startswith(situation.line):
+                text = text[len(situation.line) :]
+        text = _without_excess(situation, text)
+    if situation.uses_tabs is None or "\n" not in text:
+        return text
+    first, *others = text.split("\n")
+    spaces = [len(line) - len(line.lstrip(" ")) for line in others if line.startswith(" ") and line.strip()]
+    if situation.uses_tabs and spaces:
+        unit = 2 if any(count % 4 for count in spaces) else 4
+        others = [_respaced(line, unit, "\t") for line in others]
+    elif not situation.uses_tabs and any(line.startswith("\t") for line in others):
+        others = [_untabbed(line) for line in others]
+    return "\n".join([first, *others])
+
+
+def _without_excess(situation: Situation, text: str) -> str:
+    """Drop indentation that the cursor's line already has, and no less than a block just opened would want."""
+    own = text[: len(text) - len(text.lstrip(" \t"))]
+    if not own or not text.strip():
+        return text
+    opened = re.search(situation.language.opener, situation.previous_line) is not None
+    above = indentation_of(situation.previous_line)
+    have = situation.indentation
+    if situation.language.scope is ScopeRule.INDENTATION and not opened and not situation.open_brackets and have > 0:
+        wanted = have
+    elif opened and have > above:
+        wanted = have
+    else:
+        return text
+    excess = indentation_of(situation.line + text) - wanted
+    if excess <= 0:
+        return text
+    first, *others = text.split("\n")
+    return "\n".join([first.lstrip(" \t"), *(_dedented(line, excess) for line in others)])
+
+
+def _dedented(line: str, columns: int) -> str:
+    own = len(line) - len(line.lstrip(" "))
+    return line[min(own, columns) :]
+
+
+def _respaced(line: str, unit: int, indent: str) -> str:
+    stripped = line.lstrip(" ")
+    count = len(line) - len(stripped)
+    return indent * (count // unit) + " " * (count % unit) + stripped
+
+
+def _untabbed(line: str) -> str:
+    stripped = line.lstrip("\t")
+    return "    " * (len(line) - len(stripped)) + stripped
+
+
+def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
+    """Reconcile the text with the rest of the cursor's line.
+
+    Returns:
+        The text, and how many characters of the rest it replaces.
+    """
+    rest = situation.rest
+    if not rest.strip():
+        return text, 0
+    if not situation.rest_closes:
+        return _without_overlap(text, rest), 0
+    start = _first_closing(situation, text)
+    if start is None:
+        return _without_overlap(text, rest) if text.endswith(rest.strip()) and not _opens(situation, text) else text, 0
+    closing = text[start:]
+    if "".join(closing.split()) == "".join(rest.split()) or "".join(rest.split()).startswith("".join(closing.split())):
+        return text[:start], 0
+    matched = _subsequence_length(rest, closing)
+    return text, matched
+
+
+def _first_closing(situation: Situation, text: str) -> int | None:
+    """Where the text first closes a bracket or string that the rest of the line closes too."""
+    if situation.open_string is not None and situation.open_string[1] is Closer.IN_REST:
+        scan = scan_brackets(situation.language, text, situation.inside)
+        return None if scan.string_closed_at is None else scan.string_closed_at - len(situation.open_string[0])
+    scan = scan_brackets(situation.language, text, situation.inside)
+    for bracket, (_, fate) in zip(scan.unmatched, situation.open_brackets, strict=False):
+        if fate is Closer.IN_REST:
+            return bracket.position
+    return None
+
+
+def _opens(situation: Situation, text: str) -> bool:
+    return bool(scan_brackets(situation.language, text, situation.inside).open)
+
+
+def _subsequence_length(rest: str, closing: str) -> int:
+    """How many of the rest's leading characters stand in ``closing`` in their order."""
+    position = 0
+    for count, character in enumerate(rest):
+        if character in " \t" and closing.find(character, position) < 0:
+            return count
+        position = closing.find(character, position) + 1
+        if position == 0:
+            return count
+    return len(rest)
+
+
+def _without_overlap(text: str, rest: str) -> str:
+    """Drop from the end of the text what the rest of the line says again."""
+    following = rest.strip()
+    for size in range(min(len(text), len(following)), 0, -1):
+        if text.endswith(following[:size]):
+            enough = size == len(following) or size >= _MIN_OVERLAP
+            return text[:-size] if enough else text
+    return text
+
+
+def _trim(situation: Situation, text: str, covered: int) -> str:
+    """Drop trailing space, and blank lines at the end; in mid-line a space may be what separates words."""
+    if situation.rest.strip() and not covered and "\n" not in text:
+        return text if not situation.rest_closes else text.rstrip(" \t") if not text.isspace() else text
+    lines = text.split("\n")
+    if situation.syntax.place is Place.CODE:
+        lines = [line if line.strip() else "" for line in lines[:-1]] + lines[-1:]
+    trimmed = "\n".join(lines)
+    return trimmed.rstrip(" \t\n") if not covered else trimmed
+
+
+def _only_restates(situation: Situation, text: str) -> bool:
+    """Whether the text is no more than what stands after the cursor anyway."""
+    following = situation.rest.strip()
+    return bool(following) and following.startswith(text.strip()) and not re.search(r"\w", text)
