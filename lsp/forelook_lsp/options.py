@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from forelook.errors import ConfigError
 
@@ -94,7 +94,7 @@ class Options:
     lookahead_max_candidates: int | str = "auto"
     max_new_tokens: int | None = None
     deadline_ms: int | None = None
-    multi_line: str = "auto"
+    multi_line: Literal["auto", "always", "never"] = "auto"
     num_suggestions: int = 3
     delay_ms: int | str = "auto"
     speculate: bool | str = "auto"
@@ -134,8 +134,8 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "device": Setting(
         "device",
-        '"auto", "cpu", "cuda" or "cuda:N"',
-        _matches(r"auto|cpu|cuda(:\d{1,2})?"),
+        '"auto", "cpu", "mps", "cuda" or "cuda:N"',
+        _matches(r"auto|cpu|mps|cuda(:\d{1,2})?"),
         "Where the model runs.",
         machine=True,
         restarts=True,

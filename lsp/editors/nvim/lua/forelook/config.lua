@@ -19,7 +19,7 @@ M.defaults = {
   debounce_ms = 50,
   -- "auto": vim.lsp.inline_completion where Neovim has it, else "own"; "own": always draw here.
   renderer = 'auto',
-  -- Insert-mode keys; false leaves one unmapped.
+  -- Insert-mode keys; false leaves one unmapped, keymaps = false all of them.
   keymaps = {
     accept = '<Tab>',
     accept_word = '<M-Right>',
@@ -103,10 +103,17 @@ function M.merge(given)
   if given ~= nil and type(given) ~= 'table' then
     reject('setup', given, 'a table')
   end
-  local options = vim.tbl_deep_extend('force', M.defaults, given or {})
+  given = vim.deepcopy(given or {})
+  if given.keymaps == false then
+    given.keymaps = {}
+    for action in pairs(M.defaults.keymaps) do
+      given.keymaps[action] = false
+    end
+  end
+  local options = vim.tbl_deep_extend('force', M.defaults, given)
   -- Lists are replaced, never merged item by item.
   for _, field in ipairs({ 'cmd', 'root_markers' }) do
-    if given and given[field] ~= nil then
+    if given[field] ~= nil then
       options[field] = given[field]
     end
   end

@@ -93,44 +93,74 @@ function M.next_line(text)
   return #text:match('^\n*[^\n]*')
 end
 
+---@param text string
+---@return {from: integer, to: integer, text: string}[] characters with their first and last byte
+local function characters(text)
+  local found = {}
+  local i = 1
+  while i <= #text do
+    local length = char_bytes(text, i)
+    table.insert(found, { from = i, to = i + length - 1, text = text:sub(i, i + length - 1) })
+    i = i + length
+  end
+  return found
+end
+
 ---How `rest`, the part of a suggestion behind the cursor, lies over `tail`, the existing text it replaces.
 ---The characters of `tail` are looked for in `rest` from the right, so that a closing bracket stays the last one.
 ---@param rest string
 ---@param tail string
----@return integer[]? positions for each byte of `tail` its position in `rest`; nil when `tail` is no subsequence
+---@return {tail_to: integer, from: integer, to: integer}[]? anchors for each character of `tail`, its last byte
+---there and its first and last byte in `rest`; nil when `tail` is no subsequence of `rest`
 function M.align(rest, tail)
-  local positions = {}
-  local from = #rest
-  for i = #tail, 1, -1 do
-    local byte = tail:byte(i)
-    while from > 0 and rest:byte(from) ~= byte do
-      from = from - 1
+  local in_rest, in_tail = characters(rest), characters(tail)
+  local anchors = {}
+  local at = #in_rest
+  for i = #in_tail, 1, -1 do
+    while at > 0 and in_rest[at].text ~= in_tail[i].text do
+      at = at - 1
     end
-    if from == 0 then
+    if at == 0 then
       return nil
     end
-    positions[i] = from
-    from = from - 1
+    anchors[i] = { tail_to = in_tail[i].to, from = in_rest[at].from, to = in_rest[at].to }
+    at = at - 1
   end
-  return positions
+  return anchors
 end
 
----The inserted pieces of `rest` between the characters of `tail`.
+---The inserted pieces of `rest` between the characters of the text it replaces.
 ---@param rest string
----@param tail string
----@param positions integer[] of `align`
----@return {offset: integer, text: string}[] pieces each goes in at `offset` bytes into `tail`
-function M.pieces(rest, tail, positions)
+---@param anchors table of `align`
+---@return {offset: integer, text: string}[] pieces each goes in at `offset` bytes into the replaced text
+function M.pieces(rest, anchors)
   local pieces = {}
-  local taken = 0
-  for i = 1, #tail + 1 do
-    local stop = (positions[i] or #rest + 1) - 1
+  local taken, offset = 0, 0
+  for i = 1, #anchors + 1 do
+    local anchor = anchors[i]
+    local stop = anchor and anchor.from - 1 or #rest
     if stop > taken then
-      table.insert(pieces, { offset = i - 1, text = rest:sub(taken + 1, stop) })
+      table.insert(pieces, { offset = offset, text = rest:sub(taken + 1, stop) })
     end
-    taken = stop + 1
+    if anchor then
+      taken, offset = anchor.to, anchor.tail_to
+    end
   end
   return pieces
+end
+
+---Bytes of the replaced text that the first `length` bytes of `rest` already contain.
+---@param anchors table of `align`
+---@param length integer
+---@return integer
+function M.consumed(anchors, length)
+  local bytes = 0
+  for _, anchor in ipairs(anchors) do
+    if anchor.to <= length then
+      bytes = anchor.tail_to
+    end
+  end
+  return bytes
 end
 
 ---Text as it looks from a screen column on: tabs become spaces, so that virtual text lines up with real text.

@@ -1,0 +1,44 @@
+"""From the settings to a running backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from forelook.endpoint import BackendIdentity, Endpoint, UserPaths, connect_or_spawn, discover
+from forelook.errors import BackendUnreachableError
+
+from forelook_lsp.options import Options
+from forelook_lsp.window import FindBackend
+
+
+def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) -> FindBackend:
+    """How a window finds its backend.
+
+    Args:
+        environ: the environment a backend is started with.
+        home: the user's home folder.
+        user_id: the numeric user id, ``None`` on Windows.
+    """
+    paths = UserPaths.from_environment(environ, home, user_id)
+
+    def find(options: Options) -> Endpoint:
+        if options.backend_url is not None:
+            return Endpoint.from_url(options.backend_url, options.backend_token_file)
+        identity = BackendIdentity(options.model, options.revision, options.device, options.dtype)
+        if options.backend_start:
+            return connect_or_spawn(identity, paths, environ, extra_arguments=backend_arguments(options))
+        endpoint = discover(identity, paths)
+        if endpoint is None:
+            raise BackendUnreachableError(
+                "no backend is running and forelook.backend.start is false: run `forelook serve`"
+            )
+        return endpoint
+
+    return find
+
+
+def backend_arguments(options: Options) -> list[str]:
+    """The options of ``forelook serve`` beyond which model runs where; used by whoever starts it."""
+    del options
+    return []

@@ -1,0 +1,47 @@
+"""The language server's log: on stderr or in a file, and never with text of a document.
+
+pygls, asyncio and websockets put message bodies and params into their records; of theirs only the fixed part of a
+message and the name of an exception are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+FOREIGN_LOGGERS = ("pygls", "asyncio", "websockets", "cattrs", "concurrent")
+
+
+class WithoutArguments(logging.Filter):
+    """Keeps of a foreign record its template and the exception's name."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Empty the record of all that a message may have put into it."""
+        if record.name.split(".")[0] in FOREIGN_LOGGERS:
+            # Without arguments the words may be a text of their own, made by an f-string.
+            template = record.msg if isinstance(record.msg, str) and record.args else "(withheld)"
+            kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+            record.msg = f"{template} {kind}".strip()
+            record.args = ()
+            record.exc_info = None
+            record.exc_text = None
+            record.stack_info = None
+        return True
+
+
+def set_up_logging(level: str, path: Path | None) -> None:
+    """Send all records to ``path``, or to stderr, which editors show as the server's log."""
+    handler: logging.Handler
+    if path is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(WithoutArguments())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in FOREIGN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)

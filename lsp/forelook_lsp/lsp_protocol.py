@@ -1,0 +1,215 @@
+"""pygls' protocol made fit for user text: no traceback in an answer, no text in a log, order and life cycle as in LSP.
+
+Where pygls 2.1 differs from what an editor needs: an exception's traceback becomes ``error.data``; a request whose
+params cannot be read is never answered; every failure pops up as a message in the editor; requests run before
+``initialize``; ``exit`` ends the process, which over websocket is everyone's; documents follow ``str.splitlines``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Generator
+from typing import Any
+
+import attrs
+from cattrs import Converter
+from forelook.errors import ForelookError
+from lsprotocol import types
+from pygls.exceptions import (
+    JsonRpcException,
+    JsonRpcInternalError,
+    JsonRpcInvalidParams,
+    JsonRpcInvalidRequest,
+    JsonRpcParseError,
+    JsonRpcServerNotInitialized,
+)
+from pygls.protocol import LanguageServerProtocol, default_converter, lsp_method
+
+logger = logging.getLogger(__name__)
+
+INTERNAL_ERROR_MESSAGE = "Forelook failed while handling this request; its log says more"
+
+
+@attrs.define
+class VersionedInlineCompletionParams(types.InlineCompletionParams):
+    """The params, with the document version that Copilot's clients add."""
+
+    version: int | None = attrs.field(default=None)
+
+
+def make_converter() -> Converter:
+    """LSP's converter, made to accept what older clients send."""
+    converter: Converter = default_converter()  # type: ignore[no-untyped-call]  # pygls leaves it untyped
+    structure = converter.get_structure_hook(types.InlineCompletionParams)
+
+    def read_inline_completion(value: Any, _: type) -> VersionedInlineCompletionParams:
+        context = value.get("context")
+        # Previews of the protocol counted the trigger kinds from 0, and some clients send none.
+        if not isinstance(context, dict):
+            value = {**value, "context": {"triggerKind": types.InlineCompletionTriggerKind.Automatic.value}}
+        elif context.get("triggerKind") in (0, None):
+            value = {**value, "context": {**context, "triggerKind": types.InlineCompletionTriggerKind.Invoked.value}}
+        read = structure(value, types.InlineCompletionParams)
+        version = value["textDocument"].get("version")
+        return VersionedInlineCompletionParams(
+            context=read.context,
+            text_document=read.text_document,
+            position=read.position,
+            work_done_token=read.work_done_token,
+            version=version if isinstance(version, int) and not isinstance(version, bool) else None,
+        )
+
+    converter.register_structure_hook(types.InlineCompletionParams, read_inline_completion)
+    return converter
+
+
+class ForelookProtocol(LanguageServerProtocol):
+    """One connection with one editor window."""
+
+    def __init__(self, server: Any, converter: Converter) -> None:
+        super().__init__(server, converter)
+        self._initialized = False
+        self.exit_code: asyncio.Future[int] | None = None
+
+    # --- Messages --------------------------------------------------------------------------------------------
+
+    def receive(self, body: bytes | str) -> None:
+        """Handle one message; whatever is wrong with it is answered, and never raised."""
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError):
+            self._answer_error(None, JsonRpcParseError("the message is not valid JSON"))
+            return
+        if not isinstance(content, dict):
+            self._answer_error(None, JsonRpcInvalidRequest("a message must be one JSON object"))
+            return
+        method, msg_id = content.get("method"), content.get("id")
+        if content.get("jsonrpc") != self.VERSION or not (method is None or isinstance(method, str)):
+            self._answer_error(msg_id, JsonRpcInvalidRequest('a message needs "jsonrpc": "2.0" and a method'))
+            return
+        if method is not None and not self._may_run(method, msg_id):
+            return
+        try:
+            message = self.structure_message(content)
+        except JsonRpcException:
+            logger.warning("%s: params cannot be read", method)
+            self._initialized = self._initialized and method != types.INITIALIZE
+            if method is not None and msg_id is not None:
+                self._answer_error(msg_id, JsonRpcInvalidParams(f"{method}: the params are not as LSP has them"))
+            return
+        self.handle_message(message)
+
+    def _may_run(self, method: str, msg_id: Any) -> bool:
+        """LSP's life cycle: nothing before ``initialize`` but ``exit``, nothing after ``shutdown`` but ``exit``."""
+        if method == types.EXIT:
+            return True
+        if method == types.INITIALIZE:
+            if self._initialized:
+                self._answer_error(msg_id, JsonRpcInvalidRequest("initialize was sent before"))
+                return False
+            self._initialized = True
+            return True
+        if not self._initialized:
+            if msg_id is not None:
+                self._answer_error(msg_id, JsonRpcServerNotInitialized(f"{method} was sent before initialize"))
+            return False
+        if self._shutdown:
+            if msg_id is not None:
+                self._answer_error(msg_id, JsonRpcInvalidRequest(f"{method} was sent after shutdown"))
+            return False
+        return True
+
+    def _answer_error(self, msg_id: Any, error: JsonRpcException) -> None:
+        if not isinstance(msg_id, (int, str)):
+            msg_id = None
+        self._send_data(types.ResponseErrorMessage(id=msg_id, error=error.to_response_error(), jsonrpc=self.VERSION))
+
+    # --- Life cycle ------------------------------------------------------------------------------------------
+
+    @lsp_method(types.EXIT)
+    def lsp_exit(self, *_: Any) -> Generator[Any, Any, None]:
+        """End this connection; the process is its owner's business."""
+        yield from self._pass_on(types.EXIT, None)
+        if self.exit_code is not None and not self.exit_code.done():
+            self.exit_code.set_result(0 if self._shutdown else 1)
+
+    # --- Documents are mirrored by forelook_lsp.window, with LSP's line rules ------------------------------------
+
+    def _pass_on(self, method: str, params: Any) -> Generator[Any, Any, None]:
+        handler = self.fm.features.get(method)
+        if handler is not None:
+            yield handler, (params,), None
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
+    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> Generator[Any, Any, None]:
+        """Left to the handler."""
+        yield from self._pass_on(types.TEXT_DOCUMENT_DID_OPEN, params)
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
+    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> Generator[Any, Any, None]:
+        """Left to the handler."""
+        yield from self._pass_on(types.TEXT_DOCUMENT_DID_CHANGE, params)
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
+    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
+        """Left to the handler."""
+        yield from self._pass_on(types.TEXT_DOCUMENT_DID_CLOSE, params)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_OPEN)
+    def lsp_notebook_document__did_open(self, params: types.DidOpenNotebookDocumentParams) -> Generator[Any, Any, None]:
+        """Left to the handler."""
+        yield from self._pass_on(types.NOTEBOOK_DOCUMENT_DID_OPEN, params)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CHANGE)
+    def lsp_notebook_document__did_change(
+        self, params: types.DidChangeNotebookDocumentParams
+    ) -> Generator[Any, Any, None]:
+        """Left to the handler."""
+        yield from self._pass_on(types.NOTEBOOK_DOCUMENT_DID_CHANGE, params)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CLOSE)
+    def lsp_notebook_document__did_close(
+        self, params: types.DidCloseNotebookDocumentParams
+    ) -> Generator[Any, Any, None]:
+        """Left to the handler."""
+        yield from self._pass_on(types.NOTEBOOK_DOCUMENT_DID_CLOSE, params)
+
+
+def quiet_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a handler so that an exception becomes an answer of one line: no traceback, no text of a document."""
+    if asyncio.iscoroutinefunction(handler):
+
+        async def run_async(*args: Any) -> Any:
+            try:
+                return await handler(*args)
+            except JsonRpcException:
+                raise
+            except Exception as error:  # noqa: BLE001 - the border to the editor
+                raise as_answer(error, handler.__name__) from None
+
+        return run_async
+
+    def run(*args: Any) -> Any:
+        try:
+            return handler(*args)
+        except JsonRpcException:
+            raise
+        except Exception as error:  # noqa: BLE001 - the border to the editor
+            raise as_answer(error, handler.__name__) from None
+
+    return run
+
+
+def as_answer(error: Exception, where: str) -> JsonRpcException:
+    """The answer for ``error``; one that nobody meant to raise goes to the log, its places but not its words."""
+    if isinstance(error, ForelookError):
+        return JsonRpcException(str(error), error.code)
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno} in {trace.tb_frame.f_code.co_name}")
+        trace = trace.tb_next
+    logger.error("%s: %s at\n  %s", where, type(error).__name__, "\n  ".join(places))
+    return JsonRpcInternalError(INTERNAL_ERROR_MESSAGE)

@@ -1,0 +1,43 @@
+"""The real server as a subprocess, with a home of its own and a scripted backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.lsp.fake_backend import FakeBackend, fake_backend
+from tests.lsp.lsp_client import LspClient, StdioServer, stdio_server
+
+URI = "file:///home/ada/project/engine.py"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A home of its own, so that a test meets no backend but its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PYTHONWARNINGS": "error"}
+
+
+@pytest.fixture
+async def backend(environment: dict[str, str]) -> AsyncIterator[FakeBackend]:
+    async with fake_backend(environment) as running:
+        yield running
+
+
+@pytest.fixture
+async def server(environment: dict[str, str], backend: FakeBackend) -> AsyncIterator[StdioServer]:
+    async with stdio_server(environment) as running:
+        yield running
+
+
+@pytest.fixture
+async def editor(server: StdioServer) -> LspClient:
+    """An initialized editor whose backend is ready."""
+    await server.client.initialize()
+    await server.client.wait_for_status("ready")
+    return server.client

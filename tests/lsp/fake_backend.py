@@ -1,0 +1,198 @@
+"""A backend that speaks docs/protocol.md over its real Unix socket and says what a test tells it to say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from forelook.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, claim, publish
+from forelook.errors import ForelookError, RequestCancelledError
+from forelook.server import protocol
+from websockets.asyncio.server import Server, ServerConnection, unix_serve
+from websockets.exceptions import ConnectionClosed
+
+TIMEOUT_S = 30.0
+READY = protocol.Status("ready", None, "", "scripted", "cpu", "float32")
+LIMITS = protocol.ServerLimits(2**24, 2**23, 1000, 64)
+
+Script = Callable[[str, protocol.CompletionParams], "str | list[str]"]
+
+
+@dataclass
+class Connection:
+    """One client of the fake backend, its documents mirrored by the protocol's own words."""
+
+    websocket: ServerConnection
+    texts: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    workspaces: dict[str, str] = field(default_factory=dict)
+
+
+class FakeBackend:
+    """Answers completions with ``script``'s text after the cursor; ``hold`` makes them wait."""
+
+    def __init__(self, paths: UserPaths) -> None:
+        self.paths = paths
+        self.status = READY
+        self.script: Script = lambda text, params: "pass"
+        self.unused_tail = ""
+        self.num_replaced = 0
+        self.hold: asyncio.Event | None = None
+        self.connections: list[Connection] = []
+        self.completions: list[protocol.CompletionParams] = []
+        self.cancelled: list[int | str] = []
+        self.events: list[protocol.CompletionEventParams] = []
+        self.files: dict[str, str] = {}
+        self.forgotten: list[str] = []
+        self.methods: list[str] = []
+        self._changed = asyncio.Condition()
+        self._server: Server | None = None
+        self._claim = contextlib.ExitStack()
+        self._running: dict[tuple[int, int | str], asyncio.Task[None]] = {}
+
+    async def start(self, identity: BackendIdentity | None = None) -> None:
+        files = BackendFiles.of((identity or BackendIdentity()).normalized(), self.paths)
+        self._claim.enter_context(claim(files, 5.0))
+        self._server = await unix_serve(self._serve, str(files.socket), compression=None, max_size=2**26)
+        publish(files, Endpoint(socket_path=str(files.socket), pid=os.getpid()))
+
+    async def stop(self) -> None:
+        """Go away as a killed backend does: no goodbye, no socket left."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+        self._claim.close()
+        for task in list(self._running.values()):
+            task.cancel()
+        self.connections.clear()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        async with self._changed:
+            await asyncio.wait_for(self._changed.wait_for(condition), TIMEOUT_S)
+
+    async def set_status(self, status: protocol.Status) -> None:
+        self.status = status
+        for connection in self.connections:
+            await connection.websocket.send(protocol.encode_notification(protocol.STATUS_CHANGED, status))
+
+    async def say(self, text: str) -> None:
+        """Stream ``text`` as the running completions' text so far."""
+        for key in list(self._running):
+            params = protocol.CompletionPartialParams(key[1], text)
+            for connection in self.connections:
+                if id(connection) == key[0]:
+                    await connection.websocket.send(protocol.encode_notification(protocol.COMPLETION_PARTIAL, params))
+
+    def release(self) -> None:
+        assert self.hold is not None
+        self.hold.set()
+
+    async def _serve(self, websocket: ServerConnection) -> None:
+        connection = Connection(websocket)
+        with contextlib.suppress(ConnectionClosed):
+            async for frame in websocket:
+                assert isinstance(frame, str), "frames are text"
+                message = protocol.decode_message(frame)
+                async with self._changed:
+                    if isinstance(message, protocol.Request):
+                        await self._request(connection, message)
+                    elif isinstance(message, protocol.Notification):
+                        self._notification(connection, message)
+                    self._changed.notify_all()
+        if connection in self.connections:
+            self.connections.remove(connection)
+
+    async def _request(self, connection: Connection, message: protocol.Request) -> None:
+        self.methods.append(message.method)
+        method = protocol.request_method(message.method)
+        params = protocol.from_json(method.params, message.params)
+        if message.method == "completion":
+            self.completions.append(params)
+            key = (id(connection), message.id)
+            self._running[key] = asyncio.create_task(self._complete(connection, message.id, params))
+            return
+        result: Any = protocol.Empty()
+        if message.method == "hello":
+            self.connections.append(connection)
+            result = protocol.HelloResult(protocol.PROTOCOL_VERSION, "test", os.getpid(), self.status, LIMITS)
+        elif message.method == "status":
+            result = self.status
+        elif message.method == "stats":
+            result = protocol.StatsResult({"connections": 1}, {"num_requests": len(self.completions)})
+        elif message.method == "pool/stats":
+            result = protocol.PoolStatsResult({"num_tokens": 1234})
+        await connection.websocket.send(
+            protocol.encode_message(protocol.Response(message.id, protocol.to_json(result)))
+        )
+        if message.method == "shutdown":
+            asyncio.get_running_loop().call_soon(asyncio.ensure_future, connection.websocket.close())
+
+    def _notification(self, connection: Connection, message: protocol.Notification) -> None:
+        self.methods.append(message.method)
+        params = protocol.from_json(protocol.notification_method(message.method).params, message.params)
+        if message.method == "document/open":
+            connection.texts[params.uri] = params.text
+            connection.versions[params.uri] = params.version
+            connection.workspaces[params.uri] = params.workspace
+        elif message.method == "document/change":
+            text = connection.texts[params.uri]
+            for change in params.changes:
+                assert change.start <= change.end <= len(text)
+                text = text[: change.start] + change.text + text[change.end :]
+            connection.texts[params.uri] = text
+            connection.versions[params.uri] = params.version
+        elif message.method == "document/close":
+            del connection.texts[params.uri]
+        elif message.method == "workspace/files":
+            self.files.update({file.path: file.text for file in params.files})
+        elif message.method == "workspace/forget":
+            self.forgotten.extend(params.paths)
+        elif message.method == "completion/event":
+            self.events.append(params)
+        elif message.method == "$/cancel":
+            self.cancelled.append(params.id)
+            task = self._running.get((id(connection), params.id))
+            if task is not None:
+                task.cancel()
+
+    async def _complete(self, connection: Connection, request_id: int | str, params: protocol.CompletionParams) -> None:
+        reply: protocol.Message
+        try:
+            text = connection.texts[params.uri]
+            assert connection.versions[params.uri] == params.version
+            if self.hold is not None:
+                await self.hold.wait()
+            said = self.script(text, params)
+            start = max(text.rfind("\n", 0, params.offset), text.rfind("\r", 0, params.offset)) + 1
+            suggestions = tuple(
+                protocol.Suggestion(text[start : params.offset] + one, start, params.offset + self.num_replaced)
+                for one in ([said] if isinstance(said, str) else said)[: params.num_suggestions]
+            )
+            stats = protocol.RequestStats(num_steps=2, num_generated_tokens=5, tokens_per_step=2.5)
+            result = protocol.CompletionResult(suggestions, self.unused_tail, "stop", stats)
+            reply = protocol.Response(request_id, protocol.to_json(result))
+        except asyncio.CancelledError:
+            reply = protocol.ErrorResponse.of(request_id, RequestCancelledError("cancelled"))
+        except ForelookError as error:
+            reply = protocol.ErrorResponse.of(request_id, error)
+        self._running.pop((id(connection), request_id), None)
+        with contextlib.suppress(ConnectionClosed):
+            await connection.websocket.send(protocol.encode_message(reply))
+
+
+@contextlib.asynccontextmanager
+async def fake_backend(environment: Mapping[str, str], *, start: bool = True) -> AsyncIterator[FakeBackend]:
+    paths = UserPaths.from_environment(environment, Path(environment["HOME"]), os.getuid())
+    backend = FakeBackend(paths)
+    if start:
+        await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.stop()
