@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.drafts import Draft, DraftOrigin
 from forelook.decoding.generation import GREEDY, Limits, SamplingParams
+from forelook.decoding.lookahead import lookahead
 from forelook.decoding.published import PublishedSettings, published_lookahead
 from forelook.decoding.stats import DecodingStats
+from forelook.decoding.step_budget import StepBudget
+from forelook.decoding.tree_drafter import DraftMemory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,3 +109,104 @@ def test_published_lookahead_accepts_several_tokens_of_a_repeating_text():
     assert stats.num_generated_tokens == 200
     assert stats.tokens_per_step > 1.5
     assert stats.num_generated_tokens == stats.num_accepted_tokens + stats.num_steps
+
+
+class ScrambledSource:
+    """Drafts that are right, nearly right, foreign or absurdly long, as a seeded mix."""
+
+    def __init__(self, truth: list[int], seed: int) -> None:
+        self.truth = truth
+        self.random = np.random.default_rng(seed)
+        self.seen: list[int] = []
+
+    def propose(self, context, *, max_candidates, max_length):
+        drafts = []
+        for _ in range(int(self.random.integers(0, 4))):
+            start = len(self.seen)
+            ids = list(self.truth[start : start + max_length])
+            if ids and self.random.random() < 0.6:
+                ids[int(self.random.integers(len(ids)))] = int(self.random.integers(32))
+            ids = ids or [int(self.random.integers(32))]
+            origin = list(DraftOrigin)[int(self.random.integers(len(DraftOrigin)))]
+            share = float(self.random.uniform(0.1, 1.0))
+            drafts.append(Draft(tuple(ids), (share,) * len(ids), int(self.random.integers(20)), origin))
+        return drafts[:max_candidates]
+
+    def extend(self, token_ids):
+        self.seen += token_ids
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    weights=st.integers(0, 20),
+    prompt=st.lists(st.integers(0, 31), min_size=1, max_size=40),
+    max_draft_tokens=st.sampled_from([0, 1, 2, 7, 24, 64]),
+    prefill_chunk=st.sampled_from([1, 2, 7, 512]),
+    num_cached=st.integers(0, 40),
+    max_new_tokens=st.integers(0, 40),
+    max_positions=st.sampled_from([45, 60, 512]),
+    tail_sizes=st.sampled_from([None, (1, 4, 8, 16, 64)]),
+    stops=st.frozensets(st.integers(0, 31), max_size=2),
+    boundaries=st.frozensets(st.integers(0, 31), max_size=2),
+    constrained=st.booleans(),
+    warm=st.booleans(),
+    draft_seed=st.integers(0, 5),
+    sampling=samplings,
+)
+def test_lookahead_gives_the_autoregressive_stream(
+    weights,
+    prompt,
+    max_draft_tokens,
+    prefill_chunk,
+    num_cached,
+    max_new_tokens,
+    max_positions,
+    tail_sizes,
+    stops,
+    boundaries,
+    constrained,
+    warm,
+    draft_seed,
+    sampling,
+):
+    model = RandomTransformer(weights, max_positions=max_positions, tail_sizes=tail_sizes)
+    limits = Limits(max_new_tokens, stops)
+    constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
+    expected_stats = DecodingStats()
+    expected = [
+        token
+        for tokens in autoregressive(
+            model, prompt, limits, sampling=sampling, constraint=constraint, stats=expected_stats
+        )
+        for token in tokens
+    ]
+    memory = DraftMemory()
+    for _ in range(2 if warm else 1):
+        model.truncate(min(num_cached, len(model.cached_ids)))
+        stats = DecodingStats()
+        steps = list(
+            lookahead(
+                model,
+                prompt,
+                limits,
+                sampling=sampling,
+                constraint=constraint,
+                sources=[ScrambledSource(expected, draft_seed)],
+                boundary_ids=boundaries,
+                budget=StepBudget(max_draft_tokens=max_draft_tokens),
+                memory=memory,
+                prefill_chunk=prefill_chunk,
+                stats=stats,
+            )
+        )
+        assert [token for tokens in steps for token in tokens] == expected
+        assert all(steps)
+        assert stats.finish_reason is expected_stats.finish_reason
+        assert stats.num_generated_tokens == len(expected)
+        assert stats.num_accepted_tokens == sum(stats.accepted_by_origin.values())
+        assert stats.num_drafted_tokens == sum(stats.drafted_by_origin.values())
+        assert stats.num_steps <= max(1, expected_stats.num_steps)
+        cached = list(model.cached_ids)
+        assert cached == [*prompt, *expected][: len(cached)]
+        if max_draft_tokens == 0:
+            assert stats.num_drafted_tokens == 0

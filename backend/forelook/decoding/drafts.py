@@ -16,6 +16,7 @@ class DraftOrigin(Enum):
     WORKSPACE = "workspace"
     PREVIOUS_SUGGESTION = "previous_suggestion"
     LOOKAHEAD = "lookahead"
+    SUCCESSOR = "successor"  # what the model itself said after the same few tokens before
 
 
 @dataclass(frozen=True, slots=True)

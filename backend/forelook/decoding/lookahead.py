@@ -4,57 +4,81 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-from forelook.decoding.draft_tree import DraftTree
+from forelook.decoding.drafter import Drafter, StepState
+from forelook.decoding.drafts import DraftSource
 from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams, TokenConstraint
-from forelook.decoding.lookahead_window import LookaheadWindow
 from forelook.decoding.prefill import PREFILL_CHUNK, begin_prompt, run_leading_chunks
+from forelook.decoding.prompt_ngrams import PromptNgrams
 from forelook.decoding.stats import DecodingStats
+from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.step_layout import StepModel, lay_out
-from forelook.decoding.verification import TargetChooser, Verified, verify
+from forelook.decoding.tree_drafter import DraftMemory, TreeDrafter
+from forelook.decoding.verification import TargetChooser, verify
 
 
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """What a step verifies besides the tokens it must run: a draft tree, and a lookahead window or none."""
+def lookahead(
+    model: StepModel,
+    prompt_ids: Sequence[int],
+    limits: Limits,
+    *,
+    sampling: SamplingParams = GREEDY,
+    constraint: TokenConstraint | None = None,
+    sources: Sequence[DraftSource] = (),
+    context: Sequence[int] | None = None,
+    boundary_ids: frozenset[int] = frozenset(),
+    budget: StepBudget | None = None,
+    memory: DraftMemory | None = None,
+    prefill_chunk: int = PREFILL_CHUNK,
+    stats: DecodingStats | None = None,
+) -> Iterator[list[int]]:
+    """Generate with drafts from the prompt, the output, the model's earlier choices and further sources.
 
-    tree: DraftTree
-    window: LookaheadWindow | None = None
+    Args:
+        model: its cached tokens are kept as far as they agree with the prompt.
+        prompt_ids: the whole prompt, at least one token.
+        limits: when to stop.
+        sampling: how a token is chosen.
+        constraint: which tokens may come next.
+        sources: more drafts, for instance the workspace pool's and the previous suggestion.
+        context: the tokens before the cursor that the output continues, without sentinels or other files' tokens;
+            by default the prompt behind its last boundary token.
+        boundary_ids: sentinels and file separators, which drafts never contain or cross.
+        budget: measured step costs and the most drafts of a step.
+        memory: what earlier requests to this model taught; kept up to date. By default this call starts afresh.
+        prefill_chunk: most prompt tokens per forward; the last chunk carries the first drafts.
+        stats: filled as generation goes.
 
+    Yields:
+        The tokens each step accepted, its bonus token included; never an empty list.
 
-@dataclass(frozen=True, slots=True)
-class StepState:
-    """What a drafter is told about the step to plan.
-
-    Attributes:
-        generated: all output so far; the drafter does not change it.
-        num_cached: committed tokens.
-        num_pending: tokens the step runs in any case.
-        max_depth: most draft tokens in a row that could still be accepted.
-        max_tokens: most tail tokens, drafts and window together, that fit.
-        constraint: which tokens may come next, while one applies.
+    Raises:
+        DecodingError: the prompt is empty or too long.
     """
-
-    generated: list[int]
-    num_cached: int
-    num_pending: int
-    max_depth: int
-    max_tokens: int
-    constraint: TokenConstraint | None
-
-
-class Drafter(Protocol):
-    """Decides each step's drafts and learns from its outcome."""
-
-    def plan(self, state: StepState) -> StepPlan:
-        """Choose the drafts of the next step."""
-        ...
-
-    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
-        """Take in what the step yielded; ``argmax`` belongs to the layout's logit rows."""
-        ...
+    if context is None:
+        start = len(prompt_ids)
+        while start > 0 and prompt_ids[start - 1] not in boundary_ids:
+            start -= 1
+        context = prompt_ids[start:]
+    own = PromptNgrams(prompt_ids, context, limits.max_new_tokens, boundary_ids)
+    drafter = TreeDrafter(
+        [own, *sources],
+        context,
+        StepBudget() if budget is None else budget,
+        DraftMemory() if memory is None else memory,
+        model.tail_sizes,
+        boundary_ids,
+    )
+    return decode(
+        model,
+        prompt_ids,
+        limits,
+        drafter,
+        sampling=sampling,
+        constraint=constraint,
+        prefill_chunk=prefill_chunk,
+        stats=stats,
+    )
 
 
 def decode(

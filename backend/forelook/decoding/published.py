@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from forelook.decoding.draft_tree import DraftTree
+from forelook.decoding.drafter import StepPlan, StepState
 from forelook.decoding.drafts import DraftOrigin
 from forelook.decoding.generation import GREEDY, Limits, SamplingParams, TokenConstraint
-from forelook.decoding.lookahead import StepPlan, StepState, decode
+from forelook.decoding.lookahead import decode
 from forelook.decoding.lookahead_window import LookaheadWindow
 from forelook.decoding.published_pool import PublishedPool
 from forelook.decoding.stats import DecodingStats

@@ -1,0 +1,78 @@
+"""How likely a draft token is accepted, learned online from every verified node."""
+
+from __future__ import annotations
+
+from forelook.decoding.drafts import Draft, DraftOrigin
+
+_MATCH_LIMIT = 16
+_SHARE_BUCKETS = 8
+_CELLS_PER_ORIGIN = _MATCH_LIMIT * _SHARE_BUCKETS
+_PRIOR_WEIGHT = 8.0
+_FORGET_ABOVE = 400.0
+_ORIGINS = {origin: index for index, origin in enumerate(DraftOrigin)}
+_ORIGIN_OF_INDEX = tuple(DraftOrigin)
+
+
+def _prior(origin: DraftOrigin, match_length: int, share: float) -> float:
+    """Acceptance before anything was seen."""
+    if origin is DraftOrigin.SUCCESSOR:
+        return (0.25, 0.3, 0.4, 0.45)[min(match_length, 3)] * share
+    if origin is DraftOrigin.PREVIOUS_SUGGESTION:
+        return 0.7
+    return share * (1.0 - 0.6 * 0.75**match_length)
+
+
+class AcceptanceCalibration:
+    """Acceptance probability per cell: (origin, tokens matched so far, share of the evidence).
+
+    A node of a draft counts as matched one token longer than its parent, because it is only asked for once its parent
+    was accepted. The table outlives requests; old evidence fades.
+
+    Attributes:
+        probabilities: per cell, the current estimate.
+    """
+
+    def __init__(self) -> None:
+        self._tries = [_PRIOR_WEIGHT] * (_CELLS_PER_ORIGIN * len(_ORIGINS))
+        self._hits = [
+            _PRIOR_WEIGHT * _prior(origin, match, (share + 0.5) / _SHARE_BUCKETS)
+            for origin in DraftOrigin
+            for match in range(_MATCH_LIMIT)
+            for share in range(_SHARE_BUCKETS)
+        ]
+        self.probabilities = [hits / _PRIOR_WEIGHT for hits in self._hits]
+
+    @staticmethod
+    def cells(draft: Draft) -> list[int]:
+        """The cell of each token of a draft."""
+        base = _ORIGINS[draft.origin] * _CELLS_PER_ORIGIN
+        match = draft.match_length
+        cells = []
+        for share in draft.shares:
+            row = match if match < _MATCH_LIMIT else _MATCH_LIMIT - 1
+            cells.append(base + row * _SHARE_BUCKETS + min(int(share * _SHARE_BUCKETS), _SHARE_BUCKETS - 1))
+            match += 1
+        return cells
+
+    @staticmethod
+    def cell(origin: DraftOrigin, match_length: int, share: float) -> int:
+        """The cell of one token."""
+        row = min(match_length, _MATCH_LIMIT - 1)
+        bucket = min(int(share * _SHARE_BUCKETS), _SHARE_BUCKETS - 1)
+        return _ORIGINS[origin] * _CELLS_PER_ORIGIN + row * _SHARE_BUCKETS + bucket
+
+    @staticmethod
+    def origin(cell: int) -> DraftOrigin:
+        """The origin a cell belongs to."""
+        return _ORIGIN_OF_INDEX[cell // _CELLS_PER_ORIGIN]
+
+    def observe(self, cell: int, accepted: bool) -> None:
+        """Count one proposal whose parent was accepted: did the target agree?"""
+        hits = self._hits[cell] + accepted
+        tries = self._tries[cell] + 1.0
+        if tries > _FORGET_ABOVE:
+            hits *= 0.5
+            tries *= 0.5
+        self._hits[cell] = hits
+        self._tries[cell] = tries
+        self.probabilities[cell] = hits / tries

@@ -1,0 +1,119 @@
+"""Forelook's drafter: every source in one tree, under the budget that measured step costs allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forelook.decoding.calibration import AcceptanceCalibration
+from forelook.decoding.draft_tree import SUCCESSOR_CONTEXT, CandidateTree, DraftTree, pruned
+from forelook.decoding.drafter import StepPlan, StepState
+from forelook.decoding.drafts import DraftSource
+from forelook.decoding.stats import DecodingStats
+from forelook.decoding.step_budget import StepBudget
+from forelook.decoding.successors import SuccessorTable
+from forelook.decoding.verification import Verified
+
+_MAX_CANDIDATES = 10
+_MAX_LENGTH = 24
+
+
+class DraftMemory:
+    """What drafting has learned about a model and its user; kept by the caller across requests.
+
+    Attributes:
+        calibration: acceptance per origin, match length and share.
+        successors: the model's own choices after the same tokens.
+    """
+
+    def __init__(self) -> None:
+        self.calibration = AcceptanceCalibration()
+        self.successors = SuccessorTable()
+
+
+class TreeDrafter:
+    """Plans steps from all sources and learns from their outcome.
+
+    Args:
+        sources: asked in this order; equal guesses merge.
+        context: the tokens before the cursor.
+        budget: how many drafts a step may carry.
+        memory: calibration and successors, changed as it goes.
+        tail_sizes: the model's.
+        boundary_ids: tokens that are never drafted.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[DraftSource],
+        context: Sequence[int],
+        budget: StepBudget,
+        memory: DraftMemory,
+        tail_sizes: Sequence[int] | None = None,
+        boundary_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        self._sources = sources
+        self._context = list(context)
+        self._budget = budget
+        self._memory = memory
+        self._tail_sizes = tail_sizes
+        self._boundary_ids = boundary_ids
+        self._candidates: CandidateTree | None = None
+
+    def plan(self, state: StepState) -> StepPlan:
+        """The tree that makes the step yield most tokens per second; empty where drafts are not worth their cost."""
+        self._candidates = None
+        max_nodes = min(self._budget.max_draft_tokens, state.max_tokens)
+        if max_nodes == 0 or state.max_depth == 0:
+            return StepPlan(DraftTree())
+        curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
+        # a draft pays only if its probability exceeds its share of the step's cost
+        floor = max(0.01, 0.5 * (curve[-1] - curve[0]) / (len(curve) * curve[0]))
+        candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, floor)
+        max_length = min(state.max_depth, _MAX_LENGTH)
+        for source in self._sources:
+            for draft in source.propose(self._context, max_candidates=_MAX_CANDIDATES, max_length=max_length):
+                candidates.add(draft)
+        is_allowed = None
+        constraint = state.constraint
+        if constraint is not None:
+
+            def is_allowed(path: list[int], token: int) -> bool:
+                allowed = constraint.allowed_ids([*state.generated, *path])
+                return allowed is None or token in allowed
+
+        tree, probabilities = candidates.select(
+            max_nodes,
+            last_ids=tuple(self._context[-SUCCESSOR_CONTEXT:]),
+            successors=self._memory.successors.successors,
+            is_allowed=is_allowed,
+        )
+        return StepPlan(pruned(tree, self._budget.best_size(probabilities, curve)))
+
+    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
+        """Calibrate, learn the model's choices, extend the sources."""
+        tree = plan.tree
+        if self._candidates is not None:
+            self._candidates.learn(verified.token_ids)
+            origins = self._candidates.origins(tree)
+            for origin in origins:
+                stats.drafted_by_origin[origin] = stats.drafted_by_origin.get(origin, 0) + 1
+            for node in verified.node_path:
+                origin = origins[node - 1]
+                stats.accepted_by_origin[origin] = stats.accepted_by_origin.get(origin, 0) + 1
+        self._learn_successors(tree, argmax)
+        accepted = verified.token_ids
+        self._context += accepted
+        for source in self._sources:
+            source.extend(accepted)
+
+    def _learn_successors(self, tree: DraftTree, argmax: list[int]) -> None:
+        learn = self._memory.successors.learn
+        boundaries = self._boundary_ids
+        endings = [tuple(self._context[-SUCCESSOR_CONTEXT:])]
+        if argmax[0] not in boundaries:
+            learn(endings[0], argmax[0])
+        for node, (token, parent) in enumerate(zip(tree.token_ids, tree.parents, strict=True), start=1):
+            ending = (*endings[parent], token)[-SUCCESSOR_CONTEXT:]
+            endings.append(ending)
+            if argmax[node] not in boundaries:
+                learn(ending, argmax[node])

@@ -1,0 +1,219 @@
+"""Prompts of the decoding benchmarks: published data sets, and infilling in a folder of source files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+DATASETS = ("humaneval", "classeval", "mbpp", "gsm8k", "mtbench", "humaneval-infilling", "workspace")
+
+_FILES = {
+    "humaneval": "humaneval/HumanEval.jsonl.gz",
+    "classeval": "classeval/ClassEval_data.json",
+    "mbpp": "mbpp/mbpp-test-11-110.jsonl",
+    "gsm8k": "gsm8k/test.jsonl",
+    "mtbench": "mtbench/question.jsonl",
+    "humaneval-infilling": "humaneval-infilling/HumanEval-SingleLineInfilling.jsonl.gz",
+}
+_SUFFIX_SHARE = 0.3
+
+
+class PromptModel(Protocol):
+    """What building prompts needs of a loaded model."""
+
+    tokenizer: Any
+    infill: Any
+    config: Any
+    max_positions: int
+
+
+@dataclass(frozen=True)
+class BenchPrompt:
+    """One prompt.
+
+    Attributes:
+        name: for reports.
+        prompt_ids: what the model is given.
+        context: the tokens before the cursor.
+        documents: what the workspace pool may know for this prompt: key → ids; ``None`` for a cold one.
+    """
+
+    name: str
+    prompt_ids: list[int]
+    context: list[int]
+    documents: dict[str, list[int]] | None = field(default=None, repr=False)
+
+
+def load_prompts(
+    dataset: str, model: PromptModel, *, data_dir: Path, limit: int | None, max_new_tokens: int
+) -> list[BenchPrompt]:
+    """Prompts of a named data set, of a file (.jsonl, .json, .gz) or of a folder of source files.
+
+    Args:
+        dataset: a name of ``DATASETS``, a path, or a hub id such as ``openai/openai_humaneval``.
+        model: tokenizer, infill format and positions.
+        data_dir: where the named data sets lie.
+        limit: most prompts, spread evenly over the data set.
+        max_new_tokens: room to leave behind each prompt.
+    """
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        return workspace_prompts(path, model, limit=limit or 64, max_new_tokens=max_new_tokens)
+    name = dataset
+    if dataset in _FILES:
+        records = list(_records(data_dir / _FILES[dataset]))
+    elif path.is_file():
+        records = list(_records(path))
+        name = _kind(records[0])
+    elif "/" in dataset:
+        records = _hub_records(dataset)
+        name = _kind(records[0])
+    else:
+        raise SystemExit(f"--dataset {dataset}: neither one of {', '.join(DATASETS)} nor a file, folder or hub id")
+    if limit is not None and limit < len(records):
+        records = [records[index * len(records) // limit] for index in range(limit)]
+    room = model.max_positions - max_new_tokens
+    return [_prompt(name, index, record, model, room) for index, record in enumerate(records)]
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: pass --data with the folder of data sets, or --dataset with a path")
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    if path.name.removesuffix(".gz").endswith(".json"):
+        yield from json.loads(text)
+    else:
+        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+
+
+def _hub_records(dataset: str) -> list[dict[str, Any]]:
+    try:
+        import datasets  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise SystemExit(f"--dataset {dataset}: a hub id needs the datasets package (pip install datasets)") from error
+    loaded = datasets.load_dataset(dataset)
+    return list(loaded["test" if "test" in loaded else next(iter(loaded))])
+
+
+def _kind(record: dict[str, Any]) -> str:
+    """Which prompt format fits a record."""
+    for fields, kind in (
+        ({"prompt", "suffix"}, "humaneval-infilling"),
+        ({"skeleton"}, "classeval"),
+        ({"question", "answer"}, "gsm8k"),
+        ({"turns"}, "mtbench"),
+        ({"text", "test_list"}, "mbpp"),
+        ({"prompt"}, "humaneval"),
+    ):
+        if fields <= record.keys():
+            return kind
+    raise SystemExit(f"no prompt format fits records with the fields {sorted(record)}")
+
+
+def _listed(value: Any) -> list[str]:
+    """A list that some of these files hold as its Python spelling."""
+    if isinstance(value, str):
+        import ast
+
+        value = ast.literal_eval(value)
+    return [str(item) for item in value]
+
+
+def _prompt(kind: str, index: int, record: dict[str, Any], model: PromptModel, room: int) -> BenchPrompt:
+    name = f"{kind}/{record.get('task_id', record.get('question_id', index))}"
+    if kind == "humaneval-infilling":
+        # newline and indentation are one token, so the prompt stops before them, alike for every method
+        return _infill_prompt(name, record["prompt"].rstrip(), record["suffix"], model, room)
+    if kind == "humaneval":
+        text = record["prompt"]
+    elif kind == "classeval":
+        text = f"{record['skeleton'].rstrip()}\n\n\n{record['class_constructor'].rstrip()}\n"
+    elif kind == "mbpp":
+        tests = "\n".join(_listed(record["test_list"]))
+        text = f'"""\n{record["text"]}\n{tests}\n"""\n'
+    elif kind == "gsm8k":
+        text = f"Question: {record['question']}\nAnswer:"
+    else:
+        text = f"User: {_listed(record['turns'])[0]}\nAssistant:"
+    ids = model.tokenizer.encode_prefix(text)
+    start = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
+    ids = ids[-(room - len(start)) :]
+    return BenchPrompt(name, [*start, *ids], ids)
+
+
+def _infill_prompt(
+    name: str,
+    prefix: str,
+    suffix: str,
+    model: PromptModel,
+    room: int,
+    documents: dict[str, list[int]] | None = None,
+) -> BenchPrompt:
+    prefix_ids = model.tokenizer.encode_prefix(prefix)
+    suffix_ids = model.tokenizer.encode(suffix)
+    room -= model.infill.num_sentinels
+    suffix_ids = suffix_ids[: max(int(room * _SUFFIX_SHARE), room - len(prefix_ids))]
+    prefix_ids = prefix_ids[-(room - len(suffix_ids)) :]
+    return BenchPrompt(name, model.infill.build(prefix_ids, suffix_ids), prefix_ids, documents)
+
+
+def workspace_prompts(
+    folder: Path, model: PromptModel, *, limit: int, max_new_tokens: int, seed: int = 1
+) -> list[BenchPrompt]:
+    """Infilling at seeded places of a folder's Python files, with all else in the folder as warm documents.
+
+    The target, from a place inside or at the end of a line to the end of one to four lines, is in no document: its
+    file is known as what stands before and what stands behind it, and files that hold the same span are left out.
+    """
+    texts = {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8", errors="replace")
+        for path in sorted(folder.rglob("*.py"))
+        if not any(part.startswith(".") or part == "node_modules" for part in path.relative_to(folder).parts)
+    }
+    if not texts:
+        raise SystemExit(f"{folder} holds no Python file: give another folder")
+    encoded = {name: model.tokenizer.encode(text) for name, text in texts.items()}
+    chooser = random.Random(seed)
+    names = [name for name, text in texts.items() if text.count("\n") > 20]
+    room = model.max_positions - max_new_tokens
+    prompts: list[BenchPrompt] = []
+    while len(prompts) < limit and names:
+        name = chooser.choice(names)
+        lines = texts[name].splitlines(keepends=True)
+        first = chooser.randrange(5, len(lines) - 5)
+        body = lines[first].strip()
+        if len(body) < 8:
+            continue
+        words = [place for place in range(1, len(body)) if body[place] == " "]
+        indent = len(lines[first]) - len(lines[first].lstrip())
+        column = chooser.choice([indent, *(indent + place for place in words)])
+        span_lines = chooser.choice([1, 1, 2, 4])
+        prefix = ("".join(lines[:first]) + lines[first][:column]).rstrip()
+        suffix = "".join(lines[first + span_lines :])
+        target = texts[name][len(prefix) : len(texts[name]) - len(suffix)].strip()
+        documents = {
+            other: ids
+            for other, ids in encoded.items()
+            if other != name and (len(target) < 40 or target not in texts[other])
+        }
+        documents[f"{name}:before"] = model.tokenizer.encode(prefix)
+        documents[f"{name}:behind"] = model.tokenizer.encode(suffix)
+        prompts.append(_infill_prompt(f"{name}:{first + 1}:{column + 1}", prefix, suffix, model, room, documents))
+    return prompts
+
+
+def has_repetition(token_ids: Sequence[int], size: int = 8, times: int = 3) -> bool:
+    """Whether some run of ``size`` tokens occurs ``times`` times: small models loop, which flatters speculation."""
+    counts: dict[tuple[int, ...], int] = {}
+    for start in range(len(token_ids) - size + 1):
+        ngram = tuple(token_ids[start : start + size])
+        counts[ngram] = counts.get(ngram, 0) + 1
+        if counts[ngram] >= times:
+            return True
+    return False
