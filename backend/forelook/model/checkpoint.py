@@ -12,7 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from forelook.errors import CheckpointError
 from forelook.model.config import LlamaConfig
-from forelook.model.llama import LayerWeights, LlamaWeights, rotary_tables
+from forelook.model.llama import LayerWeights, LlamaWeights, interleave_halves, norm_weight
+from forelook.model.projection import Projection
+from forelook.model.rope import rotation_table
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -61,14 +63,32 @@ class _Reader:
         self._device = device
         self._on_bytes = on_bytes
 
-    def stack(self, names: list[str], shapes: list[tuple[int, ...]]) -> torch.Tensor:
-        """Tensors of one input joined along their first dimension, filled in place to need no second copy."""
-        rows = sum(shape[0] for shape in shapes)
-        joined = torch.empty(rows, *shapes[0][1:], dtype=self._dtype, device=self._device)
+    def projection(
+        self, outputs: dict[str, int], num_inputs: int, *, bias: bool, interleave: int | None = None
+    ) -> Projection:
+        """Modules that read one input as one projection.
+
+        Args:
+            outputs: number of outputs per module name, in order.
+            num_inputs: of all of them.
+            bias: whether they have biases.
+            interleave: the head size, when all but the last module's rows are to be interleaved for rotation.
+        """
+        joined = self._joined(outputs, (num_inputs,), "weight", interleave)
+        return Projection(joined, self._joined(outputs, (), "bias", interleave) if bias else None)
+
+    def _joined(
+        self, outputs: dict[str, int], rest: tuple[int, ...], kind: str, interleave: int | None
+    ) -> torch.Tensor:
+        # Filled in place, so that no second copy of a large model's weights is needed.
+        joined = torch.empty(sum(outputs.values()), *rest, dtype=self._dtype, device=self._device)
         start = 0
-        for name, shape in zip(names, shapes, strict=True):
-            joined[start : start + shape[0]] = self._read(name, shape)
-            start += shape[0]
+        for index, (name, count) in enumerate(outputs.items()):
+            part = self._read(f"{name}.{kind}", (count, *rest))
+            if interleave is not None and index < len(outputs) - 1:
+                part = interleave_halves(part, interleave)
+            joined[start : start + count] = part
+            start += count
         return joined
 
     def one(self, name: str, *shape: int) -> torch.Tensor:
@@ -151,30 +171,35 @@ def read_weights(
         reader = _Reader(open_file, dtype, device, on_bytes)
         embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         layers = tuple(_read_layer(reader, config, f"model.layers.{index}.") for index in range(config.num_layers))
-        final_norm = reader.one("model.norm.weight", config.hidden_size)
-        head = embedding if config.tied_head else reader.one("lm_head.weight", config.vocab_size, config.hidden_size)
-    cos, sin = rotary_tables(config, dtype, device)
-    return LlamaWeights(config, embedding, layers, final_norm, head, cos, sin)
+        final_norm = norm_weight(reader.one("model.norm.weight", config.hidden_size))
+        head = Projection(
+            embedding if config.tied_head else reader.one("lm_head.weight", config.vocab_size, config.hidden_size)
+        )
+    wide = torch.complex128 if dtype == torch.float64 else torch.complex64
+    rotations = rotation_table(config.rope, config.head_size, config.max_positions).to(device, wide)
+    projections = [head, *(part for layer in layers for part in (layer.qkv, layer.output, layer.gate_up, layer.down))]
+    norms = [final_norm, *(part for layer in layers for part in (layer.attention_norm, layer.mlp_norm))]
+    nbytes = embedding.nbytes + rotations.nbytes
+    nbytes += sum(part.nbytes for part in projections) + sum(part.nbytes for part in norms)
+    if head.shares(embedding):
+        nbytes -= head.nbytes
+    return LlamaWeights(config, embedding, layers, final_norm, head, rotations, nbytes)
 
 
 def _read_layer(reader: _Reader, config: LlamaConfig, prefix: str) -> LayerWeights:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_size, config.num_kv_heads * config.head_size
-    attention = [f"{prefix}self_attn.{name}_proj." for name in "qkv"]
-    gate_up = [f"{prefix}mlp.{name}_proj." for name in ("gate", "up")]
+    hidden, inner, size = config.hidden_size, config.intermediate_size, config.head_size
+    queries, keys = config.num_heads * size, config.num_kv_heads * size
+    attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
     return LayerWeights(
-        attention_norm=reader.one(f"{prefix}input_layernorm.weight", hidden),
-        qkv=reader.stack([f"{name}weight" for name in attention], [(queries, hidden), (keys, hidden), (keys, hidden)]),
-        qkv_bias=reader.stack([f"{name}bias" for name in attention], [(queries,), (keys,), (keys,)])
-        if config.qkv_bias
-        else None,
-        output=reader.one(f"{prefix}self_attn.o_proj.weight", hidden, queries),
-        output_bias=reader.one(f"{prefix}self_attn.o_proj.bias", hidden) if config.output_bias else None,
-        mlp_norm=reader.one(f"{prefix}post_attention_layernorm.weight", hidden),
-        gate_up=reader.stack([f"{name}weight" for name in gate_up], [(inner, hidden), (inner, hidden)]),
-        gate_up_bias=reader.stack([f"{name}bias" for name in gate_up], [(inner,), (inner,)])
-        if config.mlp_bias
-        else None,
-        down=reader.one(f"{prefix}mlp.down_proj.weight", hidden, inner),
-        down_bias=reader.one(f"{prefix}mlp.down_proj.bias", hidden) if config.mlp_bias else None,
+        attention_norm=norm_weight(reader.one(f"{prefix}input_layernorm.weight", hidden)),
+        qkv=reader.projection(
+            {f"{attention}q_proj": queries, f"{attention}k_proj": keys, f"{attention}v_proj": keys},
+            hidden,
+            bias=config.qkv_bias,
+            interleave=size,
+        ),
+        output=reader.projection({f"{attention}o_proj": hidden}, queries, bias=config.output_bias),
+        mlp_norm=norm_weight(reader.one(f"{prefix}post_attention_layernorm.weight", hidden)),
+        gate_up=reader.projection({f"{mlp}gate_proj": inner, f"{mlp}up_proj": inner}, hidden, bias=config.mlp_bias),
+        down=reader.projection({f"{mlp}down_proj": hidden}, inner, bias=config.mlp_bias),
     )

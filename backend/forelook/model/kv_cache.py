@@ -12,13 +12,7 @@ import torch
 
 
 class KVCache:
-    """Room for ``capacity`` tokens.
-
-    Attributes:
-        keys: per layer [num_kv_heads, capacity, head_size].
-        values: likewise.
-        length: committed tokens.
-    """
+    """Room for ``capacity`` tokens, of which the first ``length`` are committed."""
 
     def __init__(
         self,
@@ -30,21 +24,37 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (num_layers, 2, num_kv_heads, capacity, head_size)
-        # Zeroed rather than empty: masked columns are multiplied by zero, and garbage may hold NaN.
-        self._storage = torch.zeros(shape, dtype=dtype, device=device)
-        self.keys = [self._storage[layer, 0] for layer in range(num_layers)]
-        self.values = [self._storage[layer, 1] for layer in range(num_layers)]
+        # Keys and values of a layer stand together, so that one copy writes both. Zeroed rather than empty: a masked
+        # column is multiplied by zero, and garbage may hold NaN.
+        self._storage = torch.zeros(num_layers, 2 * num_kv_heads, capacity, head_size, dtype=dtype, device=device)
+        self._num_kv_heads = num_kv_heads
         self.capacity = capacity
         self.length = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of keys and values."""
+        return self._storage.dtype
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory held."""
         return self._storage.nbytes
 
+    def tails(self, num_tokens: int) -> Sequence[torch.Tensor]:
+        """Per layer the room behind the committed tokens, [2 Hkv, num_tokens, D]: key heads, then value heads."""
+        return self._storage[:, :, self.length : self.length + num_tokens].unbind(0)
+
+    def keys(self, num_tokens: int) -> Sequence[torch.Tensor]:
+        """Per layer the keys of the committed tokens and of a tail, [Hkv, length + num_tokens, D]."""
+        return self._storage[:, : self._num_kv_heads, : self.length + num_tokens].unbind(0)
+
+    def values(self, num_tokens: int) -> Sequence[torch.Tensor]:
+        """Per layer the values of the committed tokens and of a tail, [Hkv, length + num_tokens, D]."""
+        return self._storage[:, self._num_kv_heads :, : self.length + num_tokens].unbind(0)
+
     def commit(self, rows: Sequence[int]) -> None:
-        """Keep the given rows of the tail behind the committed tokens."""
+        """Keep the given rows of the tail, ascending, behind the committed tokens."""
         start = self.length
         # Rows 0 .. k-1 stand where they belong already.
         settled = 0
@@ -53,7 +63,7 @@ class KVCache:
         if settled < len(rows):
             moved = torch.tensor(rows[settled:], device=self._storage.device) + start
             target = slice(start + settled, start + len(rows))
-            self._storage[:, :, :, target] = self._storage.index_select(3, moved)
+            self._storage[:, :, target] = self._storage.index_select(2, moved)
         self.length = start + len(rows)
 
     def truncate(self, length: int) -> None:

@@ -10,38 +10,49 @@ import torch.nn.functional as F
 
 from forelook.decoding.step_layout import StepLayout
 from forelook.errors import ConfigError, ContextOverflowError
+from forelook.model.attention import Visibility, attend, step_visibility
 from forelook.model.config import LlamaConfig
 from forelook.model.kv_cache import KVCache
-from forelook.model.rope import rope_tables
+from forelook.model.projection import Projection
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One decoder layer; projections that read the same input are one matrix."""
+    """One decoder layer; projections that read the same input are one matrix.
 
-    attention_norm: torch.Tensor  # [C]
-    qkv: torch.Tensor  # [(H + 2 Hkv) D, C]
-    qkv_bias: torch.Tensor | None
-    output: torch.Tensor  # [C, H D]
-    output_bias: torch.Tensor | None
-    mlp_norm: torch.Tensor  # [C]
-    gate_up: torch.Tensor  # [2 I, C]
-    gate_up_bias: torch.Tensor | None
-    down: torch.Tensor  # [C, I]
-    down_bias: torch.Tensor | None
+    Rows of queries and keys are interleaved: the two numbers that rotate together stand side by side and are one
+    complex number. Scores do not change, as queries and keys are permuted alike.
+    """
+
+    attention_norm: torch.Tensor
+    qkv: Projection  # C → (H + 2 Hkv) D
+    output: Projection  # H D → C
+    mlp_norm: torch.Tensor
+    gate_up: Projection  # C → 2 I
+    down: Projection  # I → C
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaWeights:
-    """A model's weights, shared by all its sequences."""
+    """A model's weights, shared by all its sequences.
+
+    Attributes:
+        config: shapes and constants.
+        embedding: [V, C].
+        layers: the decoder layers.
+        final_norm: before the head.
+        head: C → V.
+        rotations: [positions, D / 2] complex numbers that turn queries and keys.
+        nbytes: bytes of memory held.
+    """
 
     config: LlamaConfig
-    embedding: torch.Tensor  # [V, C]
+    embedding: torch.Tensor
     layers: tuple[LayerWeights, ...]
-    final_norm: torch.Tensor  # [C]
-    head: torch.Tensor  # [V, C]
-    cos: torch.Tensor  # [positions, D]
-    sin: torch.Tensor  # [positions, D], first half negated: see rotate
+    final_norm: torch.Tensor
+    head: Projection
+    rotations: torch.Tensor
+    nbytes: int
 
     @property
     def dtype(self) -> torch.dtype:
@@ -54,31 +65,34 @@ class LlamaWeights:
         return self.embedding.device
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the weights; a tied head counts once."""
-        tensors = [self.embedding, self.final_norm, self.cos, self.sin]
-        if self.head is not self.embedding:
-            tensors.append(self.head)
-        for layer in self.layers:
-            fields = (getattr(layer, name) for name in LayerWeights.__slots__)
-            tensors.extend(tensor for tensor in fields if tensor is not None)
-        return sum(tensor.nbytes for tensor in tensors)
+    def kv_dtype(self) -> torch.dtype:
+        """The dtype of keys and values.
+
+        A CPU attends in float32 over a float32 cache faster than in bfloat16, several times so for a single token.
+        """
+        return torch.float32 if self.device.type == "cpu" and self.dtype.itemsize < 4 else self.dtype
 
 
-def rotary_tables(config: LlamaConfig, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine per position, doubled to full head size, the sine's first half negated as ``rotate`` wants it."""
-    cos, sin = rope_tables(config.rope, config.head_size, config.max_positions)
-    return (
-        torch.cat([cos, cos], dim=-1).to(dtype).to(device),
-        torch.cat([-sin, sin], dim=-1).to(dtype).to(device),
-    )
+def interleave_halves(weight: torch.Tensor, head_size: int) -> torch.Tensor:
+    """Put row i of each head's second half behind row i of its first: [heads D, …] → the same shape."""
+    return weight.view(-1, 2, head_size // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Apply rotary embeddings to [T, heads, D] with [T, 1, D] tables: halves swap, the sine carries the sign."""
-    half = x.shape[-1] // 2
-    swapped = torch.cat([x[..., half:], x[..., :half]], dim=-1)
-    return x * cos + swapped * sin
+def norm_weight(weight: torch.Tensor) -> torch.Tensor:
+    """A norm's weight as :func:`rms_norm` wants it on the weight's device."""
+    return torch.cat([weight, weight]) if weight.device.type == "cpu" else weight
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Root-mean-square norm of [T, C].
+
+    On a CPU torch composes it of eight small operators. [x, -x] has mean 0 and its variance is x's mean square, so that
+    the fused layer norm of it computes the same in one.
+    """
+    if x.device.type == "cpu":
+        size = x.shape[1]
+        return F.layer_norm(torch.cat([x, -x], dim=1), (2 * size,), weight, None, eps)[:, :size]
+    return F.rms_norm(x, (x.shape[1],), weight, eps)
 
 
 def forward(
@@ -86,65 +100,55 @@ def forward(
     cache: KVCache,
     token_ids: torch.Tensor,
     positions: torch.Tensor,
-    mask: torch.Tensor | None,
-    logit_rows: torch.Tensor,
+    visibility: Visibility,
+    logit_rows: torch.Tensor | None,
 ) -> torch.Tensor:
     """Run a tail of T tokens; its keys and values are written behind the cache's committed rows.
 
     Args:
         weights: the model.
-        cache: the sequence's keys and values, of which ``length`` rows are committed.
+        cache: the sequence's keys and values.
         token_ids: [T].
         positions: [T].
-        mask: [T, length + T] added to the scores; ``None`` when every row sees every column.
-        logit_rows: [R] rows to compute logits for.
+        visibility: which rows see which.
+        logit_rows: [R] rows to compute logits for, ``None`` for all.
 
     Returns:
         [R, V] logits, float32 or wider.
     """
-    config = weights.config
+    config, dtype = weights.config, weights.dtype
     num_tokens = token_ids.shape[0]
-    start, end = cache.length, cache.length + num_tokens
     heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_size
+    tails, keys, values = cache.tails(num_tokens), cache.keys(num_tokens), cache.values(num_tokens)
+    rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
 
-    hidden = F.embedding(token_ids, weights.embedding)  # [T, C]
+    hidden = weights.embedding.index_select(0, token_ids)  # [T, C]
     if config.embedding_multiplier != 1.0:
         hidden = hidden * config.embedding_multiplier
-    cos = weights.cos[positions].unsqueeze(1)  # [T, 1, D]
-    sin = weights.sin[positions].unsqueeze(1)
 
-    for index, layer in enumerate(weights.layers):
-        normed = F.rms_norm(hidden, (config.hidden_size,), layer.attention_norm, config.norm_eps)
-        qkv = F.linear(normed, layer.qkv, layer.qkv_bias).view(num_tokens, heads + 2 * kv_heads, size)
-        rotated = rotate(qkv[:, : heads + kv_heads], cos, sin)
-        keys, values = cache.keys[index], cache.values[index]
-        keys[:, start:end] = rotated[:, heads:].transpose(0, 1)
-        values[:, start:end] = qkv[:, heads + kv_heads :].transpose(0, 1)
-        queries = rotated[:, :heads].transpose(0, 1)  # [H, T, D]
-        attended = F.scaled_dot_product_attention(
-            queries.to(keys.dtype).unsqueeze(0),
-            keys[:, :end].unsqueeze(0),
-            values[:, :end].unsqueeze(0),
-            attn_mask=mask,
-            scale=config.attention_scale,
-            enable_gqa=heads != kv_heads,
-        )[0]
-        attended = attended.transpose(0, 1).reshape(num_tokens, heads * size).to(hidden.dtype)
-        hidden = _add(hidden, F.linear(attended, layer.output, layer.output_bias), config.residual_multiplier)
+    for layer, tail, layer_keys, layer_values in zip(weights.layers, tails, keys, values, strict=True):
+        normed = rms_norm(hidden, layer.attention_norm, config.norm_eps)
+        qkv = layer.qkv(normed).to(wide).view(num_tokens, heads + 2 * kv_heads, size)
+        pairs = torch.view_as_complex(qkv.view(num_tokens, -1, size // 2, 2))
+        pairs[:, : heads + kv_heads].mul_(rotations)
+        queries, new = torch.split(qkv, [heads, 2 * kv_heads], dim=1)
+        tail.copy_(new.transpose(0, 1))
+        attended = attend(queries.to(cache.dtype), layer_keys, layer_values, visibility, config.attention_scale)
+        hidden = _add(hidden, layer.output(attended.to(dtype)), config.residual_multiplier)
 
-        normed = F.rms_norm(hidden, (config.hidden_size,), layer.mlp_norm, config.norm_eps)
-        gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-        hidden = _add(hidden, F.linear(F.silu(gate) * up, layer.down, layer.down_bias), config.residual_multiplier)
+        normed = rms_norm(hidden, layer.mlp_norm, config.norm_eps)
+        gate, up = layer.gate_up(normed).chunk(2, dim=1)
+        hidden = _add(hidden, layer.down(F.silu(gate).mul_(up)), config.residual_multiplier)
 
-    hidden = F.rms_norm(hidden[logit_rows], (config.hidden_size,), weights.final_norm, config.norm_eps)
-    logits = F.linear(hidden, weights.head)
-    if logits.dtype in (torch.bfloat16, torch.float16):
-        logits = logits.float()
+    if logit_rows is not None:
+        hidden = hidden.index_select(0, logit_rows)
+    logits = weights.head(rms_norm(hidden, weights.final_norm, config.norm_eps)).to(wide)
     return logits if config.logits_divisor == 1.0 else logits / config.logits_divisor
 
 
 def _add(hidden: torch.Tensor, update: torch.Tensor, multiplier: float) -> torch.Tensor:
-    return hidden + update if multiplier == 1.0 else hidden + update * multiplier
+    return hidden + update if multiplier == 1.0 else torch.add(hidden, update, alpha=multiplier)
 
 
 class LlamaSequence:
@@ -172,7 +176,7 @@ class LlamaSequence:
             num_kv_heads=config.num_kv_heads,
             head_size=config.head_size,
             capacity=max_positions,
-            dtype=weights.dtype,
+            dtype=weights.kv_dtype,
             device=weights.device,
         )
         self._ids: list[int] = []
@@ -211,14 +215,15 @@ class LlamaSequence:
                 f"{length} cached and {num_tokens} new tokens exceed the sequence's {self._max_positions} positions"
             )
         device = self._weights.device
+        every_row = len(layout.logit_rows) == num_tokens
         with torch.inference_mode():
             logits = forward(
                 self._weights,
                 self._cache,
                 torch.from_numpy(layout.token_ids).to(device),
                 torch.from_numpy(layout.positions).to(device),
-                self._mask(layout),
-                torch.from_numpy(layout.logit_rows).to(device),
+                step_visibility(layout, length, self._cache.dtype, device),
+                None if every_row else torch.from_numpy(layout.logit_rows).to(device),
             )
         self._tail = layout.token_ids.tolist()
         return logits
@@ -236,16 +241,3 @@ class LlamaSequence:
         del self._ids[length:]
         self._cache.truncate(length)
         self._tail = []
-
-    def _mask(self, layout: StepLayout) -> torch.Tensor | None:
-        num_tokens, length = len(layout), self._cache.length
-        if num_tokens == 1:
-            return None
-        dtype, device = self._weights.dtype, self._weights.device
-        mask = torch.zeros(num_tokens, length + num_tokens, dtype=dtype)
-        if layout.visibility is None:
-            hidden = torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu(1)
-        else:
-            hidden = ~torch.from_numpy(layout.visibility)
-        mask[:, length:].masked_fill_(hidden, float("-inf"))
-        return mask.to(device)

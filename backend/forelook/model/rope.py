@@ -1,4 +1,4 @@
-"""Rotary position embeddings: the cosine and sine tables of a model, for every RoPE scaling we support."""
+"""Rotary position embeddings: a model's table of rotations, for every RoPE scaling we support."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from forelook.model.config import RopeConfig
 
 
-def rope_tables(rope: RopeConfig, head_size: int, num_positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of every position's angles.
+def rotation_table(rope: RopeConfig, head_size: int, num_positions: int) -> torch.Tensor:
+    """The complex number by which each position turns each pair of a head's dimensions.
 
     Angles and their sines are float32, as in transformers: checkpoints were trained with these roundings.
 
     Returns:
-        Two [num_positions, head_size / 2] float32 tensors.
+        [num_positions, head_size / 2] complex64.
     """
     frequencies, factor = inverse_frequencies(rope, head_size)
     angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
-    return angles.cos() * factor, angles.sin() * factor
+    return torch.complex(angles.cos() * factor, angles.sin() * factor)
 
 
 def inverse_frequencies(rope: RopeConfig, head_size: int) -> tuple[torch.Tensor, float]:
