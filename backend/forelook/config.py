@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from forelook.errors import ConfigError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 MULTI_LINE = ("auto", "always", "never")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -63,7 +63,7 @@ class ModelConfig:
     Attributes:
         model: a folder or a hub id; ``None`` for the starter model.
         revision: of a hub id.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` …, ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ….
         dtype: of the weights; ``"auto"`` is bfloat16 where the device has it.
     """
 

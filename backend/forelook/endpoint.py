@@ -230,6 +230,8 @@ class Endpoint:
             raise EndpointError(
                 f"endpoint = {parts.scheme}:… is not understood: use unix:/PATH, ws://127.0.0.1:PORT or wss://HOST:PORT"
             )
+        if parts.path not in ("", "/", WEBSOCKET_PATH):
+            raise EndpointError(f"endpoint path = {parts.path} is not served: leave it out, or say {WEBSOCKET_PATH}")
         if parts.username or parts.password or parts.query:
             raise EndpointError("endpoint must not carry credentials: put the token in a 0600 file")
         if parts.scheme == "ws" and host not in LOOPBACK_HOSTS:
@@ -267,16 +269,29 @@ def discover(identity: BackendIdentity, paths: UserPaths) -> Endpoint | None:
         EndpointError: the runtime folder cannot be used, or the record cannot be read.
     """
     files = BackendFiles.of(identity.normalized(), paths)
+    return _read_record(files.record)
+
+
+def running_backends(paths: UserPaths) -> list[Endpoint]:
+    """All backends of this user that run now.
+
+    Raises:
+        EndpointError: as for :func:`discover`.
+    """
+    folders = dict.fromkeys(folder for folder in (paths.runtime_dir, paths.short_dir) if folder.is_dir())
+    records = [record for folder in folders for record in sorted(make_private_dir(folder).glob("*.json"))]
+    return [endpoint for endpoint in map(_read_record, records) if endpoint is not None]
+
+
+def _read_record(record: Path) -> Endpoint | None:
     try:
-        content = json.loads(files.record.read_text(encoding="utf-8"))
+        content = json.loads(record.read_text(encoding="utf-8"))
         endpoint = Endpoint(**content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise EndpointError(
-            f"{files.record} cannot be read ({type(error).__name__}): remove it and start again"
-        ) from error
-    if not is_locked(files.lock):
+        raise EndpointError(f"{record} cannot be read ({type(error).__name__}): remove it and start again") from error
+    if not is_locked(record.with_suffix(".lock")):
         return None
     if endpoint.socket_path is not None and not Path(endpoint.socket_path).exists():
         raise EndpointError(

@@ -1,0 +1,103 @@
+"""One completion without a server: the messages of a connection, handed over in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from forelook import __version__
+from forelook.config import ServerConfig
+from forelook.errors import BackendUnreachableError, ModelError
+from forelook.server import protocol
+from forelook.server.backend import Backend, ExitHooks
+from forelook.server.connection import Connection
+from forelook.server.engine import EngineFactory
+from forelook.server.outbox import Outbox
+from forelook.server.protocol import ErrorResponse, Message, Notification, Response
+
+
+async def complete_in_process(
+    factory: EngineFactory,
+    opened: protocol.DocumentOpenParams,
+    params: protocol.CompletionParams,
+    on_status: Callable[[protocol.Status], None],
+    timeout_s: float,
+) -> tuple[protocol.CompletionResult, protocol.Status, float]:
+    """Load the model, complete, and let go of it.
+
+    Args:
+        factory: makes the engine.
+        opened: the document.
+        params: where to complete it.
+        on_status: told how loading goes.
+        timeout_s: for loading and completing together.
+
+    Returns:
+        The result, the model's status, and the completion's latency in milliseconds.
+
+    Raises:
+        ForelookError: what the engine or the protocol refused.
+    """
+    backend = Backend(factory, ServerConfig(idle_timeout_s=None), ExitHooks(idle=_nothing, shutdown=_nothing))
+    inbox: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def deliver(text: str) -> None:
+        inbox.put_nowait(protocol.decode_message(text))
+
+    outbox = Outbox(deliver)
+    writer = asyncio.create_task(outbox.run())
+    backend.start()
+    backend.admit()
+    connection = Connection(backend, outbox, "")
+    try:
+        conversation = _converse(connection, inbox, opened, params, on_status)
+        return await asyncio.wait_for(conversation, timeout_s)
+    except asyncio.TimeoutError as error:
+        raise BackendUnreachableError(f"the model did not load and answer within {timeout_s:g} s") from error
+    finally:
+        connection.close()
+        writer.cancel()
+        await backend.stop()
+
+
+def _nothing() -> None:
+    """The process ends by itself."""
+
+
+async def _converse(
+    connection: Connection,
+    inbox: asyncio.Queue[Message],
+    opened: protocol.DocumentOpenParams,
+    params: protocol.CompletionParams,
+    on_status: Callable[[protocol.Status], None],
+) -> tuple[protocol.CompletionResult, protocol.Status, float]:
+    hello = protocol.HelloParams(protocol.PROTOCOL_VERSION, "forelook", __version__)
+    await connection.receive(protocol.encode_request(1, protocol.HELLO, hello))
+    answer = await _answer(inbox)
+    status = protocol.from_json(protocol.HelloResult, answer.result).status
+    while status.state != "ready":
+        if status.state == "error":
+            raise ModelError(status.message)
+        message = await inbox.get()
+        if isinstance(message, Notification) and message.method == protocol.STATUS_CHANGED.name:
+            status = protocol.from_json(protocol.Status, message.params)
+            on_status(status)
+    await connection.receive(protocol.encode_notification(protocol.DOCUMENT_OPEN, opened))
+    started_s = time.monotonic()
+    await connection.receive(protocol.encode_request(2, protocol.COMPLETION, params))
+    answer = await _answer(inbox)
+    latency_ms = (time.monotonic() - started_s) * 1e3
+    return protocol.from_json(protocol.CompletionResult, answer.result), status, latency_ms
+
+
+async def _answer(inbox: asyncio.Queue[Message]) -> Response:
+    while True:
+        message = await inbox.get()
+        if isinstance(message, Response):
+            return message
+        if isinstance(message, ErrorResponse):
+            raise message.to_error()
+        if isinstance(message, Notification) and message.method == protocol.NOTIFICATION_ERROR.name:
+            refused = protocol.from_json(protocol.NotificationErrorParams, message.params)
+            raise ErrorResponse(None, refused.code, refused.message).to_error()
