@@ -29,8 +29,8 @@ from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafts import DraftSource
 from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams
 from forelook.decoding.lookahead import lookahead
-from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.stats import DecodingStats
+from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.tree_drafter import DraftMemory
 from forelook.errors import RequestCancelledError
 from forelook.model.infill import InfillFormat
@@ -49,18 +49,38 @@ class CompletionModel(Protocol):
     """What completion needs of a loaded model."""
 
     @property
-    def tokenizer(self) -> CodeTokenizer: ...
+    def tokenizer(self) -> CodeTokenizer:
+        """Text to ids and back."""
+        ...
+
     @property
-    def infill(self) -> InfillFormat: ...
+    def infill(self) -> InfillFormat:
+        """How a prompt is put together."""
+        ...
+
     @property
-    def healer(self) -> TokenHealer: ...
+    def healer(self) -> TokenHealer:
+        """Token healing."""
+        ...
+
     @property
-    def stop_token_ids(self) -> frozenset[int]: ...
+    def stop_token_ids(self) -> frozenset[int]:
+        """What ends a middle."""
+        ...
+
     @property
-    def max_positions(self) -> int: ...
+    def max_positions(self) -> int:
+        """Most tokens of prompt and output together."""
+        ...
+
     @property
-    def device(self) -> torch.device: ...
-    def new_sequence(self, max_positions: int | None = None) -> CachedSequence: ...
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    def new_sequence(self, max_positions: int | None = None) -> CachedSequence:
+        """A sequence with its own KV cache."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +216,9 @@ class Completer:
         attempts = 1 if wanted == 1 else 1 + _MAX_ATTEMPTS_PER_SUGGESTION * (wanted - 1)
         for attempt in range(attempts):
             sampling = (
-                GREEDY if attempt == 0 else SamplingParams(self._settings.sampling_temperature, top_p=0.95, seed=attempt)
+                GREEDY
+                if attempt == 0
+                else SamplingParams(self._settings.sampling_temperature, top_p=0.95, seed=attempt)
             )
             quiet = watch if attempt == 0 else replace(watch, on_partial=lambda _text: None)
             generation = self._generate(prepared, request, quiet, aids, sampling)
@@ -229,18 +251,15 @@ class Completer:
         stats = DecodingStats()
         raw, end = "", None
         steps = self._steps(prepared, limits, aids, sampling, stats)
-        try:
-            for ids in steps:
-                raw += stream.push(ids)
-                if not raw:
-                    continue
-                end = find_end(situation, raw, multi_line=prepared.multi_line)
-                watch.on_partial(raw if end is None else raw[:end])
-                if end is not None:
-                    break
-        finally:
-            steps.close()
-            _add(prepared.stats, stats)
+        for ids in steps:
+            raw += stream.push(ids)
+            if not raw:
+                continue
+            end = find_end(situation, raw, multi_line=prepared.multi_line)
+            watch.on_partial(raw if end is None else raw[:end])
+            if end is not None:
+                break
+        _add(prepared.stats, stats)
         if end is not None:
             return _Generation(raw, "scope_end", interrupted=False)
         raw += stream.finish()
@@ -276,9 +295,7 @@ class Completer:
             stats=stats,
         )
 
-    def _place(
-        self, situation: Situation, cleaned: CleanText, offset: int, request: CompletionRequest
-    ) -> Suggestion:
+    def _place(self, situation: Situation, cleaned: CleanText, offset: int, request: CompletionRequest) -> Suggestion:
         selected = request.selected
         if selected is None:
             return to_suggestion(situation, cleaned, offset)

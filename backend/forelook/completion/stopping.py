@@ -202,6 +202,9 @@ class _EndFinder:
             if end is not None:
                 return end
         whole = (self._situation.line if number == 0 else "") + line
+        if number == 0 and self._situation.line_is_blank and whole.strip():
+            # Models indent deeper than the cursor now and then; what follows is relative to that.
+            self._base = indentation_of(whole)
         if complete and self._is_echo(number, whole):
             return max(start - 1, 0)
         cut = self._scan_line(line)
@@ -259,7 +262,7 @@ class _EndFinder:
         """Whether the text after the cursor already closes the scope that ``line`` would close."""
         following = self._situation.next_line
         closing = self._situation.language.closing_line
-        if not following or closing is None or indentation_of(following) > indentation_of(line):
+        if not following or closing is None:
             return False
         return (
             indentation_of(following) == indentation_of(line) and re.fullmatch(closing, following.strip()) is not None
@@ -289,7 +292,7 @@ class _EndFinder:
         grew = number > 0 or text != situation.line.strip()
         following = situation.next_line
         if grew and text == following.strip() and (number > 0 or situation.line_is_blank):
-            same = indentation_of(whole) == indentation_of(following) or situation.line_is_blank and number == 0
+            same = indentation_of(whole) == indentation_of(following) or (situation.line_is_blank and number == 0)
             if same:
                 return True
         above = situation.previous_line.strip()

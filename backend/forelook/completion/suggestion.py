@@ -1,4 +1,4 @@
-"""From generated text to what is put into the document: nothing doubled, nothing deleted, indentation as the file has it."""
+"""From generated text to an edit: nothing doubled, nothing deleted, indentation as the file has it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool
     """
     end = find_end(situation, raw, multi_line=multi_line, final=True)
     if interrupted and (end is None or end == len(raw)):
-        end = _last_whole(situation, raw)
+        end = _last_whole(raw)
     kept = raw if end is None else raw[:end]
     tail = raw[len(kept) :]
     text = _indented(situation, kept)
@@ -49,9 +49,8 @@ def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool
     text = _trim(situation, text, covered)
     if not text.strip() or (not covered and _only_restates(situation, text)):
         return None
-    return CleanText(
-        text, covered, tail if not covered and kept.startswith(text) and not kept[len(text) :].strip() else ""
-    )
+    whole = not covered and kept.startswith(text) and not kept[len(text) :].strip()
+    return CleanText(text, covered, tail if whole else "")
 
 
 def to_suggestion(situation: Situation, cleaned: CleanText, offset: int) -> Suggestion:
@@ -62,7 +61,7 @@ def to_suggestion(situation: Situation, cleaned: CleanText, offset: int) -> Sugg
     return Suggestion(cleaned.text, offset, end)
 
 
-def _last_whole(situation: Situation, raw: str) -> int:
+def _last_whole(raw: str) -> int:
     """The end of the last line that is certainly whole, or of the last word where there is only one line."""
     newline = raw.rfind("\n")
     if newline >= 0 and raw[:newline].strip():
@@ -104,13 +103,10 @@ def _without_excess(situation: Situation, text: str) -> str:
     opened = re.search(situation.language.opener, situation.previous_line) is not None
     above = indentation_of(situation.previous_line)
     have = situation.indentation
-    if situation.language.scope is ScopeRule.INDENTATION and not opened and not situation.open_brackets and have > 0:
-        wanted = have
-    elif opened and have > above:
-        wanted = have
-    else:
+    unopened = situation.language.scope is ScopeRule.INDENTATION and not opened and not situation.open_brackets
+    if not (opened and have > above) and not (unopened and have > 0):
         return text
-    excess = indentation_of(situation.line + text) - wanted
+    excess = indentation_of(situation.line + text) - have
     if excess <= 0:
         return text
     first, *others = text.split("\n")
