@@ -1,0 +1,233 @@
+/** Keeps one language server running, or reached: starts it, sees it end, starts it again. */
+
+import * as vscode from "vscode";
+import {
+  CloseAction,
+  type DocumentSelector,
+  ErrorAction,
+  LanguageClient,
+  type LanguageClientOptions,
+} from "vscode-languageclient/node";
+import { forwardedSettings, SECTION } from "./config";
+import { type Ended, type Link, linkFor, type Transport } from "./links";
+import { type Connection, parseStatus } from "./status";
+
+const SELECTOR: DocumentSelector = [
+  { scheme: "file" },
+  { scheme: "untitled" },
+  { scheme: "vscode-notebook-cell" },
+  { scheme: "vscode-vfs" },
+];
+
+const FIRST_DELAY_MS = 1_000;
+const LONGEST_DELAY_MS = 30_000;
+/** A server that ran this long is not in a crash loop: the delay starts anew. */
+const STEADY_MS = 60_000;
+const STOP_TIMEOUT_MS = 3_000;
+
+/** Supervises the language server of this window. */
+export class Session implements vscode.Disposable {
+  private readonly changed = new vscode.EventEmitter<Connection>();
+  readonly onDidChange = this.changed.event;
+
+  private connection: Connection = { kind: "stopped" };
+  private client: LanguageClient | undefined;
+  private stopping = new AbortController();
+  private running: Promise<void> = Promise.resolve();
+  private turn: Promise<void> = Promise.resolve();
+
+  constructor(private readonly log: vscode.LogOutputChannel) {}
+
+  get state(): Connection {
+    return this.connection;
+  }
+
+  /** Starts a language server and keeps it; one that runs is stopped first. */
+  start(transport: Transport): Promise<void> {
+    return this.inTurn(async () => {
+      await this.end();
+      this.stopping = new AbortController();
+      this.running = this.keepRunning(transport, this.stopping.signal);
+    });
+  }
+
+  /** Stops the language server; `connection` tells why none runs. */
+  stop(connection: Connection = { kind: "stopped" }): Promise<void> {
+    return this.inTurn(async () => {
+      await this.end();
+      this.show(connection);
+    });
+  }
+
+  dispose(): void {
+    void this.stop().finally(() => this.changed.dispose());
+  }
+
+  /** Tells the language server the settings as they are now. */
+  async sendSettings(): Promise<void> {
+    if (this.client?.isRunning()) {
+      await this.client.sendNotification("workspace/didChangeConfiguration", {
+        settings: { [SECTION]: forwardedSettings() },
+      });
+    }
+  }
+
+  /** Runs one of the language server's commands; `undefined` while there is no server. */
+  async execute(command: string, args: readonly unknown[] = []): Promise<unknown> {
+    if (!this.client?.isRunning()) {
+      return undefined;
+    }
+    return this.client.sendRequest<unknown>("workspace/executeCommand", { command, arguments: args });
+  }
+
+  get isRunning(): boolean {
+    return this.client?.isRunning() ?? false;
+  }
+
+  /** Starts and stops are done in the order they were asked for: there are never two servers. */
+  private inTurn(work: () => Promise<void>): Promise<void> {
+    this.turn = this.turn.then(work);
+    return this.turn;
+  }
+
+  private async end(): Promise<void> {
+    this.stopping.abort();
+    await this.running;
+  }
+
+  private show(connection: Connection): void {
+    this.connection = connection;
+    this.changed.fire(connection);
+  }
+
+  private async keepRunning(transport: Transport, signal: AbortSignal): Promise<void> {
+    let delayMs = FIRST_DELAY_MS;
+    while (!signal.aborted) {
+      const begun = Date.now();
+      const why = await this.runOnce(transport, signal);
+      if (signal.aborted) {
+        return;
+      }
+      this.log.error(why.message);
+      if (!why.worthTryingAgain) {
+        this.show({ kind: "failed", message: why.message, retryInS: undefined });
+        return;
+      }
+      delayMs = Date.now() - begun > STEADY_MS ? FIRST_DELAY_MS : delayMs;
+      this.show({ kind: "failed", message: why.message, retryInS: Math.round(delayMs / 1000) });
+      await delay(delayMs, signal);
+      delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS);
+    }
+  }
+
+  /** Starts a client and waits until its connection closes, or `signal` asks to close it. */
+  private async runOnce(transport: Transport, signal: AbortSignal): Promise<Ended> {
+    const link = linkFor(transport, this.log);
+    this.show({ kind: "starting", message: `${transport.kind === "stdio" ? "Starting" : "Connecting to"} ${link.where}` });
+    const closed = new Closed();
+    const client = new LanguageClient(SECTION, "Forelook", () => link.open(signal), this.clientOptions(closed));
+    client.onNotification(`${SECTION}/status`, (params: unknown) => this.receiveStatus(params));
+    let problem: unknown;
+    try {
+      await untilFirst(client.start(), closed.wait(signal));
+      if (client.isRunning()) {
+        this.client = client;
+        if (this.connection.kind !== "running") {
+          this.show({ kind: "running", status: undefined });
+        }
+        await closed.wait(signal);
+      }
+    } catch (error) {
+      problem = error;
+    } finally {
+      this.client = undefined;
+      await this.close(client, link);
+    }
+    return link.why(problem);
+  }
+
+  private receiveStatus(params: unknown): void {
+    const status = parseStatus(params);
+    if (status) {
+      this.show({ kind: "running", status });
+    } else {
+      this.log.warn("A status of the language server could not be read; are both of one version?");
+    }
+  }
+
+  private async close(client: LanguageClient, link: Link): Promise<void> {
+    try {
+      await client.dispose(STOP_TIMEOUT_MS);
+    } catch (error) {
+      // It rejects for a client that never got as far as to run; closing the link ends the server all the same.
+      this.log.debug(`The language client was not running when stopped: ${String(error)}`);
+    }
+    await link.close();
+  }
+
+  private clientOptions(closed: Closed): LanguageClientOptions {
+    return {
+      documentSelector: SELECTOR,
+      outputChannel: this.log,
+      initializationOptions: forwardedSettings(),
+      // The status item says what is wrong: no notification pops up over the code.
+      initializationFailedHandler: () => false,
+      errorHandler: {
+        error: () => ({ action: ErrorAction.Continue, handled: true }),
+        closed: () => {
+          closed.resolve();
+          return { action: CloseAction.DoNotRestart, handled: true };
+        },
+      },
+      middleware: {
+        workspace: {
+          configuration: (params) => params.items.map((item) => (item.section === SECTION ? forwardedSettings() : null)),
+          // The settings are sent by `sendSettings`, without those that are the extension's own.
+          didChangeConfiguration: () => Promise.resolve(),
+        },
+      },
+    };
+  }
+}
+
+/** Tells that the connection is closed, by the client's close handler. */
+class Closed {
+  private readonly controller = new AbortController();
+
+  resolve(): void {
+    this.controller.abort();
+  }
+
+  /** Waits until it is closed, or `signal` asks to give it up. */
+  wait(signal: AbortSignal): Promise<void> {
+    const either = AbortSignal.any([this.controller.signal, signal]);
+    return new Promise((resolve) => {
+      either.addEventListener("abort", () => resolve(), { once: true });
+      if (either.aborted) {
+        resolve();
+      }
+    });
+  }
+}
+
+/** Waits for either; a failure of the one that comes too late is of no interest any more. */
+async function untilFirst(first: Promise<void>, second: Promise<void>): Promise<void> {
+  first.catch(() => undefined);
+  await Promise.race([first, second]);
+}
+
+async function delay(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(done, milliseconds);
+    function done(): void {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    }
+    signal.addEventListener("abort", done, { once: true });
+    if (signal.aborted) {
+      done();
+    }
+  });
+}
+

@@ -1,0 +1,187 @@
+/** The commands of the palette and of the status item's menu. */
+
+import * as vscode from "vscode";
+import type { Session } from "./client";
+import * as config from "./config";
+import { chooseModel } from "./models";
+import { run } from "./processes";
+import { Reports, statisticsPage } from "./report";
+import type { Server } from "./server";
+import type { Tokens } from "./tokens";
+
+const NOT_RUNNING = "Forelook's language server is not running; the status bar says why.";
+const DOCTOR_TIMEOUT_MS = 120_000;
+
+/** What the commands act on. */
+export interface Parts {
+  readonly session: Session;
+  readonly server: Server;
+  readonly tokens: Tokens;
+  readonly log: vscode.LogOutputChannel;
+  readonly home: string;
+}
+
+export function registerCommands(parts: Parts): vscode.Disposable {
+  const reports = new Reports();
+  const { session, server, tokens, log } = parts;
+  const commands: Readonly<Record<string, () => unknown>> = {
+    toggle,
+    toggleLanguage,
+    trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
+    showStatistics: () => showStatistics(session, reports),
+    chooseModel,
+    restart: () => server.start(),
+    clearPool: () => clearPool(session),
+    showLog: () => log.show(),
+    runDoctor: () => runDoctor(parts, reports),
+    openSettings: () => vscode.commands.executeCommand("workbench.action.openSettings", "@ext:forelook.forelook"),
+    showMenu: () => showMenu(session),
+    install: () => server.installPrivately(),
+    selectInterpreter: () => server.chooseInterpreter(),
+    setServerToken: () => setServerToken(tokens),
+    forgetServerToken: () => forgetServerToken(tokens),
+    openWalkthrough: () => vscode.commands.executeCommand("workbench.action.openWalkthrough", "forelook.forelook#start"),
+    tryIt,
+  };
+  return vscode.Disposable.from(
+    reports,
+    ...Object.entries(commands).map(([name, action]) => vscode.commands.registerCommand(`forelook.${name}`, action)),
+  );
+}
+
+async function toggle(): Promise<void> {
+  const on = await config.toggleEverywhere();
+  vscode.window.setStatusBarMessage(`Forelook: suggestions are ${on ? "on" : "off"}`, 3000);
+}
+
+async function toggleLanguage(): Promise<void> {
+  const languageId = vscode.window.activeTextEditor?.document.languageId;
+  if (languageId === undefined) {
+    void vscode.window.showInformationMessage("Open a file first: its language is the one to switch.");
+    return;
+  }
+  const on = await config.toggleLanguage(languageId);
+  vscode.window.setStatusBarMessage(`Forelook: suggestions in ${languageId} are ${on ? "on" : "off"}`, 3000);
+}
+
+async function showStatistics(session: Session, reports: Reports): Promise<void> {
+  if (!session.isRunning) {
+    void vscode.window.showWarningMessage(NOT_RUNNING);
+    return;
+  }
+  const statistics = await session.execute(config.serverCommand("stats"));
+  await reports.show("Forelook statistics.md", statisticsPage(statistics as Parameters<typeof statisticsPage>[0]));
+}
+
+async function clearPool(session: Session): Promise<void> {
+  if (!session.isRunning) {
+    void vscode.window.showWarningMessage(NOT_RUNNING);
+    return;
+  }
+  const clear = "Clear";
+  const question = "Clear what Forelook learned from this workspace?";
+  const detail = "Suggestions stay the same; they come a little slower until your files have been read again.";
+  if ((await vscode.window.showWarningMessage(question, { modal: true, detail }, clear)) === clear) {
+    await session.execute(config.serverCommand("clearPool"));
+    vscode.window.setStatusBarMessage("Forelook: the workspace's pool is empty", 3000);
+  }
+}
+
+async function runDoctor({ server, home }: Parts, reports: Reports): Promise<void> {
+  const python = server.interpreter?.python;
+  if (python === undefined) {
+    void vscode.window.showWarningMessage(
+      "The doctor examines the server on this machine, and there is none: it is not installed, or reached over websocket.",
+    );
+    return;
+  }
+  const progress = { location: vscode.ProgressLocation.Window, title: "Forelook doctor" };
+  const lines: string[] = [];
+  const finished = await vscode.window.withProgress(progress, () =>
+    run(python, ["-m", "forelook", "doctor"], {
+      cwd: home,
+      signal: AbortSignal.timeout(DOCTOR_TIMEOUT_MS),
+      onLine: (line) => lines.push(line),
+    }),
+  );
+  const verdict = finished.code === 0 ? [] : ["", `The doctor ended with exit code ${finished.code ?? "none"}.`];
+  await reports.show("Forelook doctor.txt", [...lines, ...verdict, ""].join("\n"));
+}
+
+async function showMenu(session: Session): Promise<void> {
+  const languageId = vscode.window.activeTextEditor?.document.languageId;
+  const everywhere = config.enabledEverywhere();
+  const items: (vscode.QuickPickItem & { command?: string })[] = [
+    { label: everywhere ? "$(debug-pause) Pause everywhere" : "$(play) Resume everywhere", command: "toggle" },
+  ];
+  if (languageId !== undefined && everywhere) {
+    const on = config.enabledFor(languageId);
+    const label = on ? `$(debug-pause) Pause in ${languageId}` : `$(play) Resume in ${languageId}`;
+    items.push({ label, command: "toggleLanguage" });
+  }
+  items.push(
+    { label: "$(sparkle) Suggest now", command: "trigger" },
+    { label: "$(graph) Show statistics", command: "showStatistics" },
+    { label: "$(server-environment) Choose model…", command: "chooseModel" },
+    { label: "Server", kind: vscode.QuickPickItemKind.Separator },
+    { label: "$(debug-restart) Restart", command: "restart" },
+    { label: "$(trash) Clear what was learned from this workspace", command: "clearPool" },
+    { label: "$(pulse) Run doctor", command: "runDoctor" },
+    { label: "$(output) Show log", command: "showLog" },
+    { label: "$(gear) Open settings", command: "openSettings" },
+  );
+  if (session.state.kind === "missing") {
+    items.unshift(
+      { label: "$(cloud-download) Install the server in a private environment", command: "install" },
+      { label: "$(folder-opened) Choose the interpreter that has Forelook…", command: "selectInterpreter" },
+    );
+  } else if (session.state.kind === "untrusted") {
+    const label = "$(shield) Manage workspace trust";
+    items.unshift({ label, command: "workbench.trust.manage" });
+  } else if (config.serverSettings().url !== undefined) {
+    items.push({ label: "$(key) Set the server's token…", command: "setServerToken" });
+  }
+  const state = session.state;
+  const placeHolder = state.kind === "failed" || state.kind === "missing" ? state.message : "Forelook";
+  const picked = await vscode.window.showQuickPick(items, { placeHolder });
+  if (picked?.command !== undefined) {
+    const command = picked.command.includes(".") ? picked.command : `forelook.${picked.command}`;
+    await vscode.commands.executeCommand(command);
+  }
+}
+
+async function setServerToken(tokens: Tokens): Promise<void> {
+  const { url } = config.serverSettings();
+  if (url === undefined) {
+    void vscode.window.showInformationMessage("Set forelook.server.url first: the token belongs to that server.");
+    return;
+  }
+  const token = await vscode.window.showInputBox({
+    title: `Token of ${url}`,
+    prompt: "Kept in the system's secret storage, and sent to this server only.",
+    password: true,
+    ignoreFocusOut: true,
+    validateInput: (text) => (/^[\x21-\x7e]+$/.test(text.trim()) ? undefined : "A token is one word of ASCII characters."),
+  });
+  if (token !== undefined) {
+    await tokens.set(url, token.trim());
+  }
+}
+
+async function forgetServerToken(tokens: Tokens): Promise<void> {
+  const { url } = config.serverSettings();
+  if (url !== undefined) {
+    await tokens.forget(url);
+    vscode.window.setStatusBarMessage("Forelook: the server's token is forgotten", 3000);
+  }
+}
+
+/** A new file with the beginning of a function, the cursor where a suggestion is due. */
+async function tryIt(): Promise<void> {
+  const content = "def mean(values):\n    total = 0\n    for value in values:\n        ";
+  const document = await vscode.workspace.openTextDocument({ language: "python", content });
+  const editor = await vscode.window.showTextDocument(document);
+  const end = document.positionAt(content.length);
+  editor.selection = new vscode.Selection(end, end);
+  await vscode.commands.executeCommand("editor.action.inlineSuggest.trigger");
+}

@@ -1,0 +1,97 @@
+/** The extension's settings: which are its own, and which the language server is given. */
+
+import * as vscode from "vscode";
+
+export const SECTION = "forelook";
+
+/**
+ * Groups that only the extension reads; everything else under `forelook` goes to the language server as it is,
+ * which checks it and reports what is wrong.
+ */
+const OWN_GROUPS: ReadonlySet<string> = new Set(["server", "trace"]);
+
+/** Added to the language server's command ids, so that they do not meet the extension's own. */
+const COMMAND_SUFFIX = ".server";
+
+/** How to reach the language server. */
+export interface ServerSettings {
+  readonly interpreter: string | undefined;
+  readonly url: string | undefined;
+  readonly pipArguments: readonly string[];
+}
+
+type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
+
+/** The settings for the language server, as it takes them in `initializationOptions` and on a change. */
+export function forwardedSettings(): Record<string, Json> {
+  const section = vscode.workspace.getConfiguration().get<Record<string, Json>>(SECTION) ?? {};
+  const forwarded = Object.entries(section).filter(([name]) => !OWN_GROUPS.has(name));
+  return { ...Object.fromEntries(forwarded), commandSuffix: COMMAND_SUFFIX };
+}
+
+/** The id under which the language server of this window offers its command `name`. */
+export function serverCommand(name: string): string {
+  return `${SECTION}.${name}${COMMAND_SUFFIX}`;
+}
+
+export function serverSettings(): ServerSettings {
+  const section = vscode.workspace.getConfiguration(`${SECTION}.server`);
+  return {
+    interpreter: expandHome(section.get<string | null>("interpreter")?.trim()) || undefined,
+    url: section.get<string | null>("url")?.trim() || undefined,
+    pipArguments: section.get<string[]>("pipArguments", []),
+  };
+}
+
+function expandHome(path: string | undefined): string | undefined {
+  const home = process.env["HOME"] ?? process.env["USERPROFILE"];
+  return path?.startsWith("~/") && home ? home + path.slice(1) : path;
+}
+
+/** Whether suggestions are wanted in a language; the language server decides by the same rule. */
+export function enabledFor(languageId: string): boolean {
+  const section = vscode.workspace.getConfiguration(SECTION);
+  const languages = section.get<Record<string, boolean>>("languages", {});
+  return section.get<boolean>("enable", true) && (languages[languageId] ?? languages["*"] ?? true);
+}
+
+export function enabledEverywhere(): boolean {
+  return vscode.workspace.getConfiguration(SECTION).get<boolean>("enable", true);
+}
+
+/** Switches suggestions on or off where the setting now comes from, the workspace or the user; returns the new state. */
+export async function toggleEverywhere(): Promise<boolean> {
+  const section = vscode.workspace.getConfiguration(SECTION);
+  const on = !section.get<boolean>("enable", true);
+  await section.update("enable", on, targetOf(section, "enable"));
+  return on;
+}
+
+/** As `toggleEverywhere`, for one language; switched on, it is also switched on everywhere. */
+export async function toggleLanguage(languageId: string): Promise<boolean> {
+  const section = vscode.workspace.getConfiguration(SECTION);
+  const on = !enabledFor(languageId);
+  const languages = section.get<Record<string, boolean>>("languages", {});
+  await section.update("languages", { ...languages, [languageId]: on }, targetOf(section, "languages"));
+  if (on && !section.get<boolean>("enable", true)) {
+    await section.update("enable", true, targetOf(section, "enable"));
+  }
+  return on;
+}
+
+export async function setModel(model: string | undefined): Promise<void> {
+  await vscode.workspace.getConfiguration(SECTION).update("model", model, vscode.ConfigurationTarget.Global);
+}
+
+export async function setInterpreter(path: string | null): Promise<void> {
+  await vscode.workspace
+    .getConfiguration(`${SECTION}.server`)
+    .update("interpreter", path ?? undefined, vscode.ConfigurationTarget.Global);
+}
+
+function targetOf(section: vscode.WorkspaceConfiguration, name: string): vscode.ConfigurationTarget {
+  const found = section.inspect(name);
+  return found?.workspaceValue !== undefined
+    ? vscode.ConfigurationTarget.Workspace
+    : vscode.ConfigurationTarget.Global;
+}

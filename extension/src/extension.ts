@@ -1,0 +1,58 @@
+/** Entry point: makes the parts and connects them. Everything that decides about code is in the language server. */
+
+import * as vscode from "vscode";
+import { Session } from "./client";
+import { registerCommands } from "./commands";
+import { SECTION } from "./config";
+import { Server } from "./server";
+import { StatusItem } from "./statusItem";
+import { Tokens } from "./tokens";
+
+let session: Session | undefined;
+
+export async function activate(context: vscode.ExtensionContext): Promise<void> {
+  const log = vscode.window.createOutputChannel("Forelook", { log: true });
+  const item = new StatusItem();
+  const tokens = new Tokens(context.secrets);
+  const own = (session = new Session(log));
+  const server = new Server(context, own, tokens, log);
+  const home = context.globalStorageUri.fsPath;
+
+  const draw = (): void => item.draw(own.state);
+  const start = (): Promise<void> => server.start().catch((error: unknown) => failed(own, log, error));
+
+  context.subscriptions.push(
+    log,
+    item,
+    own,
+    registerCommands({ session: own, server, tokens, log, home }),
+    own.onDidChange(draw),
+    vscode.window.onDidChangeActiveTextEditor(draw),
+    vscode.workspace.onDidGrantWorkspaceTrust(start),
+    context.secrets.onDidChange(start),
+    vscode.workspace.onDidChangeConfiguration(async (event) => {
+      if (!event.affectsConfiguration(SECTION)) {
+        return;
+      }
+      draw();
+      if (event.affectsConfiguration(`${SECTION}.server`)) {
+        await start();
+      } else {
+        await own.sendSettings();
+      }
+    }),
+  );
+  draw();
+  await start();
+}
+
+/** VS Code waits for this, so that no server outlives its window. */
+export async function deactivate(): Promise<void> {
+  await session?.stop();
+}
+
+async function failed(own: Session, log: vscode.LogOutputChannel, error: unknown): Promise<void> {
+  log.error(error instanceof Error ? error : String(error));
+  const message = error instanceof Error ? error.message : String(error);
+  await own.stop({ kind: "failed", message, retryInS: undefined });
+}

@@ -1,0 +1,198 @@
+/** Decides how the language server is reached, and starts it: the first run and every other. */
+
+import * as vscode from "vscode";
+import type { Session } from "./client";
+import { serverSettings, setInterpreter } from "./config";
+import { type Attempt, type Interpreter, InterpreterFinder, type Search } from "./interpreter";
+import { install, InstallError } from "./install";
+import type { Tokens } from "./tokens";
+import { AddressError } from "./websocket";
+
+const INSTALL = "Install";
+const CHOOSE = "Choose Interpreter…";
+const UPDATE = "Update";
+const SHOW_LOG = "Show Log";
+const SETTINGS = "Open Settings";
+
+export class Server {
+  private readonly finder: InterpreterFinder;
+  private readonly home: string;
+  private asked = false;
+
+  constructor(
+    private readonly context: vscode.ExtensionContext,
+    private readonly session: Session,
+    private readonly tokens: Tokens,
+    private readonly log: vscode.LogOutputChannel,
+  ) {
+    this.home = context.globalStorageUri.fsPath;
+    this.finder = new InterpreterFinder(this.home, log);
+  }
+
+  /** The interpreter that was found last. */
+  interpreter: Interpreter | undefined;
+
+  /** Starts or reaches the language server, by the settings as they are now. */
+  async start(): Promise<void> {
+    if (!vscode.workspace.isTrusted) {
+      await this.session.stop({ kind: "untrusted" });
+      return;
+    }
+    const { url, interpreter } = serverSettings();
+    if (url !== undefined) {
+      await this.startOverWebsocket(url);
+      return;
+    }
+    const search = await this.finder.search(interpreter);
+    this.interpreter = search.found;
+    await this.serverFound(search.found !== undefined);
+    if (!search.found) {
+      this.logAttempts(search);
+      await this.session.stop({ kind: "missing", message: explain(search) });
+      this.offerSetUp(search);
+      return;
+    }
+    const { python, origin, version } = search.found;
+    this.log.info(`Forelook ${version} of ${python} (${origin})`);
+    await this.session.start({ kind: "stdio", command: python, args: ["-m", "forelook_lsp"], cwd: this.home });
+    this.offerUpdate(search.found);
+  }
+
+  private async startOverWebsocket(url: string): Promise<void> {
+    try {
+      await this.session.start({ kind: "websocket", url, token: await this.tokens.get(url) });
+      await this.serverFound(true);
+    } catch (error) {
+      if (!(error instanceof AddressError)) {
+        throw error;
+      }
+      await this.session.stop({ kind: "failed", message: error.message, retryInS: undefined });
+    }
+  }
+
+  /** Makes the private environment, with progress, and starts from it. */
+  async installPrivately(): Promise<void> {
+    // The environment cannot be replaced under a server that runs from it.
+    await this.session.stop({ kind: "missing", message: "Forelook is being installed." });
+    const installation = {
+      extensionPath: this.context.extensionPath,
+      version: this.ownVersion,
+      pipArguments: serverSettings().pipArguments,
+    };
+    const title = "Forelook: installing the server";
+    const progressOptions = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
+    const failure = await vscode.window.withProgress(progressOptions, async (progress, cancellation) => {
+      const cancelled = new AbortController();
+      cancellation.onCancellationRequested(() => cancelled.abort());
+      try {
+        const report = (doing: string): void => progress.report({ message: doing });
+        await install(this.finder, installation, this.log, report, cancelled.signal);
+        return undefined;
+      } catch (error) {
+        if (error instanceof InstallError) {
+          return error.message;
+        }
+        if (cancelled.signal.aborted) {
+          return undefined;
+        }
+        throw error;
+      }
+    });
+    if (failure !== undefined) {
+      this.log.error(failure);
+      void this.showProblem(failure, [SHOW_LOG]);
+    } else if (serverSettings().interpreter !== undefined) {
+      // The setting would win over the environment just made.
+      await setInterpreter(null);
+    }
+    await this.start();
+  }
+
+  async chooseInterpreter(): Promise<void> {
+    const picked = await vscode.window.showOpenDialog({
+      title: "The Python interpreter that has Forelook",
+      openLabel: "Use This Interpreter",
+      canSelectMany: false,
+    });
+    const python = picked?.[0]?.fsPath;
+    if (python === undefined) {
+      return;
+    }
+    const search = await this.finder.search(python);
+    if (search.found) {
+      await setInterpreter(python);
+    } else {
+      void this.showProblem(explain(search), [INSTALL, CHOOSE]);
+    }
+  }
+
+  private get ownVersion(): string {
+    return String((this.context.extension.packageJSON as { version: unknown }).version);
+  }
+
+  private async serverFound(found: boolean): Promise<void> {
+    await vscode.commands.executeCommand("setContext", "forelook.serverFound", found);
+  }
+
+  /** Offers, once a session, to set Forelook up; the status item goes on to say that it is missing. */
+  private offerSetUp(search: Search): void {
+    if (!this.asked) {
+      this.asked = true;
+      void this.showProblem(explain(search), search.attempts[0]?.origin === "setting" ? [SETTINGS] : [INSTALL, CHOOSE]);
+    }
+  }
+
+  private offerUpdate({ origin, version }: Interpreter): void {
+    if (origin !== "private environment" || version === this.ownVersion || this.asked) {
+      return;
+    }
+    this.asked = true;
+    const message = `The private environment has Forelook ${version}; this extension belongs to ${this.ownVersion}.`;
+    void vscode.window.showInformationMessage(message, UPDATE).then((answer) => this.act(answer));
+  }
+
+  private async showProblem(message: string, choices: readonly string[]): Promise<void> {
+    await this.act(await vscode.window.showWarningMessage(`Forelook: ${message}`, ...choices));
+  }
+
+  private async act(answer: string | undefined): Promise<void> {
+    if (answer === INSTALL || answer === UPDATE) {
+      await this.installPrivately();
+    } else if (answer === CHOOSE) {
+      await this.chooseInterpreter();
+    } else if (answer === SHOW_LOG) {
+      this.log.show();
+    } else if (answer === SETTINGS) {
+      await vscode.commands.executeCommand("workbench.action.openSettings", "forelook.server");
+    }
+  }
+
+  private logAttempts({ attempts }: Search): void {
+    for (const { python, origin, outcome } of attempts) {
+      this.log.info(`Looked at ${python} (${origin}): ${outcome}`);
+    }
+  }
+}
+
+/** What is missing, in words for someone who may never have used Python. */
+export function explain({ attempts }: Search): string {
+  const fromSetting = attempts.find(({ origin }) => origin === "setting");
+  if (fromSetting) {
+    return `forelook.server.interpreter names ${fromSetting.python}, where there is ${inWords(fromSetting)}.`;
+  }
+  const usable = attempts.some(({ outcome }) => outcome === "without Forelook");
+  return usable
+    ? "its server is not installed yet. It can be installed into an environment of its own, which changes nothing else."
+    : "it needs Python 3.10 or newer, which was not found on this machine. Install Python, then try again.";
+}
+
+function inWords({ outcome }: Attempt): string {
+  switch (outcome) {
+    case "no such program":
+      return "no working Python";
+    case "Python is too old":
+      return "a Python older than 3.10";
+    case "without Forelook":
+      return "a Python without Forelook";
+  }
+}

@@ -1,0 +1,176 @@
+/** What the status bar says: the language server's status, and the connection to it, in words. */
+
+const STATES = ["starting", "loading", "ready", "completing", "paused", "error"] as const;
+export type ServerState = (typeof STATES)[number];
+
+/** The language server's notification `forelook/status`; a field that is missing is one it does not know. */
+export interface ServerStatus {
+  readonly state: ServerState;
+  /** Share of the model loaded, 0 to 1. */
+  readonly progress?: number;
+  /** One line for people: an error's cause and remedy, or why this document gets no suggestions. */
+  readonly message?: string;
+  readonly model?: string;
+  readonly device?: string;
+  readonly dtype?: string;
+  readonly last_latency_ms?: number;
+  readonly tokens_per_step?: number;
+  readonly accept_rate?: number;
+  readonly num_shown?: number;
+  readonly pool_tokens?: number;
+}
+
+/** Where the connection to the language server stands. */
+export type Connection =
+  | { readonly kind: "untrusted" }
+  | { readonly kind: "missing"; readonly message: string }
+  | { readonly kind: "starting"; readonly message: string }
+  | { readonly kind: "failed"; readonly message: string; readonly retryInS: number | undefined }
+  | { readonly kind: "running"; readonly status: ServerStatus | undefined }
+  | { readonly kind: "stopped" };
+
+/** Where suggestions are switched off, if anywhere. */
+export type Paused = "everywhere" | "language" | undefined;
+
+export interface StatusView {
+  /** The status bar's text, with `$(icon)`s. */
+  readonly text: string;
+  /** Lines of a Markdown tooltip. */
+  readonly tooltip: readonly string[];
+  readonly severity: "normal" | "warning" | "error";
+}
+
+const NAME = "Forelook";
+
+/** The view for a connection and the active editor's language. */
+export function viewOf(connection: Connection, paused: Paused, languageId: string | undefined): StatusView {
+  switch (connection.kind) {
+    case "untrusted":
+      return warning("$(shield)", "waits for trust", "Nothing was started: you have not trusted this workspace.");
+    case "missing":
+      return error("is not set up", connection.message);
+    case "starting":
+      return busy("starting", connection.message);
+    case "failed":
+      return error(
+        "error",
+        connection.retryInS === undefined
+          ? connection.message
+          : `${connection.message}\n\nTrying again in ${connection.retryInS} s.`,
+      );
+    case "stopped":
+      return { text: `$(circle-slash) ${NAME}`, tooltip: [title("stopped")], severity: "normal" };
+    case "running":
+      return runningView(connection.status, paused, languageId);
+  }
+}
+
+function runningView(status: ServerStatus | undefined, paused: Paused, languageId: string | undefined): StatusView {
+  if (!status) {
+    return busy("starting", "The language server runs; it has not said how the model is yet.");
+  }
+  if (paused !== undefined || status.state === "paused") {
+    const where = paused === "language" ? ` in ${languageId ?? "this language"}` : "";
+    return {
+      text: `$(debug-pause) ${NAME}`,
+      tooltip: [title(`paused${where}`), "Suggestions are switched off here. Click for the menu."],
+      severity: "normal",
+    };
+  }
+  if (status.state === "error") {
+    return error("error", status.message || "The backend reports an error without a cause; the log may have more.");
+  }
+  if (status.state === "starting" || status.state === "loading") {
+    const percent = status.progress === undefined ? "" : ` ${Math.floor(status.progress * 100)}%`;
+    return busy(`${status.state}${percent}`, status.message || "The model is being loaded.");
+  }
+  const isBusy = status.state === "completing";
+  const model = status.model ? shortModel(status.model) : NAME;
+  return {
+    text: `${isBusy ? "$(loading~spin)" : "$(sparkle)"} ${model}`,
+    tooltip: [title(status.state), ...(status.message ? [escape(status.message)] : []), ...facts(status)],
+    severity: "normal",
+  };
+}
+
+/** The tooltip's facts, those that are known. */
+function facts(status: ServerStatus): string[] {
+  const rows: [string, string | undefined][] = [
+    ["Model", status.model && escape(status.model)],
+    ["Device", [status.device, status.dtype].filter(Boolean).join(", ")],
+    ["Last suggestion", inUnits(status.last_latency_ms, (ms) => `${Math.round(ms)} ms`)],
+    ["Tokens per decode step", inUnits(status.tokens_per_step, (count) => count.toFixed(2))],
+    ["Accepted", inUnits(status.accept_rate, (rate) => acceptance(rate, status.num_shown))],
+    ["Pool", inUnits(status.pool_tokens, (count) => `${count.toLocaleString("en")} tokens`)],
+  ];
+  return rows.filter(([, value]) => value).map(([name, value]) => `${name}: ${value}`);
+}
+
+function acceptance(rate: number, numShown: number | undefined): string {
+  const percent = `${Math.round(rate * 100)}%`;
+  return numShown === undefined ? percent : `${percent} of ${numShown.toLocaleString("en")} shown`;
+}
+
+function inUnits(value: number | undefined, text: (value: number) => string): string | undefined {
+  return value === undefined ? undefined : text(value);
+}
+
+function busy(what: string, message: string): StatusView {
+  return { text: `$(loading~spin) ${NAME} ${what}`, tooltip: [title(what), escape(message)], severity: "normal" };
+}
+
+function warning(icon: string, what: string, message: string): StatusView {
+  return { text: `${icon} ${NAME} ${what}`, tooltip: [title(what), escape(message)], severity: "warning" };
+}
+
+function error(what: string, message: string): StatusView {
+  return { text: `$(error) ${NAME} ${what}`, tooltip: [title(what), escape(message)], severity: "error" };
+}
+
+function title(what: string): string {
+  return `**${NAME}** — ${what}`;
+}
+
+/** A folder's or hub id's last part, which is the name people know a model by. */
+export function shortModel(model: string): string {
+  const name = model.replace(/[\\/]+$/, "").split(/[\\/]/).at(-1) || model;
+  return name.length <= 32 ? name : `${name.slice(0, 31)}…`;
+}
+
+/** Takes Markdown's meaning away from text of the server's. */
+function escape(text: string): string {
+  return text.replace(/[\\`*_{}[\]<>#|~]/g, "\\$&");
+}
+
+/** Reads a notification; what is not as agreed is left out rather than shown wrong. */
+export function parseStatus(params: unknown): ServerStatus | undefined {
+  if (typeof params !== "object" || params === null) {
+    return undefined;
+  }
+  const fields = new Map<string, unknown>(Object.entries(params));
+  const state = fields.get("state");
+  if (!STATES.some((known) => known === state)) {
+    return undefined;
+  }
+  const kept: Record<string, unknown> = { state };
+  for (const [name, type] of Object.entries(FIELD_TYPES)) {
+    const value = fields.get(name);
+    if (typeof value === type && !Number.isNaN(value)) {
+      kept[name] = value;
+    }
+  }
+  return kept as unknown as ServerStatus;
+}
+
+const FIELD_TYPES: Readonly<Record<Exclude<keyof ServerStatus, "state">, "number" | "string">> = {
+  progress: "number",
+  message: "string",
+  model: "string",
+  device: "string",
+  dtype: "string",
+  last_latency_ms: "number",
+  tokens_per_step: "number",
+  accept_rate: "number",
+  num_shown: "number",
+  pool_tokens: "number",
+};

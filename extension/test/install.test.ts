@@ -1,0 +1,98 @@
+import { access, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { makePath, writePython } from "./fakes/python";
+import { fake, log } from "./fakes/vscode";
+import { bundledWheel, install, InstallError, progressOf } from "../src/install";
+import { InterpreterFinder } from "../src/interpreter";
+
+let folder: string;
+let home: string;
+let finder: InterpreterFinder;
+const channel = log();
+
+beforeEach(async () => {
+  fake.reset();
+  folder = await realpath(await mkdtemp(path.join(tmpdir(), "forelook-")));
+  home = path.join(folder, "home");
+  await mkdir(home);
+  finder = new InterpreterFinder(home, channel as never);
+  vi.stubEnv("PATH", await makePath(path.join(folder, "path")));
+});
+
+afterEach(async () => {
+  vi.unstubAllEnvs();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const never = new AbortController().signal;
+
+function installHere(report: (doing: string) => void = () => undefined, signal = never, pipArguments: string[] = []) {
+  const installation = { extensionPath: folder, version: "1.2.3", pipArguments };
+  return install(finder, installation, channel as never, report, signal);
+}
+
+function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
+}
+
+test("an environment of its own is made, and has Forelook afterwards", async () => {
+  const base = await writePython(path.join(folder, "path", "python3"), { pip: "echo 'Collecting torch>=2.11'" });
+  const told: string[] = [];
+  const python = await installHere((doing) => told.push(doing), never, ["--index-url", "https://mirror.example.org"]);
+  expect(python).toBe(path.join(home, "environment", "bin", "python"));
+  expect((await finder.search(undefined)).found).toMatchObject({ python, version: "9.9.9" });
+  expect(told).toEqual(["looking for Python", "making the environment", "downloading", "collecting torch"]);
+  expect(await exists(`${base}.installed`), "the base interpreter is left as it was").toBe(false);
+  const calls = await readFile(`${python}.calls`, "utf8");
+  expect(calls).toContain(
+    "-m pip install --no-input --disable-pip-version-check --index-url https://mirror.example.org forelook==1.2.3",
+  );
+});
+
+test("the wheel that came with the extension is what gets installed", async () => {
+  await writePython(path.join(folder, "path", "python3"), {});
+  const wheel = path.join(folder, "server", "forelook-1.2.3-py3-none-any.whl");
+  await mkdir(path.dirname(wheel));
+  await writeFile(wheel, "");
+  expect(await bundledWheel(folder)).toBe(wheel);
+  const python = await installHere();
+  expect(await readFile(`${python}.calls`, "utf8")).toContain(wheel);
+});
+
+test("a failure names pip's last words and leaves no half environment", async () => {
+  await writePython(path.join(folder, "path", "python3"), { pip: "echo 'ERROR: No space left' >&2; exit 1" });
+  await expect(installHere()).rejects.toThrow(new InstallError("pip could not install Forelook: ERROR: No space left"));
+  expect(await exists(finder.privateEnvironment)).toBe(false);
+});
+
+test("without Python, the message says what to do", async () => {
+  await expect(installHere()).rejects.toThrow(/Python 3\.10 or newer was not found\. Install it/);
+});
+
+test("cancelling ends pip and removes what there is", async () => {
+  await writePython(path.join(folder, "path", "python3"), { pip: "echo 'Collecting torch'; exec sleep 600" });
+  const cancelled = new AbortController();
+  const report = (doing: string): void => {
+    if (doing === "collecting torch") {
+      cancelled.abort();
+    }
+  };
+  await expect(installHere(report, cancelled.signal)).rejects.toThrow();
+  expect(await exists(finder.privateEnvironment)).toBe(false);
+});
+
+test.each([
+  ["Collecting torch>=2.11 (from forelook==1.2.3)", "collecting torch"],
+  ["Processing ./forelook-1.2.3-py3-none-any.whl", undefined],
+  ["  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (190.1 MB)", "downloading torch (190.1 MB)"],
+  ["  Downloading https://mirror.example.org/a/b/numpy-2.0.0-cp311.whl (18 MB)", "downloading numpy (18 MB)"],
+  ["Installing collected packages: torch, forelook", "installing"],
+  ["Requirement already satisfied: pip", undefined],
+])("pip's line %j is told as %j", (line, told) => {
+  expect(progressOf(line)).toBe(told);
+});

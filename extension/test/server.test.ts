@@ -1,0 +1,144 @@
+import { mkdtemp, realpath, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { makePath, writePython } from "./fakes/python";
+import { fake, log, Uri } from "./fakes/vscode";
+import type { Transport } from "../src/links";
+import { Server } from "../src/server";
+import type { Connection } from "../src/status";
+import { Tokens } from "../src/tokens";
+
+let folder: string;
+let server: Server;
+/** What the session was told to do, in order. */
+let told: (Transport | Connection)[];
+let secrets: Map<string, string>;
+
+beforeEach(async () => {
+  fake.reset();
+  folder = await realpath(await mkdtemp(path.join(tmpdir(), "forelook-")));
+  vi.stubEnv("PATH", await makePath(path.join(folder, "path")));
+  told = [];
+  const session = {
+    start: (transport: Transport) => Promise.resolve(void told.push(transport)),
+    stop: (connection: Connection) => Promise.resolve(void told.push(connection)),
+  };
+  secrets = new Map();
+  const storage = {
+    get: (key: string) => Promise.resolve(secrets.get(key)),
+    store: (key: string, value: string) => Promise.resolve(void secrets.set(key, value)),
+    delete: (key: string) => Promise.resolve(void secrets.delete(key)),
+  };
+  const context = {
+    globalStorageUri: Uri.file(path.join(folder, "home")),
+    extensionPath: folder,
+    extension: { packageJSON: { version: "9.9.9" } },
+  };
+  server = new Server(context as never, session as never, new Tokens(storage as never), log() as never);
+});
+
+afterEach(async () => {
+  vi.unstubAllEnvs();
+  await rm(folder, { recursive: true, force: true });
+});
+
+test("an untrusted workspace starts nothing, not even a look for Python", async () => {
+  fake.isTrusted = false;
+  const python = await writePython(path.join(folder, "python"), { forelook: "9.9.9" });
+  fake.set("forelook.server.interpreter", python);
+  fake.set("forelook.server.url", "ws://127.0.0.1:4000");
+  await server.start();
+  expect(told).toEqual([{ kind: "untrusted" }]);
+  await expect(realpath(`${python}.calls`)).rejects.toThrow();
+});
+
+test("the server is started in the extension's own folder, not in the workspace", async () => {
+  const python = await writePython(path.join(folder, "python"), { forelook: "9.9.9" });
+  fake.set("forelook.server.interpreter", python);
+  await server.start();
+  expect(told).toEqual([{ kind: "stdio", command: python, args: ["-m", "forelook_lsp"], cwd: path.join(folder, "home") }]);
+  expect(fake.prompts).toEqual([]);
+});
+
+test("a machine without Forelook is offered it, once", async () => {
+  await writePython(path.join(folder, "path", "python3"), {});
+  await server.start();
+  await server.start();
+  expect(told.map((state) => state.kind)).toEqual(["missing", "missing"]);
+  expect(fake.prompts).toHaveLength(1);
+  expect(fake.prompts[0]).toMatch(/not installed yet\. It can be installed into an environment of its own/);
+  expect(fake.executed).toContainEqual({ command: "setContext", args: ["forelook.serverFound", false] });
+});
+
+test("a machine without Python is told to install it", async () => {
+  await server.start();
+  expect(told[0]).toMatchObject({ kind: "missing", message: expect.stringMatching(/needs Python 3\.10 or newer/) as string });
+});
+
+test("a wrong interpreter in the settings is named", async () => {
+  fake.set("forelook.server.interpreter", "/nowhere/python");
+  await server.start();
+  expect(told[0]).toMatchObject({
+    kind: "missing",
+    message: "forelook.server.interpreter names /nowhere/python, where there is no working Python.",
+  });
+});
+
+test("the offer's answer installs, and the new environment is started", async () => {
+  await writePython(path.join(folder, "path", "python3"), {});
+  fake.answers = ["Install"];
+  await server.start();
+  await vi.waitFor(() => expect(told.at(-1)).toMatchObject({ kind: "stdio" }), { timeout: 5000 });
+  expect(server.interpreter).toMatchObject({ origin: "private environment", version: "9.9.9" });
+});
+
+test("a failed installation says why", async () => {
+  await writePython(path.join(folder, "path", "python3"), { pip: "echo 'No space left'; exit 1" });
+  await server.installPrivately();
+  expect(fake.prompts).toContain("Forelook: pip could not install Forelook: No space left");
+  expect(told.at(-1)).toMatchObject({ kind: "missing" });
+});
+
+test("an installation puts a setting aside that would win over it", async () => {
+  await writePython(path.join(folder, "path", "python3"), {});
+  fake.set("forelook.server.interpreter", "/nowhere/python");
+  await server.installPrivately();
+  expect(fake.value("forelook.server.interpreter")).toBeUndefined();
+});
+
+test("a private environment of another version is offered an update", async () => {
+  await writePython(path.join(folder, "home", "environment", "bin", "python"), { forelook: "9.9.8" });
+  await server.start();
+  expect(fake.prompts).toEqual(["The private environment has Forelook 9.9.8; this extension belongs to 9.9.9."]);
+});
+
+test("a server over websocket gets the token stored for its host, and no other's", async () => {
+  fake.set("forelook.server.url", "wss://code.example.org/lsp");
+  const tokens = new Tokens({ store: (key: string, value: string) => Promise.resolve(void secrets.set(key, value)) } as never);
+  await tokens.set("wss://code.example.org/", "right");
+  await tokens.set("wss://other.example.org/", "wrong");
+  await server.start();
+  expect(told).toEqual([{ kind: "websocket", url: "wss://code.example.org/lsp", token: "right" }]);
+});
+
+test("an address that may not be used is told, and nothing is reached", async () => {
+  fake.set("forelook.server.url", "ws://10.0.0.3:4000");
+  await server.start();
+  expect(told).toMatchObject([{ kind: "failed", message: expect.stringMatching(/unencrypted/) as string }]);
+});
+
+test("choosing an interpreter without Forelook changes no setting", async () => {
+  const python = await writePython(path.join(folder, "python"), {});
+  fake.answers = [python];
+  await server.chooseInterpreter();
+  expect(fake.value("forelook.server.interpreter")).toBeUndefined();
+  expect(fake.prompts[0]).toMatch(/a Python without Forelook/);
+});
+
+test("choosing one that has it sets it", async () => {
+  const python = await writePython(path.join(folder, "python"), { forelook: "9.9.9" });
+  fake.answers = [python];
+  await server.chooseInterpreter();
+  expect(fake.value("forelook.server.interpreter")).toBe(python);
+});
