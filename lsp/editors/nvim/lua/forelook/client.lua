@@ -2,6 +2,7 @@
 
 local compat = require('forelook.compat')
 local status = require('forelook.status')
+local sync = require('forelook.sync')
 
 local api = vim.api
 local M = {}
@@ -11,7 +12,7 @@ local RESTART_WINDOW_S = 300
 local SILENT_ERRORS = { [-32800] = true, [-32801] = true, [-32802] = true } -- cancelled, modified, server cancelled
 
 local options
-local servers = {} -- root ('' where none) → { client_id, attempts: seconds[], stopping }
+local servers = {} -- root ('' where none) → { client_id, attempts: seconds[] }
 local buffers = {} -- buffer → root
 local on_ready = function() end
 
@@ -64,11 +65,6 @@ local function on_exit(root, client_id, code, signal)
     return -- a later one has taken its place
   end
   server.client_id = nil
-  if server.stopping then
-    servers[root] = nil
-    status.set('stopped')
-    return
-  end
   local now = os.time()
   server.attempts = vim.tbl_filter(function(at)
     return now - at < RESTART_WINDOW_S
@@ -84,7 +80,7 @@ local function on_exit(root, client_id, code, signal)
   -- At once the first time, then after one, two, four … seconds.
   local delay_ms = #server.attempts == 1 and 0 or 1000 * 2 ^ (#server.attempts - 2)
   vim.defer_fn(function()
-    if servers[root] == server and not server.client_id and not server.stopping then
+    if servers[root] == server and not server.client_id then
       start(root)
     end
   end, delay_ms)
@@ -165,6 +161,7 @@ function M.attach(buf)
   end
   local root = find_root(vim.fn.fnamemodify(api.nvim_buf_get_name(buf), ':p')) or ''
   buffers[buf] = root
+  sync.watch(buf, M.get)
   local server = servers[root]
   if server and server.client_id then
     vim.lsp.buf_attach_client(buf, server.client_id)
@@ -177,6 +174,7 @@ end
 function M.detach(buf)
   local client = M.get(buf)
   buffers[buf] = nil
+  sync.forget(buf)
   if client and api.nvim_buf_is_loaded(buf) then
     vim.lsp.buf_detach_client(buf, client.id)
   end
@@ -214,18 +212,22 @@ function M.buffers()
   return vim.tbl_keys(buffers)
 end
 
----Stop every server and start it again with the buffers it had.
-function M.restart()
-  local roots = {}
-  for _, root in pairs(buffers) do
-    roots[root] = true
-  end
+local function stop_all()
   for root, server in pairs(servers) do
     local client = server.client_id and vim.lsp.get_client_by_id(server.client_id)
-    servers[root] = nil
+    servers[root] = nil -- so that its end is no surprise
     if client then
       compat.stop(client)
     end
+  end
+end
+
+---Stop every server and start it again with the buffers it had.
+function M.restart()
+  stop_all()
+  local roots = {}
+  for _, root in pairs(buffers) do
+    roots[root] = true
   end
   for root in pairs(roots) do
     start(root)
@@ -234,16 +236,12 @@ end
 
 ---Stop every server for good, as when suggestions are switched off everywhere.
 function M.stop()
-  for root, server in pairs(servers) do
-    local client = server.client_id and vim.lsp.get_client_by_id(server.client_id)
-    server.stopping = true
-    if client then
-      compat.stop(client)
-    else
-      servers[root] = nil
-    end
+  stop_all()
+  for buf in pairs(buffers) do
+    sync.forget(buf)
   end
   buffers = {}
+  status.set('stopped')
 end
 
 ---@param buf integer
@@ -252,8 +250,9 @@ end
 ---@param handler fun(err: table?, result: any)
 ---@return fun()? cancel nil when the server is gone
 function M.complete(buf, client, position, trigger_kind, handler)
+  sync.flush(buf, client)
   local params = {
-    textDocument = { uri = vim.uri_from_bufnr(buf), version = compat.version(buf) },
+    textDocument = { uri = vim.uri_from_bufnr(buf), version = sync.version(buf) },
     position = position,
     context = { triggerKind = trigger_kind },
   }

@@ -79,13 +79,6 @@ function M.start(config)
   return vim.lsp.start_client(config)
 end
 
----The document version the server was last told.
----@param buf integer
----@return integer
-function M.version(buf)
-  return vim.lsp.util.buf_versions[buf] or vim.api.nvim_buf_get_changedtick(buf)
-end
-
 ---@return string
 function M.lsp_log_path()
   if vim.lsp.log and vim.lsp.log.get_filename then

@@ -111,7 +111,10 @@ end
 ---@param on boolean
 local function switch(scope, on)
   if scope == 'buffer' then
-    vim.b.forelook = on
+    vim.b.forelook = on and vim.NIL or false
+    if on and (M.why_not() or ''):find('^filetype') then
+      vim.b.forelook = true
+    end
   elseif scope == 'filetype' then
     switched[vim.bo.filetype] = on
   elseif scope == nil or scope == 'all' then
@@ -139,7 +142,7 @@ end
 function M.toggle(scope)
   local on
   if scope == 'buffer' then
-    on = vim.b.forelook ~= false
+    on = M.is_enabled()
   elseif scope == 'filetype' then
     on = not (M.why_not() or ''):find('^filetype')
   else
