@@ -188,7 +188,12 @@ def find_checkpoint(model: str, revision: str | None, report: ProgressCallback) 
         if not (folder / "config.json").is_file():
             raise ModelNotFoundError(f"{folder} holds no config.json; give the folder of a Hugging Face checkpoint")
         return folder
-    if folder.exists() or model.startswith(("/", ".", "~")) or model.count("/") > 1:
+    if folder.is_file():
+        raise CheckpointError(
+            f"{folder} is a single file; give the folder of a Hugging Face checkpoint (config.json, tokenizer.json and "
+            "safetensors). GGUF, GPTQ, AWQ and pickled checkpoints are not read"
+        )
+    if model.startswith(("/", ".", "~")) or model.count("/") > 1:
         raise ModelNotFoundError(f"{model}: no such folder")
 
     from huggingface_hub import snapshot_download

@@ -39,7 +39,10 @@ class CodeTokenizer:
             raw: dict[str, Any] = json.loads(tokenizer_json)
             added: list[dict[str, Any]] = list(raw.get("added_tokens") or [])
             control = [token for token in added if _is_control(token)]
-            raw["added_tokens"] = [token for token in added if not _is_control(token)]
+            # All are flagged as special, and special tokens in text then stay text. Leaving them out instead would
+            # shift the ids of the other added tokens.
+            for token in control:
+                token["special"] = True
             raw["post_processor"] = None
             raw["truncation"] = raw["padding"] = None
             self._with_space = _build(raw)
@@ -50,8 +53,8 @@ class CodeTokenizer:
 
         self._ids: dict[str, int] = dict(self._tokenizer.get_vocab(with_added_tokens=True))
         self._ids.update((token["content"], int(token["id"])) for token in control)
-        literal = {int(token["id"]) for token in raw["added_tokens"]}
         self.special_ids = frozenset(int(token["id"]) for token in control)
+        literal = {int(token["id"]) for token in added} - self.special_ids
         self.vocab_size = max(self._ids.values(), default=0) + 1
         self.fingerprint = hashlib.sha256(tokenizer_json.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         self._bytes = self._piece_bytes(literal, _is_byte_level(raw), where)
@@ -131,9 +134,11 @@ def _is_control(token: dict[str, Any]) -> bool:
 
 def _build(raw: dict[str, Any]) -> Tokenizer:
     try:
-        return Tokenizer.from_str(json.dumps(raw))
+        tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(raw))
     except Exception as error:  # the library raises bare Exception for every fault of the file
         raise ValueError(str(error)) from error
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def _components(raw: dict[str, Any], name: str) -> list[dict[str, Any]]:
