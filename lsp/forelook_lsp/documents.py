@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forelook_lsp.positions import Lines, PositionEncoding
@@ -59,22 +58,39 @@ class Document:
         """The text, line ends as they are."""
         return self.lines.text
 
-    def apply(self, changes: Sequence[EditorChange], encoding: PositionEncoding) -> list[Edit]:
-        """Apply the editor's changes in order, and return them in code points."""
-        edits = []
-        for change in changes:
-            if change.range is None:
-                edit = Edit(0, len(self.text), change.text)
-                self.lines = Lines(change.text)
-            else:
-                where = change.range
-                start = self.lines.offset_at(where.start_line, where.start_character, encoding)
-                end = self.lines.offset_at(where.end_line, where.end_character, encoding)
-                edit = Edit(min(start, end), max(start, end), change.text)
-                self.lines.replace(edit.start, edit.end, edit.text)
-            edits.append(edit)
-        return edits
+    def edit_of(self, change: EditorChange, encoding: PositionEncoding) -> Edit:
+        """A change of the editor in code points of the text as it is now."""
+        if change.range is None:
+            return smallest_edit(self.text, change.text)
+        where = change.range
+        start = self.lines.offset_at(where.start_line, where.start_character, encoding)
+        end = self.lines.offset_at(where.end_line, where.end_character, encoding)
+        return Edit(min(start, end), max(start, end), change.text)
+
+    def apply(self, edit: Edit) -> None:
+        """Change the text."""
+        self.lines.replace(edit.start, edit.end, edit.text)
 
     def place_at(self, offset: int) -> Place:
         """The cursor at ``offset``, as suggestions are matched with it."""
         return Place.of(self.uri, self.text, self.lines.line_start(self.lines.line_at(offset)), offset)
+
+
+def smallest_edit(old: str, new: str) -> Edit:
+    """The one edit that turns ``old`` into ``new`` and leaves their common beginning and end alone."""
+    start = _num_common(old, new)
+    most = min(len(old), len(new)) - start
+    tail = _num_common(old[len(old) - most :][::-1], new[len(new) - most :][::-1])
+    return Edit(start, len(old) - tail, new[start : len(new) - tail])
+
+
+def _num_common(a: str, b: str) -> int:
+    """Length of the common beginning, by bisection over slices, which compare at C speed."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -11,6 +11,9 @@ from forelook.errors import ConfigError
 
 Check = Callable[[Any], bool]
 
+NOT_OURS = frozenset({"server", "trace", "editorInfo", "editorPluginInfo", "editorConfiguration"})
+"""Keys that editors keep beside the settings: how to reach this server, and what Copilot's clients say about them."""
+
 _URL = re.compile(r"wss?://[^\s/?#@]+(/[^\s?#]*)?")
 
 
@@ -107,10 +110,11 @@ class Options:
     backend_url: str | None = None
     backend_token_file: str | None = None
     command_suffix: str = ""
+    status_notifications: bool = True
 
-    def enabled_for(self, language_id: str) -> bool:
-        """Whether suggestions are wanted in this language."""
-        return self.enable and self.languages.get(language_id, self.languages.get("*", True))
+    def wants_language(self, language_id: str) -> bool:
+        """Whether suggestions are wanted in this language, where they are wanted at all."""
+        return self.languages.get(language_id, self.languages.get("*", True))
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -263,6 +267,12 @@ SETTINGS: Mapping[str, Setting] = {
         _matches(r"[A-Za-z0-9_.-]{0,64}"),
         "Set by an editor whose command names are shared by all its windows; read once, at start.",
     ),
+    "status_notifications": Setting(
+        "statusNotifications",
+        "true or false",
+        _is_bool,
+        "Send forelook/status; switch off in an editor that complains of notifications it does not know.",
+    ),
 }
 
 
@@ -293,6 +303,7 @@ def parse_options(settings: object) -> tuple[Options, list[ConfigError]]:
     problems.extend(
         ConfigError(f"forelook.{name}", value, "a setting of this version, which it is not; remove it or update")
         for name, value in flat.items()
+        if name.split(".")[0] not in NOT_OURS
     )
     return Options(**values), problems
 

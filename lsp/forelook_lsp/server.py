@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from forelook import __version__
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
 from forelook_lsp.documents import EditorChange, EditorRange
-from forelook_lsp.lsp_protocol import (
-    ForelookProtocol,
-    VersionedInlineCompletionParams,
-    make_converter,
-    quiet_errors,
-)
+from forelook_lsp.editor import LspEditor
+from forelook_lsp.lsp_protocol import ForelookProtocol, VersionedInlineCompletionParams, make_converter, quiet_errors
 from forelook_lsp.positions import PositionEncoding
-from forelook_lsp.status import Snapshot
 from forelook_lsp.window import EditorWindow, FindBackend, PlacedItem
 
 logger = logging.getLogger(__name__)
 
 SERVER_NAME = "forelook-lsp"
-STATUS_METHOD = "forelook/status"
-COPILOT_STATUS_METHOD = "didChangeStatus"
 CONFIGURATION_SECTION = "forelook"
+DID_SHOW = "textDocument/didShowCompletion"
+DID_PARTLY_ACCEPT = "textDocument/didPartiallyAcceptCompletion"
+CONFIGURATION_TIMEOUT_S = 2.0
+
+ACCEPTED = "forelook.accepted"
+TOGGLE = "forelook.toggle"
+STATS = "forelook.stats"
+CLEAR_POOL = "forelook.clearPool"
+RESTART = "forelook.restartBackend"
+STATUS = "forelook.status"
+
+NOTEBOOKS = types.NotebookDocumentSyncOptions(
+    notebook_selector=[
+        types.NotebookDocumentFilterWithCells(notebook="*", cells=[types.NotebookCellLanguage(language="*")])
+    ]
+)
 
 
 class ForelookServer(LanguageServer):
@@ -46,51 +58,166 @@ class ForelookServer(LanguageServer):
             protocol_cls=ForelookProtocol,
             converter_factory=make_converter,
             max_workers=1,
+            notebook_document_sync=NOTEBOOKS,
         )
-        self.window = EditorWindow(_EditorOutput(self), find_backend)
-        self._speaks_copilot = False
-        self._settings: dict[str, Any] = {}
-        self._add(types.INITIALIZE, self._initialize)
-        self._add(types.INITIALIZED, self._initialized)
-        self._add(types.TEXT_DOCUMENT_DID_OPEN, self._did_open)
-        self._add(types.TEXT_DOCUMENT_DID_CHANGE, self._did_change)
-        self._add(types.TEXT_DOCUMENT_DID_CLOSE, self._did_close)
+        self._editor = LspEditor(self.protocol)
+        self.window = EditorWindow(self._editor, find_backend)
+        self._initial_settings: dict[str, Any] = {}
+        self._accepted_command = ACCEPTED
+        for method, handler in (
+            (types.INITIALIZE, self._initialize),
+            (types.INITIALIZED, self._initialized),
+            (types.WORKSPACE_DID_CHANGE_CONFIGURATION, self._did_change_configuration),
+            (types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, self._did_change_folders),
+            (types.WORKSPACE_DID_CHANGE_WATCHED_FILES, self._did_change_files),
+            (types.TEXT_DOCUMENT_DID_OPEN, self._did_open),
+            (types.TEXT_DOCUMENT_DID_CHANGE, self._did_change),
+            (types.TEXT_DOCUMENT_DID_SAVE, self._did_save),
+            (types.TEXT_DOCUMENT_DID_CLOSE, self._did_close),
+            (types.NOTEBOOK_DOCUMENT_DID_OPEN, self._did_open_notebook),
+            (types.NOTEBOOK_DOCUMENT_DID_CHANGE, self._did_change_notebook),
+            (types.NOTEBOOK_DOCUMENT_DID_CLOSE, self._did_close_notebook),
+            (DID_SHOW, self._did_show),
+            (DID_PARTLY_ACCEPT, self._did_partly_accept),
+        ):
+            self._add(method, handler)
         self._add(types.TEXT_DOCUMENT_INLINE_COMPLETION, self._inline_completion, types.InlineCompletionOptions())
-
-    def _add(self, method: str, handler: Callable[..., Any], options: Any = None) -> None:
-        self.feature(method, options)(quiet_errors(handler))
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Log the kind of failure; the answer, where there is one, says the rest, and nothing pops up."""
         logger.warning("%s: %s", getattr(source, "__name__", source), type(error).__name__)
 
-    # --- Life cycle ------------------------------------------------------------------------------------------
+    def _add(self, method: str, handler: Callable[..., Any], options: Any = None) -> None:
+        self.feature(method, options)(quiet_errors(handler))
+
+    # --- Life cycle and settings -----------------------------------------------------------------------------
 
     def _initialize(self, params: types.InitializeParams) -> None:
+        window = params.capabilities.window
+        self._editor.shows_progress = window is not None and bool(window.work_done_progress)
+        options = params.initialization_options
+        self._initial_settings = options if isinstance(options, dict) else {}
+        self._editor.speaks_copilot = "editorPluginInfo" in self._initial_settings
         self.window.encoding = PositionEncoding(self.protocol.workspace.position_encoding)
         folders = [folder.uri for folder in params.workspace_folders or []]
         if not folders and params.root_uri:
             folders = [params.root_uri]
         self.window.set_folders(folders)
-        options = params.initialization_options
-        self._speaks_copilot = isinstance(options, dict) and "editorPluginInfo" in options
         self.window.configure(options)
+        self._add_commands(self.window.options.command_suffix)
+        if self.window.options.completion_fallback:
+            self._add(types.TEXT_DOCUMENT_COMPLETION, self._completion, types.CompletionOptions())
 
-    def _initialized(self, _: types.InitializedParams) -> None:
+    def _add_commands(self, suffix: str) -> None:
+        """Commands are registered late: their names are global in some editors, which then ask for a suffix."""
+        self._accepted_command = ACCEPTED + suffix
+        for name, handler in (
+            (ACCEPTED, self._accept),
+            (TOGGLE, self._toggle),
+            (STATS, self._statistics),
+            (CLEAR_POOL, self._clear_pool),
+            (RESTART, self._restart),
+            (STATUS, self._status),
+        ):
+            self.command(name + suffix)(quiet_errors(handler))
+
+    async def _initialized(self, _: types.InitializedParams) -> None:
+        await self._pull_settings()
         self.window.start()
+        await self._register()
+
+    async def _did_change_configuration(self, params: types.DidChangeConfigurationParams) -> None:
+        settings = params.settings
+        if await self._pull_settings() or not isinstance(settings, dict):
+            return
+        section = settings.get(CONFIGURATION_SECTION, settings)
+        if isinstance(section, dict):
+            self.window.configure({**self._initial_settings, **section})
+
+    async def _pull_settings(self) -> bool:
+        """Ask the editor for its settings, where it can be asked; those of ``initialize`` hold where it has none."""
+        workspace = self.client_capabilities.workspace
+        if workspace is None or not workspace.configuration:
+            return False
+        params = types.ConfigurationParams([types.ConfigurationItem(section=CONFIGURATION_SECTION)])
+        try:
+            answer = await asyncio.wait_for(self.workspace_configuration_async(params), CONFIGURATION_TIMEOUT_S)
+        except (asyncio.TimeoutError, JsonRpcException) as error:
+            logger.warning("the editor does not tell its settings: %s", type(error).__name__)
+            return False
+        section = answer[0] if answer else None
+        if isinstance(section, dict):
+            self.window.configure({**self._initial_settings, **section})
+        return True
+
+    async def _register(self) -> None:
+        """Ask for what can only be asked for now: word of changed settings and files."""
+        workspace = self.client_capabilities.workspace
+        wanted: list[types.Registration] = []
+        if workspace is not None and _is_dynamic(workspace.did_change_configuration):
+            options = types.DidChangeConfigurationRegistrationOptions(section=CONFIGURATION_SECTION)
+            wanted.append(_registration(types.WORKSPACE_DID_CHANGE_CONFIGURATION, options))
+        if workspace is not None and _is_dynamic(workspace.did_change_watched_files):
+            watchers = types.DidChangeWatchedFilesRegistrationOptions([types.FileSystemWatcher("**/*")])
+            wanted.append(_registration(types.WORKSPACE_DID_CHANGE_WATCHED_FILES, watchers))
+        if wanted:
+            try:
+                await self.client_register_capability_async(types.RegistrationParams(wanted))
+            except JsonRpcException as error:
+                logger.warning("the editor does not tell of changes: %s", type(error).__name__)
+
+    def _did_change_folders(self, params: types.DidChangeWorkspaceFoldersParams) -> None:
+        event = params.event
+        self.window.change_folders([folder.uri for folder in event.added], [folder.uri for folder in event.removed])
+
+    def _did_change_files(self, params: types.DidChangeWatchedFilesParams) -> None:
+        deleted = [change.uri for change in params.changes if change.type == types.FileChangeType.Deleted]
+        changed = [change.uri for change in params.changes if change.type != types.FileChangeType.Deleted]
+        self.window.files_changed(changed, deleted)
 
     # --- Documents -------------------------------------------------------------------------------------------
 
     def _did_open(self, params: types.DidOpenTextDocumentParams) -> None:
-        document = params.text_document
+        self._open(params.text_document)
+
+    def _open(self, document: types.TextDocumentItem) -> None:
         self.window.open_document(document.uri, str(document.language_id), document.version, document.text)
 
     def _did_change(self, params: types.DidChangeTextDocumentParams) -> None:
-        changes = [unpack_change(change) for change in params.content_changes]
-        self.window.change_document(params.text_document.uri, params.text_document.version, changes)
+        self._change(params.text_document, params.content_changes)
+
+    def _change(
+        self,
+        document: types.VersionedTextDocumentIdentifier,
+        changes: Sequence[types.TextDocumentContentChangeEvent],
+    ) -> None:
+        self.window.change_document(document.uri, document.version, [unpack_change(change) for change in changes])
+
+    def _did_save(self, params: types.DidSaveTextDocumentParams) -> None:
+        self.window.files_changed([params.text_document.uri], [])
 
     def _did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         self.window.close_document(params.text_document.uri)
+
+    def _did_open_notebook(self, params: types.DidOpenNotebookDocumentParams) -> None:
+        for cell in params.cell_text_documents:
+            self._open(cell)
+
+    def _did_change_notebook(self, params: types.DidChangeNotebookDocumentParams) -> None:
+        cells = params.change.cells
+        if cells is None:
+            return
+        if cells.structure is not None:
+            for closed in cells.structure.did_close or []:
+                self.window.close_document(closed.uri)
+            for opened in cells.structure.did_open or []:
+                self._open(opened)
+        for content in cells.text_content or []:
+            self._change(content.document, content.changes)
+
+    def _did_close_notebook(self, params: types.DidCloseNotebookDocumentParams) -> None:
+        for cell in params.cell_text_documents:
+            self.window.close_document(cell.uri)
 
     # --- Suggestions -----------------------------------------------------------------------------------------
 
@@ -104,35 +231,72 @@ class ForelookServer(LanguageServer):
             version=params.version,
             selected=(unpack_range(selected.range), selected.text) if selected is not None else None,
         )
-        return types.InlineCompletionList([pack_item(item) for item in items])
+        return types.InlineCompletionList([pack_item(item, self._accepted_command) for item in items])
 
-    # --- To the editor ---------------------------------------------------------------------------------------
+    async def _completion(self, params: types.CompletionParams) -> types.CompletionList:
+        position = params.position
+        items = await self.window.suggest(params.text_document.uri, position.line, position.character, invoked=False)
+        packed = [pack_popup_item(item, self._accepted_command) for item in items]
+        return types.CompletionList(is_incomplete=True, items=packed)
 
-    def show_status(self, snapshot: Snapshot) -> None:
-        """Send the status in the words the editor knows."""
-        self.protocol.notify(STATUS_METHOD, snapshot.to_json())
-        if self._speaks_copilot:
-            self.protocol.notify(COPILOT_STATUS_METHOD, snapshot.to_copilot())
+    def _did_show(self, _: Any) -> None:
+        """Copilot's clients say this of what they were just answered, which counts as shown already."""
+
+    def _did_partly_accept(self, params: Any) -> None:
+        command = getattr(getattr(params, "item", None), "command", None)
+        arguments = getattr(command, "arguments", None)
+        text = getattr(getattr(params, "item", None), "insertText", None)
+        length = getattr(params, "acceptedLength", None)
+        if arguments and isinstance(arguments[0], str) and isinstance(length, int) and isinstance(text, str):
+            taken = text.encode("utf-16-le", "surrogatepass")[: 2 * length].decode("utf-16-le", "replace")
+            self.window.partly_accepted(arguments[0], len(taken))
+
+    # --- Commands --------------------------------------------------------------------------------------------
+
+    def _accept(self, *arguments: Any) -> None:
+        if arguments and isinstance(arguments[0], str):
+            self.window.accepted(arguments[0])
+
+    def _toggle(self, *arguments: Any) -> dict[str, Any]:
+        language = arguments[0] if arguments and isinstance(arguments[0], str) and arguments[0] else None
+        return {"enabled": self.window.toggle(language), "language": language}
+
+    async def _statistics(self, *_: Any) -> dict[str, Any]:
+        return await self.window.statistics()
+
+    async def _clear_pool(self, *_: Any) -> dict[str, Any]:
+        return {"workspaces": await self.window.clear_pool()}
+
+    async def _restart(self, *_: Any) -> None:
+        await self.window.restart_backend()
+
+    def _status(self, *_: Any) -> dict[str, Any]:
+        return self.window.status.snapshot().to_json()
 
 
-class _EditorOutput:
-    """The window's way back to its editor."""
-
-    def __init__(self, server: ForelookServer) -> None:
-        self._server = server
-
-    def show_status(self, snapshot: Snapshot) -> None:
-        self._server.show_status(snapshot)
-
-    def log(self, message: str, *, is_error: bool) -> None:
-        kind = types.MessageType.Error if is_error else types.MessageType.Info
-        self._server.window_log_message(types.LogMessageParams(kind, message))
-
-
-def pack_item(item: PlacedItem) -> types.InlineCompletionItem:
-    """A suggestion as LSP has it."""
+def pack_item(item: PlacedItem, accepted_command: str) -> types.InlineCompletionItem:
+    """A suggestion as LSP has it; its command tells this server that it was accepted."""
     return types.InlineCompletionItem(
-        insert_text=item.text, range=types.Range(types.Position(*item.start), types.Position(*item.end))
+        insert_text=item.text,
+        range=types.Range(types.Position(*item.start), types.Position(*item.end)),
+        command=types.Command("Forelook: accepted", accepted_command, arguments=[item.suggestion_id]),
+    )
+
+
+def pack_popup_item(item: PlacedItem, accepted_command: str) -> types.CompletionItem:
+    """A suggestion for the completion popup of an editor without ghost text."""
+    first_line = item.text.strip().partition("\n")[0]
+    where = types.Range(types.Position(*item.start), types.Position(*item.end))
+    return types.CompletionItem(
+        label=first_line[:80] or item.text[:80],
+        kind=types.CompletionItemKind.Text,
+        detail="Forelook",
+        filter_text=item.text,
+        sort_text="\uffff",
+        insert_text_format=types.InsertTextFormat.PlainText,
+        insert_text_mode=types.InsertTextMode.AsIs,
+        text_edit=types.TextEdit(where, item.text),
+        command=types.Command("Forelook: accepted", accepted_command, arguments=[item.suggestion_id]),
     )
 
 
@@ -146,3 +310,11 @@ def unpack_change(change: types.TextDocumentContentChangeEvent) -> EditorChange:
     if isinstance(change, types.TextDocumentContentChangePartial):
         return EditorChange(unpack_range(change.range), change.text)
     return EditorChange(None, change.text)
+
+
+def _is_dynamic(capability: Any) -> bool:
+    return capability is not None and bool(capability.dynamic_registration)
+
+
+def _registration(method: str, options: Any) -> types.Registration:
+    return types.Registration(id=f"forelook-{uuid.uuid4()}", method=method, register_options=options)

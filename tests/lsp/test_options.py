@@ -55,12 +55,10 @@ def test_good_values_are_kept_beside_a_bad_one() -> None:
     assert len(problems) == 1
 
 
-def test_a_language_setting_wins_over_the_star_and_enable_wins_over_all() -> None:
+def test_a_language_setting_wins_over_the_star() -> None:
     options, _ = parse_options({"languages": {"*": False, "python": True}})
-    assert options.enabled_for("python")
-    assert not options.enabled_for("rust")
-    off, _ = parse_options({"enable": False, "languages": {"python": True}})
-    assert not off.enabled_for("python")
+    assert options.wants_language("python")
+    assert not options.wants_language("rust")
 
 
 def test_only_settings_of_the_backend_itself_ask_for_a_restart() -> None:

@@ -1,0 +1,214 @@
+"""Files of a workspace folder that are not open: which may be read, which matter most, and their text in small parts.
+
+Everything here blocks and runs in a thread of its own, except ``withheld``, which only looks at names and ignore files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forelook.errors import PrivacyError
+from forelook.ignore_rules import IgnoreRules
+from forelook.privacy import (
+    FORELOOKIGNORE,
+    GITIGNORE,
+    MAX_FILE_BYTES,
+    WorkspacePrivacy,
+    is_generated_name,
+    is_secret_path,
+)
+from pygls.uris import to_fs_path
+
+logger = logging.getLogger(__name__)
+
+MAX_FILES = 20_000
+MAX_TOTAL_BYTES = 32 * 2**20
+CHUNK_FILES = 64
+CHUNK_BYTES = 256 * 2**10
+GIT_TIMEOUT_S = 20.0
+
+_IMPORT_LINE = re.compile(
+    r"^[ \t]*(?:from|import|use|using|include|require|require_relative|export|#[ \t]*include|mod|source)\b(.{0,300})"
+    r"|\brequire\((.{0,200}?)\)",
+    re.MULTILINE,
+)
+_NAME = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file the user has open, to judge the others by."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """A permitted file's text under its path relative to the folder."""
+
+    path: str
+    text: str
+
+
+def local_path(uri: str) -> Path | None:
+    """The file a uri names, for a notebook's cell the notebook; ``None`` for what is no file of this machine."""
+    scheme, colon, rest = uri.partition(":")
+    if not colon or scheme not in ("file", "vscode-notebook-cell"):
+        return None
+    path = to_fs_path(f"file:{rest.partition('#')[0]}")
+    return Path(path) if path else None
+
+
+class WorkspaceFiles:
+    """What may be read of one workspace folder. Make a new one when an ignore file or the settings have changed."""
+
+    def __init__(self, root: Path, ignore_globs: Sequence[str]) -> None:
+        """Take a folder.
+
+        Args:
+            root: the folder.
+            ignore_globs: the user's own patterns, as in ``.gitignore``.
+
+        Raises:
+            PrivacyError: a pattern cannot be understood.
+        """
+        self.root = root
+        self._privacy = WorkspacePrivacy(root)
+        text = "\n".join(ignore_globs).encode("utf-8", "surrogatepass")
+        self._own_rules = IgnoreRules(text, strict=True, source="forelook.ignore")
+
+    @property
+    def errors(self) -> list[PrivacyError]:
+        """Ignore files that cannot be understood; what lies under them is withheld."""
+        return self._privacy.errors
+
+    def withheld(self, path: Path) -> str | None:
+        """Why a file must not be read, for people; ``None`` where it may."""
+        reason = self._privacy.reason(path)
+        if reason is not None:
+            return reason
+        try:
+            parts = path.relative_to(self.root).parts
+        except ValueError:
+            return None  # the folder is reached by a link: the patterns have no path to look at
+        if not len(self._own_rules):
+            return None
+        for depth in range(1, len(parts) + 1):
+            below = os.fsencode("/".join(parts[:depth]))
+            if self._own_rules.verdict(below, is_directory=depth < len(parts)):
+                return "listed in the setting forelook.ignore"
+        return None
+
+    def ranked(self, open_files: Sequence[OpenFile], stop: threading.Event) -> list[Path]:
+        """The permitted files that are not open, the most useful first.
+
+        Files imported by an open one come first, then those in the same folders, then those in the same languages;
+        among equals, the one edited last.
+        """
+        open_paths = {file.path for file in open_files}
+        folders = {file.path.parent for file in open_files}
+        suffixes = {file.path.suffix for file in open_files}
+        imported = imported_names(file.text for file in open_files)
+        found: list[tuple[tuple[bool, bool, bool, float], Path]] = []
+        for path in self._candidates():
+            if stop.is_set():
+                return []
+            if path in open_paths:
+                continue
+            try:
+                info = path.stat()
+            except OSError:
+                continue
+            if info.st_size > MAX_FILE_BYTES or is_generated_name(path.name) or self.withheld(path) is not None:
+                continue
+            stem = path.stem if path.stem not in ("__init__", "index", "mod") else path.parent.name
+            rank = (stem not in imported, path.parent not in folders, path.suffix not in suffixes, -info.st_mtime)
+            found.append((rank, path))
+        found.sort()
+        return [path for _, path in found[:MAX_FILES]]
+
+    def read_parts(self, paths: Iterable[Path], stop: threading.Event) -> Iterator[list[FileText]]:
+        """The files' texts in parts small enough to send between two requests."""
+        part: list[FileText] = []
+        part_bytes = total_bytes = 0
+        for path in paths:
+            if stop.is_set() or total_bytes > MAX_TOTAL_BYTES:
+                break
+            file = self.read(path)
+            if file is None:
+                continue
+            size = len(file.text)
+            if part and (len(part) == CHUNK_FILES or part_bytes + size > CHUNK_BYTES):
+                yield part
+                part, part_bytes = [], 0
+            part.append(file)
+            part_bytes += size
+            total_bytes += size
+        if part and not stop.is_set():
+            yield part
+
+    def read(self, path: Path) -> FileText | None:
+        """A file's text, ``None`` where it is withheld or cannot be read."""
+        if self.withheld(path) is not None:
+            return None
+        try:
+            return FileText(self.key_of(path), self._privacy.read(path))
+        except PrivacyError:
+            return None
+        except OSError as error:
+            logger.info("a file of the workspace cannot be read: %s", error.strerror)
+            return None
+
+    def key_of(self, path: Path) -> str:
+        """A file's name in the workspace: its relative path, with ``/``."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+    def _candidates(self) -> Iterator[Path]:
+        tracked = tracked_files(self.root)
+        if tracked is None:
+            yield from self._privacy.walk()
+        else:
+            yield from tracked
+
+
+def withheld_outside(path: Path) -> str | None:
+    """Why a file outside every folder of the window must not be read: its name is all there is to go by."""
+    return "its name is on the list of secrets" if is_secret_path(path.as_posix()) else None
+
+
+def is_ignore_file(path: Path) -> bool:
+    """Whether a change of this file may change what is permitted."""
+    return path.name in (GITIGNORE, FORELOOKIGNORE)
+
+
+def tracked_files(root: Path) -> list[Path] | None:
+    """The files git tracks below ``root``; ``None`` where there is no git or no repository."""
+    # A repository's own settings must not start programs, which fsmonitor and hooks would.
+    command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "ls-files", "-z", "--cached"]
+    try:
+        done = subprocess.run(
+            command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.info("git does not list the workspace: %s", type(error).__name__)
+        return None
+    if done.returncode != 0:
+        return None
+    return [root / os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
+
+
+def imported_names(texts: Iterable[str]) -> set[str]:
+    """Every name on an import line of these texts, in any of the usual languages."""
+    names: set[str] = set()
+    for text in texts:
+        for match in _IMPORT_LINE.finditer(text[:200_000]):
+            names.update(_NAME.findall(match.group(1) or match.group(2) or ""))
+    return names
