@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -230,14 +231,20 @@ class LlamaSequence:
 
     def commit(self, rows: Sequence[int]) -> None:
         """Append rows of the last forward's tail to the committed tokens."""
-        rows = list(rows)
+        accepted = list(rows)
+        if accepted and not (accepted[0] >= 0 and accepted[-1] < len(self._tail)):
+            raise ConfigError("rows", accepted, f"rows of the last forward's tail of {len(self._tail)}, committed once")
+        if any(later <= earlier for earlier, later in pairwise(accepted)):
+            raise ConfigError("rows", accepted, "in ascending order")
         with torch.inference_mode():
-            self._cache.commit(rows)
-        self._ids.extend(self._tail[row] for row in rows)
+            self._cache.commit(accepted)
+        self._ids.extend(self._tail[row] for row in accepted)
         self._tail = []
 
     def truncate(self, length: int) -> None:
         """Forget committed tokens from ``length`` on."""
+        if length < 0:
+            raise ConfigError("length", length, "0 or more")
         del self._ids[length:]
         self._cache.truncate(length)
         self._tail = []

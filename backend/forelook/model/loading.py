@@ -177,14 +177,23 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if any(capabilities.get(name) for name in _CPU_BFLOAT16) else torch.float32
 
 
-def find_checkpoint(model: str, revision: str | None, report: ProgressCallback) -> Path:
+def find_checkpoint(
+    model: str, revision: str | None, report: ProgressCallback, *, download: Callable[..., str] | None = None
+) -> Path:
     """The folder of a model, downloaded from the hub when it is none.
+
+    Args:
+        model: a folder or a hub id.
+        revision: a hub branch, tag or commit.
+        report: told that the hub is asked.
+        download: ``huggingface_hub.snapshot_download`` by default.
 
     Raises:
         ModelNotFoundError: neither a folder nor a hub id that can be had.
+        CheckpointError: a single file.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if model and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelNotFoundError(f"{folder} holds no config.json; give the folder of a Hugging Face checkpoint")
         return folder
@@ -193,29 +202,34 @@ def find_checkpoint(model: str, revision: str | None, report: ProgressCallback) 
             f"{folder} is a single file; give the folder of a Hugging Face checkpoint (config.json, tokenizer.json and "
             "safetensors). GGUF, GPTQ, AWQ and pickled checkpoints are not read"
         )
-    if model.startswith(("/", ".", "~")) or model.count("/") > 1:
-        raise ModelNotFoundError(f"{model}: no such folder")
+    if not model or model.startswith(("/", ".", "~")) or model.endswith("/") or model.count("/") > 1:
+        raise ModelNotFoundError(f"model {model!r}: no such folder, and not a hub id such as owner/name")
+    return _download(model, revision, report, download)
 
+
+def _download(model: str, revision: str | None, report: ProgressCallback, download: Callable[..., str] | None) -> Path:
+    # Imported here: the hub's client takes a quarter of a second that a local model need not pay.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    report(0.0, f"Looking for {model} on the hub")
+    where = model if revision is None else f"{model} at revision {revision}"
+    report(0.0, f"Looking for {where} on the hub")
+    fetch = snapshot_download if download is None else download
     try:
-        path = snapshot_download(
+        path = fetch(
             model, revision=revision, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["consolidated*"]
         )
     except HFValidationError as error:
         raise ModelNotFoundError(f"{model!r} is neither a folder nor a hub id such as owner/name") from error
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
-            f"{model} is not in the local cache and the hub cannot be reached; connect once to download it, or give "
+            f"{where} is not in the local cache and the hub cannot be reached; connect once to download it, or give "
             "the folder of a checkpoint"
         ) from error
     except HfHubHTTPError as error:
-        where = model if revision is None else f"{model} at revision {revision}"
+        reason = str(error).strip().partition("\n")[0]
         raise ModelNotFoundError(
-            f"{where} cannot be downloaded: {str(error).splitlines()[0]}. Check the name, and for a gated model log in "
-            "with `hf auth login`"
+            f"{where} cannot be downloaded: {reason}. Check the name, and for a gated model log in with `hf auth login`"
         ) from error
     return Path(path)
 
