@@ -21,7 +21,7 @@ from forelook.completion.request import (
     Suggestion,
     TriggerKind,
 )
-from forelook.completion.sequences import CachedSequence, SequencePool
+from forelook.completion.sequences import CachedSequence, SequencePool, SmallStepSequence
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.completion.stopping import Situation, find_end, look_around, wants_block
 from forelook.completion.suggestion import CleanText, clean, to_suggestion
@@ -43,6 +43,15 @@ _MAX_ATTEMPTS_PER_SUGGESTION = 2
 _MAX_CPU_PROMPT_TOKENS = 2048
 _MAX_PROMPT_TOKENS = 8192
 _DRAFT_CONTEXT_TOKENS = 512
+
+
+class HasBytes(Protocol):
+    """Something that takes memory."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+        ...
 
 
 class CompletionModel(Protocol):
@@ -76,6 +85,11 @@ class CompletionModel(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it runs."""
+        ...
+
+    @property
+    def weights(self) -> HasBytes:
+        """Its weights."""
         ...
 
     def new_sequence(self, max_positions: int | None = None) -> CachedSequence:
@@ -142,7 +156,8 @@ class Completer:
         self._model = model
         self._settings = settings
         self._budget = budget
-        self.sequences = SequencePool(model.new_sequence, settings.kv_cache_bytes)
+        self._num_threads = torch.get_num_threads()
+        self.sequences = SequencePool(self._new_sequence, settings.kv_cache_bytes)
         self.prompts = PromptBuilder(
             model.tokenizer,
             PromptBudget(self._max_prompt_tokens(), settings.suffix_share, settings.context_share),
@@ -301,6 +316,12 @@ class Completer:
             return to_suggestion(situation, cleaned, offset)
         # The text stands behind the selection, which replaces its own range.
         return Suggestion(selected.text + cleaned.text, selected.start, selected.end + cleaned.num_covered)
+
+    def _new_sequence(self) -> CachedSequence:
+        sequence = self._model.new_sequence()
+        if self._model.device.type != "cpu" or self._num_threads < 2:
+            return sequence
+        return SmallStepSequence(sequence, self._model.weights.nbytes, self._num_threads)
 
     def _max_prompt_tokens(self) -> int:
         model, settings = self._model, self._settings
