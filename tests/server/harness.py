@@ -18,6 +18,7 @@ from forelook.server.engine import OnStatus
 from forelook.server.protocol import ErrorResponse, Notification, Response
 from forelook.server.serve import Server
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
+from websockets.exceptions import ConnectionClosedError
 
 from tests.server.fake_engine import FakeEngine
 
@@ -40,34 +41,41 @@ class Client:
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        async for frame in self.websocket:
-            assert isinstance(frame, str)
-            message = protocol.decode_message(frame)
-            if isinstance(message, Notification):
-                assert isinstance(message.params, dict)
-                self.order.append(message.method)
-                self.notifications[message.method].put_nowait(message.params)
-            elif isinstance(message, (Response, ErrorResponse)):
-                if message.id is None:
-                    assert isinstance(message, ErrorResponse)
-                    self.unasked.put_nowait(message)
-                    continue
-                self.order.append(f"answer {message.id}")
-                future = self._answers.pop(message.id)  # a second answer to one request is a KeyError here
-                future.set_result(message)
+        try:
+            async for frame in self.websocket:
+                self._sort(frame)
+        except ConnectionClosedError:
+            for future in self._answers.values():
+                future.cancel()
 
-    def send_request(
+    def _sort(self, frame: str | bytes) -> None:
+        assert isinstance(frame, str)
+        message = protocol.decode_message(frame)
+        if isinstance(message, Notification):
+            assert isinstance(message.params, dict)
+            self.order.append(message.method)
+            self.notifications[message.method].put_nowait(message.params)
+        elif isinstance(message, (Response, ErrorResponse)):
+            if message.id is None:
+                assert isinstance(message, ErrorResponse)
+                self.unasked.put_nowait(message)
+                return
+            self.order.append(f"answer {message.id}")
+            future = self._answers.pop(message.id)  # a second answer to one request is a KeyError here
+            future.set_result(message)
+
+    async def send_request(
         self, method: str, params: object = None, request_id: protocol.RequestId | None = None
     ) -> tuple[protocol.RequestId, asyncio.Future[Response | ErrorResponse]]:
         request_id = next(self._ids) if request_id is None else request_id
         future: asyncio.Future[Response | ErrorResponse] = asyncio.get_running_loop().create_future()
         self._answers[request_id] = future
         message = protocol.Request(request_id, method, {} if params is None else params)
-        self._sending = asyncio.ensure_future(self.websocket.send(protocol.encode_message(message)))
+        await self.websocket.send(protocol.encode_message(message))
         return request_id, future
 
     async def ask(self, method: str, params: object = None) -> Response | ErrorResponse:
-        _, future = self.send_request(method, params)
+        _, future = await self.send_request(method, params)
         return await future
 
     async def result(self, method: str, params: object = None) -> dict[str, object]:

@@ -125,7 +125,7 @@ def _signals_only_stop() -> Iterator[None]:
 
 def _bind(config: ServerConfig, files: BackendFiles) -> socket.socket:
     if config.port is None and has_unix_sockets():
-        return _bind_unix(files.socket)
+        return bind_unix(files.socket)
     host, port = config.host, config.port or 0
     if config.tls_certificate is not None:
         _check_tls(config.tls_certificate, config.tls_key)
@@ -146,7 +146,8 @@ def _bind(config: ServerConfig, files: BackendFiles) -> socket.socket:
     return listener
 
 
-def _bind_unix(path: Path) -> socket.socket:
+def bind_unix(path: Path) -> socket.socket:
+    """A Unix socket at ``path`` that only this user can open."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o177)  # the file must never be open to others, not even until a chmod
     try:

@@ -1,0 +1,506 @@
+"""The server as its clients see it: a real socket, real frames, an engine without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import urllib.request
+from pathlib import Path
+
+import pytest
+from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus, RequestStats
+from forelook.config import ServerConfig
+from forelook.errors import ModelError, RequestCancelledError
+from forelook.server import protocol
+from forelook.server.engine import OnStatus
+from forelook.server.protocol import ErrorResponse
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.server.fake_engine import FakeEngine, suggest_length
+from tests.server.harness import URI, WORKSPACE, Running, running
+
+
+async def test_hello_tells_version_status_and_limits(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client(hello=False) as client:
+        result = protocol.from_json(protocol.HelloResult, await client.hello())
+        assert result.protocol_version == protocol.PROTOCOL_VERSION
+        assert result.limits.max_document_bytes == ServerConfig().max_document_bytes
+
+
+async def test_another_protocol_version_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client(hello=False) as client:
+        error = await client.error("hello", {"protocol_version": 99, "client_name": "test"})
+        assert (error.code, error.data["type"]) == (-32050, "ProtocolVersionError")
+        assert (await client.error("status")).code == -32600
+
+
+async def test_nothing_is_served_before_hello(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client(hello=False) as client:
+        error = await client.error("status")
+        assert "status came before hello" in error.message
+        await client.open("x")
+        assert "before hello" in str((await client.next("notification/error"))["message"])
+        await client.hello()
+        assert (await client.error("completion", {"uri": URI, "version": 1, "offset": 0})).code == -32041
+
+
+async def test_completion_sees_every_change_sent_before_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        for version in range(2, 30):
+            change = {"start": 0, "end": 0, "text": "x"}
+            await client.notify("document/change", {"uri": URI, "version": version, "changes": [change]})
+        assert await client.complete(5, version=29) == "30@5"
+
+
+async def test_completion_result_has_all_the_engine_said(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("héllo")
+        result = await client.result(
+            "completion",
+            {
+                "uri": URI, "version": 1, "offset": 2, "trigger": "invoked", "num_suggestions": 3, "max_new_tokens": 7,
+                "deadline_ms": 90, "multi_line": "never", "selected": {"start": 0, "end": 2, "text": "hé!"},
+            },
+        )  # fmt: skip
+        read = protocol.from_json(protocol.CompletionResult, result)
+        assert read.suggestions == (protocol.Suggestion("5@2", 2, 2),)
+        assert (read.unused_tail, read.finish_reason, read.stats.num_steps) == ("tail", "stop_token", 2)
+        request = server.engine.requests[0]
+        assert (request.trigger.value, request.num_suggestions, request.max_new_tokens) == ("invoked", 3, 7)
+        assert (request.deadline_ms, request.multi_line.value) == (90, "never")
+        assert request.selected is not None
+        assert request.selected.text == "hé!"
+
+
+async def test_partials_come_before_the_answer_and_only_when_wanted(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        server.engine.partials = ("r", "re", "ret")
+        await client.complete()
+        assert client.notifications["completion/partial"].empty()
+        server.engine.gate.clear()
+        request_id, answer = await client.send_request(
+            "completion", {"uri": URI, "version": 1, "offset": 0, "partial": True}
+        )
+        while (partial := await client.next("completion/partial"))["text"] != "ret":
+            assert partial["id"] == request_id
+        server.engine.gate.set()
+        await answer
+        assert client.order[-1] == f"answer {request_id}"
+
+
+async def test_cancel_answers_at_once_and_reaches_the_engine(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        server.engine.gate.clear()  # the engine does not answer on its own
+        request_id, answer = await client.send_request("completion", {"uri": URI, "version": 1, "offset": 0})
+        await client.notify("$/cancel", {"id": request_id})
+        error = await answer
+        assert isinstance(error, ErrorResponse)
+        assert (error.code, error.data["type"]) == (-32800, "RequestCancelledError")
+        assert server.engine.handles[0].cancelled.is_set()
+        server.engine.gate.set()  # its late answer is dropped: a second one would fail the client's reader
+        assert await client.complete(1) == "2@1"
+
+
+async def test_cancel_of_an_answered_or_unknown_request_has_no_effect(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        await client.complete()
+        await client.notify("$/cancel", {"id": 2})
+        await client.notify("$/cancel", {"id": "never"})
+        assert await client.complete() == "2@0"
+        assert client.notifications["notification/error"].empty()
+
+
+async def test_an_engine_error_is_answered_with_its_code(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        server.engine.answer = lambda _request, _text: RequestCancelledError("superseded by a newer request")
+        error = await client.error("completion", {"uri": URI, "version": 1, "offset": 0})
+        assert (error.code, error.message) == (-32800, "superseded by a newer request")
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "said"),
+    [
+        ({"uri": "file:///other", "version": 1, "offset": 0}, -32041, "send document/open first"),
+        ({"uri": URI, "version": 1, "offset": 3}, -32043, "offset = 3 is outside the document, which has 2"),
+        ({"uri": URI, "version": 1}, -32602, "offset is missing"),
+        ({"uri": URI, "version": 1, "offset": "0"}, -32602, "offset = a string"),
+        ([URI, 1, 0], -32602, "params = an array"),
+    ],
+)
+async def test_a_bad_completion_is_refused_and_the_next_one_served(
+    tmp_path: Path, params: object, code: int, said: str
+) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        error = await client.error("completion", params)
+        assert error.code == code
+        assert said in error.message
+        assert await client.complete(2) == "2@2"
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "said"),
+    [
+        ("{oops", -32700, "not valid JSON"),
+        ("[" * 200_000, -32700, "nested too deeply"),
+        ("[]", -32600, "batches"),
+        ("3", -32600, "must be a JSON object"),
+        (b"\x00\xff", -32600, "binary frames"),
+        ('{"jsonrpc":"2.0","id":1,"result":{}}', -32600, "this server sends no requests"),
+        ('{"jsonrpc":"2.0","id":null,"method":"status"}', -32600, "id must be"),
+    ],
+)
+async def test_a_frame_that_is_no_message_is_answered_and_serving_goes_on(
+    tmp_path: Path, frame: str | bytes, code: int, said: str
+) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.websocket.send(frame)
+        error = await client.unasked.get()
+        assert (error.id, error.code) == (None, code)
+        assert said in error.message
+        await client.open("ab")
+        assert await client.complete() == "2@0"
+
+
+async def test_unknown_methods_are_answered(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        error = await client.error("textDocument/hover", {})
+        assert error.code == -32601
+        await client.notify("textDocument/didOpen", {})
+        refused = await client.next("notification/error")
+        assert (refused["method"], refused["code"]) == ("textDocument/didOpen", -32601)
+
+
+async def test_an_id_in_use_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.websocket() as websocket:
+        hello = protocol.HelloParams(protocol.PROTOCOL_VERSION, "t")
+        await websocket.send(protocol.encode_request(1, protocol.HELLO, hello))
+        opened = protocol.DocumentOpenParams(WORKSPACE, URI, "python", 1, "ab")
+        await websocket.send(protocol.encode_notification(protocol.DOCUMENT_OPEN, opened))
+        server.engine.gate.clear()
+        request = protocol.encode_request(7, protocol.COMPLETION, protocol.CompletionParams(URI, 1, 0))
+        await websocket.send(request)
+        await websocket.send(request)
+        while not isinstance(message := protocol.decode_message(str(await websocket.recv())), ErrorResponse):
+            pass
+        assert "belongs to a request that is not answered yet" in message.message
+
+
+async def test_a_five_megabyte_document_is_served(tmp_path: Path) -> None:
+    text = "def f(x):\n    return x + 1  # é\n" * 160_000
+    assert len(text.encode()) > 5_000_000
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open(text)
+        assert await client.complete(len(text)) == f"{len(text)}@{len(text)}"
+
+
+async def test_a_document_over_the_limit_is_refused_and_serving_goes_on(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_document_bytes=2_000)
+    async with running(tmp_path, config) as server, server.client() as client:
+        await client.open("é" * 1_001)
+        refused = await client.next("notification/error")
+        assert (refused["code"], refused["uri"]) == (-32044, URI)
+        assert "text has 2002 bytes, and at most 2000 are taken" in str(refused["message"])
+        assert (await client.error("completion", {"uri": URI, "version": 1, "offset": 0})).code == -32041
+        await client.open("é" * 1_000)
+        assert await client.complete() == "1000@0"
+
+
+async def test_a_message_over_the_limit_gets_an_error_not_a_closed_socket(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_message_bytes=20_000)
+    async with running(tmp_path, config) as server, server.client() as client:
+        await client.open("x" * 30_000)
+        error = await client.unasked.get()
+        assert (error.code, error.data["type"]) == (-32051, "LimitError")
+        assert "max_message_bytes is 20000" in error.message
+        assert (await client.result("status"))["state"] == "ready"
+
+
+async def test_a_message_far_over_the_limit_ends_its_connection_only(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_message_bytes=20_000)
+    async with running(tmp_path, config) as server, server.client() as other:
+        async with server.websocket() as websocket:
+            await websocket.send("x" * 100_000)
+            with pytest.raises(ConnectionClosed) as caught:
+                await websocket.recv()
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1009
+        assert (await other.result("status"))["state"] == "ready"
+
+
+async def test_a_change_that_does_not_fit_closes_the_document(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        bad = {"uri": URI, "version": 2, "changes": [{"start": 5, "end": 6, "text": "x"}]}
+        await client.notify("document/change", bad)
+        refused = await client.next("notification/error")
+        assert (refused["method"], refused["code"], refused["uri"]) == ("document/change", -32043, URI)
+        assert (await client.error("completion", {"uri": URI, "version": 2, "offset": 0})).code == -32041
+        assert len(server.engine.documents) == 0
+        await client.open("abc", version=3)
+        assert await client.complete(version=3) == "3@0"
+
+
+async def test_a_change_with_wrong_params_closes_the_document_too(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        await client.notify("document/change", {"uri": URI, "version": 2, "changes": [{"start": 0}]})
+        assert (await client.next("notification/error"))["code"] == -32602
+        assert len(server.engine.documents) == 0
+
+
+async def test_two_windows_with_one_uri_do_not_see_each_other(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as one:
+        await one.open("1")
+        async with server.client() as two:
+            await two.open("22", version=5)
+            assert await one.complete() == "1@0"
+            assert await two.complete(version=5) == "2@0"
+            change = {"uri": URI, "version": 6, "changes": [{"start": 0, "end": 2, "text": "333"}]}
+            await two.notify("document/change", change)
+            assert await two.complete(version=6) == "3@0"
+            assert await one.complete() == "1@0"
+        assert await one.complete() == "1@0"
+        assert [document.text for document in server.engine.documents] == ["1"]
+
+
+async def test_closing_the_first_window_leaves_the_second_its_document(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as two:
+        async with server.client() as one:
+            await one.open("1")
+            assert await one.complete() == "1@0"
+            await two.open("22")
+            assert await two.complete() == "2@0"
+        await two.notify("document/change", {"uri": URI, "version": 2, "changes": []})
+        assert await two.complete(version=2) == "2@0"
+
+
+async def test_a_lost_connection_closes_its_documents_and_cancels_its_requests(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as other:
+        server.engine.gate.clear()
+        async with server.client() as client:
+            await client.open("ab")
+            await client.send_request("completion", {"uri": URI, "version": 1, "offset": 0})
+            await client.result("status")  # the server has taken the completion by now
+            client.websocket.transport.abort()
+        await asyncio.to_thread(server.engine.handles[0].cancelled.wait)
+        while len(server.engine.documents):
+            await other.result("status")
+        server.engine.gate.set()
+        stats = await other.result("stats")
+        server_stats = stats["server"]
+        assert isinstance(server_stats, dict)
+        assert server_stats["num_connections"] == 1
+
+
+async def test_status_is_broadcast_with_progress(tmp_path: Path) -> None:
+    def unready(on_status: OnStatus) -> FakeEngine:
+        return FakeEngine(on_status, ready=False)
+
+    async with running(tmp_path, make_engine=unready) as server, server.client() as one, server.client() as two:
+        await one.open("x")  # waits for the engine, so that it is made when the next line runs
+        await one.complete()
+        for client in (one, two):
+            assert (await client.result("status"))["state"] == "starting"
+        server.engine.set_status(EngineStatus(EngineState.LOADING, 0.25, "reading weights"))
+        for client in (one, two):
+            status = await client.next("status")
+            assert (status["state"], status["progress"], status["message"]) == ("loading", 0.25, "reading weights")
+        server.engine.set_status(EngineStatus(EngineState.READY, model="m", device="cpu", dtype="float32"))
+        for client in (one, two):
+            while (await client.next("status"))["state"] != "ready":
+                pass
+        async with server.client(hello=False) as late:
+            status = (await late.hello())["status"]
+            assert isinstance(status, dict)
+            assert (status["state"], status["model"]) == ("ready", "m")
+
+
+async def test_an_engine_that_cannot_be_made_is_a_status_and_an_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(on_status: OnStatus) -> FakeEngine:
+        raise ModelError("models/x has no config.json: give --model a folder with a Llama-family checkpoint")
+
+    async with running(tmp_path, make_engine=broken) as server, server.client() as client:
+        await client.open("x")
+        refused = await client.next("notification/error")
+        assert refused["code"] == ModelError.code
+        status = await client.result("status")
+        assert status["state"] == "error"
+        assert "no config.json" in str(status["message"])
+        assert (await client.error("pool/stats", {"workspace": WORKSPACE})).code == ModelError.code
+
+
+async def test_an_unexpected_error_is_answered_logged_without_text_and_survived(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(request: CompletionRequest) -> None:
+        raise ValueError("hunter2 is in the document")
+
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("hunter2")
+        server.engine.submit = lambda request, _partial, _done: fail(request)  # type: ignore[method-assign, assignment, return-value]
+        with caplog.at_level(logging.DEBUG):
+            error = await client.error("completion", {"uri": URI, "version": 1, "offset": 0})
+        assert error.code == protocol.INTERNAL_ERROR
+        assert error.data == {"type": "InternalError"}
+        del server.engine.submit
+        assert await client.complete() == "7@0"
+    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(logged) == 1
+    assert logged[0].startswith("request 2 (completion) failed: ValueError at ")
+    assert "hunter2" not in caplog.text
+    assert "hunter2" not in error.message
+
+
+async def test_workspace_files_events_and_pool_reach_the_engine(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        files = [{"path": "a.py", "text": "xxx"}, {"path": "b.py", "text": "yy"}]
+        await client.notify("workspace/files", {"workspace": WORKSPACE, "files": files})
+        assert await client.result("pool/stats", {"workspace": WORKSPACE}) == {"pool": {"num_tokens": 5}}
+        assert await client.result("pool/stats", {"workspace": "file:///other"}) == {"pool": {"num_tokens": 0}}
+        await client.notify("workspace/forget", {"workspace": WORKSPACE, "paths": ["a.py", "nope"]})
+        assert await client.result("pool/stats", {"workspace": WORKSPACE}) == {"pool": {"num_tokens": 2}}
+        assert await client.result("pool/clear", {"workspace": WORKSPACE}) == {}
+        assert server.engine.cleared == [WORKSPACE]
+        event = {"workspace": WORKSPACE, "language_id": "python", "kind": "accepted", "num_chars": 4, "text": "abcd"}
+        await client.notify("completion/event", event)
+        await client.result("status")
+        assert server.engine.events == [(WORKSPACE, "python", "accepted", 4, "abcd")]
+
+
+async def test_stats_count_and_hold_no_text(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("hunter2 = 1")
+        await client.complete()
+        server.engine.answer = lambda _request, _text: CompletionResult((), "", "empty_prompt", RequestStats())
+        await client.result("completion", {"uri": URI, "version": 1, "offset": 0})
+        await client.error("completion", {"uri": URI, "version": 1, "offset": 99})
+        result = await client.result("stats")
+        server_stats = result["server"]
+        assert isinstance(server_stats, dict)
+        assert server_stats["completions_by_outcome"] == {"suggested": 1, "empty": 1}
+        assert server_stats["errors_by_code"] == {"-32043": 1}
+        assert server_stats["messages_by_method"]["completion"] == 3
+        assert server_stats["completion_latency"]["count"] == 2
+        assert result["engine"] == {"num_requests": 2}
+        assert "hunter2" not in json.dumps(result)
+
+
+async def test_requests_over_the_queue_limit_are_refused(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_pending_requests=2)
+    async with running(tmp_path, config) as server, server.client() as client:
+        await client.open("ab")
+        server.engine.gate.clear()
+        waiting = [
+            (await client.send_request("completion", {"uri": URI, "version": 1, "offset": 0}))[1] for _ in range(2)
+        ]
+        error = await client.error("completion", {"uri": URI, "version": 1, "offset": 0})
+        assert error.code == -32051
+        server.engine.gate.set()
+        await asyncio.gather(*waiting)
+        assert await client.complete() == "2@0"
+
+
+async def test_documents_over_the_limit_are_refused_until_one_is_closed(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_documents=1)
+    async with running(tmp_path, config) as server, server.client() as client:
+        await client.open("1")
+        await client.open("22", uri="file:///b")
+        assert (await client.next("notification/error"))["code"] == -32051
+        assert await client.complete() == "1@0"
+        await client.notify("document/close", {"uri": URI})
+        await client.open("22", uri="file:///b")
+        assert await client.complete(uri="file:///b") == "2@0"
+
+
+async def test_connections_over_the_limit_are_refused_with_a_reason(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_connections=1)
+    async with running(tmp_path, config) as server:
+        async with server.client():
+            with pytest.raises(InvalidStatus) as caught:
+                async with server.websocket():
+                    pass
+            assert caught.value.response.status_code == 503
+            assert b"connections are taken" in caught.value.response.body
+        await eventually_admitted(server)
+
+
+async def eventually_admitted(server: Running) -> None:
+    """The server learns of a closed connection a moment after the client has closed it."""
+    while True:
+        try:
+            async with server.client():
+                return
+        except InvalidStatus:
+            await asyncio.sleep(0)
+
+
+async def test_a_client_that_does_not_read_is_disconnected_and_the_others_served(tmp_path: Path) -> None:
+    def flood(request: CompletionRequest, text: str) -> CompletionResult:
+        result = suggest_length(request, text)
+        return CompletionResult(result.suggestions, "x" * 2_000_000, result.finish_reason, result.stats)
+
+    async with running(tmp_path) as server, server.client() as other:
+        server.engine.answer = flood
+        async with server.websocket() as websocket:
+            websocket.transport.pause_reading()
+            hello = protocol.HelloParams(protocol.PROTOCOL_VERSION, "t")
+            await websocket.send(protocol.encode_request(0, protocol.HELLO, hello))
+            opened = protocol.DocumentOpenParams(WORKSPACE, URI, "python", 1, "ab")
+            await websocket.send(protocol.encode_notification(protocol.DOCUMENT_OPEN, opened))
+            for number in range(1, 60):
+                params = protocol.CompletionParams(URI, 1, 0)
+                await websocket.send(protocol.encode_request(number, protocol.COMPLETION, params))
+            while True:
+                stats = (await other.result("stats"))["server"]
+                assert isinstance(stats, dict)
+                if stats["num_connections"] == 1:
+                    break
+            websocket.transport.abort()
+
+
+async def test_shutdown_is_answered_before_the_process_is_told(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        assert await client.result("shutdown") == {}
+        await server.shutdown.wait()
+
+
+async def test_idle_is_noticed_after_the_last_connection(tmp_path: Path) -> None:
+    async with running(tmp_path, ServerConfig(idle_timeout_s=0.3)) as server:
+        async with server.client() as client:
+            for _ in range(3):
+                await client.result("status")
+            assert not server.idle.is_set()
+        await server.idle.wait()
+
+
+async def test_closing_the_server_closes_the_engine(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab")
+        await client.complete()
+        engine = server.engine
+    assert engine.closed
+
+
+async def test_health_and_metrics_answer_over_http(tmp_path: Path) -> None:
+    def get(url: str) -> dict[str, object]:
+        with urllib.request.urlopen(url) as response:
+            read: dict[str, object] = json.load(response)
+            return read
+
+    async with running(tmp_path, tcp=True) as server, server.client() as client:
+        await client.open("ab")
+        await client.complete()
+        assert isinstance(server.address, tuple)
+        base = f"http://127.0.0.1:{server.address[1]}"
+        assert (await asyncio.to_thread(get, f"{base}/health"))["state"] == "ready"
+        metrics = await asyncio.to_thread(get, f"{base}/metrics")
+        assert metrics["engine"] == {"num_requests": 1}
