@@ -1,0 +1,308 @@
+/** A private place to run a real VS Code in: its folders, code-server, a browser, and their end. */
+
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { createWriteStream } from "node:fs";
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { type Browser, chromium } from "playwright-core";
+import { eventually } from "./eventually.ts";
+import { EditorWindow } from "./window.ts";
+
+const HERE = import.meta.dirname;
+export const REPOSITORY = path.dirname(path.dirname(HERE));
+const BROWSERS = ["/usr/bin/chromium", "/usr/bin/google-chrome"];
+
+/** What every run has switched off so that nothing but Forelook draws in the editor, or talks to a network. */
+const QUIET_SETTINGS = {
+  "chat.disableAIFeatures": true,
+  "telemetry.telemetryLevel": "off",
+  "workbench.startupEditor": "none",
+  "workbench.enableExperiments": false,
+  "extensions.autoUpdate": false,
+  "extensions.autoCheckUpdates": false,
+  "extensions.ignoreRecommendations": true,
+  "update.mode": "none",
+  "git.enabled": false,
+  "editor.quickSuggestions": { other: "off", comments: "off", strings: "off" },
+  "editor.suggestOnTriggerCharacters": false,
+  "editor.parameterHints.enabled": false,
+  "editor.hover.enabled": "off",
+  "editor.minimap.enabled": false,
+  "editor.stickyScroll.enabled": false,
+  "editor.occurrencesHighlight": "off",
+  "editor.cursorBlinking": "solid",
+  "files.hotExit": "off",
+  "window.confirmBeforeClose": "never",
+  "security.workspace.trust.untrustedFiles": "open",
+};
+
+const KEYBINDINGS = [{ key: "ctrl+alt+l", command: "editor.action.inlineSuggest.acceptNextLine", when: "inlineSuggestionVisible" }];
+
+export interface LabOptions {
+  /** For the folder of screenshots and logs. */
+  readonly name: string;
+  /** Further settings, over the quiet ones; `forelook.server.interpreter` is set unless given. */
+  readonly settings?: Readonly<Record<string, unknown>>;
+  readonly workspaceTrust?: boolean;
+  /** The PATH that VS Code sees; this process's own where left out. */
+  readonly path?: string;
+}
+
+export class Lab {
+  private readonly processes: ChildProcess[] = [];
+  private readonly windows: EditorWindow[] = [];
+
+  /** Short, for socket paths; holds everything that this run writes. */
+  readonly folder: string;
+  readonly artifacts: string;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly port: number;
+  private readonly browser: Browser;
+
+  private constructor(folder: string, artifacts: string, environment: Record<string, string>, port: number, browser: Browser) {
+    this.folder = folder;
+    this.artifacts = artifacts;
+    this.environment = environment;
+    this.port = port;
+    this.browser = browser;
+  }
+
+  /** The interpreter of this checkout, which has Forelook. */
+  static get python(): string {
+    return process.env["PYTHON"] ?? path.join(REPOSITORY, ".venv", "bin", "python");
+  }
+
+  get workspace(): string {
+    return path.join(this.folder, "workspace");
+  }
+
+  get settingsFile(): string {
+    return path.join(this.folder, "user", "User", "settings.json");
+  }
+
+  static async start(options: LabOptions): Promise<Lab> {
+    const rig = need("FORELOOK_E2E_FOLDER");
+    const folder = await mkdtemp(path.join(tmpdir(), "fl-"));
+    const artifacts = path.join(need("FORELOOK_E2E_ARTIFACTS"), options.name);
+    await rm(artifacts, { recursive: true, force: true });
+    await mkdir(artifacts, { recursive: true });
+    const environment = privateEnvironment(folder, options.path);
+    for (const name of ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"]) {
+      await mkdir(environment[name] as string, { recursive: true });
+      await chmod(environment[name] as string, 0o700);
+    }
+    const browser = await chromium.launch({
+      executablePath: await firstThatExists(BROWSERS),
+      args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+    });
+    const lab = new Lab(folder, artifacts, environment, await freePort(), browser);
+    try {
+      await cp(path.join(HERE, "workspace"), lab.workspace, { recursive: true });
+      await lab.writeSettings(options.settings ?? {});
+      await writeFile(path.join(folder, "user", "User", "keybindings.json"), JSON.stringify(KEYBINDINGS));
+      await writeFile(path.join(folder, "config.yaml"), "cert: false\n");
+      lab.installExtension(rig);
+      await lab.startCodeServer(rig, options.workspaceTrust ?? false);
+    } catch (error) {
+      await lab.stop();
+      throw error;
+    }
+    return lab;
+  }
+
+  /** Replaces the user's settings; VS Code sees the file change. */
+  async writeSettings(settings: Readonly<Record<string, unknown>>): Promise<void> {
+    await mkdir(path.dirname(this.settingsFile), { recursive: true });
+    const all = { ...QUIET_SETTINGS, "forelook.server.interpreter": Lab.python, ...settings };
+    await writeFile(this.settingsFile, JSON.stringify(all, null, 2));
+  }
+
+  /** Opens a window of its own: another extension host, another language server. */
+  async open(file: string, options: { readonly workspace?: string } = {}): Promise<EditorWindow> {
+    const context = await this.browser.newContext({ viewport: { width: 1000, height: 640 } });
+    const page = await context.newPage();
+    page.setDefaultTimeout(60_000);
+    const window = new EditorWindow(page, this.workspace, this.artifacts);
+    this.windows.push(window);
+    const opened = options.workspace ?? this.workspace;
+    const query = new URLSearchParams(opened.endsWith(".code-workspace") ? { workspace: opened } : { folder: opened });
+    const uri = `vscode-remote://127.0.0.1:${this.port}${path.join(this.workspace, file)}`;
+    query.set("payload", JSON.stringify([["openFile", uri]]));
+    await page.goto(`http://127.0.0.1:${this.port}/?${query}`);
+    return window;
+  }
+
+  /** Starts a process that ends with the lab. */
+  spawn(name: string, command: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}): ChildProcess {
+    const child = spawn(command, args, {
+      env: { ...this.environment, ...environment },
+      cwd: this.folder,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const log = createWriteStream(path.join(this.artifacts, `${name}.log`));
+    child.stdout.pipe(log, { end: false });
+    child.stderr.pipe(log, { end: false });
+    this.processes.push(child);
+    return child;
+  }
+
+  /** Runs the `forelook` command in this lab's environment. */
+  forelook(...args: string[]): string {
+    const finished = spawnSync(Lab.python, ["-m", "forelook.cli", ...args], {
+      env: this.environment,
+      cwd: this.folder,
+      encoding: "utf8",
+      timeout: 60_000,
+    });
+    return finished.stdout;
+  }
+
+  /** Process ids of this lab's processes whose command line has `text`. */
+  async processIds(text: string): Promise<number[]> {
+    const found: number[] = [];
+    for (const id of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
+      try {
+        const command = (await readFile(`/proc/${id}/cmdline`, "utf8")).replaceAll("\0", " ");
+        if (command.includes(text) && (await readFile(`/proc/${id}/environ`, "utf8")).includes(`HOME=${this.folder}/`)) {
+          found.push(Number(id));
+        }
+      } catch {
+        // It ended while it was looked at, or is another user's.
+      }
+    }
+    return found;
+  }
+
+  backendIds(): Promise<number[]> {
+    return this.processIds("forelook.cli serve");
+  }
+
+  languageServerIds(): Promise<number[]> {
+    return this.processIds("forelook_lsp");
+  }
+
+  /** Ends everything that was started here, and tells what did not end by itself. */
+  async stop(): Promise<void> {
+    for (const window of this.windows) {
+      await window.close();
+    }
+    await this.browser.close();
+    this.forelook("stop");
+    for (const child of this.processes.reverse()) {
+      await end(child);
+    }
+    await this.keepLogs();
+    for (const id of await this.processIds("")) {
+      process.kill(id, "SIGKILL");
+    }
+    await rm(this.folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  }
+
+  private installExtension(rig: string): void {
+    const finished = spawnSync(
+      process.execPath,
+      [...this.codeServer(rig), "--install-extension", path.join(rig, "forelook.vsix")],
+      { env: this.environment, encoding: "utf8", timeout: 120_000 },
+    );
+    if (finished.status !== 0) {
+      throw new Error(`the extension could not be installed: ${finished.stdout}${finished.stderr}`);
+    }
+  }
+
+  private async startCodeServer(rig: string, workspaceTrust: boolean): Promise<void> {
+    const server = this.spawn("code-server", process.execPath, [
+      ...this.codeServer(rig),
+      "--auth=none",
+      `--bind-addr=127.0.0.1:${this.port}`,
+      "--disable-telemetry",
+      "--disable-update-check",
+      "--disable-getting-started-override",
+      ...(workspaceTrust ? [] : ["--disable-workspace-trust"]),
+    ]);
+    await eventually("code-server answers", async () => {
+      if (server.exitCode !== null) {
+        throw new Error(`code-server ended with ${server.exitCode}; see code-server.log`);
+      }
+      const answer = await fetch(`http://127.0.0.1:${this.port}/healthz`).catch(() => undefined);
+      return answer?.ok === true;
+    });
+  }
+
+  private codeServer(rig: string): string[] {
+    return [
+      path.join(rig, "node_modules/code-server/out/node/entry.js"),
+      `--user-data-dir=${this.folder}/user`,
+      `--extensions-dir=${this.folder}/extensions`,
+      `--config=${this.folder}/config.yaml`,
+    ];
+  }
+
+  /** The extension's own log and the backend's, which tell most when a test fails. */
+  private async keepLogs(): Promise<void> {
+    for (const place of ["user/logs", "user/data/logs", "home", "runtime"]) {
+      const files = await readdir(path.join(this.folder, place), { recursive: true }).catch(() => []);
+      for (const file of files.filter((name) => /forelook[^/]*\.log$/i.test(name))) {
+        const text = await readFile(path.join(this.folder, place, file), "utf8").catch(() => "");
+        await writeFile(path.join(this.artifacts, file.replaceAll("/", "_")), text);
+      }
+    }
+  }
+}
+
+function privateEnvironment(folder: string, searchPath = process.env["PATH"] ?? ""): Record<string, string> {
+  const home = path.join(folder, "home");
+  return {
+    PATH: searchPath,
+    LANG: "C.UTF-8",
+    HOME: home,
+    TMPDIR: path.join(folder, "tmp"),
+    XDG_RUNTIME_DIR: path.join(folder, "runtime"),
+    XDG_CONFIG_HOME: path.join(home, ".config"),
+    XDG_CACHE_HOME: path.join(home, ".cache"),
+    XDG_DATA_HOME: path.join(home, ".local", "share"),
+    XDG_STATE_HOME: path.join(home, ".local", "state"),
+  };
+}
+
+function need(name: string): string {
+  const value = process.env[name];
+  if (!value) {
+    throw new Error(`${name} is not set: run the tests by run.sh`);
+  }
+  return value;
+}
+
+async function firstThatExists(files: readonly string[]): Promise<string> {
+  for (const file of files) {
+    if (await readFile(file).then(() => true, () => false)) {
+      return file;
+    }
+  }
+  throw new Error(`none of ${files.join(", ")} is there: run setup.sh`);
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (typeof address !== "object" || address === null) {
+    throw new Error("no free port");
+  }
+  return address.port;
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) {
+    return;
+  }
+  const ended = once(child, "exit");
+  child.kill("SIGTERM");
+  const timer = setTimeout(() => child.kill("SIGKILL"), 8_000);
+  await ended;
+  clearTimeout(timer);
+}

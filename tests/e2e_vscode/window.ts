@@ -1,0 +1,168 @@
+/** One VS Code window in the browser, in the words of someone who uses it. */
+
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import type { Page } from "playwright-core";
+import { eventually } from "./eventually.ts";
+
+const EDITOR = ".editor-instance .monaco-editor";
+const STATUS_ITEM = '.statusbar-item[id="forelook.forelook.forelook.status"]';
+
+export class EditorWindow {
+  readonly page: Page;
+  private readonly workspace: string;
+  private readonly artifacts: string;
+
+  constructor(page: Page, workspace: string, artifacts: string) {
+    this.page = page;
+    this.workspace = workspace;
+    this.artifacts = artifacts;
+  }
+
+  /** The status item's text, without its icon. */
+  async status(): Promise<string> {
+    const texts = await this.page.locator(STATUS_ITEM).allInnerTexts();
+    return visible(texts.join(" ")).trim();
+  }
+
+  /** The label read out for the status item: its tooltip in one line. */
+  async statusDetail(): Promise<string> {
+    return (await this.page.locator(`${STATUS_ITEM} [aria-label]`).first().getAttribute("aria-label")) ?? "";
+  }
+
+  async untilStatus(pattern: RegExp, timeoutMs = 90_000): Promise<string> {
+    return eventually(`the status item shows ${pattern}`, async () => {
+      const status = await this.status();
+      return pattern.test(status) ? status || " " : undefined;
+    }, timeoutMs);
+  }
+
+  /** Waits until the editor is there and the model is ready. */
+  async untilReady(): Promise<void> {
+    await this.page.locator(`${EDITOR} .view-line`).first().waitFor();
+    await this.untilStatus(/starter-model/);
+  }
+
+  /** Opens a file of the workspace in the editor. */
+  async openFile(name: string): Promise<void> {
+    await this.page.keyboard.press("Control+p");
+    await this.page.locator(".quick-input-widget input").fill(name);
+    await this.page.locator(".quick-input-list .monaco-list-row", { hasText: path.basename(name) }).first().waitFor();
+    await this.page.keyboard.press("Enter");
+    await this.page.locator(".tab.active", { hasText: path.basename(name) }).waitFor();
+    await this.focusEditor();
+  }
+
+  /** Runs a command by its title in the palette. */
+  async command(title: string): Promise<void> {
+    await this.page.keyboard.press("F1");
+    await this.page.locator(".quick-input-widget input").fill(`>${title}`);
+    await this.page.locator(".quick-input-list .monaco-list-row", { hasText: title }).first().waitFor();
+    await this.page.keyboard.press("Enter");
+  }
+
+  async focusEditor(): Promise<void> {
+    await this.page.locator(`${EDITOR} .view-lines`).first().click();
+  }
+
+  async press(key: string): Promise<void> {
+    await this.page.keyboard.press(key);
+  }
+
+  /** Types as a person does, key by key. */
+  async type(text: string, delayMs = 40): Promise<void> {
+    for (const line of text.split(/(\n)/)) {
+      if (line === "\n") {
+        await this.page.keyboard.press("Enter");
+      } else {
+        await this.page.keyboard.type(line, { delay: delayMs });
+      }
+    }
+  }
+
+  /** Goes to the document's end and starts a line there, at the margin. */
+  async startLineAtEnd(): Promise<void> {
+    await this.focusEditor();
+    await this.press("Control+End");
+    await this.press("Enter");
+    // Whatever the editor indented is not wanted.
+    await this.press("Shift+Home");
+    await this.press("Shift+Home");
+    await this.press("Delete");
+  }
+
+  /** The suggestion in grey, its lines joined; empty where none is shown. */
+  async ghost(): Promise<string> {
+    return this.page.evaluate((editor) => {
+      const root = document.querySelector(editor);
+      if (!root) {
+        return "";
+      }
+      const inLine = [...root.querySelectorAll(".ghost-text-decoration, .ghost-text-decoration-preview")];
+      const below = [...root.querySelectorAll(".suggest-preview-text .view-line, .ghost-text .view-line")];
+      const first = inLine.map((part) => part.textContent).join("");
+      return [first, ...below.map((line) => line.textContent)].join("\n").replaceAll("\u00a0", " ").trimEnd();
+    }, EDITOR);
+  }
+
+  /** Waits for a suggestion, one that `accept` agrees with where given. */
+  async untilGhost(accept: (text: string) => boolean = () => true, what = "a suggestion is shown"): Promise<string> {
+    return eventually(what, async () => {
+      const text = await this.ghost();
+      return text.trim() !== "" && accept(text) ? text : undefined;
+    }, 30_000);
+  }
+
+  async untilNoGhost(): Promise<void> {
+    await eventually("no suggestion is shown", async () => (await this.ghost()) === "", 10_000);
+  }
+
+  /** Saves, and returns the file as it is on the disk then. */
+  async saved(name: string): Promise<string> {
+    await this.press("Control+s");
+    await eventually("the file is saved", async () => (await this.page.locator(".tab.active.dirty").count()) === 0);
+    return readFile(path.join(this.workspace, name), "utf8");
+  }
+
+  /** The line with the cursor, without the suggestion in it. */
+  async cursorLine(): Promise<string> {
+    return this.page.evaluate((editor) => {
+      const root = document.querySelector(editor);
+      const cursor = root?.querySelector(".cursors-layer .cursor");
+      if (!root || !cursor) {
+        return "";
+      }
+      const middle = cursor.getBoundingClientRect().top + cursor.getBoundingClientRect().height / 2;
+      for (const line of root.querySelectorAll(".view-lines > .view-line")) {
+        const box = line.getBoundingClientRect();
+        if (box.top <= middle && middle <= box.bottom) {
+          const copy = line.cloneNode(true) as Element;
+          copy.querySelectorAll(".ghost-text-decoration").forEach((part) => part.remove());
+          return (copy.textContent ?? "").replaceAll("\u00a0", " ");
+        }
+      }
+      return "";
+    }, EDITOR);
+  }
+
+  async screenshot(name: string): Promise<void> {
+    await this.page.screenshot({ path: path.join(this.artifacts, `${name}.png`) });
+  }
+
+  /** A screenshot of the editor around the suggestion, small enough for a README. */
+  async portrait(name: string, height = 300): Promise<void> {
+    const size = this.page.viewportSize() ?? { width: 1000, height: 640 };
+    await this.page.screenshot({
+      path: path.join(this.artifacts, `${name}.png`),
+      clip: { x: 0, y: size.height - height, width: size.width, height },
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.page.context().close();
+  }
+}
+
+function visible(text: string): string {
+  return text.replaceAll("\u00a0", " ").replace(/[\ue000-\uf8ff]/g, "");
+}
