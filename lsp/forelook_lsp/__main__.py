@@ -6,11 +6,20 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forelook import __version__
+from forelook.errors import ForelookError
+
+if TYPE_CHECKING:
+    from forelook_lsp.window import FindBackend
+
+TOKEN_VARIABLE = "FORELOOK_LSP_TOKEN"
+MIN_TOKEN_LENGTH = 32
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,18 +34,79 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     set_up_logging(arguments.log_level, arguments.log_file)
     from forelook_lsp.launch import backend_finder
-    from forelook_lsp.stdio import serve_stdio, take_standard_streams
 
     user_id = os.getuid() if sys.platform != "win32" else None
     find_backend = backend_finder(dict(os.environ), Path.home(), user_id)
+    if arguments.websocket is not None:
+        try:
+            return _serve_websocket(find_backend, arguments, os.environ)
+        except (ForelookError, OSError) as error:
+            print(f"forelook-lsp: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
+            return 2
+    from forelook_lsp.stdio import serve_stdio, take_standard_streams
+
     stdin, stdout = take_standard_streams()
-    return asyncio.run(serve_stdio(find_backend, stdin, stdout))
+    try:
+        return asyncio.run(serve_stdio(find_backend, stdin, stdout))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _serve_websocket(find_backend: FindBackend, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from forelook.endpoint import UserPaths, make_private_dir, new_token, read_tokens
+    from forelook.errors import ConfigError
+
+    from forelook_lsp.websocket import Listen, serve_websocket
+
+    host, port = Listen.parse_address(arguments.websocket)
+    tokens: tuple[str, ...]
+    token_file: Path | None = arguments.token_file
+    made_file: Path | None = None
+    if token_file is not None:
+        tokens = read_tokens(token_file)
+    elif token := environ.get(TOKEN_VARIABLE, ""):
+        if len(token) < MIN_TOKEN_LENGTH:
+            raise ConfigError(TOKEN_VARIABLE, f"{len(token)} characters", f"{MIN_TOKEN_LENGTH} characters or more")
+        tokens = (token,)
+    else:
+        paths = UserPaths.from_environment(environ, Path.home(), os.getuid() if sys.platform != "win32" else None)
+        token_file = made_file = make_private_dir(paths.runtime_dir) / f"lsp-{os.getpid()}.token"
+        tokens = (new_token(made_file),)
+    listen = Listen(host, port, tokens, arguments.tls_certificate, arguments.tls_key)
+
+    def announce(address: str) -> None:
+        line = {"listening": address, "token_file": str(token_file) if token_file is not None else None}
+        print(json.dumps(line), flush=True)  # noqa: T201 - for whoever started it
+
+    async def serve() -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        if sys.platform != "win32":
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stopped.set)
+        await serve_websocket(find_backend, listen, announce, stopped)
+
+    try:
+        asyncio.run(serve())
+    finally:
+        if made_file is not None:
+            made_file.unlink(missing_ok=True)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="forelook-lsp", description="The Forelook language server.")
     parser.add_argument("--version", action="version", version=f"forelook-lsp {__version__}")
     parser.add_argument("--stdio", action="store_true", help="serve one editor over stdin and stdout (the default)")
+    parser.add_argument("--websocket", metavar="HOST:PORT", help="serve any number of editors; port 0 chooses one")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="PATH",
+        help=f"the token clients must send, mode 0600; without it {TOKEN_VARIABLE} is used, or a new one is made",
+    )
+    parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="needed beyond this machine")
+    parser.add_argument("--tls-key", type=Path, metavar="PEM")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.add_argument("--log-file", type=Path, metavar="PATH", help="log there instead of stderr")
     parser.add_argument("--describe-options", action="store_true", help="print the settings as JSON and end")

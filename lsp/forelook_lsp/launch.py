@@ -40,5 +40,14 @@ def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) 
 
 def backend_arguments(options: Options) -> list[str]:
     """The options of ``forelook serve`` beyond which model runs where; used by whoever starts it."""
-    del options
-    return []
+    arguments: list[str] = []
+    for name, value in (
+        ("--window-size", options.lookahead_window),
+        ("--ngram-size", options.lookahead_ngram),
+        ("--max-candidates", options.lookahead_max_candidates),
+    ):
+        if isinstance(value, int):
+            arguments += [name, str(value)]
+    if not options.cross_file:
+        arguments.append("--no-cross-file")
+    return arguments

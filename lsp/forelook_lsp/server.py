@@ -13,11 +13,12 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
+from forelook_lsp.completing import PlacedItem
 from forelook_lsp.documents import EditorChange, EditorRange
 from forelook_lsp.editor import LspEditor
 from forelook_lsp.lsp_protocol import ForelookProtocol, VersionedInlineCompletionParams, make_converter, quiet_errors
 from forelook_lsp.positions import PositionEncoding
-from forelook_lsp.window import EditorWindow, FindBackend, PlacedItem
+from forelook_lsp.window import EditorWindow, FindBackend
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ CONFIGURATION_TIMEOUT_S = 2.0
 ACCEPTED = "forelook.accepted"
 TOGGLE = "forelook.toggle"
 STATS = "forelook.stats"
+POOL_STATS = "forelook.poolStats"
 CLEAR_POOL = "forelook.clearPool"
 RESTART = "forelook.restartBackend"
 STATUS = "forelook.status"
@@ -115,6 +117,7 @@ class ForelookServer(LanguageServer):
             (ACCEPTED, self._accept),
             (TOGGLE, self._toggle),
             (STATS, self._statistics),
+            (POOL_STATS, self._pool_statistics),
             (CLEAR_POOL, self._clear_pool),
             (RESTART, self._restart),
             (STATUS, self._status),
@@ -263,6 +266,9 @@ class ForelookServer(LanguageServer):
 
     async def _statistics(self, *_: Any) -> dict[str, Any]:
         return await self.window.statistics()
+
+    async def _pool_statistics(self, *_: Any) -> dict[str, Any]:
+        return {"workspaces": await self.window.pool_statistics()}
 
     async def _clear_pool(self, *_: Any) -> dict[str, Any]:
         return {"workspaces": await self.window.clear_pool()}
