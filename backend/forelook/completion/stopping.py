@@ -178,6 +178,7 @@ class _EndFinder:
         self._inside = situation.inside
         self._base = self._base_indentation()
         self._lines: list[str] = []
+        self._starts: list[int] = []
         self._scope_closed = False
         self._string_closed = False
 
@@ -213,8 +214,9 @@ class _EndFinder:
             return start + cut if line[:cut].strip() or number == 0 else start - 1
         if complete:
             self._lines.append(whole)
+            self._starts.append(start)
             if len(self._lines) >= 3 and whole.strip() and len(set(self._lines[-3:])) == 1:
-                return start - 2 * (len(line) + 1) - 1
+                return self._starts[-2] - 1
         return None
 
     def _line_start(self, line: str, start: int, complete: bool) -> int | None:
@@ -228,7 +230,7 @@ class _EndFinder:
         if not self._multi_line:
             # On a blank line the model may begin with blank lines; elsewhere the line is what was asked for.
             return None if nothing_yet and situation.line_is_blank else start - 1
-        if situation.rest.strip() and self._depth == 0 and self._num_closed == 0 and self._waits_for_rest():
+        if self._depth == 0 and self._num_closed == 0 and not situation.syntax.after_opener and self._waits_for_rest():
             return start - 1
         if self._inside is not None or self._depth > 0 or not line.strip():
             return None

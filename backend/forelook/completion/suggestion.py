@@ -12,7 +12,8 @@ from forelook.completion.stopping import Closer, Situation, find_end, indentatio
 from forelook.completion.syntax import Place
 
 _WORD_END = re.compile(r"\w+$")
-_MIN_OVERLAP = 4
+_MIN_OVERLAP = 3
+_PUNCTUATION = re.compile(r"\s*[:;,{]\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool
         end = _last_whole(raw)
     kept = raw if end is None else raw[:end]
     tail = raw[len(kept) :]
-    text = _indented(situation, kept)
+    text = _without_trailing_comma(situation, _indented(situation, kept))
     text, covered = _fit_rest(situation, text)
     text = _trim(situation, text, covered)
     if not text.strip() or (not covered and _only_restates(situation, text)):
@@ -95,6 +96,14 @@ def _indented(situation: Situation, text: str) -> str:
     return "\n".join([first, *others])
 
 
+def _without_trailing_comma(situation: Situation, text: str) -> str:
+    """JSON has no comma before a closing bracket, which models forget when they would go on."""
+    stripped = text.rstrip()
+    if situation.language.name != "json" or not stripped.endswith(",") or situation.rest.strip(" \t\"'"):
+        return text
+    return stripped[:-1] if situation.next_line.strip().startswith(("}", "]")) else text
+
+
 def _without_excess(situation: Situation, text: str) -> str:
     """Drop indentation that the cursor's line already has, and no less than a block just opened would want."""
     own = text[: len(text) - len(text.lstrip(" \t"))]
@@ -142,7 +151,7 @@ def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
         return _without_overlap(text, rest), 0
     start = _first_closing(situation, text)
     if start is None:
-        return _without_overlap(text, rest) if text.endswith(rest.strip()) and not _opens(situation, text) else text, 0
+        return (_without_overlap(text, rest) if _PUNCTUATION.fullmatch(rest) else text), 0
     closing = text[start:]
     if "".join(closing.split()) == "".join(rest.split()) or "".join(rest.split()).startswith("".join(closing.split())):
         return text[:start], 0
@@ -162,10 +171,6 @@ def _first_closing(situation: Situation, text: str) -> int | None:
     return None
 
 
-def _opens(situation: Situation, text: str) -> bool:
-    return bool(scan_brackets(situation.language, text, situation.inside).open)
-
-
 def _subsequence_length(rest: str, closing: str) -> int:
     """How many of the rest's leading characters stand in ``closing`` in their order."""
     position = 0
@@ -180,11 +185,10 @@ def _subsequence_length(rest: str, closing: str) -> int:
 
 def _without_overlap(text: str, rest: str) -> str:
     """Drop from the end of the text what the rest of the line says again."""
-    following = rest.strip()
-    for size in range(min(len(text), len(following)), 0, -1):
-        if text.endswith(following[:size]):
-            enough = size == len(following) or size >= _MIN_OVERLAP
-            return text[:-size] if enough else text
+    for following in (rest.rstrip(), rest.strip()):
+        for size in range(min(len(text), len(following)), 0, -1):
+            if text.endswith(following[:size]) and (size == len(following) or size >= _MIN_OVERLAP):
+                return text[:-size]
     return text
 
 
@@ -196,7 +200,9 @@ def _trim(situation: Situation, text: str, covered: int) -> str:
     if situation.syntax.place is Place.CODE:
         lines = [line if line.strip() else "" for line in lines[:-1]] + lines[-1:]
     trimmed = "\n".join(lines)
-    return trimmed.rstrip(" \t\n") if not covered else trimmed
+    if covered or (situation.rest.strip() and not lines[-1].strip()):
+        return trimmed  # the rest of the line goes on from here
+    return trimmed.rstrip(" \t\n")
 
 
 def _only_restates(situation: Situation, text: str) -> bool:
