@@ -220,7 +220,10 @@ class Endpoint:
             EndpointError: another form, or an unencrypted address that leaves this machine.
         """
         if url.startswith("unix:"):
-            return cls(socket_path=url.removeprefix("unix:").removeprefix("//"))
+            path = url.removeprefix("unix:").removeprefix("//")
+            if not path.startswith("/"):
+                raise EndpointError("endpoint = unix:… needs an absolute path, as in unix:/run/user/1000/backend.sock")
+            return cls(socket_path=path)
         parts = urlsplit(url)
         try:
             host, port = parts.hostname, parts.port
@@ -306,13 +309,16 @@ def _read_record(record: Path) -> Endpoint | None:
 
 def write_private_file(path: Path, content: str) -> None:
     """Write ``path`` whole or not at all, readable by this user only."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    written: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+        written = Path(name)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)
-        Path(name).replace(path)
+        written.replace(path)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
+        if written is not None:
+            written.unlink(missing_ok=True)
         raise EndpointError(f"{path} cannot be written: {error.strerror or error}") from error
 
 

@@ -25,6 +25,7 @@ from forelook.server.protocol import WEBSOCKET_PATH
 
 log = logging.getLogger("forelook.server")
 POLICY_VIOLATION = 1008
+CLOSE_TIMEOUT_S = 1.0
 
 
 def create_app(factory: EngineFactory, config: ServerConfig, policy: AccessPolicy, hooks: ExitHooks) -> Starlette:
@@ -107,7 +108,7 @@ class _RpcEndpoint:
             if overflow.done() and not reader.done():
                 log.warning("a client was disconnected: it does not read what is sent to it")
                 closing = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "messages are not read"}
-                await asyncio.wait_for(send(closing), timeout=5.0)
+                await asyncio.wait_for(send(closing), timeout=CLOSE_TIMEOUT_S)
         except asyncio.TimeoutError:
             pass  # still not reading: the transport goes with this task
         finally:

@@ -1,0 +1,335 @@
+"""Folders only the user can enter, files of one backend, locks that outlive nobody, and who is found where."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from forelook.endpoint import (
+    MAX_SOCKET_PATH_BYTES,
+    BackendFiles,
+    BackendIdentity,
+    Endpoint,
+    UserPaths,
+    claim,
+    connect_or_spawn,
+    discover,
+    file_lock,
+    is_locked,
+    make_private_dir,
+    new_token,
+    open_log,
+    publish,
+    read_tokens,
+    running_backends,
+    write_private_file,
+)
+from forelook.errors import AuthenticationError, BackendUnreachableError, EndpointError
+
+IDENTITY = BackendIdentity()
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and Unix sockets")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> UserPaths:
+    return UserPaths(tmp_path / "r", tmp_path / "s", tmp_path / "c", tmp_path / "short")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_folders_follow_the_xdg_variables() -> None:
+    environ = {"XDG_RUNTIME_DIR": "/run/user/7", "XDG_STATE_HOME": "/s", "XDG_CACHE_HOME": "/c"}
+    found = UserPaths.from_environment(environ, Path("/home/ada"), 7)
+    assert (found.runtime_dir, found.state_dir, found.cache_dir) == (
+        Path("/run/user/7/forelook"), Path("/s/forelook"), Path("/c/forelook"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [None, "", "relative/folder"])
+def test_folders_without_usable_variables_are_in_the_home(value: str | None) -> None:
+    names = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+    environ = {} if value is None else dict.fromkeys(names, value)
+    found = UserPaths.from_environment(environ, Path("/home/ada"), 7)
+    assert found.runtime_dir == Path("/home/ada/.local/state/forelook/run")
+    assert found.state_dir == Path("/home/ada/.local/state/forelook")
+    assert found.cache_dir == Path("/home/ada/.cache/forelook")
+    assert found.short_dir == Path("/tmp/forelook-7")
+
+
+def test_a_private_folder_is_closed_to_others_even_if_it_was_open(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    make_private_dir(folder)
+    assert mode(folder) == 0o700
+    folder.chmod(0o755)
+    make_private_dir(folder)
+    assert mode(folder) == 0o700
+
+
+def test_a_link_or_file_is_not_taken_for_a_private_folder(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(EndpointError, match="link must be a folder of your own"):
+        make_private_dir(tmp_path / "link")
+    (tmp_path / "file").touch()
+    with pytest.raises(EndpointError, match="cannot be used as a private folder"):
+        make_private_dir(tmp_path / "file")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(EndpointError, match="belongs to user 12345"):
+        make_private_dir(folder)
+
+
+def test_each_part_of_the_identity_has_its_own_backend() -> None:
+    identities = [
+        BackendIdentity(),
+        BackendIdentity("m"),
+        BackendIdentity("m", "r"),
+        BackendIdentity("mr"),
+        BackendIdentity(device="cpu"),
+        BackendIdentity(dtype="float32"),
+    ]
+    assert len({identity.key for identity in identities}) == len(identities)
+    assert BackendIdentity("m").key == BackendIdentity("m").key
+
+
+def test_a_model_folder_is_the_same_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    by_relative = BackendIdentity("model").normalized()
+    assert by_relative == BackendIdentity(str(tmp_path / "model")).normalized()
+    assert BackendIdentity("owner/name").normalized().model == "owner/name"
+
+
+def test_a_path_too_long_for_a_socket_moves_to_the_short_folder(tmp_path: Path) -> None:
+    long_dir = tmp_path / ("x" * 120)
+    short_dir = tmp_path / "s"
+    files = BackendFiles.of(IDENTITY, UserPaths(long_dir, tmp_path, tmp_path, short_dir))
+    assert {files.socket.parent, files.lock.parent, files.record.parent} == {short_dir}
+    assert mode(short_dir) == 0o700
+    assert not long_dir.exists()
+
+
+def test_the_longest_path_that_fits_is_bound(tmp_path: Path) -> None:
+    import socket
+
+    base = Path("/tmp") / f"fl{os.getpid()}"
+    room = MAX_SOCKET_PATH_BYTES - len(str(base)) - len("/") - len(f"/{IDENTITY.key}.sock")
+    folder = base / ("y" * room)
+    try:
+        files = BackendFiles.of(IDENTITY, UserPaths(folder, tmp_path, tmp_path, tmp_path / "s"))
+        assert files.socket.parent == folder
+        assert len(str(files.socket)) == MAX_SOCKET_PATH_BYTES
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(files.socket))
+        files.socket.unlink()
+    finally:
+        folder.rmdir()
+        base.rmdir()
+
+
+def test_a_lock_has_one_holder_and_tells_who_asks(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    with file_lock(path, 1.0, "first"):
+        assert is_locked(path)
+        with (
+            pytest.raises(EndpointError, match=r"second: another process has held .*lock for 0.05 s"),
+            file_lock(path, 0.05, "second"),
+        ):
+            pass
+        assert is_locked(path)
+    assert not is_locked(path)
+    assert mode(path) == 0o600
+
+
+def test_a_lock_is_handed_on_when_its_holder_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    held, got = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with file_lock(path, 5.0, "holder"):
+            held.set()
+            got.wait(0.1)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with file_lock(path, 30.0, "waiter"):
+        got.set()
+    thread.join()
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = (
+        "import sys, time; from pathlib import Path; from forelook.endpoint import file_lock\n"
+        f"with file_lock(Path({str(path)!r}), 1.0, 'child'): print('held', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"held\n"
+        assert is_locked(path)
+        process.kill()
+        process.wait()
+    assert not is_locked(path)
+
+
+def test_a_claim_clears_what_a_dead_backend_left_and_its_own(paths: UserPaths) -> None:
+    files = BackendFiles.of(IDENTITY, paths)
+    for path in (files.record, files.socket, files.token):
+        path.write_text("left behind")
+    with claim(files, 1.0):
+        assert not files.record.exists()
+        assert not files.socket.exists()
+        files.socket.touch()
+        publish(files, Endpoint(socket_path=str(files.socket)))
+        assert mode(files.record) == 0o600
+        with pytest.raises(EndpointError, match="a backend for this model and device already runs"), claim(files, 0.05):
+            pass
+        assert files.record.exists()
+    assert not files.record.exists()
+    assert not files.socket.exists()
+
+
+def test_only_a_living_backend_is_discovered(paths: UserPaths) -> None:
+    assert discover(IDENTITY, paths) is None
+    files = BackendFiles.of(IDENTITY, paths)
+    endpoint = Endpoint(host="127.0.0.1", port=8123, token_path=str(files.token), pid=4, server_version="1")
+    with claim(files, 1.0):
+        assert discover(IDENTITY, paths) is None, "it does not listen yet"
+        publish(files, endpoint)
+        assert discover(IDENTITY, paths) == endpoint
+        assert running_backends(paths) == [endpoint]
+        assert discover(BackendIdentity("another"), paths) is None
+        record = files.record.read_text()
+    files.record.write_text(record)  # as kill -9 leaves it
+    assert discover(IDENTITY, paths) is None
+    assert running_backends(paths) == []
+
+
+def test_a_damaged_record_is_named(paths: UserPaths) -> None:
+    files = BackendFiles.of(IDENTITY, paths)
+    for content in ("{", "[]", '{"unknown": 1}', "{}", "\udcff"):
+        files.record.write_bytes(content.encode("utf-8", "surrogateescape"))
+        with pytest.raises(EndpointError, match=r"endpoint needs|json cannot be read"):
+            discover(IDENTITY, paths)
+
+
+def test_a_removed_socket_is_named_with_the_process(paths: UserPaths) -> None:
+    files = BackendFiles.of(IDENTITY, paths)
+    with claim(files, 1.0):
+        publish(files, Endpoint(socket_path=str(files.socket), pid=77))
+        with pytest.raises(EndpointError, match=r"process id 77 runs, but its socket .* was removed"):
+            discover(IDENTITY, paths)
+
+
+def test_tokens_are_new_each_time_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    first, second = new_token(path), new_token(path)
+    assert first != second
+    assert len(bytes.fromhex(second)) == 32
+    assert mode(path) == 0o600
+    assert read_tokens(path) == (second,)
+
+
+def test_a_token_file_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    token = new_token(path)
+    path.chmod(0o640)
+    with pytest.raises(AuthenticationError, match="can be read by other users: run `chmod 600`") as caught:
+        read_tokens(path)
+    assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"short\n", b"\xff" * 64])
+def test_a_token_file_without_a_token_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(AuthenticationError, match="token"):
+        read_tokens(path)
+
+
+def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
+    endpoint = Endpoint(host="127.0.0.1", port=1, token_path=str(tmp_path / "none"))
+    with pytest.raises(AuthenticationError, match="none cannot be read"):
+        endpoint.headers()
+
+
+def test_a_private_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_private_file(path, "one")
+    write_private_file(path, "two")
+    assert path.read_text() == "two"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(EndpointError, match="f cannot be written"):
+        write_private_file(tmp_path / "missing" / "f", "x")
+
+
+@pytest.mark.parametrize(
+    ("url", "socket_path", "host", "port", "tls"),
+    [
+        ("unix:/run/f.sock", "/run/f.sock", None, None, False),
+        ("unix:///run/f.sock", "/run/f.sock", None, None, False),
+        ("ws://127.0.0.1:8123", None, "127.0.0.1", 8123, False),
+        ("ws://localhost:8123/rpc", None, "localhost", 8123, False),
+        ("ws://[::1]:8123", None, "::1", 8123, False),
+        ("wss://gpu.example:443/", None, "gpu.example", 443, True),
+    ],
+)
+def test_endpoint_urls(url: str, socket_path: str | None, host: str | None, port: int | None, tls: bool) -> None:
+    endpoint = Endpoint.from_url(url)
+    assert (endpoint.socket_path, endpoint.host, endpoint.port, endpoint.tls) == (socket_path, host, port, tls)
+    assert Endpoint(**json.loads(json.dumps(asdict(endpoint)))) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ws://gpu.example:8123", "leaves this machine unencrypted: use wss://"),
+        ("http://127.0.0.1:1", "is not understood"),
+        ("ws://127.0.0.1", "is not understood"),
+        ("ws://127.0.0.1:99999", "is not understood"),
+        ("", "is not understood"),
+        ("wss://ada:hunter2@gpu.example:1", "must not carry credentials"),
+        ("wss://gpu.example:1?token=hunter2", "must not carry credentials"),
+        ("wss://gpu.example:1/other", "path = /other is not served"),
+        ("unix:", "needs an absolute path"),
+        ("unix:run/f.sock", "needs an absolute path"),
+    ],
+)
+def test_an_endpoint_url_that_cannot_be_is_refused_without_showing_secrets(url: str, said: str) -> None:
+    with pytest.raises(EndpointError, match=said) as caught:
+        Endpoint.from_url(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_backend_that_cannot_start_says_why(paths: UserPaths) -> None:
+    with pytest.raises(BackendUnreachableError, match=r"did not start: device = 'tpu' is not allowed.*backend\.log"):
+        connect_or_spawn(BackendIdentity(device="tpu"), paths, dict(os.environ))
+    assert not is_locked(BackendFiles.of(BackendIdentity(device="tpu"), paths).spawn_lock)
+
+
+def test_the_log_is_private_and_a_long_one_set_aside(paths: UserPaths) -> None:
+    with open_log(paths) as log:
+        log.write(b"x" * 5_000_001)
+    assert mode(paths.log_path) == 0o600
+    with open_log(paths) as log:
+        log.write(b"new")
+    assert paths.log_path.read_bytes() == b"new"
+    assert paths.log_path.with_suffix(".log.1").stat().st_size == 5_000_001
