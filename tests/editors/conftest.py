@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,10 @@ def native_neovim(tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
     yield start
     for neovim in started:
         neovim.close()
+
+
+@pytest.fixture(scope="session")
+def need_tmux() -> None:
+    """Skips where there is no terminal to look at."""
+    if shutil.which("tmux") is None:
+        pytest.skip("needs tmux on PATH (apt-get install tmux)")

@@ -117,6 +117,9 @@ start = function(root)
           return default(err, params, ctx, ...)
         end
       end,
+      ['forelook/status'] = function(_, params)
+        status.on_status(params)
+      end,
       ['didChangeStatus'] = function(_, params)
         status.on_change_status(params)
       end,

@@ -194,7 +194,7 @@ local function cycle(delta)
   if native.dismiss(buf) then
     -- Neovim only asks automatically, which brings one suggestion; ask for alternatives and draw them here.
     vim.schedule(function()
-      suggestion.trigger(buf)
+      suggestion.trigger(buf, delta)
     end)
     return true
   end

@@ -3,12 +3,13 @@
 local api = vim.api
 local M = {}
 
----@alias forelook.State "stopped"|"starting"|"loading"|"ready"|"error"
+---@alias forelook.State "stopped"|"starting"|"loading"|"ready"|"paused"|"error"
 
 ---@type {state: forelook.State, message: string, percentage: integer?}
 local current = { state = 'stopped', message = '' }
 local num_running = 0
 local progress = {} -- token → title
+local told = false -- whether this server sends forelook/status, which knows more than the protocol's own progress
 
 local function changed()
   -- Callers may be in a fast event, where neither autocommands nor redraws are allowed.
@@ -49,7 +50,7 @@ end
 ---@param params table
 function M.on_progress(params)
   local value = type(params) == 'table' and params.value
-  if type(value) ~= 'table' then
+  if told or type(value) ~= 'table' then
     return
   end
   local token = tostring(params.token)
@@ -64,6 +65,24 @@ function M.on_progress(params)
     end
   elseif current.state ~= 'error' then
     M.set('loading', value.message or title, value.percentage)
+  end
+end
+
+---`forelook/status`: { state, message, progress (0 to 1), model, device, … }.
+---@param params table
+function M.on_status(params)
+  if type(params) ~= 'table' or type(params.state) ~= 'string' then
+    return
+  end
+  told = true
+  local message = type(params.message) == 'string' and params.message or ''
+  local percentage = type(params.progress) == 'number' and math.floor(params.progress * 100) or nil
+  local state = params.state == 'completing' and 'ready' or params.state
+  if state == 'ready' and message == '' and type(params.model) == 'string' and params.model ~= '' then
+    message = ('%s on %s'):format(params.model, params.device)
+  end
+  if state ~= current.state or message ~= current.message or percentage ~= current.percentage then
+    M.set(state, message, percentage)
   end
 end
 

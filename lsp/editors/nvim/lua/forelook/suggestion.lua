@@ -111,7 +111,7 @@ end
 
 ---@param buf integer
 ---@param kind 1|2
----@param on_items fun(found: forelook.Item[])? what to do with the answer; by default it is shown
+---@param on_items fun(found: forelook.Item[]) what to do with an answer that is not stale
 local function request(buf, kind, on_items)
   local state = states[buf]
   local server = client.get(buf)
@@ -149,19 +149,27 @@ local function request(buf, kind, on_items)
         table.insert(found, item)
       end
     end
-    if on_items then
-      on_items(found)
-    elseif #found > 0 then
-      stop_timer(state)
-      state.items, state.index, state.invoked = found, 1, kind == INVOKED
-      render(buf)
-    elseif now.row == context.row and now.col == context.col then
-      hide(buf)
-    end
+    on_items(found)
   end)
   -- The old request is cancelled after the new one is sent, so that the server can hand its work over.
   if cancel_previous then
     cancel_previous()
+  end
+end
+
+---Show an answer, from the given alternative on.
+---@param buf integer
+---@param invoked boolean
+---@param skip integer alternatives to skip
+---@return fun(found: forelook.Item[])
+local function show_all(buf, invoked, skip)
+  return function(found)
+    local state = states[buf]
+    if #found > 0 then
+      stop_timer(state)
+      state.items, state.index, state.invoked = found, skip % #found + 1, invoked
+      render(buf)
+    end
   end
 end
 
@@ -176,7 +184,7 @@ local function schedule_request(buf)
     end
     stop_timer(state)
     if inserting() and vim.fn.pumvisible() == 0 then
-      request(buf, AUTOMATIC)
+      request(buf, AUTOMATIC, show_all(buf, false, 0))
     end
   end))
 end
@@ -256,12 +264,14 @@ function M.is_visible(buf)
   return current(buf) ~= nil
 end
 
+---Ask for several alternatives and show one of them.
 ---@param buf integer
-function M.trigger(buf)
+---@param skip integer? alternatives to skip; negative counts from the last
+function M.trigger(buf, skip)
   if states[buf] then
     states[buf].quiet_tick = nil
     stop_timer(states[buf])
-    request(buf, INVOKED)
+    request(buf, INVOKED, show_all(buf, true, skip or 0))
   end
 end
 

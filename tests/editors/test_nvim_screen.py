@@ -1,0 +1,81 @@
+"""What a person sees: Neovim in a terminal, its screen read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.editors.nvim_rig import environment, need_neovim, write_init
+from tests.editors.rig import Script, Terminal
+
+Scripted = Callable[..., Script]
+
+
+@pytest.fixture(params=["nvim", "nvim-0.12"])
+def screen(request: pytest.FixtureRequest, tmp_path: Path, need_tmux: None) -> Iterator[Callable[..., Terminal]]:
+    """Opens a file in Neovim in a terminal."""
+    program = need_neovim(request.param)
+    terminals: list[Terminal] = []
+
+    def start(script: Script, name: str, text: str, **options: Any) -> Terminal:
+        path = tmp_path / name
+        path.write_text(text)
+        init = write_init(tmp_path, script.command, renderer="own", **options)
+        command = [program, "-u", str(init), "-n", "-i", "NONE", "+set laststatus=0 noruler noshowcmd", str(path)]
+        terminals.append(Terminal(command, {**environment(tmp_path / "home"), "TERM": "screen-256color"}))
+        script.wait_for("textDocument/didOpen")
+        return terminals[-1]
+
+    yield start
+    for terminal in terminals:
+        terminal.close()
+
+
+def visible(screen: str) -> list[str]:
+    """The file's lines on the screen."""
+    return [line.rstrip() for line in screen.splitlines() if line.rstrip() not in ("~", "", "-- INSERT --")]
+
+
+def test_several_lines_push_the_following_ones_down(screen: Callable[..., Terminal], script: Scripted) -> None:
+    server = script(rules=[{"before": "def f():", "items": ["\n    x = '🙂'\n    return x"]}])
+    terminal = screen(server, "a.py", "\nlast = 1\n")
+    terminal.press("i")
+    terminal.type("def f():")
+    assert visible(terminal.wait_for("return x")) == ["def f():", "    x = '🙂'", "    return x", "last = 1"]
+    terminal.press("Escape")
+    assert visible(terminal.wait_until_gone("return x")) == ["def f():", "last = 1"]
+
+
+def test_ghost_text_amid_a_line_keeps_what_follows(screen: Callable[..., Terminal], script: Scripted) -> None:
+    server = script(rules=[{"before": "日本 f(", "items": ["a, g(b))"], "tail": 1}])
+    terminal = screen(server, "a.txt", "日本 f() + é\n")
+    terminal.type("0f(a")
+    assert visible(terminal.wait_for("g(b)")) == ["日本 f(a, g(b)) + é"]
+    terminal.press("Tab", "Escape")
+    assert visible(terminal.wait_until_gone("-- INSERT --")) == ["日本 f(a, g(b)) + é"]
+
+
+def test_several_lines_amid_a_line_look_as_after_accepting(screen: Callable[..., Terminal], script: Scripted) -> None:
+    server = script(rules=[{"before": "call(", "items": ["\n\t1,\n)"], "tail": 1}])
+    terminal = screen(server, "a.js", "call(); // end\nnext\n")
+    terminal.type("0f(a")
+    shown = visible(terminal.wait_for("1,"))
+    assert shown == ["call(", "        1,", "); // end", "next"]
+    terminal.press("Tab", "Escape")
+    terminal.wait_until_gone("-- INSERT --")
+    assert visible(terminal.screen()) == shown
+
+
+def test_suggestion_shrinks_while_it_is_typed(screen: Callable[..., Terminal], script: Scripted) -> None:
+    server = script(rules=[{"before": "hel", "items": ["lo world"]}])
+    terminal = screen(server, "a.txt", "")
+    terminal.press("i")
+    terminal.type("hel")
+    terminal.wait_for("hello world")
+    terminal.type("lo w")
+    terminal.wait_for("hello world")
+    terminal.type("X")
+    assert visible(terminal.wait_until_gone("orld")) == ["hello wX"]
