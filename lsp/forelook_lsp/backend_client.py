@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from forelook.endpoint import Endpoint
 from forelook.errors import BackendUnreachableError, EndpointError, ForelookError, MalformedMessageError
 from forelook.server import protocol
 from forelook.server.protocol import NotificationMethod, RequestMethod, from_json
 
 if TYPE_CHECKING:
+    from forelook.endpoint import Endpoint
     from websockets.asyncio.client import ClientConnection
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
-from forelook_lsp.indexing import Progress
+from forelook_lsp.progress import Progress
 from forelook_lsp.status import Snapshot
 
 if TYPE_CHECKING:

@@ -8,28 +8,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from forelook.errors import ForelookError, PrivacyError
+from forelook.privacy import FORELOOKIGNORE, GITIGNORE
 from forelook.server import protocol
 
 from forelook_lsp.backend_client import BackendClient, run_in_thread
+from forelook_lsp.progress import Progress
 from forelook_lsp.workspace_files import FileText, OpenFile, WorkspaceFiles, withheld_outside
 
 logger = logging.getLogger(__name__)
 
 FORGET_AT_ONCE = 1000
 UNREADABLE_SETTING = "the setting forelook.ignore cannot be understood, so every file is withheld"
-
-
-class Progress(Protocol):
-    """A progress bar of the editor."""
-
-    def report(self, share: float | None, message: str) -> None:
-        """Say how far it is, from 0 to 1."""
-
-    def end(self, message: str) -> None:
-        """Take it away."""
 
 
 class Indexing:
@@ -75,6 +66,10 @@ class Indexing:
         holding = [name for name, root in self._roots.items() if path.is_relative_to(root)]
         return max(holding, key=lambda name: len(self._roots[name].parts), default=None)
 
+    def is_ignore_file(self, path: Path) -> bool:
+        """Whether a change of this file may change what is permitted."""
+        return path.name in (GITIGNORE, FORELOOKIGNORE)
+
     def withheld(self, path: Path) -> str | None:
         """Why a file's text must not be sent; ``None`` where it may."""
         if self._failed:
@@ -86,13 +81,15 @@ class Indexing:
 
     # --- Sending ---------------------------------------------------------------------------------------------
 
-    def start(self, open_files: Sequence[OpenFile]) -> None:
-        """Send the folders' files, anew if that is under way."""
+    def start(self, open_files: Mapping[Path, str]) -> None:
+        """Send the folders' files, anew if that is under way; ``open_files`` are judged by, and not sent."""
         self.stop()
         self._sent.clear()
         if self._folders:
             self._stop = threading.Event()
-            self._scan = asyncio.get_running_loop().create_task(self._send_all(open_files, self._stop))
+            self._scan = asyncio.get_running_loop().create_task(
+                self._send_all([OpenFile(path, text) for path, text in open_files.items()], self._stop)
+            )
 
     def stop(self) -> None:
         """Stop sending."""

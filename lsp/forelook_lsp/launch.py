@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from forelook.endpoint import BackendIdentity, Endpoint, UserPaths, connect_or_spawn, discover
 from forelook.errors import BackendUnreachableError
 
 from forelook_lsp.options import Options
 from forelook_lsp.window import FindBackend
+
+if TYPE_CHECKING:
+    from forelook.endpoint import Endpoint
 
 
 def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) -> FindBackend:
@@ -20,9 +23,12 @@ def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) 
         home: the user's home folder.
         user_id: the numeric user id, ``None`` on Windows.
     """
-    paths = UserPaths.from_environment(environ, home, user_id)
 
     def find(options: Options) -> Endpoint:
+        # Imported here, in the thread that looks for the backend: its imports would hold up `initialize`.
+        from forelook.endpoint import BackendIdentity, Endpoint, UserPaths, connect_or_spawn, discover
+
+        paths = UserPaths.from_environment(environ, home, user_id)
         if options.backend_url is not None:
             return Endpoint.from_url(options.backend_url, options.backend_token_file)
         identity = BackendIdentity(options.model, options.revision, options.device, options.dtype)

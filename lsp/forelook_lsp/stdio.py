@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import re
 import sys
 import threading
@@ -12,8 +14,58 @@ from forelook_lsp.lsp_protocol import ForelookProtocol
 from forelook_lsp.server import ForelookServer
 from forelook_lsp.window import FindBackend
 
-_CONTENT_LENGTH = re.compile(rb"content-length:\s*(\d+)\s*", re.IGNORECASE)
+logger = logging.getLogger(__name__)
+
+_CONTENT_LENGTH = re.compile(rb"content-length:[ \t]*(\d+)[ \t]*", re.IGNORECASE)
 MAX_MESSAGE_BYTES = 256 * 2**20
+MAX_HEADER_BYTES = 16_384
+READ_BYTES = 2**18
+
+
+class FramingError(Exception):
+    """The stream is not LSP's: there is no way to tell where the next message begins."""
+
+
+class MessageSplitter:
+    """Turns a stream of bytes into the bodies of LSP's messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._length: int | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what was read and return the messages that are complete now.
+
+        Raises:
+            FramingError: a header without an end or a length, or a message beyond all bounds.
+        """
+        self._buffer += data
+        bodies: list[bytes] = []
+        while True:
+            if self._length is None:
+                end = self._buffer.find(b"\r\n\r\n")
+                if end < 0:
+                    if len(self._buffer) > MAX_HEADER_BYTES:
+                        raise FramingError("a message's header does not end")
+                    return bodies
+                self._length = _content_length(bytes(self._buffer[:end]))
+                del self._buffer[: end + 4]
+            if len(self._buffer) < self._length:
+                return bodies
+            bodies.append(bytes(self._buffer[: self._length]))
+            del self._buffer[: self._length]
+            self._length = None
+
+
+def _content_length(header: bytes) -> int:
+    for line in header.split(b"\r\n"):
+        match = _CONTENT_LENGTH.fullmatch(line)
+        if match is not None:
+            length = int(match.group(1))
+            if length > MAX_MESSAGE_BYTES:
+                raise FramingError(f"a message of {length} bytes is longer than {MAX_MESSAGE_BYTES}")
+            return length
+    raise FramingError("a message's header has no Content-Length")
 
 
 class _Writer:
@@ -30,63 +82,67 @@ class _Writer:
         self._stream.flush()
 
 
-def read_message(stream: BinaryIO) -> bytes | None:
-    """Return the next message's body; ``None`` at the end of the stream, also where it ends inside a message."""
-    length: int | None = None
-    while True:
-        line = stream.readline(65_536)
-        if not line:
-            return None
-        match = _CONTENT_LENGTH.fullmatch(line.strip(b"\r\n"))
-        if match is not None:
-            length = int(match.group(1))
-        elif not line.strip() and length is not None:
-            break
-    if length > MAX_MESSAGE_BYTES:
-        return None
-    body = stream.read(length)
-    return body if len(body) == length else None
+async def serve_stdio(find_backend: FindBackend, stdin: int, stdout: BinaryIO) -> int:
+    """Serve one editor window until it says ``exit`` or goes away.
 
+    Args:
+        find_backend: finds or starts the backend for some options; blocks.
+        stdin: the file descriptor to read from.
+        stdout: the stream to write to.
 
-async def serve_stdio(find_backend: FindBackend, stdin: BinaryIO, stdout: BinaryIO) -> int:
-    """Serve one editor window until it says ``exit`` or goes away; returns the exit code LSP wants."""
+    Returns:
+        The exit code that LSP wants.
+    """
     loop = asyncio.get_running_loop()
     server = ForelookServer(find_backend)
     server.protocol.set_writer(_Writer(stdout))
     server.protocol.exit_code = loop.create_future()
-    messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
 
     def read() -> None:
-        body: bytes | None = b""
-        while body is not None:
-            body = read_message(stdin)
+        # By descriptor: a buffered stream's lock, held here for ever, would abort the interpreter when it ends.
+        data = b"-"
+        while data:
             try:
-                loop.call_soon_threadsafe(messages.put_nowait, body)
+                data = os.read(stdin, READ_BYTES)
+            except OSError:
+                data = b""
+            try:
+                loop.call_soon_threadsafe(chunks.put_nowait, data)
             except RuntimeError:  # the loop has ended
                 return
 
     threading.Thread(target=read, name="forelook-stdin", daemon=True).start()
-    receiving = loop.create_task(_receive(server.protocol, messages))
+    receiving = loop.create_task(_receive(server.protocol, chunks))
     ends: set[asyncio.Future[Any]] = {receiving, server.protocol.exit_code}
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    except BrokenPipeError:
-        return 1
+        if receiving.done() and (error := receiving.exception()) is not None:
+            if not isinstance(error, (FramingError, BrokenPipeError)):
+                raise error
+            logger.error("the connection to the editor is lost: %s", error)
     finally:
         receiving.cancel()
         await server.window.close()
     return server.protocol.exit_code.result() if server.protocol.exit_code.done() else 1
 
 
-async def _receive(protocol: ForelookProtocol, messages: asyncio.Queue[bytes | None]) -> None:
-    while (body := await messages.get()) is not None:
-        protocol.receive(body)
-        # One turn of the loop, so that a request's handler sees the documents as they were when it arrived.
-        await asyncio.sleep(0)
+async def _receive(protocol: ForelookProtocol, chunks: asyncio.Queue[bytes]) -> None:
+    splitter = MessageSplitter()
+    while data := await chunks.get():
+        for body in splitter.feed(data):
+            protocol.receive(body)
+            # One turn of the loop, so that a request's handler sees the documents as they were when it arrived.
+            await asyncio.sleep(0)
 
 
-def take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+def take_standard_streams() -> tuple[int, BinaryIO]:
     """Stdin and stdout for LSP alone: whatever else prints goes to stderr from here on."""
-    streams = sys.stdin.buffer, sys.stdout.buffer
+    stdout = sys.stdout.buffer
     sys.stdout = sys.stderr
-    return streams
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.setmode(0, os.O_BINARY)
+        msvcrt.setmode(1, os.O_BINARY)
+    return 0, stdout

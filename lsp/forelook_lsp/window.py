@@ -7,21 +7,25 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from forelook import __version__
-from forelook.endpoint import Endpoint
 from forelook.errors import BackendUnreachableError, ForelookError, PositionError
 from forelook.server import protocol
 
 from forelook_lsp.backend_client import BackendClient, ClientName
 from forelook_lsp.completing import Completing, PlacedItem
 from forelook_lsp.documents import Document, EditorChange, EditorRange
-from forelook_lsp.indexing import Indexing, Progress
 from forelook_lsp.options import Options, needs_restart, parse_options
 from forelook_lsp.positions import Lines, PositionEncoding
+from forelook_lsp.progress import Progress
 from forelook_lsp.status import Snapshot, WindowStatus
-from forelook_lsp.workspace_files import OpenFile, is_ignore_file, local_path
+from forelook_lsp.uris import local_path
+
+if TYPE_CHECKING:
+    from forelook.endpoint import Endpoint
+
+    from forelook_lsp.indexing import Indexing
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ NO_WORKSPACE = "no folder"
 P = TypeVar("P")
 R = TypeVar("R")
 
-FindBackend = Callable[[Options], Endpoint]
+FindBackend = Callable[[Options], "Endpoint"]
 
 
 class Editor(Protocol):
@@ -66,7 +70,7 @@ class EditorWindow:
         self._editor = editor
         self._find_backend = find_backend
         self._client = BackendClient(self._find, ClientName("forelook-lsp", __version__), self)
-        self._indexing = Indexing(self._client, editor.show_progress, self._log_once)
+        self._made_indexing: Indexing | None = None
         self._completing = Completing(self._client, self.documents, self.status, self._show_status, clock)
         self._folders: dict[str, Path] = {}
         self._started = False
@@ -95,10 +99,10 @@ class EditorWindow:
             self._log_once(f"{problem}; the default is used")
         old, self.options = self.options, options
         self._completing.configure(options)
+        if options.ignore != old.ignore and self._made_indexing is not None:
+            self._apply_privacy()
         if not self._started:
             return
-        if options.ignore != old.ignore:
-            self._apply_privacy()
         if needs_restart(old, options):
             self._completing.suggestions.forget_answers()
             self._client.reconnect(self._find)
@@ -109,7 +113,7 @@ class EditorWindow:
     def set_folders(self, uris: Sequence[str]) -> None:
         """The window's folders."""
         self._folders = {uri: path for uri in uris if (path := local_path(uri)) is not None}
-        if self._started:
+        if self._made_indexing is not None:
             self._apply_privacy()
             self._index()
 
@@ -120,14 +124,14 @@ class EditorWindow:
     def start(self) -> None:
         """Look for the backend."""
         self._started = True
-        self._indexing.set_folders(self._folders, self.options.ignore)
         self._show_status()
         self._client.start()
 
     async def close(self) -> None:
         """Let go of the backend."""
         self._completing.close()
-        self._indexing.stop()
+        if self._made_indexing is not None:
+            self._made_indexing.stop()
         for task in self._tasks:
             task.cancel()
         await self._client.close()
@@ -176,7 +180,7 @@ class EditorWindow:
         """Files changed on disk, whoever did it."""
         gone = [path for uri in deleted if (path := local_path(uri)) is not None]
         there = [path for uri in changed if (path := local_path(uri)) is not None]
-        if any(is_ignore_file(path) for path in (*gone, *there)):
+        if any(self._indexing.is_ignore_file(path) for path in (*gone, *there)):
             self._apply_privacy()
             self._indexing.forget_withheld()
         self._indexing.forget(gone)
@@ -345,6 +349,16 @@ class EditorWindow:
 
     # --- Inside: files ---------------------------------------------------------------------------------------
 
+    @property
+    def _indexing(self) -> Indexing:
+        """Made when the first document or the backend needs it: its imports would hold up ``initialize``."""
+        if self._made_indexing is None:
+            from forelook_lsp.indexing import Indexing
+
+            self._made_indexing = Indexing(self._client, self._editor.show_progress, self._log_once)
+            self._made_indexing.set_folders(self._folders, self.options.ignore)
+        return self._made_indexing
+
     def _find(self) -> Endpoint:
         return self._find_backend(self.options)
 
@@ -393,11 +407,11 @@ class EditorWindow:
     def _index(self) -> None:
         self._indexing.stop()
         if self.options.index_workspace and self.status.ready:
-            open_files = [
-                OpenFile(path, document.text)
+            open_files = {
+                path: document.text
                 for document in self.documents.values()
                 if (path := local_path(document.uri)) is not None and not document.withheld
-            ]
+            }
             self._indexing.start(open_files)
 
     # --- Inside: suggestions ---------------------------------------------------------------------------------

@@ -17,14 +17,11 @@ from pathlib import Path
 from forelook.errors import PrivacyError
 from forelook.ignore_rules import IgnoreRules
 from forelook.privacy import (
-    FORELOOKIGNORE,
-    GITIGNORE,
     MAX_FILE_BYTES,
     WorkspacePrivacy,
     is_generated_name,
     is_secret_path,
 )
-from pygls.uris import to_fs_path
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +53,6 @@ class FileText:
 
     path: str
     text: str
-
-
-def local_path(uri: str) -> Path | None:
-    """The file a uri names, for a notebook's cell the notebook; ``None`` for what is no file of this machine."""
-    scheme, colon, rest = uri.partition(":")
-    if not colon or scheme not in ("file", "vscode-notebook-cell"):
-        return None
-    path = to_fs_path(f"file:{rest.partition('#')[0]}")
-    return Path(path) if path else None
 
 
 class WorkspaceFiles:
@@ -182,11 +170,6 @@ class WorkspaceFiles:
 def withheld_outside(path: Path) -> str | None:
     """Why a file outside every folder of the window must not be read: its name is all there is to go by."""
     return "its name is on the list of secrets" if is_secret_path(path.as_posix()) else None
-
-
-def is_ignore_file(path: Path) -> bool:
-    """Whether a change of this file may change what is permitted."""
-    return path.name in (GITIGNORE, FORELOOKIGNORE)
 
 
 def tracked_files(root: Path) -> list[Path] | None:
