@@ -99,6 +99,13 @@ def scenes(source: str) -> Iterator[Scene]:
                 break
 
 
+def fields_of(value: object) -> dict[str, object]:
+    """pygls gives params of methods it does not know as named tuples."""
+    if isinstance(value, dict):
+        return value
+    return dict(value._asdict()) if hasattr(value, "_asdict") else dict(vars(value))
+
+
 class Editor:
     """The least an editor does: opens documents, edits them, asks for inline completions."""
 
@@ -110,17 +117,16 @@ class Editor:
         self._changed = asyncio.Event()
 
         @self._client.feature("forelook/status")
-        def on_status(params: object) -> None:
-            fields = params._asdict() if hasattr(params, "_asdict") else vars(params)
-            self.status = {name: value for name, value in fields.items() if value is not None}
+        def on_status(_client: LanguageClient, params: object) -> None:
+            self.status = {name: value for name, value in fields_of(params).items() if value is not None}
             self._changed.set()
 
-        @self._client.feature(types.WINDOW_WORK_DONE_PROGRESS_CREATE)
-        def on_progress_create(params: types.WorkDoneProgressCreateParams) -> None:
-            return None
+        @self._client.feature(types.PROGRESS)
+        def on_progress(_client: LanguageClient, _params: types.ProgressParams) -> None:
+            """The status line shows it."""
 
         @self._client.feature(types.WORKSPACE_CONFIGURATION)
-        def on_configuration(params: types.ConfigurationParams) -> list[None]:
+        def on_configuration(_client: LanguageClient, params: types.ConfigurationParams) -> list[None]:
             return [None] * len(params.items)
 
     async def start(self, root: Path) -> float:
@@ -132,7 +138,6 @@ class Editor:
             types.InitializeParams(
                 capabilities=types.ClientCapabilities(
                     general=types.GeneralClientCapabilities(position_encodings=[types.PositionEncodingKind.Utf32]),
-                    window=types.WindowClientCapabilities(work_done_progress=True),
                 ),
                 initialization_options=options,
                 workspace_folders=[types.WorkspaceFolder(root.as_uri(), root.name)],
@@ -167,7 +172,7 @@ class Editor:
         """Ask at the end of ``before``; returns the ghost text, what it replaces before the cursor, and milliseconds."""
         line, column = before.count("\n"), len(before) - (before.rfind("\n") + 1)
         params = types.InlineCompletionParams(
-            types.InlineCompletionContext(types.InlineCompletionTriggerKind.Invoked),
+            types.InlineCompletionContext(types.InlineCompletionTriggerKind.Automatic),
             types.TextDocumentIdentifier(path.as_uri()),
             types.Position(line, column),
         )
@@ -180,6 +185,12 @@ class Editor:
         item = items[0]
         start = item.range.start.character if item.range else column
         return str(item.insert_text), before[len(before) - (column - start) :], elapsed_ms
+
+    async def counts(self) -> dict[str, int]:
+        """What the backend's engine has counted so far."""
+        answer = await self._client.workspace_execute_command_async(types.ExecuteCommandParams("forelook.stats"))
+        engine = fields_of(fields_of(fields_of(answer)["backend"])["engine"])
+        return {name: value for name, value in engine.items() if isinstance(value, int)}
 
     async def stop(self) -> None:
         await self._client.shutdown_async(None)
@@ -217,8 +228,7 @@ async def run(arguments: argparse.Namespace, console: Console, environment: dict
             await editor.until_ready()
         status = editor.status
         console.print(
-            f"initialize answered in {initialize_ms:.0f} ms; {status.get('model')} on {status.get('device')} "
-            f"({status.get('dtype')}) is ready\n"
+            f"initialize answered in {initialize_ms:.0f} ms; {status.get('model')} on {status.get('device')} is ready\n"
         )
         shown = 0
         for path in arguments.files:
@@ -226,12 +236,16 @@ async def run(arguments: argparse.Namespace, console: Console, environment: dict
             editor.open(path, source)
             for number, scene in enumerate(scenes(source), start=2):
                 editor.replace(path, number, scene.text)
+                before = await editor.counts()
                 ghost, replaced, elapsed_ms = await editor.complete(path, scene.before)
+                after = await editor.counts()
+                spent = {name: after[name] - before.get(name, 0) for name in after}
                 show(console, path, scene, ghost, replaced)
-                last = editor.status
                 console.print(
-                    f"[green]{elapsed_ms:.0f} ms[/] · {last.get('tokens_per_step', 0):.1f} tokens per decode step · "
-                    f"{last.get('num_accepted_tokens', 0)} of {last.get('num_drafted_tokens', 0)} draft tokens accepted"
+                    f"[green]{elapsed_ms:.0f} ms[/] · {spent['generated_tokens']} tokens in {spent['decode_steps']} decode "
+                    f"steps: {spent['generated_tokens'] / max(spent['decode_steps'], 1):.1f} tokens per step · "
+                    f"{spent['accepted_tokens']} of {spent['drafted_tokens']} draft tokens accepted",
+                    soft_wrap=True,
                 )
                 removed = scene.removed if scene.removed.count("\n") == 0 else scene.removed.split("\n")[0] + " …"
                 console.print(f"[dim]the file has: {removed}[/]", highlight=False)
