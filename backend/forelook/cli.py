@@ -530,8 +530,8 @@ def stop(options: argparse.Namespace, here: Surroundings) -> int:
         with connected(endpoint) as client:
             client.call(protocol.SHUTDOWN, protocol.Empty(), 30.0)
         answers.append({"endpoint": endpoint.description, "pid": endpoint.pid, "state": "stopped"})
-        if endpoint.socket_path is not None:
-            with file_lock(Path(endpoint.socket_path).with_suffix(".lock"), 30.0, "the backend is still ending"):
+        if endpoint.lock_path is not None:
+            with file_lock(Path(endpoint.lock_path), 30.0, "the backend is still ending"):
                 pass
     show_answers(answers, options.json, print)
     return 0

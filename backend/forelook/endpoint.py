@@ -198,6 +198,7 @@ class Endpoint:
         token_path: the file that holds the token, ``None`` where the socket's file mode is the guard.
         pid: the backend's process, where known.
         server_version: the backend's version of Forelook, where known.
+        lock_path: what the backend holds for as long as it lives, where known.
     """
 
     socket_path: str | None = None
@@ -207,6 +208,7 @@ class Endpoint:
     token_path: str | None = None
     pid: int | None = None
     server_version: str | None = None
+    lock_path: str | None = None
 
     def __post_init__(self) -> None:
         if (self.socket_path is None) == (self.host is None or self.port is None):

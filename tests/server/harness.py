@@ -123,6 +123,7 @@ class Running:
     def __init__(self, address: Path | tuple[str, int]) -> None:
         self.address = address
         self.engines: list[FakeEngine] = []
+        self.made = asyncio.Event()
         self.idle = asyncio.Event()
         self.shutdown = asyncio.Event()
 
@@ -171,9 +172,12 @@ async def running(
     listener.bind(("127.0.0.1", 0) if tcp else str(path))
     state = Running(listener.getsockname() if tcp else path)
 
+    loop = asyncio.get_running_loop()
+
     def factory(on_status: OnStatus) -> FakeEngine:
         engine = make_engine(on_status)
         state.engines.append(engine)
+        loop.call_soon_threadsafe(state.made.set)
         return engine
 
     hooks = ExitHooks(idle=state.idle.set, shutdown=state.shutdown.set)

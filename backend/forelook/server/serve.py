@@ -174,7 +174,12 @@ def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket)
     origins = frozenset(config.allowed_origins)
     pid = os.getpid()
     if listener.family != socket.AF_INET and listener.family != socket.AF_INET6:
-        endpoint = Endpoint(socket_path=str(files.socket), pid=pid, server_version=__version__)
+        endpoint = Endpoint(
+            socket_path=str(files.socket),
+            pid=pid,
+            server_version=__version__,
+            lock_path=str(files.lock),
+        )
         return endpoint, AccessPolicy(origins=origins)
     port: int = listener.getsockname()[1]
     if config.token_file is not None:
@@ -188,6 +193,7 @@ def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket)
         token_path=str(token_path),
         pid=pid,
         server_version=__version__,
+        lock_path=str(files.lock),
     )
     hosts = frozenset({config.host.lower(), *(h.lower() for h in config.allowed_hosts)})
     if config.host in LOOPBACK_HOSTS:

@@ -1,0 +1,212 @@
+"""The real backend as a process of its own: started once, found again, killed, idle, asked to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from forelook.endpoint import (
+    BackendFiles,
+    BackendIdentity,
+    Endpoint,
+    UserPaths,
+    connect_or_spawn,
+    discover,
+    file_lock,
+    read_tokens,
+)
+from forelook.errors import AuthenticationError
+from forelook.server import protocol
+from forelook.server.client import connected
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets")]
+IDENTITY = BackendIdentity()
+SOURCE = 'def add(a, b):\n    """Add two numbers."""\n    return '
+
+
+class Home:
+    """Folders and environment of a user who has nothing running; short, as a socket's path must be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        named = {name: str(folder / name[4:7]) for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME")}
+        self.environ = {**os.environ, **named, "OMP_NUM_THREADS": "1"}
+        self.paths = UserPaths.from_environment(self.environ, folder, os.getuid())
+
+    def spawn(self, *extra: str) -> Endpoint:
+        return connect_or_spawn(IDENTITY, self.paths, self.environ, extra_arguments=extra)
+
+    def forelook(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "forelook.cli", *arguments]
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, check=False)
+
+    def wait_until_gone(self) -> None:
+        """The lock is free once the process has ended, however it did."""
+        with file_lock(BackendFiles.of(IDENTITY, self.paths).lock, 60.0, "the backend did not end"):
+            pass
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    with tempfile.TemporaryDirectory(prefix="fl") as folder:
+        found = Home(Path(folder))
+        yield found
+        endpoint = discover(IDENTITY, found.paths)
+        if endpoint is not None and endpoint.pid is not None:
+            os.kill(endpoint.pid, signal.SIGTERM)
+        found.wait_until_gone()
+
+
+def ask(endpoint: Endpoint) -> protocol.CompletionResult:
+    with connected(endpoint) as client:
+        client.wait_until_ready(120.0)
+        client.notify(
+            protocol.DOCUMENT_OPEN, protocol.DocumentOpenParams("file:///w", "file:///w/a.py", "python", 1, SOURCE)
+        )
+        params = protocol.CompletionParams("file:///w/a.py", 1, len(SOURCE), trigger="invoked", deadline_ms=60_000)
+        return client.call(protocol.COMPLETION, params, 120.0)
+
+
+def test_a_killed_backend_is_replaced_and_completes_the_same(home: Home) -> None:
+    first = home.spawn()
+    before = ask(first)
+    assert before.suggestions
+    assert before.stats.num_generated_tokens > 0
+    assert home.spawn().pid == first.pid, "one that runs is found, not started again"
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    home.wait_until_gone()
+    assert discover(IDENTITY, home.paths) is None
+    second = home.spawn()
+    assert second.pid != first.pid
+    assert ask(second).suggestions == before.suggestions
+
+
+def test_four_that_start_at_once_start_one(home: Home) -> None:
+    code = (
+        "import os; from pathlib import Path; from forelook.endpoint import *\n"
+        f"paths = UserPaths.from_environment(os.environ, Path({str(home.folder)!r}), os.getuid())\n"
+        "print(connect_or_spawn(BackendIdentity(), paths, dict(os.environ)).pid)"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=home.environ, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    pids = {process.communicate()[0].strip() for process in started}
+    assert [process.returncode for process in started] == [0, 0, 0, 0]
+    assert len(pids) == 1
+    endpoint = discover(IDENTITY, home.paths)
+    assert endpoint is not None
+    assert pids == {str(endpoint.pid)}
+
+
+def test_the_socket_and_its_folder_are_private(home: Home) -> None:
+    endpoint = home.spawn()
+    assert endpoint.socket_path is not None
+    socket_path = Path(endpoint.socket_path)
+    assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(socket_path.parent.stat().st_mode) == 0o700
+    for path in socket_path.parent.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_an_idle_backend_ends_and_leaves_nothing_behind(home: Home) -> None:
+    home.spawn("--idle-timeout", "0.5")
+    home.wait_until_gone()
+    files = BackendFiles.of(IDENTITY, home.paths)
+    assert not files.record.exists()
+    assert not files.socket.exists()
+    assert "ending: idle" in home.paths.log_path.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_backend_in_order(home: Home, number: signal.Signals) -> None:
+    endpoint = home.spawn()
+    assert endpoint.pid is not None
+    with connected(endpoint) as client:
+        client.wait_until_ready(120.0)
+        os.kill(endpoint.pid, number)
+        home.wait_until_gone()
+    assert not BackendFiles.of(IDENTITY, home.paths).socket.exists()
+    assert "Traceback" not in home.paths.log_path.read_text()
+
+
+def test_tcp_needs_the_token_of_this_start(home: Home) -> None:
+    endpoint = home.spawn("--port", "0")
+    assert endpoint.host == "127.0.0.1"
+    assert endpoint.token_path is not None
+    token_path = Path(endpoint.token_path)
+    assert stat.S_IMODE(token_path.stat().st_mode) == 0o600
+    (token,) = read_tokens(token_path)
+    with connected(endpoint) as client:
+        assert client.hello.protocol_version == protocol.PROTOCOL_VERSION
+    stolen = home.folder / "old-token"
+    stolen.write_text("0" * 64)
+    stolen.chmod(0o600)
+    with (
+        pytest.raises(AuthenticationError, match="401"),
+        connected(Endpoint(host=endpoint.host, port=endpoint.port, token_path=str(stolen))),
+    ):
+        pass
+    assert home.forelook("stop").returncode == 0
+    assert not token_path.exists()
+    assert token not in home.paths.log_path.read_text()
+
+
+def test_complete_starts_the_backend_and_agrees_with_no_backend(home: Home) -> None:
+    path = home.folder / "add.py"
+    path.write_text(SOURCE)
+    arguments = ("complete", str(path), "--at", "3:12", "--deadline-ms", "60000", "--json")
+    over_wire = home.forelook(*arguments)
+    assert over_wire.returncode == 0, over_wire.stderr
+    alone = home.forelook(*arguments, "--no-backend")
+    assert alone.returncode == 0, alone.stderr
+    first, second = json.loads(over_wire.stdout), json.loads(alone.stdout)
+    assert first["suggestions"] == second["suggestions"]
+    assert first["suggestions"]
+    assert (first["model"], first["tokens_per_step"] > 0) == ("starter-model", True)
+    status = home.forelook("status", "--json")
+    assert json.loads(status.stdout)[0]["state"] == "ready"
+    assert home.forelook("stop").returncode == 0
+    home.wait_until_gone()
+    log = home.paths.log_path.read_text()
+    assert "Add two numbers" not in log
+    assert stat.S_IMODE(home.paths.log_path.stat().st_mode) == 0o600
+
+
+def test_a_model_that_is_not_there_is_named_and_the_backend_goes_on(home: Home) -> None:
+    path = home.folder / "a.py"
+    path.write_text(SOURCE)
+    missing = str(home.folder / "no-such-model")
+    done = home.forelook("complete", str(path), "--at", "1:1", "--model", missing)
+    assert done.returncode == 4, done.stderr
+    assert missing in done.stderr
+    assert "Traceback" not in done.stderr
+    status = json.loads(home.forelook("status", "--json").stdout)
+    assert status[0]["state"] == "error"
+    assert home.forelook("stop").returncode == 0
+
+
+def test_doctor_finds_the_running_backend_and_names_faults(home: Home) -> None:
+    endpoint = home.spawn()
+    with connected(endpoint) as client:
+        client.wait_until_ready(120.0)
+    done = home.forelook("doctor", "--json")
+    assert done.returncode == 0, done.stdout
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert f"process {endpoint.pid}" in found["backend"]["detail"]
+    assert "starter-model on cpu" in found["model"]["detail"]
+    assert {"python", "torch", "device", "tokenizers", "socket", "grammars", "runtime folder"} <= set(found)
+    assert endpoint.socket_path is not None
+    Path(endpoint.socket_path).chmod(0o666)
+    done = home.forelook("doctor")
+    assert done.returncode == 1
+    assert f"chmod 600 {endpoint.socket_path}" in done.stdout.replace("\n", " ")
