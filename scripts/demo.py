@@ -100,7 +100,7 @@ def scenes(source: str) -> Iterator[Scene]:
 
 
 def fields_of(value: object) -> dict[str, object]:
-    """pygls gives params of methods it does not know as named tuples."""
+    """The fields of a message: pygls makes named tuples of what its own types do not cover."""
     if isinstance(value, dict):
         return value
     return dict(value._asdict()) if hasattr(value, "_asdict") else dict(vars(value))
@@ -169,7 +169,7 @@ class Editor:
         )
 
     async def complete(self, path: Path, before: str) -> tuple[str, str, float]:
-        """Ask at the end of ``before``; returns the ghost text, what it replaces before the cursor, and milliseconds."""
+        """Ask at the end of ``before``: the ghost text, what it replaces before the cursor, and milliseconds."""
         line, column = before.count("\n"), len(before) - (before.rfind("\n") + 1)
         params = types.InlineCompletionParams(
             types.InlineCompletionContext(types.InlineCompletionTriggerKind.Automatic),
@@ -219,7 +219,8 @@ async def run(arguments: argparse.Namespace, console: Console, environment: dict
     if arguments.model:
         command += ["--model", arguments.model]
     console.print(f"[dim]$ forelook {' '.join(command[1:])}[/]")
-    backend = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    backend = await asyncio.create_subprocess_exec(*command, env=environment, **pipes)
     editor = Editor(environment, arguments.model)
     try:
         console.print("[dim]$ forelook-lsp[/]")
@@ -241,9 +242,10 @@ async def run(arguments: argparse.Namespace, console: Console, environment: dict
                 after = await editor.counts()
                 spent = {name: after[name] - before.get(name, 0) for name in after}
                 show(console, path, scene, ghost, replaced)
+                tokens, steps = spent["generated_tokens"], spent["decode_steps"]
                 console.print(
-                    f"[green]{elapsed_ms:.0f} ms[/] · {spent['generated_tokens']} tokens in {spent['decode_steps']} decode "
-                    f"steps: {spent['generated_tokens'] / max(spent['decode_steps'], 1):.1f} tokens per step · "
+                    f"[green]{elapsed_ms:.0f} ms[/] · {tokens} tokens in {steps} decode steps: "
+                    f"{tokens / max(steps, 1):.1f} tokens per step · "
                     f"{spent['accepted_tokens']} of {spent['drafted_tokens']} draft tokens accepted",
                     soft_wrap=True,
                 )
@@ -256,9 +258,9 @@ async def run(arguments: argparse.Namespace, console: Console, environment: dict
     finally:
         await editor.stop()
         backend.terminate()
-        _, log = backend.communicate(timeout=20)
+        _, log = await asyncio.wait_for(backend.communicate(), 20)
         if backend.returncode not in (0, -15):
-            console.print(f"[red]the backend ended with {backend.returncode}[/]\n{log[-2000:]}", markup=False)
+            console.print(f"the backend ended with {backend.returncode}\n{log.decode()[-2000:]}", markup=False)
 
 
 def main() -> int:
