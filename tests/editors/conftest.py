@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.editors.emacs_rig import Emacs
 from tests.editors.nvim_rig import Neovim, need_neovim
 from tests.editors.rig import Script
 
@@ -54,3 +55,17 @@ def need_tmux() -> None:
     """Skips where there is no terminal to look at."""
     if shutil.which("tmux") is None:
         pytest.skip("needs tmux on PATH (apt-get install tmux)")
+
+
+@pytest.fixture
+def emacs(tmp_path: Path, need_tmux: None) -> Iterator[Callable[..., Emacs]]:
+    """Starts an Emacs in a terminal."""
+    started: list[Emacs] = []
+
+    def start(script: Script, settings: str = "") -> Emacs:
+        started.append(Emacs(tmp_path, script.command, settings))
+        return started[-1]
+
+    yield start
+    for editor in started:
+        editor.close()
