@@ -13,6 +13,7 @@ from forelook.decoding.step_layout import StepLayout
 from forelook.errors import ConfigError, ContextOverflowError
 from forelook.model.attention import Visibility, attend, step_visibility
 from forelook.model.config import LlamaConfig
+from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.kv_cache import KVCache
 from forelook.model.projection import Projection
 
@@ -155,12 +156,16 @@ def _add(hidden: torch.Tensor, update: torch.Tensor, multiplier: float) -> torch
 class LlamaSequence:
     """One sequence over shared weights: its tokens, and their keys and values."""
 
-    def __init__(self, weights: LlamaWeights, max_positions: int | None = None) -> None:
+    def __init__(
+        self, weights: LlamaWeights, max_positions: int | None = None, threads: ThreadGovernor | None = None
+    ) -> None:
         """Allocate the cache.
 
         Args:
             weights: shared with other sequences.
             max_positions: most tokens, the model's own maximum by default.
+            threads: chooses the CPU threads of each forward, and is shared with the other sequences; torch's setting
+                stays as it is by default.
 
         Raises:
             ConfigError: more positions than the model has, or none.
@@ -171,6 +176,7 @@ class LlamaSequence:
         if not 1 <= max_positions <= config.max_positions:
             raise ConfigError("max_positions", max_positions, f"between 1 and the model's {config.max_positions}")
         self._weights = weights
+        self._threads = threads
         self._max_positions = max_positions
         self._cache = KVCache(
             num_layers=config.num_layers,
@@ -215,19 +221,26 @@ class LlamaSequence:
             raise ContextOverflowError(
                 f"{length} cached and {num_tokens} new tokens exceed the sequence's {self._max_positions} positions"
             )
-        device = self._weights.device
+        if self._threads is None:
+            logits = self._run(layout)
+        else:
+            with self._threads.forward(num_tokens, length):
+                logits = self._run(layout)
+        self._tail = layout.token_ids.tolist()
+        return logits
+
+    def _run(self, layout: StepLayout) -> torch.Tensor:
+        num_tokens, device = len(layout), self._weights.device
         every_row = len(layout.logit_rows) == num_tokens
         with torch.inference_mode():
-            logits = forward(
+            return forward(
                 self._weights,
                 self._cache,
                 torch.from_numpy(layout.token_ids).to(device),
                 torch.from_numpy(layout.positions).to(device),
-                step_visibility(layout, length, self._cache.dtype, device),
+                step_visibility(layout, self._cache.length, self._cache.dtype, device),
                 None if every_row else torch.from_numpy(layout.logit_rows).to(device),
             )
-        self._tail = layout.token_ids.tolist()
-        return logits
 
     def commit(self, rows: Sequence[int]) -> None:
         """Append rows of the last forward's tail to the committed tokens."""

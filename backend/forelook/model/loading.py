@@ -14,6 +14,7 @@ import torch
 from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, TokenizerError
 from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
+from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.infill import InfillFormat, infill_formats
 from forelook.model.llama import LlamaSequence, LlamaWeights
 from forelook.model.token_healing import TokenHealer
@@ -51,6 +52,7 @@ class LoadedModel:
         healer: token healing over the vocabulary.
         stop_token_ids: what ends an infilled middle: the format's stops and the model's own.
         status_line: what a user should know about this model, empty when there is nothing.
+        threads: chooses the CPU threads of each forward; ``None`` on other devices.
     """
 
     name: str
@@ -66,6 +68,7 @@ class LoadedModel:
     healer: TokenHealer
     stop_token_ids: frozenset[int]
     status_line: str
+    threads: ThreadGovernor | None
 
     @property
     def max_positions(self) -> int:
@@ -74,7 +77,7 @@ class LoadedModel:
 
     def new_sequence(self, max_positions: int | None = None) -> LlamaSequence:
         """A sequence with its own KV cache over the shared weights."""
-        return LlamaSequence(self.weights, max_positions)
+        return LlamaSequence(self.weights, max_positions, self.threads)
 
 
 def load_model(
@@ -144,6 +147,7 @@ def load_model(
         healer=TokenHealer(tokenizer),
         stop_token_ids=formats[0].stop_token_ids,
         status_line=line,
+        threads=ThreadGovernor() if torch_device.type == "cpu" else None,
     )
     report(1.0, line or f"{name} is ready")
     return loaded

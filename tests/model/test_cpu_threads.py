@@ -1,0 +1,96 @@
+"""The thread governor: a team while it pays, one thread while it does not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from forelook.model.cpu_threads import ThreadGovernor
+
+
+class Machine:
+    """A fake clock and forwards that take as long as a test says."""
+
+    def __init__(self, max_threads: int = 2, free_cores: int | None = None) -> None:
+        self.now = 100.0
+        self.free_cores = free_cores
+        self.governor = ThreadGovernor(max_threads, free_cores=lambda: self.free_cores, clock=lambda: self.now)
+
+    def run(self, *, single_s: float, team_s: float, num_tokens: int = 1, prefix_length: int = 256) -> int:
+        threads = self.governor.choose(num_tokens, prefix_length)
+        elapsed = single_s if threads == 1 else team_s
+        self.now += elapsed
+        self.governor.observe(num_tokens, prefix_length, threads, elapsed)
+        return threads
+
+    def quiet(self, **size: int) -> int:
+        return self.run(single_s=0.002, team_s=0.0015, **size)
+
+    def busy(self, **size: int) -> int:
+        return self.run(single_s=0.002, team_s=0.1, **size)
+
+
+def test_first_forward_of_a_size_is_single_then_the_team_works() -> None:
+    machine = Machine()
+    assert [machine.quiet() for _ in range(4)] == [1, 2, 2, 2]
+    assert [machine.quiet(num_tokens=16) for _ in range(2)] == [1, 2]
+    assert machine.quiet(num_tokens=12) == 2  # same size as 16
+    assert machine.quiet(num_tokens=1, prefix_length=900) == 1
+
+
+def test_one_slow_team_forward_hands_over_to_a_single_thread() -> None:
+    machine = Machine()
+    assert [machine.busy() for _ in range(6)] == [1, 2, 1, 1, 1, 1]
+
+
+def test_team_is_tried_again_ever_less_often_while_the_machine_stays_busy() -> None:
+    machine = Machine()
+    team_times = [machine.now for _ in range(10_000) if machine.busy() == 2]
+    gaps = [later - earlier for earlier, later in pairwise(team_times)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] < 0.5
+    assert 8.0 <= gaps[-1] < 8.5
+
+
+def test_a_quiet_machine_gets_its_team_back_and_forgets_the_long_pauses() -> None:
+    machine = Machine()
+    for _ in range(3000):
+        machine.busy()
+    machine.now += 10
+    assert machine.quiet() == 2
+    assert machine.busy() == 2
+    before = machine.now
+    while machine.busy() == 1:
+        pass
+    assert machine.now - before < 0.5
+
+
+def test_a_little_noise_does_not_stop_the_team() -> None:
+    machine = Machine()
+    assert machine.run(single_s=0.002, team_s=0.0028) == 1
+    assert [machine.run(single_s=0.002, team_s=0.0028) for _ in range(3)] == [2, 2, 2]
+
+
+def test_one_core_leaves_nothing_to_choose() -> None:
+    machine = Machine(max_threads=1)
+    assert [machine.quiet() for _ in range(3)] == [1, 1, 1]
+
+
+def test_torchs_setting_is_the_teams_again_after_a_forward() -> None:
+    before = torch.get_num_threads()
+    governor = ThreadGovernor(before)
+    with governor.forward(1, 0):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError, match="inside"), governor.forward(1, 0):
+        raise RuntimeError("inside")
+    assert torch.get_num_threads() == before
+
+
+def test_cores_that_other_programs_use_stay_theirs() -> None:
+    machine = Machine(max_threads=8, free_cores=8)
+    assert [machine.quiet() for _ in range(2)] == [1, 8]
+    for free, expected in ((5, 5), (1, 1), (0, 1), (-3, 1), (64, 8), (None, 8)):
+        machine.free_cores = free
+        assert machine.quiet() == expected
