@@ -79,9 +79,7 @@ def check(
     """
     before, after = document.split(CURSOR)
     for piece in (None, 1, 3):
-        edit = suggest(
-            language_id, before, after, model_text, invoked=invoked, interrupted=interrupted, piece=piece
-        )
+        edit = suggest(language_id, before, after, model_text, invoked=invoked, interrupted=interrupted, piece=piece)
         if edit is None:
             assert expect is None, f"no suggestion (in pieces of {piece}), expected {expect!r}"
             continue

@@ -357,7 +357,7 @@ CASES: dict[str, tuple[str, str, str, str | None]] = {
         "rust",
         "fn first<'a>(s: &'a str) -> &'a str {\n    ‸\n}\n",
         's.split(" ").next().unwrap_or("")\n}\n\nfn main() {\n',
-        "fn first<'a>(s: &'a str) -> &'a str {\n    s.split(\" \").next().unwrap_or(\"\")‸\n}\n",
+        'fn first<\'a>(s: &\'a str) -> &\'a str {\n    s.split(" ").next().unwrap_or("")‸\n}\n',
     ),
     "rust_match_arms": (
         "rust",

@@ -9,7 +9,9 @@ from functools import lru_cache
 from forelook.completion.languages import Language, StringForm
 
 OPENERS = "([{"
-CLOSERS = ")]}"
+# Opens a substitution in a template string: ``${``.
+TEMPLATE = "$"
+_TEMPLATE_REST = re.compile(r"(?:[^`\\$]|\\.|\$(?!\{))*(`|\$\{)", re.DOTALL)
 PARTNER = {")": "(", "]": "[", "}": "{", "(": ")", "[": "]", "{": "}"}
 
 
@@ -48,41 +50,69 @@ def scan_brackets(language: Language, text: str, inside: str | None = None) -> B
         text: code, beginning at any place outside strings and comments unless ``inside`` says otherwise.
         inside: the delimiter that ends the string or comment ``text`` begins in (``"\\n"`` for a line comment).
     """
-    position, closed_at = 0, None
-    if inside is not None:
-        end = _end_of(language, text, 0, inside)
-        if end is None:
-            return BracketScan((), (), inside, None, _is_comment_end(language, inside))
-        position = closed_at = end
-    unmatched: list[Bracket] = []
-    stack: list[Bracket] = []
-    scanner = _scanner(language)
-    while True:
-        match = scanner.search(text, position)
+    return _Scanner(language, text).scan(inside)
+
+
+class _Scanner:
+    """One pass over one text."""
+
+    def __init__(self, language: Language, text: str) -> None:
+        self._language = language
+        self._text = text
+        self._unmatched: list[Bracket] = []
+        self._stack: list[Bracket] = []
+        self._closed_at: int | None = None
+
+    def scan(self, inside: str | None) -> BracketScan:
+        """Walk through the text from the state it begins in."""
+        position = 0
+        if inside is not None:
+            end = self._skip(0, inside)
+            if end is None:
+                return self._result(inside)
+            position = end
+            # Where a template's substitution begins, the string goes on behind it.
+            self._closed_at = None if self._stack else end
+        pattern = _pattern(self._language)
+        while True:
+            match = pattern.search(self._text, position)
+            if match is None:
+                return self._result(None)
+            found, position = match.group(), match.end()
+            if match.lastgroup == "whole":
+                continue
+            if found in PARTNER:
+                popped = _count(Bracket(match.start(), found), self._stack, self._unmatched)
+                if popped != TEMPLATE:
+                    continue
+                ender = "`"
+            else:
+                ender = "\n" if match.lastgroup == "line" else _ender(self._language, found)
+            end = self._skip(position, ender)
+            if end is not None:
+                if inside == ender == "`" and self._closed_at is None and not self._stack:
+                    self._closed_at = end
+                position = end
+                continue
+            form = _form(self._language, ender)
+            if form is None or form.multi_line or "\n" not in self._text[position:]:
+                return self._result(ender)
+            # A lone quote, such as an apostrophe in text, is no string.
+
+    def _skip(self, position: int, ender: str) -> int | None:
+        """Offset after the end of a string or comment, or after a template's ``${``; ``None`` if it does not come."""
+        if ender != "`" or not self._language.regex_literals:
+            return _end_of(self._language, self._text, position, ender)
+        match = _TEMPLATE_REST.match(self._text, position)
         if match is None:
-            break
-        found, position = match.group(), match.end()
-        if found in PARTNER:
-            _count(Bracket(match.start(), found), stack, unmatched)
-            continue
-        kind = match.lastgroup
-        if kind == "whole":
-            continue
-        if kind == "line":
-            newline = text.find("\n", position)
-            if newline < 0:
-                return BracketScan(tuple(unmatched), tuple(stack), "\n", closed_at, in_comment=True)
-            position = newline
-            continue
-        ender = _ender(language, found)
-        end = _end_of(language, text, position, ender)
-        if end is None:
-            form = _form(language, ender)
-            if form is not None and not form.multi_line and "\n" in text[position:]:
-                continue  # a lone quote, such as an apostrophe in text or a lifetime
-            return BracketScan(tuple(unmatched), tuple(stack), ender, closed_at, form is None)
-        position = end
-    return BracketScan(tuple(unmatched), tuple(stack), None, closed_at)
+            return None
+        if match.group(1) == "${":
+            self._stack.append(Bracket(match.end() - 1, TEMPLATE))
+        return match.end()
+
+    def _result(self, inside: str | None) -> BracketScan:
+        is_comment = inside is not None and _is_comment_end(self._language, inside)
+        return BracketScan(tuple(self._unmatched), tuple(self._stack), inside, self._closed_at, is_comment)
 
 
 @lru_cache(maxsize=64)
@@ -100,16 +130,23 @@ def join_scans(first: BracketScan, second: BracketScan, offset: int) -> BracketS
     return BracketScan(tuple(unmatched), tuple(stack), second.inside, first.string_closed_at, second.in_comment)
 
 
-def _count(bracket: Bracket, stack: list[Bracket], unmatched: list[Bracket]) -> None:
+def closes(opener: str, closer: str) -> bool:
+    """Whether a closing bracket ends what an opening one began."""
+    return PARTNER[closer] == ("{" if opener == TEMPLATE else opener)
+
+
+def _count(bracket: Bracket, stack: list[Bracket], unmatched: list[Bracket]) -> str | None:
+    """Take one bracket into account; returns the opener it closed, if any."""
     if bracket.character in OPENERS:
         stack.append(bracket)
-        return
-    partner = PARTNER[bracket.character]
+        return None
     for depth in range(len(stack) - 1, -1, -1):
-        if stack[depth].character == partner:
+        if closes(stack[depth].character, bracket.character):
+            opener = stack[depth].character
             del stack[depth:]
-            return
+            return opener
     unmatched.append(bracket)
+    return None
 
 
 def _end_of(language: Language, text: str, position: int, ender: str) -> int | None:
@@ -152,7 +189,7 @@ def _is_comment_end(language: Language, ender: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _scanner(language: Language) -> re.Pattern[str]:
+def _pattern(language: Language) -> re.Pattern[str]:
     starts = [start for start, _ in language.block_comments] + [form.opener for form in language.strings]
     starts.sort(key=len, reverse=True)
     parts: list[str] = []

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from forelook.completion.brackets import BracketScan, join_scans, scan_brackets, scan_cached
+from forelook.completion.brackets import OPENERS, PARTNER, BracketScan, closes, join_scans, scan_brackets, scan_cached
 from forelook.completion.languages import Language, ScopeRule
 from forelook.completion.prompt import rest_is_closers
 from forelook.completion.syntax import CursorSyntax, Place, inspect_cursor, window_before
@@ -64,6 +64,25 @@ class Situation:
     def line_is_blank(self) -> bool:
         """Whether only indentation stands before the cursor."""
         return not self.line.strip()
+
+    @property
+    def in_substitution(self) -> bool:
+        """Whether the cursor stands within braces within a string."""
+        if self.open_string is None:
+            return False
+        string = self.line[max(self.line.rfind(self.open_string[0]), 0) :]
+        return string.count("{") > string.count("}")
+
+    @property
+    def string_has_braces(self) -> bool:
+        """Whether the string around the cursor uses braces, as format strings do."""
+        return self.open_string is not None and ("{" in self.rest or self.in_substitution)
+
+    @property
+    def splits_delimiter(self) -> bool:
+        """Whether the cursor stands within a string's delimiter of several characters."""
+        end = self.inside or ""
+        return any(self.line.endswith(end[:cut]) and self.rest.startswith(end[cut:]) for cut in range(1, len(end)))
 
     @property
     def indentation(self) -> int:
@@ -122,12 +141,12 @@ def _match_closers(
         fitting = [
             index
             for index in range(level, len(openers))
-            if _closes(openers[index].character, closer.character)
+            if closes(openers[index].character, closer.character)
             and (indentation is None or indentation_at(before, openers[index].position) <= indentation)
         ]
         if not fitting:
             fitting = [
-                index for index in range(level, len(openers)) if _closes(openers[index].character, closer.character)
+                index for index in range(level, len(openers)) if closes(openers[index].character, closer.character)
             ]
         if not fitting:
             continue
@@ -173,7 +192,7 @@ class _EndFinder:
     def __init__(self, situation: Situation, multi_line: bool) -> None:
         self._situation = situation
         self._multi_line = multi_line
-        self._depth = 0  # brackets opened by the generated text
+        self._opened: list[str] = []  # brackets that the generated text has opened
         self._num_closed = 0  # brackets open at the cursor that it has closed
         self._inside = situation.inside
         self._base = self._base_indentation()
@@ -208,7 +227,8 @@ class _EndFinder:
             self._base = indentation_of(whole)
         if complete and self._is_echo(number, whole):
             return max(start - 1, 0)
-        cut = self._scan_line(line)
+        # With its break, so that a lone quote is seen to be no string.
+        cut = self._scan_line(line + "\n" if complete else line)
         if cut is not None:
             # A closer that is already there, alone on its line, takes its line with it.
             return start + cut if line[:cut].strip() or number == 0 else start - 1
@@ -230,9 +250,9 @@ class _EndFinder:
         if not self._multi_line:
             # On a blank line the model may begin with blank lines; elsewhere the line is what was asked for.
             return None if nothing_yet and situation.line_is_blank else start - 1
-        if self._depth == 0 and self._num_closed == 0 and not situation.syntax.after_opener and self._waits_for_rest():
+        if not self._opened and self._num_closed == 0 and not situation.syntax.after_opener and self._waits_for_rest():
             return start - 1
-        if self._inside is not None or self._depth > 0 or not line.strip():
+        if self._inside is not None or self._opened or not line.strip():
             return None
         indentation = indentation_of(line)
         if nothing_yet and not situation.line_is_blank:
@@ -307,6 +327,10 @@ class _EndFinder:
         position = 0
         if self._inside is not None:
             scan = scan_brackets(situation.language, line, self._inside)
+            if situation.string_has_braces and not self._string_closed:
+                cut = self._substitution_end(line[: scan.string_closed_at])
+                if cut is not None:
+                    return cut
             if scan.string_closed_at is None:
                 self._inside = self._spanning(self._inside)
                 return None
@@ -322,14 +346,30 @@ class _EndFinder:
         for place, character in events:
             if place < position:
                 continue
-            if self._depth > 0:
-                self._depth -= 1
+            if self._opened:
+                if not closes(self._opened[-1], character):
+                    return place
+                self._opened.pop()
                 continue
             end = self._close(place, character)
             if end is not None:
                 return end
-        self._depth += len(scan.open)
+        self._opened += [bracket.character for bracket in scan.open]
         self._inside = self._spanning(scan.inside)
+        return None
+
+    def _substitution_end(self, line: str) -> int | None:
+        """Where the text closes a substitution that the string goes on to close itself."""
+        depth = 0
+        for place, character in enumerate(line):
+            if character in OPENERS:
+                depth += 1
+            elif character in PARTNER:
+                depth -= 1
+            if depth < 0 and self._situation.in_substitution:
+                return place if PARTNER[character] != "{" or "}" in self._situation.rest else None
+            if depth < 0 and character == "}":
+                return place
         return None
 
     def _close(self, place: int, character: str) -> int | None:
@@ -340,7 +380,7 @@ class _EndFinder:
         if self._num_closed >= len(situation.open_brackets):
             return place
         opener, fate = situation.open_brackets[self._num_closed]
-        if not _closes(opener, character) or fate in (Closer.BELOW, Closer.IN_REST_CODE):
+        if not closes(opener, character) or fate in (Closer.BELOW, Closer.IN_REST_CODE):
             return place
         self._num_closed += 1
         if self._multi_line and fate is Closer.MISSING and situation.language.scope is ScopeRule.BRACKETS:
@@ -381,10 +421,6 @@ def wants_block(situation: Situation, *, invoked: bool) -> bool:
     if situation.rest.strip() and not syntax.after_opener and not situation.line_is_blank:
         return False
     return invoked or syntax.empty_block or syntax.after_opener or syntax.after_comment
-
-
-def _closes(opener: str, closer: str) -> bool:
-    return opener + closer in ("()", "[]", "{}")
 
 
 def _closing_indentation(after: str, position: int) -> int | None:

@@ -40,6 +40,8 @@ def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool
         multi_line: whether it may span lines.
         interrupted: whether generation was cut short, so that its last word or line may be half of one.
     """
+    if situation.splits_delimiter:
+        return None
     end = find_end(situation, raw, multi_line=multi_line, final=True)
     if interrupted and (end is None or end == len(raw)):
         end = _last_whole(raw)
@@ -156,7 +158,20 @@ def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
     if "".join(closing.split()) == "".join(rest.split()) or "".join(rest.split()).startswith("".join(closing.split())):
         return text[:start], 0
     matched = _subsequence_length(rest, closing)
-    return text, matched
+    # The text may stay whole only if it replaces every closer it brings along.
+    return (text, matched) if matched >= _closers_end(situation, text) else (text[:start], 0)
+
+
+def _closers_end(situation: Situation, text: str) -> int:
+    """How much of the rest of the line holds the closers that the text closes too."""
+    position = 0
+    if situation.open_string is not None and situation.open_string[1] is Closer.IN_REST:
+        position = situation.rest.find(situation.open_string[0]) + len(situation.open_string[0])
+    scan = scan_brackets(situation.language, text, situation.inside)
+    for bracket, (_, fate) in zip(scan.unmatched, situation.open_brackets, strict=False):
+        if fate is Closer.IN_REST:
+            position = situation.rest.find(bracket.character, position) + 1
+    return position
 
 
 def _first_closing(situation: Situation, text: str) -> int | None:
@@ -175,8 +190,6 @@ def _subsequence_length(rest: str, closing: str) -> int:
     """How many of the rest's leading characters stand in ``closing`` in their order."""
     position = 0
     for count, character in enumerate(rest):
-        if character in " \t" and closing.find(character, position) < 0:
-            return count
         position = closing.find(character, position) + 1
         if position == 0:
             return count
