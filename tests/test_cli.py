@@ -141,6 +141,16 @@ def test_a_cursor_outside_the_file_exits_before_anything_starts(
     assert "line = 9 is outside the file, which has 2 lines" in capsys.readouterr().err
 
 
+def test_a_withheld_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".forelookignore").write_text("private/\n")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "private").mkdir()
+    for path in (tmp_path / ".env", tmp_path / "private" / "a.py"):
+        path.write_text("x = 1\n")
+        assert complete(str(path), "--at", "1:1") == cli.EXIT_DOCUMENT
+        assert f"{path} is withheld" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

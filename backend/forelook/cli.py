@@ -37,8 +37,10 @@ from forelook.errors import (
     ForelookError,
     ModelError,
     PositionError,
+    PrivacyError,
     ProtocolError,
 )
+from forelook.privacy import WorkspacePrivacy
 from forelook.server import protocol
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ EXIT_CODES = f"""exit status:
   0  done
   {EXIT_FAULT}  doctor found a fault, or an error without a number of its own
   {EXIT_USAGE}  an argument or setting is wrong
-  {EXIT_DOCUMENT}  the file or the cursor: missing, not UTF-8, too large, outside
+  {EXIT_DOCUMENT}  the file or the cursor: missing, not UTF-8, too large, withheld, outside
   {EXIT_MODEL}  the model: unknown, not of the Llama family, damaged, too large
   {EXIT_BACKEND}  the backend: not running, not reachable, refuses
   {EXIT_INTERRUPTED}  interrupted"""
@@ -109,6 +111,7 @@ def exit_status(error: ForelookError) -> int:
     kinds: tuple[tuple[type[ForelookError], int], ...] = (
         (ConfigError, EXIT_USAGE),
         (DocumentError, EXIT_DOCUMENT),
+        (PrivacyError, EXIT_DOCUMENT),
         (ModelError, EXIT_MODEL),
         (EndpointError, EXIT_BACKEND),
         (ProtocolError, EXIT_BACKEND),
@@ -339,7 +342,13 @@ def read_source(path: Path, position: tuple[int, int], language_id: str | None) 
     Raises:
         DocumentTextError: it cannot be read or is not UTF-8.
         PositionError: the cursor is outside it.
+        PrivacyError: an ignore file or its name withholds it.
     """
+    resolved = path.resolve()
+    root = next((folder for folder in resolved.parents if (folder / ".git").exists()), resolved.parent)
+    withheld = WorkspacePrivacy(root).reason(resolved)
+    if withheld is not None:
+        raise PrivacyError(f"{path} is withheld: {withheld}; editors get no completions in it either")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -349,8 +358,6 @@ def read_source(path: Path, position: tuple[int, int], language_id: str | None) 
             f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}; "
             "convert it, for instance with iconv"
         ) from None
-    resolved = path.resolve()
-    root = next((folder for folder in resolved.parents if (folder / ".git").exists()), resolved.parent)
     language = language_id or LANGUAGE_IDS.get(path.suffix.lower(), "plaintext")
     return Source(resolved, text, cursor_offset(text, *position), language, root.as_uri())
 

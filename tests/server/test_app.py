@@ -219,7 +219,7 @@ async def test_a_message_over_the_limit_gets_an_error_not_a_closed_socket(tmp_pa
         error = await client.unasked.get()
         assert (error.code, error.data["type"]) == (-32051, "LimitError")
         assert "max_message_bytes is 20000" in error.message
-        assert (await client.result("status"))["state"] == "ready"
+        protocol.from_json(protocol.Status, await client.result("status"))
 
 
 async def test_a_message_far_over_the_limit_ends_its_connection_only(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ async def test_a_message_far_over_the_limit_ends_its_connection_only(tmp_path: P
                 await websocket.recv()
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code == 1009
-        assert (await other.result("status"))["state"] == "ready"
+        protocol.from_json(protocol.Status, await other.result("status"))
 
 
 async def test_a_change_that_does_not_fit_closes_the_document(tmp_path: Path) -> None:
@@ -374,6 +374,28 @@ async def test_workspace_files_events_and_pool_reach_the_engine(tmp_path: Path) 
         await client.notify("completion/event", event)
         await client.result("status")
         assert server.engine.events == [(WORKSPACE, "python", "accepted", 4, "abcd")]
+
+
+async def test_names_of_secrets_are_refused_whoever_let_them_through(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("KEY=hunter2", uri="file:///ws/config/.env")
+        refused = await client.next("notification/error")
+        assert (refused["code"], refused["uri"]) == (-32070, "file:///ws/config/.env")
+        assert "list of secrets" in str(refused["message"])
+        await client.open("KEY=hunter2", uri="file:///elsewhere/%2Eenv")
+        assert (await client.next("notification/error"))["code"] == -32070
+        files = [{"path": "deploy/id_rsa", "text": "hunter2"}, {"path": "a.py", "text": "ok"}]
+        await client.notify("workspace/files", {"workspace": WORKSPACE, "files": files})
+        refused = await client.next("notification/error")
+        assert "1 of 2 files have names on the list of secrets" in str(refused["message"])
+        assert server.engine.files == {(WORKSPACE, "a.py"): "ok"}
+        assert len(server.engine.documents) == 0
+
+
+async def test_a_workspace_inside_a_folder_named_like_a_secret_is_served(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("ab", workspace="file:///home/ada/secrets/app", uri="file:///home/ada/secrets/app/main.py")
+        assert await client.complete(uri="file:///home/ada/secrets/app/main.py") == "2@0"
 
 
 async def test_stats_count_and_hold_no_text(tmp_path: Path) -> None:

@@ -118,6 +118,13 @@ def test_the_socket_and_its_folder_are_private(home: Home) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
+def test_a_second_backend_for_the_same_is_refused_at_once(home: Home) -> None:
+    endpoint = home.spawn()
+    done = home.forelook("serve")
+    assert done.returncode == 5
+    assert f"already runs, process {endpoint.pid} at unix:" in done.stderr
+
+
 def test_an_idle_backend_ends_and_leaves_nothing_behind(home: Home) -> None:
     home.spawn("--idle-timeout", "0.5")
     home.wait_until_gone()
@@ -161,10 +168,11 @@ def test_tcp_needs_the_token_of_this_start(home: Home) -> None:
     assert token not in home.paths.log_path.read_text()
 
 
-def test_complete_starts_the_backend_and_agrees_with_no_backend(home: Home) -> None:
+def test_complete_agrees_with_no_backend_and_its_text_is_not_logged(home: Home) -> None:
     path = home.folder / "add.py"
     path.write_text(SOURCE)
     arguments = ("complete", str(path), "--at", "3:12", "--deadline-ms", "60000", "--json")
+    home.spawn("--log-level", "debug")  # at which web servers like to log what they are sent
     over_wire = home.forelook(*arguments)
     assert over_wire.returncode == 0, over_wire.stderr
     alone = home.forelook(*arguments, "--no-backend")

@@ -19,15 +19,18 @@ from forelook.errors import (
     DocumentTextError,
     ForelookError,
     LimitError,
+    PrivacyError,
     ProtocolError,
     RequestCancelledError,
     UnknownDocumentError,
 )
+from forelook.privacy import is_secret_path
 from forelook.server import protocol
 from forelook.server.backend import Backend, log_unexpected
 from forelook.server.engine import CompletionHandle
 from forelook.server.outbox import Outbox
 from forelook.server.protocol import ErrorResponse, Notification, Request, RequestId, Response
+from forelook.server.withheld import check_document
 
 log = logging.getLogger("forelook.server")
 
@@ -300,6 +303,7 @@ class Connection:
     async def _open(self, params: protocol.DocumentOpenParams) -> None:
         engine = await self._backend.engine()
         config = self._backend.config
+        check_document(params.workspace, params.uri)
         _check_text("text", params.text, config.max_document_bytes)
         if params.uri not in self._uris and len(self._uris) >= config.max_documents:
             raise LimitError(f"{config.max_documents} documents of this connection are open: close some first")
@@ -326,7 +330,13 @@ class Connection:
         engine = await self._backend.engine()
         for number, file in enumerate(params.files):
             _check_text(f"files[{number}].text", file.text, self._backend.config.max_document_bytes)
-        engine.add_workspace_files(self._workspace(params.workspace), [(f.path, f.text) for f in params.files])
+        permitted = [(file.path, file.text) for file in params.files if not is_secret_path(file.path)]
+        engine.add_workspace_files(self._workspace(params.workspace), permitted)
+        num_secret = len(params.files) - len(permitted)
+        if num_secret:
+            raise PrivacyError(
+                f"{num_secret} of {len(params.files)} files have names on the list of secrets: not taken"
+            )
 
     async def _forget(self, params: protocol.WorkspaceForgetParams) -> None:
         engine = await self._backend.engine()

@@ -23,6 +23,7 @@ from forelook.endpoint import (
     Endpoint,
     UserPaths,
     claim,
+    discover,
     has_unix_sockets,
     new_token,
     publish,
@@ -90,6 +91,12 @@ def serve(
         ConfigError: TLS files that cannot be used.
     """
     files = BackendFiles.of(identity, paths)
+    running = discover(identity, paths)
+    if running is not None:
+        raise EndpointError(
+            f"a backend for this model and device already runs, process {running.pid} at {running.description}: "
+            "use that one, or end it with `forelook stop`"
+        )
     with claim(files, CLAIM_TIMEOUT_S), contextlib.closing(_bind(config, files)) as listener:
         endpoint, policy = _open_to(config, files, listener)
 
