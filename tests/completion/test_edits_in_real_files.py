@@ -196,7 +196,7 @@ def try_cursor(language_id: str, text: str, offset: int, said: str, *, invoked: 
         inserted, covered = edit.text[offset - edit.start :], text[offset : edit.end]
         # A quote without its partner makes code of text and text of code; what is doubled then is in the reader's eye.
         paired = all(line.count(quote) % 2 == 0 for line in inserted.split("\n") for quote in "\"'`")
-        paired = paired and '""""' not in inserted and inserted.count("/*") == inserted.count("*/")
+        paired = paired and '"""' not in inserted and inserted.count("/*") == inserted.count("*/")
         if paired and is_code(language_id, text, offset):
             doubled = unmatched_closers(language_id, inserted)
             assert doubled == unmatched_closers(language_id, covered), (
