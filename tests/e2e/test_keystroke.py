@@ -1,0 +1,216 @@
+"""From a keystroke to ghost text through every real part: language server, backend, model. Nothing is faked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lsp.lsp_client import LspClient, stdio_server
+
+pytestmark = pytest.mark.slow
+
+SOURCE = """class Point:
+    def __init__(self, x, y):
+        self.x = x
+        self.y = y
+
+    def plus(self, other):
+        return Point(self.x + other.x, self.y + other.y)
+
+    def minus(self, other):
+        return Point(self.x - other.x, self.y - other.y)
+
+    def times(self, other):
+        return Point(self.x * other.x, self.y * other.y)
+
+    def over(self, other):
+        return Point(self.x / other.x, self.y / other.y)
+
+    def modulo(self, other):
+        return """
+CURSOR = (18, 15)
+# Slow machines run these tests too: what is tested is the text, not the time.
+OPTIONS = {"deadlineMs": 60_000}
+
+
+@pytest.fixture
+def home() -> Iterator[dict[str, str]]:
+    """The environment of a user with folders of their own; short, as a socket's path must be."""
+    with tempfile.TemporaryDirectory(prefix="fl") as folder:
+        named = dict.fromkeys(("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), folder)
+        environment = {**os.environ, **named, "HOME": folder, "OMP_NUM_THREADS": "1"}
+        yield environment
+        forelook(environment, "stop")
+
+
+@pytest.fixture
+async def editor(home: dict[str, str]) -> AsyncIterator[LspClient]:
+    async with stdio_server(home) as server:
+        await server.client.initialize(options=OPTIONS)
+        await server.client.wait_for_status("ready")
+        yield server.client
+
+
+def forelook(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "forelook.cli", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def backend_pid(environment: dict[str, str]) -> int:
+    (status,) = json.loads(forelook(environment, "status", "--json").stdout)
+    return int(status["pid"])
+
+
+def ghost_text(source: str, cursor: tuple[int, int], item: dict[str, Any]) -> str:
+    """What the item adds after the cursor; its text before the cursor must be what stands there."""
+    line, column = cursor
+    start, end = item["range"]["start"], item["range"]["end"]
+    assert start["line"] == end["line"] == line
+    assert start["character"] <= column <= end["character"]
+    typed = source.split("\n")[line][start["character"] : column]
+    assert item["insertText"].startswith(typed)
+    return str(item["insertText"][len(typed) :])
+
+
+async def test_an_unfinished_line_gets_a_real_continuation(editor: LspClient) -> None:
+    await editor.open("file:///w/points.py", SOURCE)
+    (item,) = await editor.complete("file:///w/points.py", *CURSOR)
+    ghost = ghost_text(SOURCE, CURSOR, item)
+    # What stands inside the brackets is the weights' affair; the form of the four lines above is not.
+    assert re.fullmatch(r"Point\(self\.x.*, .*self\.y.*\)", ghost), ghost
+
+
+async def test_another_text_before_the_cursor_gets_another_answer(editor: LspClient) -> None:
+    other = SOURCE.replace("Point", "Vector").replace(".x", ".left")
+    await editor.open("file:///w/points.py", SOURCE)
+    (first,) = await editor.complete("file:///w/points.py", *CURSOR)
+    await editor.change("file:///w/points.py", 2, {"text": other})
+    (second,) = await editor.complete("file:///w/points.py", *CURSOR)
+    assert "Point" in first["insertText"]
+    assert "Vector" in second["insertText"]
+    assert "left" in second["insertText"]
+
+
+async def test_the_shell_gives_the_same_text_as_the_editor(
+    editor: LspClient, home: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "points.py"
+    path.write_text(SOURCE)
+    await editor.open(path.as_uri(), SOURCE)
+    (item,) = await editor.complete(path.as_uri(), *CURSOR)
+    shell = forelook(home, "complete", str(path), "--at", f"{CURSOR[0] + 1}:{CURSOR[1] + 1}", "--json")
+    assert shell.returncode == 0, shell.stderr
+    assert ghost_text(SOURCE, CURSOR, item).startswith(json.loads(shell.stdout)["suggestions"][0]["text"][:20])
+
+
+async def test_typing_what_is_suggested_needs_no_forward(editor: LspClient) -> None:
+    await editor.open("file:///w/points.py", SOURCE)
+    (item,) = await editor.complete("file:///w/points.py", *CURSOR)
+    ghost = ghost_text(SOURCE, CURSOR, item)
+    before = await forwards(editor)
+    line, column = CURSOR
+    for index, character in enumerate(ghost[:8]):
+        await editor.type_text("file:///w/points.py", 2 + index, line, column + index, character)
+        (rest,) = await editor.complete("file:///w/points.py", line, column + index + 1)
+        typed = SOURCE + ghost[: index + 1]
+        assert ghost_text(typed, (line, column + index + 1), rest) == ghost[index + 1 :]
+    assert await forwards(editor) == before
+
+
+async def forwards(editor: LspClient) -> int:
+    answer = await editor.request("workspace/executeCommand", {"command": "forelook.stats", "arguments": []})
+    return int(answer["backend"]["engine"]["forwards"])
+
+
+async def test_a_killed_backend_is_replaced_and_knows_the_documents(editor: LspClient, home: dict[str, str]) -> None:
+    await editor.open("file:///w/points.py", SOURCE)
+    (before,) = await editor.complete("file:///w/points.py", *CURSOR)
+    os.kill(backend_pid(home), signal.SIGKILL)
+    num_seen = len(editor.received)
+
+    def healed() -> bool:
+        states = [m["params"]["state"] for m in editor.received[num_seen:] if m["method"] == "forelook/status"]
+        return any(state != "ready" for state in states) and states[-1] == "ready"
+
+    await editor.wait_until(healed)
+    await editor.type_text("file:///w/points.py", 2, *CURSOR, "P")
+    (after,) = await editor.complete("file:///w/points.py", CURSOR[0], CURSOR[1] + 1)
+    assert ghost_text(SOURCE + "P", (CURSOR[0], CURSOR[1] + 1), after) == ghost_text(SOURCE, CURSOR, before)[1:]
+
+
+async def test_two_windows_share_one_backend(editor: LspClient, home: dict[str, str]) -> None:
+    pid = backend_pid(home)
+    async with stdio_server(home) as other:
+        await other.client.initialize(options=OPTIONS)
+        await other.client.wait_for_status("ready")
+        await other.client.open("file:///w/points.py", SOURCE)
+        await editor.open("file:///w/points.py", SOURCE.replace("Point", "Vector"))
+        theirs, ours = await asyncio.gather(
+            other.client.complete("file:///w/points.py", *CURSOR), editor.complete("file:///w/points.py", *CURSOR)
+        )
+        assert "Point" in theirs[0]["insertText"]
+        assert "Vector" in ours[0]["insertText"]
+    assert backend_pid(home) == pid
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\x00\x00",
+        "x" * 20_000,
+        "a = '\ud800'\n",
+        "\u05d0\u05d1 = 1\r\n\x0c\u2028\r\n\tif ",
+        "value = compute(1)\n" * 280_000,  # 5 MB
+    ],
+    ids=["empty", "nul", "one long line", "lone surrogate", "right-to-left and odd breaks", "five megabytes"],
+)
+async def test_odd_documents_get_an_answer_and_leave_the_server_serving(editor: LspClient, text: str) -> None:
+    await editor.open("file:///w/odd.py", text)
+    await editor.complete("file:///w/odd.py", 0, 0)
+    last = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    await editor.complete("file:///w/odd.py", len(last) - 1, len(last[-1]))
+    await editor.open("file:///w/points.py", SOURCE)
+    (item,) = await editor.complete("file:///w/points.py", *CURSOR)
+    assert "Point" in item["insertText"]
+
+
+@pytest.mark.parametrize(
+    ("content", "at", "expected"),
+    [
+        (b"x = 1\n", "9:1", "9"),
+        (b"x = 1\n", "1:99", "99"),
+        (b"\xff\xfe\x00bad", "1:1", "UTF-8"),
+    ],
+    ids=["line outside", "column outside", "not UTF-8"],
+)
+def test_the_shell_names_what_is_wrong(
+    home: dict[str, str], tmp_path: Path, content: bytes, at: str, expected: str
+) -> None:
+    path = tmp_path / "a.py"
+    path.write_bytes(content)
+    result = forelook(home, "complete", str(path), "--at", at, "--no-backend")
+    assert result.returncode != 0
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_shell_names_an_unknown_model_and_the_way_out(home: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text("x = ")
+    missing = tmp_path / "no-such-model"
+    result = forelook(home, "complete", str(path), "--at", "1:5", "--no-backend", "--model", str(missing))
+    assert result.returncode != 0
+    assert "no-such-model" in result.stderr
+    assert "Traceback" not in result.stderr
