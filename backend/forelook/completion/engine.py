@@ -389,12 +389,15 @@ class CompletionEngine:
     def _load_model(self) -> None:
         self._set_status(EngineState.LOADING, progress=0.0, message="loading")
         model = self._load(lambda share, line: self._set_status(EngineState.LOADING, progress=share, message=line))
-        self._completer = Completer(model, self._settings, budget=self._make_budget(model))
+        self._completer = self._make_completer(model)
         self._model = model
         self._status = EngineStatus(
             EngineState.READY, None, model.status_line, model.name, str(model.device), str(model.dtype).split(".")[-1]
         )
         self._on_status(self._status)
+
+    def _make_completer(self, model: EngineModel) -> Completer:
+        return Completer(model, self._settings, budget=self._make_budget(model))
 
     def _set_status(self, state: EngineState, *, progress: float | None = None, message: str = "") -> None:
         self._status = EngineStatus(state, progress, message)
