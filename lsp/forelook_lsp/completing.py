@@ -21,8 +21,7 @@ from forelook_lsp.suggestions import Action, Answer, Ask, Discard, Query, Select
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_DEADLINE_S = 0.5
-PATIENCE_S = 3.0
+PATIENCE_S = 3.0  # beyond a deadline: a backend that keeps it has answered long before
 ASKS_BETWEEN_POOL_STATS = 20
 
 
@@ -76,10 +75,9 @@ class Completing:
     def configure(self, options: Options) -> None:
         """Take new settings; answers that other settings would not give are forgotten."""
         old, self.options = self.options, options
-        deadline_s = options.deadline_ms / 1000 if options.deadline_ms is not None else DEFAULT_DEADLINE_S
         self.suggestions.timing = Timing(
             delay_s=options.delay_ms / 1000 if isinstance(options.delay_ms, int) else None,
-            patience_s=deadline_s + PATIENCE_S,
+            patience_s=PATIENCE_S + (options.deadline_ms or 500) / 1000,
         )
         if (options.max_new_tokens, options.multi_line) != (old.max_new_tokens, old.multi_line):
             self.suggestions.forget_answers()
@@ -223,7 +221,7 @@ class Completing:
             trigger="invoked" if query.invoked else "automatic",
             num_suggestions=query.num_wanted,
             max_new_tokens=self.options.max_new_tokens,
-            deadline_ms=self.options.deadline_ms,
+            deadline_ms=None if query.invoked else self.options.deadline_ms,
             multi_line=self.options.multi_line,
             selected=protocol.SelectedCompletion(selected.start, selected.end, selected.text) if selected else None,
             partial=True,

@@ -183,7 +183,7 @@ SETTINGS: Mapping[str, Setting] = {
         "deadlineMs",
         "an integer from 20 to 60000, or null for the backend's choice",
         _within(20, 60_000, None),
-        "Longest time for one suggestion; what is good by then is shown.",
+        "Longest time for a suggestion while you type; what is good by then is shown.",
     ),
     "multi_line": Setting(
         "multiLine",

@@ -117,7 +117,8 @@ class Timing:
     Attributes:
         delay_s: wait before asking the backend, ``None`` to adapt to the device and the typist.
         grace_s: how long a request nobody waits for may run on.
-        patience_s: longest an editor waits for the backend.
+        patience_s: longest an editor waits for the backend while the user types.
+        invoked_patience_s: the same when the user asked by a command.
         quick_s: a backend with this mean latency or less is never waited with.
         slow_s: one with this mean latency or more is waited with for a whole typing gap.
         max_delay_s: longest adaptive delay.
@@ -125,10 +126,16 @@ class Timing:
 
     delay_s: float | None = None
     grace_s: float = 0.3
-    patience_s: float = 5.0
+    patience_s: float = 3.5
+    invoked_patience_s: float = 6.0
+
     quick_s: float = 0.1
     slow_s: float = 0.4
     max_delay_s: float = 0.4
+
+    def patience_for(self, query: Query) -> float:
+        """How long the editor waits for this."""
+        return self.invoked_patience_s if query.invoked else self.patience_s
 
 
 @dataclass(slots=True)
@@ -136,6 +143,9 @@ class _Waiter:
     token: int
     query: Query
     since_s: float
+
+    def gives_up_s(self, timing: Timing) -> float:
+        return self.since_s + timing.patience_for(self.query)
 
 
 @dataclass(slots=True)
@@ -336,7 +346,7 @@ class Suggestions:
             if slot.due_s is not None:
                 times.append(slot.due_s)
             if slot.waiter is not None:
-                times.append(slot.waiter.since_s + self.timing.patience_s)
+                times.append(slot.waiter.gives_up_s(self.timing))
             if slot.running is not None and slot.running.orphaned_at_s is not None:
                 times.append(slot.running.orphaned_at_s + self.timing.grace_s)
         return min(times, default=None)
@@ -347,7 +357,7 @@ class Suggestions:
         for slot in self._slots.values():
             if slot.due_s is not None and slot.due_s <= now_s:
                 self._ask(slot, now_s, actions)
-            if slot.waiter is not None and slot.waiter.since_s + self.timing.patience_s <= now_s:
+            if slot.waiter is not None and slot.waiter.gives_up_s(self.timing) <= now_s:
                 self._give_up(slot, now_s, actions)
                 self._withdraw(slot, actions)
             running = slot.running

@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from websockets.asyncio.client import connect as websocket_connect
+from websockets.exceptions import ConnectionClosed
+
 TIMEOUT_S = 30.0
 
 
@@ -34,6 +37,7 @@ class LspClient:
         self.received: list[dict[str, Any]] = []
         self.orphans: list[dict[str, Any]] = []  # answers with no id
         self.configuration: object = None
+        self.capabilities: dict[str, Any] = {}
         self.ended = False
 
     # --- Sending ---------------------------------------------------------------------------------------------
@@ -134,6 +138,7 @@ class LspClient:
                 "workspaceFolders": folders,
             },
         )
+        self.capabilities = result["capabilities"]
         await self.notify("initialized", {})
         return result
 
@@ -266,3 +271,75 @@ async def stdio_server(environment: Mapping[str, str], *arguments: str) -> Async
         if process.returncode is None:
             process.kill()
         await server.wait()
+
+
+class WebsocketClient:
+    """One editor's connection to a language server over websocket."""
+
+    def __init__(self, websocket: Any) -> None:
+        self.websocket = websocket
+        self.client = LspClient(websocket.send)
+        self._task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for message in self.websocket:
+                assert isinstance(message, str), "one JSON message a text frame"
+                await self.client.received_message(json.loads(message))
+        await self.client.end()
+
+    async def wait_closed(self) -> None:
+        await asyncio.wait_for(self._task, TIMEOUT_S)
+
+
+class WebsocketServer:
+    """The real server, listening on a websocket."""
+
+    def __init__(self, process: asyncio.subprocess.Process, address: str, token: str) -> None:
+        self.process = process
+        self.address = address
+        self.token = token
+        self.errors = b""
+
+    @contextlib.asynccontextmanager
+    async def connect(self, headers: Mapping[str, str] | None = None, **options: Any) -> AsyncIterator[WebsocketClient]:
+        given = {"Authorization": f"Bearer {self.token}"} if headers is None else dict(headers)
+        async with websocket_connect(
+            self.address, additional_headers=given, max_size=2**28, proxy=None, compression=None, **options
+        ) as websocket:
+            connection = WebsocketClient(websocket)
+            yield connection
+        await connection.wait_closed()
+
+    async def read_errors(self) -> None:
+        assert self.process.stderr is not None
+        while chunk := await self.process.stderr.read(65_536):
+            self.errors += chunk
+
+
+@contextlib.asynccontextmanager
+async def websocket_server(environment: Mapping[str, str], *arguments: str) -> AsyncIterator[WebsocketServer]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "forelook_lsp",
+        *(arguments or ("--websocket", "127.0.0.1:0")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(environment),
+    )
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S)
+    assert line, (await process.stderr.read()).decode() if process.stderr is not None else ""
+    announced = json.loads(line)
+    token_file = announced["token_file"]
+    token = await asyncio.to_thread(Path(token_file).read_text, "ascii") if token_file else ""
+    server = WebsocketServer(process, announced["listening"], token.strip())
+    reading = asyncio.create_task(server.read_errors())
+    try:
+        yield server
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), TIMEOUT_S)
+        await reading
