@@ -189,6 +189,14 @@ class Completer:
         stats = _request_stats(prepared.stats, watch.arrived_s, started, ready)
         return CompletionResult(suggestions, cleaned[0].unused_tail if cleaned else "", finish_reason, stats)
 
+    def raw_middle(self, document: Document, offset: int, max_new_tokens: int) -> str:
+        """What the model says at ``offset`` until it stops itself: no stop rule, no clean-up."""
+        prepared = self._prepare(document, offset, CompletionRequest(document.uri, document.version, offset), Aids())
+        limits = Limits(max_new_tokens + prepared.healing.num_dropped, self._model.stop_token_ids)
+        stream = TextStream(self._model.tokenizer, skip=prepared.healing.forced)
+        steps = self._steps(prepared, limits, Aids(), GREEDY, DecodingStats())
+        return "".join(stream.push(ids) for ids in steps) + stream.finish()
+
     def prefill(self, document: Document, offset: int, aids: Aids, is_cancelled: Callable[[], bool]) -> int:
         """Bring the prompt at ``offset`` into a KV cache; returns how many tokens were computed."""
         request = CompletionRequest(document.uri, document.version, offset)
