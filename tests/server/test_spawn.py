@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -166,6 +167,24 @@ def test_tcp_needs_the_token_of_this_start(home: Home) -> None:
     assert home.forelook("stop").returncode == 0
     assert not token_path.exists()
     assert token not in home.paths.log_path.read_text()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_tls_carries_the_same_protocol(home: Home) -> None:
+    certificate, key = home.folder / "c.pem", home.folder / "k.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    make += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(make, check=True, capture_output=True)
+    endpoint = home.spawn("--port", "0", "--tls-certificate", str(certificate), "--tls-key", str(key))
+    assert endpoint.url == f"wss://127.0.0.1:{endpoint.port}/rpc"
+    asked = ("status", "--endpoint", f"wss://localhost:{endpoint.port}", "--token-file", str(endpoint.token_path))
+    distrusted = home.forelook(*asked)
+    assert distrusted.returncode == 5
+    assert "certificate" in distrusted.stderr
+    home.environ["SSL_CERT_FILE"] = str(certificate)
+    trusted = home.forelook(*asked)
+    assert trusted.returncode == 0, trusted.stderr
+    assert f"pid: {endpoint.pid}" in trusted.stdout
 
 
 def test_complete_agrees_with_no_backend_and_its_text_is_not_logged(home: Home) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+log = logging.getLogger("forelook.server")
 PRINCIPAL = "forelook.principal"
 
 
@@ -87,6 +89,7 @@ class AccessControl:
             return
         verdict = self._policy.check(scope["headers"])
         if isinstance(verdict, Refusal):
+            log.warning("a connection was refused with %d: %s", verdict.status, verdict.reason)
             await refuse(scope, send, verdict)
             return
         scope[PRINCIPAL] = verdict

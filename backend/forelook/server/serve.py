@@ -41,6 +41,11 @@ SHUTDOWN_TIMEOUT_S = 5
 CLAIM_TIMEOUT_S = 10.0
 
 
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Uvicorn complains of every websocket that was refused with an HTTP answer; the refusal is logged already."""
+    return record.msg != "ASGI callable returned without completing handshake."
+
+
 class Server(uvicorn.Server):
     """An ASGI server with the settings that the protocol needs; says when it listens."""
 
@@ -62,6 +67,7 @@ class Server(uvicorn.Server):
             )
         )
         self._on_listening = on_listening
+        logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""

@@ -19,7 +19,7 @@ def check_document(workspace: str, uri: str) -> None:
 
 
 def _name_in(workspace: str, uri: str) -> str:
-    """The document's path from its workspace; of one outside only the last part, as its folders are not ours to judge."""
+    """The document's path from its workspace; of one outside only the last part: its folders are not ours to judge."""
     path, root = _path(uri), _path(workspace).rstrip("/") + "/"
     if path.startswith(root):
         return path.removeprefix(root)
