@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 
 from forelook.decoding.calibration import AcceptanceCalibration
 from forelook.decoding.drafts import Draft, DraftOrigin
-
-SUCCESSOR_CONTEXT = 3
-"""Most last tokens that a successor is looked up by."""
+from forelook.decoding.successors import SUCCESSOR_CONTEXT, SuccessorTable
 
 
 class DraftTree:
@@ -106,15 +104,15 @@ class CandidateTree:
         max_nodes: int,
         *,
         last_ids: tuple[int, ...] = (),
-        successors: Callable[[tuple[int, ...]], list[tuple[int, int]]] | None = None,
+        successors: SuccessorTable | None = None,
         is_allowed: Callable[[list[int], int], bool] | None = None,
     ) -> tuple[DraftTree, list[float]]:
         """Choose the most probable paths, best first.
 
         Args:
             max_nodes: most draft nodes.
-            last_ids: the tokens before the drafts, for ``successors``.
-            successors: one-token guesses with their cells after given last tokens; asked at each node chosen.
+            last_ids: the tokens before the drafts, at most three, for ``successors``.
+            successors: further guesses, asked at each node chosen.
             is_allowed: whether a token may follow a path; it and what is below it is left out otherwise.
 
         Returns:
@@ -132,12 +130,18 @@ class CandidateTree:
             depth = depths[node]
             if depth < self._max_depth:
                 if successors is not None:
-                    for token, cell in successors(endings[node]):
+                    for token, cell in successors.successors(endings[node]).items():
                         self._add_child(node, token, cell, self._calibration.probabilities[cell])
-                for child in self._children[node].values():
-                    child_probability = probability * self._conditionals[child]
-                    if child_probability >= self._floor:
-                        heapq.heappush(heap, (-child_probability, child))
+                conditionals = self._conditionals
+                # each guess is calibrated alone: a weaker one has only what the stronger ones leave
+                left = 1.0
+                for child in sorted(self._children[node].values(), key=conditionals.__getitem__, reverse=True):
+                    share = conditionals[child] * left
+                    child_probability = probability * share
+                    if child_probability < self._floor:
+                        break
+                    left -= share
+                    heapq.heappush(heap, (-child_probability, child))
             if is_allowed is not None:
                 while heap and not is_allowed(paths[self._parents[heap[0][1]]], self._token_ids[heap[0][1]]):
                     heapq.heappop(heap)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forelook.decoding.calibration import AcceptanceCalibration
-from forelook.decoding.draft_tree import SUCCESSOR_CONTEXT, CandidateTree, DraftTree, pruned
+from forelook.decoding.draft_tree import CandidateTree, DraftTree, pruned
 from forelook.decoding.drafter import StepPlan, StepState
 from forelook.decoding.drafts import DraftSource
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
-from forelook.decoding.successors import SuccessorTable
+from forelook.decoding.successors import SUCCESSOR_CONTEXT, SuccessorSeeds, SuccessorTable
 from forelook.decoding.verification import Verified
 
 _MAX_CANDIDATES = 10
@@ -23,11 +23,15 @@ class DraftMemory:
     Attributes:
         calibration: acceptance per origin, match length and share.
         successors: the model's own choices after the same tokens.
+
+    Args:
+        seeds: successors of single tokens, measured once per model.
+        calibration: one to go on with.
     """
 
-    def __init__(self) -> None:
-        self.calibration = AcceptanceCalibration()
-        self.successors = SuccessorTable()
+    def __init__(self, seeds: SuccessorSeeds | None = None, calibration: AcceptanceCalibration | None = None) -> None:
+        self.calibration = AcceptanceCalibration() if calibration is None else calibration
+        self.successors = SuccessorTable(seeds)
 
 
 class TreeDrafter:
@@ -84,7 +88,7 @@ class TreeDrafter:
         tree, probabilities = candidates.select(
             max_nodes,
             last_ids=tuple(self._context[-SUCCESSOR_CONTEXT:]),
-            successors=self._memory.successors.successors,
+            successors=self._memory.successors,
             is_allowed=is_allowed,
         )
         return StepPlan(pruned(tree, self._budget.best_size(probabilities, curve)))

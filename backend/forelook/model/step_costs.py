@@ -1,0 +1,188 @@
+"""What a decode step costs on this device, measured once and kept on disk by device, model and dtype."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from forelook.decoding.step_budget import StepCosts
+from forelook.decoding.step_layout import StepModel, lay_out
+from forelook.decoding.successors import SuccessorSeeds, measure_successor_seeds
+from forelook.errors import ConfigError
+
+_FORMAT = 2
+_SIZES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
+_LONG_PREFIX = 768
+
+
+def device_key(device: torch.device) -> str:
+    """What tells this device from another, speed included: its name and, on a CPU, the threads in use."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()} {_cpu_name()} x{torch.get_num_threads()}"
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "cpu"
+
+
+def measure_step_costs(model: StepModel, *, repeats: int = 12) -> StepCosts:
+    """Time steps of growing tails on a short and on a long prefix; the model's cache is left empty.
+
+    A step is laid out as a tree, run, and its choices brought to the host, as decoding does it. Sizes take turns, so
+    that a busy moment of the machine falls on all of them, and the lower quartile counts: other load only adds time.
+    """
+    room = model.max_positions
+    sizes = tuple(size for size in _SIZES if size + 8 <= room)
+    long_prefix = min(_LONG_PREFIX, room - sizes[-1])
+    seconds = {
+        length: _time_steps(model, sizes, length, repeats) for length in (min(64, long_prefix // 2), long_prefix)
+    }
+    model.truncate(0)
+    (short, at_short), (long, at_long) = seconds.items()
+    slopes = tuple(
+        max(0.0, (far - near) / (long - short)) if long > short else 0.0
+        for near, far in zip(at_short, at_long, strict=True)
+    )
+    fixed = tuple(max(near - slope * short, near * 0.5) for near, slope in zip(at_short, slopes, strict=True))
+    return StepCosts(sizes, fixed, slopes)
+
+
+def _time_steps(model: StepModel, sizes: tuple[int, ...], num_cached: int, repeats: int) -> list[float]:
+    model.truncate(0)
+    cached = 0
+    while cached < num_cached:
+        count = min(128, num_cached - cached)
+        model.forward(lay_out([0] * count, cached))
+        model.commit(range(count))
+        cached += count
+    times: dict[int, list[float]] = {size: [] for size in sizes}
+    for repeat in range(repeats + 2):
+        for size in sizes:
+            started = time.perf_counter()
+            # two branches, so that the step needs a mask, as steps with drafts mostly do
+            layout = lay_out([0], num_cached, [0] * (size - 1), [max(0, node - 1) for node in range(size - 1)])
+            model.forward(layout).argmax(dim=-1).tolist()
+            if repeat >= 2:  # the first rounds warm up caches and kernels
+                times[size].append(time.perf_counter() - started)
+    return [statistics.quantiles(times[size], n=4)[0] for size in sizes]
+
+
+def step_costs(
+    model: StepModel, *, cache_dir: Path | None, fingerprint: str, device: torch.device, dtype: torch.dtype
+) -> StepCosts:
+    """The device's step costs: from the cache folder, else measured now and kept there.
+
+    Args:
+        model: an idle sequence to measure on; its cache is emptied.
+        cache_dir: where to keep them, or none to measure every time.
+        fingerprint: of the model.
+        device: where it runs.
+        dtype: of its weights.
+    """
+    path = None if cache_dir is None else cache_dir / f"step-costs-{_key(fingerprint, device, dtype)}.json"
+    if path is not None and path.exists():
+        stored = _read_costs(path)
+        if stored is not None:
+            return stored
+    costs = measure_step_costs(model)
+    if path is not None:
+        content = {
+            "format": _FORMAT,
+            "device": device_key(device),
+            "dtype": str(dtype),
+            "sizes": costs.sizes,
+            "seconds": costs.seconds,
+            "seconds_per_cached": costs.seconds_per_cached,
+        }
+        _write_atomically(path, json.dumps(content).encode())
+    return costs
+
+
+def successor_seeds(
+    model: StepModel, start_ids: list[int], *, cache_dir: Path | None, fingerprint: str
+) -> SuccessorSeeds:
+    """The model's successors of single tokens: from the cache folder, else asked now and kept there.
+
+    Args:
+        model: an idle sequence; its cache is emptied.
+        start_ids: what opens every prompt.
+        cache_dir: where to keep them, or none.
+        fingerprint: of the model.
+    """
+    name = hashlib.sha256(f"{_FORMAT} {fingerprint} {start_ids}".encode()).hexdigest()[:24]
+    path = None if cache_dir is None else cache_dir / f"successors-{name}.npz"
+    if path is not None and path.exists():
+        stored = _read_seeds(path, model.vocab_size)
+        if stored is not None:
+            return stored
+    seeds = measure_successor_seeds(model, start_ids)
+    if path is not None:
+        _write_seeds(path, seeds)
+    return seeds
+
+
+def _key(fingerprint: str, device: torch.device, dtype: torch.dtype) -> str:
+    text = f"{_FORMAT} {fingerprint} {device_key(device)} {dtype} torch {torch.__version__}"
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _read_costs(path: Path) -> StepCosts | None:
+    """Stored costs; a file that cannot be understood is measured anew and overwritten."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return StepCosts(
+            tuple(int(size) for size in content["sizes"]),
+            tuple(float(value) for value in content["seconds"]),
+            tuple(float(value) for value in content["seconds_per_cached"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None
+
+
+def _read_seeds(path: Path, vocab_size: int) -> SuccessorSeeds | None:
+    """Stored seeds; a file that cannot be understood is measured anew and overwritten."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            seeds = SuccessorSeeds(content["token_ids"].astype(np.int64), content["probabilities"].astype(np.float32))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, ConfigError):
+        return None
+    ids = seeds.token_ids
+    return seeds if len(ids) == vocab_size and ids.min() >= 0 and ids.max() < vocab_size else None
+
+
+def _write_seeds(path: Path, seeds: SuccessorSeeds) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, token_ids=seeds.token_ids.astype(np.int32), probabilities=seeds.probabilities.astype(np.float16)
+    )
+    _write_atomically(path, buffer.getvalue())
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target and rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
