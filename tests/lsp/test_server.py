@@ -1,4 +1,4 @@
-"""The language server beyond the protocol's bare rules: status, settings, commands, and a backend that comes and goes."""
+"""The language server beyond the bare protocol: status, settings, commands, and a backend that comes and goes."""
 
 from __future__ import annotations
 
