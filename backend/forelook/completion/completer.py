@@ -29,6 +29,7 @@ from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafts import DraftSource
 from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams
 from forelook.decoding.lookahead import lookahead
+from forelook.decoding.published import published_lookahead
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.tree_drafter import DraftMemory
@@ -302,6 +303,17 @@ class Completer:
                 limits,
                 sampling=sampling,
                 constraint=prepared.healing.constraint,
+                stats=stats,
+            )
+        if self._settings.method is DecodingMethod.PUBLISHED:
+            return published_lookahead(
+                sequence,
+                prepared.prompt_ids,
+                limits,
+                self._settings.published,
+                sampling=sampling,
+                constraint=prepared.healing.constraint,
+                boundary_ids=self._boundary_ids,
                 stats=stats,
             )
         return lookahead(

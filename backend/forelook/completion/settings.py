@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from forelook.decoding.published import PublishedSettings
 from forelook.errors import ConfigError
 
 
@@ -13,6 +14,7 @@ class DecodingMethod(Enum):
     """How tokens are found; the output is the same, the speed is not."""
 
     LOOKAHEAD = "lookahead"
+    PUBLISHED = "published"
     AUTOREGRESSIVE = "autoregressive"
 
 
@@ -30,7 +32,8 @@ class EngineSettings:
         suffix_share: share of the prompt for the text after the cursor.
         context_share: share of the prompt for other files; what one part does not use, the others may.
         kv_cache_bytes: memory for cached prompts, beyond the one that is always kept.
-        method: lookahead decoding, or the plain loop.
+        method: lookahead decoding, the same as published, or the plain loop.
+        published: W, N and G of lookahead decoding as published.
         sampling_temperature: for the second and third suggestion of an invoked request.
         prewarm: bring the prompt around the last edit into the KV cache while idle.
         speculate_on_show: compute the completion that would follow acceptance while the user reads; ``None`` means
@@ -50,6 +53,7 @@ class EngineSettings:
     context_share: float = 0.15
     kv_cache_bytes: int = 256 * 2**20
     method: DecodingMethod = DecodingMethod.LOOKAHEAD
+    published: PublishedSettings = field(default_factory=PublishedSettings)
     sampling_temperature: float = 0.7
     prewarm: bool = True
     speculate_on_show: bool | None = None
