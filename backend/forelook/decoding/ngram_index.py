@@ -167,7 +167,9 @@ class NgramIndex:
 
     # -- lookup -------------------------------------------------------------------------------------------------
 
-    def find(self, context: Sequence[int], *, limit: int, reach: int, owner: int = NOBODY) -> Evidence:
+    def find(
+        self, context: Sequence[int], *, limit: int, reach: int, owner: int = NOBODY, without: int = NOBODY
+    ) -> Evidence:
         """Entries that match the end of ``context``, longest matches first in choice, about ``limit`` of them.
 
         Args:
@@ -175,6 +177,7 @@ class NgramIndex:
             limit: most entries.
             reach: tokens of continuation to return.
             owner: entries of this owner are not crowded out by others.
+            without: entries of this owner are left out.
         """
         tail = list(context[-MAX_MATCH:])
         if not tail or self._length == MAX_MATCH:
@@ -188,7 +191,7 @@ class NgramIndex:
         agrees = tokens[columns + _BACK[: len(tail)]] == wanted
         owners = self._owners[positions]
         lengths = np.logical_and.accumulate(agrees, axis=1).sum(axis=1)
-        lengths[owners == NOBODY] = 0
+        lengths[(owners == NOBODY) | (owners == without)] = 0
         if len(positions) > limit:
             keep = np.argsort(-lengths, kind="stable")[:limit]
             positions, owners, lengths = positions[keep], owners[keep], lengths[keep]

@@ -9,29 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 
 import numpy as np
 
 from forelook.decoding.drafts import Draft, DraftOrigin
-from forelook.decoding.ngram_index import BORDER, MAX_MATCH, MAX_REACH, Evidence, NgramIndex, TokenArray
+from forelook.decoding.ngram_index import MAX_MATCH, MAX_REACH, NOBODY, NgramIndex, TokenArray
+from forelook.decoding.ngram_ranking import ELSEWHERE, SAME_DOCUMENT, Places, rank
 from forelook.errors import ConfigError
 
 _EVIDENCE_LIMIT = 24
-_MIN_PROBABILITY = 0.01
+_SAME_DOCUMENT_FACTOR = 0.25
+"""Where in the document the cursor stands is unknown here: the factor of a middling distance."""
+
 _NO_TOKENS: TokenArray = np.zeros(0, dtype=np.int32)
-
-
-def _match_weights() -> tuple[float, ...]:
-    """Weight of evidence by how many tokens agree before it."""
-    weights = [0.0, 0.5, 1.5, 3.0, 6.0]
-    while len(weights) <= MAX_MATCH + MAX_REACH:
-        weights.append(min(weights[-1] * 1.5, 200.0))
-    return tuple(weights)
-
-
-_WEIGHTS = _match_weights()
-_ESCAPE = 1.0
 
 
 @dataclass(slots=True)
@@ -124,6 +114,11 @@ class NgramPool:
         document.pieces = [*before, (position, len(middle)), *after]
         document.num_tokens += len(tokens) - (end - start)
         self._evict(key)
+
+    def append_tokens(self, key: Hashable, ids: Sequence[int] | TokenArray) -> None:
+        """Lengthen a document."""
+        end = self._documents[key].num_tokens
+        self.replace_tokens(key, end, end, ids)
 
     def remove_document(self, key: Hashable) -> None:
         """Forget a document; an unknown key is none."""
@@ -230,65 +225,42 @@ class NgramPool:
             document: the document the context stands in; its entries weigh more.
             origin: what the drafts are labelled as.
         """
-        own = self._documents.get(document) if document is not None else None
-        owner = own.owner if own is not None else 0
-        reach = min(max_length, MAX_REACH)
-        evidence = self._index.find(context, limit=_EVIDENCE_LIMIT, reach=reach, owner=owner)
-        return self._drafts(evidence, owner, max_candidates, reach, origin)
+        places = self.places(context, reach=max_length, document=document)
+        return rank(places, max_candidates=max_candidates, max_length=max_length, origin=origin)
 
-    def _drafts(
-        self, evidence: Evidence, owner: int, max_candidates: int, reach: int, origin: DraftOrigin
-    ) -> list[Draft]:
-        matches = evidence.match_lengths
-        rows = evidence.continuations
-        factors = [
-            (2.0 if who == owner else 1.0) * self._by_owner[who].weight if who else 0.0 for who in evidence.owners
-        ]
-        members = [i for i, match in enumerate(matches) if match > 0]
-        drafts: list[Draft] = []
-        heap: list[tuple[float, int, list[int], tuple[int, ...], tuple[float, ...]]] = []
-        if members:
-            heap.append((-1.0, 0, members, (), ()))
-        ticket = 0
-        while heap and len(drafts) < max_candidates:
-            negative, _, members, path, shares = heappop(heap)
-            probability = -negative
-            while len(path) < reach:
-                depth = len(path)
-                children: dict[int, list[int]] = {}
-                weights: dict[int, float] = {}
-                total = _ESCAPE
-                for i in members:
-                    token = rows[i][depth]
-                    if token == BORDER:
-                        continue
-                    weight = factors[i] * _WEIGHTS[matches[i] + depth]
-                    total += weight
-                    if token in children:
-                        children[token].append(i)
-                        weights[token] += weight
-                    else:
-                        children[token] = [i]
-                        weights[token] = weight
-                if not children:
-                    break
-                best = max(weights, key=weights.__getitem__)
-                for token, weight in weights.items():
-                    if token == best:
-                        continue
-                    share = weight / total
-                    if probability * share >= _MIN_PROBABILITY:
-                        ticket += 1
-                        heappush(
-                            heap, (-probability * share, ticket, children[token], (*path, token), (*shares, share))
-                        )
-                share = weights[best] / total
-                probability *= share
-                if probability < _MIN_PROBABILITY:
-                    break
-                members = children[best]
-                path = (*path, best)
-                shares = (*shares, share)
-            if path:
-                drafts.append(Draft(path, shares, max(matches[i] for i in members), origin))
-        return drafts
+    def places(
+        self,
+        context: Sequence[int],
+        *,
+        reach: int,
+        document: Hashable | None = None,
+        without: Hashable | None = None,
+        limit: int = _EVIDENCE_LIMIT,
+    ) -> Places:
+        """Where the end of ``context`` stands in the documents.
+
+        Args:
+            context: the tokens before the next one.
+            reach: tokens of continuation wanted.
+            document: a document whose places weigh more.
+            without: a document whose places are left out, because the caller has it at hand.
+            limit: most places, the longest matches first.
+        """
+        owner = self._owner(document)
+        left_out = self._owner(without)
+        evidence = self._index.find(context, limit=limit, reach=min(reach, MAX_REACH), owner=owner, without=left_out)
+        places = Places()
+        by_owner = self._by_owner
+        for match, who, row in zip(evidence.match_lengths, evidence.owners, evidence.continuations, strict=True):
+            if match == 0:
+                continue
+            same = who == owner
+            places.match_lengths.append(match)
+            places.factors.append(by_owner[who].weight * (_SAME_DOCUMENT_FACTOR if same else 1.0))
+            places.weights.append(SAME_DOCUMENT if same else ELSEWHERE)
+            places.continuations.append(row)
+        return places
+
+    def _owner(self, key: Hashable | None) -> int:
+        document = self._documents.get(key) if key is not None else None
+        return NOBODY if document is None else document.owner

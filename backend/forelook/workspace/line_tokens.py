@@ -80,6 +80,17 @@ class LineTokens:
         """Tokens of the document."""
         return sum(self.counts)
 
+    def tokens_until(self, offset: int) -> int:
+        """How many tokens lie in the pieces that begin before a place in the text."""
+        total = 0
+        start = 0
+        for piece, count in zip(self.pieces, self.counts, strict=True):
+            if start >= offset:
+                break
+            total += count
+            start += len(piece)
+        return total
+
     def update(self, text: str) -> TokenEdit | None:
         """Take the document's new text; the edit of its tokens, or ``None`` when nothing changed."""
         pieces = split_text(text, self.rule)

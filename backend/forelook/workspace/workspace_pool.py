@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forelook.decoding.drafts import Draft
+import numpy as np
+
 from forelook.decoding.ngram_pool import NgramPool
 from forelook.workspace.line_tokens import Encode, LineTokens, find_cut_rule
+from forelook.workspace.workspace_source import WorkspaceSource
 
 _ACCEPTED = "accepted:"
 _ACCEPTED_LIMIT = 1 << 14
@@ -90,11 +92,17 @@ class WorkspacePool:
         else:
             self._pool.replace_tokens(uri, edit.start, edit.end, edit.ids)
 
-    def source(self, uri: str | None) -> WorkspaceSource:
-        """A draft source for one request in a document, its latest text included."""
-        if uri is not None:
-            self._flush(uri)
-        return WorkspaceSource(self._pool, uri)
+    def source(self, uri: str, offset: int) -> WorkspaceSource:
+        """A draft source for one request in an open document, its latest text included.
+
+        Args:
+            uri: the document.
+            offset: the cursor, in code points.
+        """
+        self._flush(uri)
+        document = self._open[uri]
+        tokens = self._pool.tokens(uri) if uri in self._pool else np.zeros(0, dtype=np.int32)
+        return WorkspaceSource(self._pool, uri, tokens[document.tokens_until(offset) :])
 
     def accept(self, ids: Sequence[int]) -> None:
         """Learn text the user took."""
@@ -119,18 +127,3 @@ class WorkspacePool:
 
     def restore(self) -> None:
         """Load what the cache has."""
-
-
-class WorkspaceSource:
-    """Drafts for one request."""
-
-    def __init__(self, pool: NgramPool, uri: str | None) -> None:
-        self._pool = pool
-        self._uri = uri
-
-    def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Draft]:
-        """Guess what follows ``context``, best guess first."""
-        return self._pool.propose(context, max_candidates=max_candidates, max_length=max_length, document=self._uri)
-
-    def extend(self, token_ids: Sequence[int]) -> None:
-        """Accepted tokens are found in ``context``; nothing to learn yet."""

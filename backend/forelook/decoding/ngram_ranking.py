@@ -1,0 +1,137 @@
+"""From places where the context stood before to drafts, best first.
+
+Every place votes for the tokens that followed it, with a weight that grows with the match and with nearness. The
+weights are the exponentials of a linear model fitted to the next tokens of real edits (added lines of commits), the
+escape weight standing for "none of these"; so a token's share of all weight is an estimate of its acceptance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from forelook.decoding.drafts import Draft, DraftOrigin
+from forelook.decoding.ngram_index import BORDER, MAX_MATCH, MAX_REACH
+
+MIN_PROBABILITY = 0.004
+"""Paths less probable than this are not drafted."""
+
+
+def _weights(logarithms: Sequence[float], rise: float) -> tuple[float, ...]:
+    """Weights by match length, from their logarithms for 1, 2, 3 … tokens; longer ones rise slowly to a bound."""
+    values = [-math.inf, *logarithms]
+    while len(values) <= MAX_MATCH + MAX_REACH:
+        values.append(min(values[-1] + rise, 8.0))
+    return tuple(map(math.exp, values))
+
+
+ELSEWHERE = _weights([-2.0, 0.0, 1.0, 1.8, 3.1, 3.6, 4.3, 4.7, 5.0, 5.2, 5.4], 0.15)
+"""Weight of a place in another document."""
+
+SAME_DOCUMENT = _weights([0.2, 3.0, 4.1, 4.9, 5.5, 5.9, 6.2, 6.5, 6.8], 0.15)
+"""Weight of a place in the document being edited, before its distance counts."""
+
+OUTPUT = _weights([1.8, 3.4, 4.6, 5.2, 5.6, 6.0, 6.3, 6.6, 6.9], 0.15)
+"""Weight of a place in what the request itself has put out, before its distance counts."""
+
+_ESCAPE = tuple(
+    math.exp(value) for value in [3.0, 1.6, 2.5, 2.5, 2.6, 2.9, 3.0, 3.0, 3.0, 3.0] + [3.2] * (MAX_MATCH + MAX_REACH)
+)
+
+
+@dataclass(slots=True)
+class Places:
+    """Places that agree with the end of the context, in parallel lists.
+
+    Attributes:
+        match_lengths: how many context tokens a place agrees with, at least one.
+        factors: what multiplies a place's weight: distance, acceptance.
+        weights: the weights by match length that apply to it.
+        continuations: the tokens after it; a border or the row's end closes it.
+    """
+
+    match_lengths: list[int] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
+    weights: list[tuple[float, ...]] = field(default_factory=list)
+    continuations: list[list[int]] = field(default_factory=list)
+
+    def extend(self, other: Places) -> None:
+        """Add another source's places."""
+        self.match_lengths += other.match_lengths
+        self.factors += other.factors
+        self.weights += other.weights
+        self.continuations += other.continuations
+
+
+def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftOrigin) -> list[Draft]:
+    """The most probable continuations as drafts that branch from each other, best first."""
+    drafts: list[Draft] = []
+    matches = places.match_lengths
+    if not matches or max_candidates < 1 or max_length < 1:
+        return drafts
+    longest = max(matches)
+    # (-probability of the path, ticket, places that agree with it, path, shares)
+    heap: list[tuple[float, int, list[int], tuple[int, ...], tuple[float, ...]]] = [
+        (-1.0, 0, list(range(len(matches))), (), ())
+    ]
+    tickets = 0
+    while heap and len(drafts) < max_candidates:
+        negative, _, members, path, shares = heappop(heap)
+        probability = -negative
+        tokens, confidences = list(path), list(shares)
+        while len(tokens) < max_length:
+            weight_of, members_of, total = _vote(places, members, len(tokens))
+            if not weight_of:
+                break
+            best = max(weight_of, key=weight_of.__getitem__)
+            if len(weight_of) > 1:
+                for token, weight in weight_of.items():
+                    if token != best and probability * weight >= MIN_PROBABILITY * total:
+                        tickets += 1
+                        share = weight / total
+                        item = (
+                            -probability * share,
+                            tickets,
+                            members_of[token],
+                            (*tokens, token),
+                            (*confidences, share),
+                        )
+                        heappush(heap, item)
+            share = weight_of[best] / total
+            probability *= share
+            if probability < MIN_PROBABILITY:
+                break
+            members = members_of[best]
+            tokens.append(best)
+            confidences.append(share)
+        if len(tokens) > len(path) or path:
+            drafts.append(Draft(tuple(tokens), tuple(confidences), longest, origin))
+    return drafts
+
+
+def _vote(places: Places, members: list[int], depth: int) -> tuple[dict[int, float], dict[int, list[int]], float]:
+    """Weights and supporters of the tokens that follow ``depth`` agreed ones, and the weight of all and of none."""
+    matches, factors, weights, rows = places.match_lengths, places.factors, places.weights, places.continuations
+    weight_of: dict[int, float] = {}
+    members_of: dict[int, list[int]] = {}
+    longest = 0
+    for i in members:
+        row = rows[i]
+        if depth >= len(row):
+            continue
+        token = row[depth]
+        if token == BORDER:
+            continue
+        match = matches[i] + depth
+        if match > longest:
+            longest = match
+        weight = factors[i] * weights[i][match]
+        if token in weight_of:
+            weight_of[token] += weight
+            members_of[token].append(i)
+        else:
+            weight_of[token] = weight
+            members_of[token] = [i]
+    return weight_of, members_of, sum(weight_of.values()) + _ESCAPE[longest]
