@@ -490,7 +490,12 @@ class CompletionEngine:
 
     def _aids(self, document: Document, offset: int) -> Aids:
         sources: list[DraftSource] = []
-        self._with_pool(document.workspace, lambda pool: sources.append(pool.source(document.uri)))
+
+        def add_source(pool: WorkspacePool) -> None:
+            sources.append(pool.source(document.uri, offset))
+
+        # Without its drafts a completion is slower and no worse.
+        self._guarded("drafting from the workspace", lambda: self._with_pool(document.workspace, add_source))
         memory = self._memories.setdefault(document.workspace, DraftMemory())
         return Aids(self._context.choose(document, offset), sources, memory)
 
