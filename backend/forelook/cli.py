@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forelook import __version__
 from forelook.config import CompletionConfig, DecodingConfig, ModelConfig, PoolConfig, ServerConfig
@@ -42,10 +42,6 @@ from forelook.errors import (
 )
 from forelook.privacy import WorkspacePrivacy
 from forelook.server import protocol
-
-if TYPE_CHECKING:
-    from forelook.completion.settings import EngineSettings
-    from forelook.server.engine import EngineFactory
 
 EXIT_FAULT = 1
 EXIT_USAGE = 2
@@ -188,15 +184,19 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     listen.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a further name in Host")
     listen.add_argument("--idle-timeout", type=float, default=1800.0, metavar="SECONDS", help="0 never ends")
     listen.add_argument("--max-connections", type=int, default=64)
-    decoding = parser.add_argument_group("decoding (default: chosen by the measured cost of a step)")
-    decoding.add_argument("--window-size", type=int, metavar="W")
-    decoding.add_argument("--ngram-size", type=int, metavar="N")
-    decoding.add_argument("--max-candidates", type=int, metavar="G")
+    decoding = parser.add_argument_group(
+        "decoding",
+        "By default drafts are chosen by what they cost; W, N or G switch to lookahead decoding as published.",
+    )
+    decoding.add_argument("--window-size", type=int, metavar="W", help="of the lookahead window; 0: as by default")
+    decoding.add_argument("--ngram-size", type=int, metavar="N", help="tokens of an n-gram, its key included")
+    decoding.add_argument("--max-candidates", type=int, metavar="G", help="n-grams verified in a step")
     decoding.add_argument("--autoregressive", action="store_true", help="decode token by token, for comparison")
     limits = parser.add_argument_group("completions")
     limits.add_argument("--max-new-tokens", type=int)
     limits.add_argument("--deadline-ms", type=int)
     limits.add_argument("--no-cross-file", action="store_true", help="prompts from the file itself only")
+    limits.add_argument("--pool-tokens", type=int, help="most tokens of a workspace's n-gram pool")
     limits.add_argument("--no-persistent-pool", action="store_true", help="keep n-gram pools in memory only")
     parser.add_argument("--announce", action="store_true", help="print one JSON line once it listens, or why not")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
@@ -261,7 +261,17 @@ def serve(options: argparse.Namespace, here: Surroundings) -> int:
             max_connections=options.max_connections,
         )
         identity = _identity(options)
-        factory = _engine_factory(identity, options, here.paths)
+        from forelook.server.make_engine import EngineOptions, engine_factory
+
+        engine_options = EngineOptions(
+            decoding=DecodingConfig(options.window_size, options.ngram_size, options.max_candidates),
+            completion=CompletionConfig(
+                options.max_new_tokens, options.deadline_ms, cross_file=not options.no_cross_file
+            ),
+            pool=PoolConfig(persistent=not options.no_persistent_pool, **_given(max_tokens=options.pool_tokens)),
+            autoregressive=options.autoregressive,
+        )
+        factory = engine_factory(identity, engine_options, here.paths)
         from forelook.server.serve import serve as run_server
 
         run_server(factory, identity, here.paths, config, listening)
@@ -271,55 +281,16 @@ def serve(options: argparse.Namespace, here: Surroundings) -> int:
     return 0
 
 
+def _given(**values: Any) -> dict[str, Any]:
+    """The arguments that were given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _log_to_stderr(level: str) -> None:
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=level.upper(), format=form, stream=sys.stderr)
     for name in ("uvicorn", "uvicorn.error", "websockets", "asyncio"):  # below this they log frames: users' text
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-
-
-def _engine_factory(identity: BackendIdentity, options: argparse.Namespace, paths: UserPaths) -> EngineFactory:
-    """Makes the real engine; torch is imported when it is called."""
-    DecodingConfig(options.window_size, options.ngram_size, options.max_candidates)
-    completion = CompletionConfig(options.max_new_tokens, options.deadline_ms, cross_file=not options.no_cross_file)
-    pool_config = PoolConfig(persistent=not options.no_persistent_pool)
-
-    def make(on_status: Callable[[Any], None]) -> Any:
-        from forelook.completion.engine import CompletionEngine
-        from forelook.model.loading import load_model
-
-        def load(on_progress: Callable[[float, str], None]) -> Any:
-            return load_model(
-                identity.model,
-                revision=identity.revision,
-                device=identity.device,
-                dtype=identity.dtype,
-                on_progress=on_progress,
-            )
-
-        settings = _engine_settings(completion, pool_config, paths, autoregressive=options.autoregressive)
-        return CompletionEngine(load, settings, on_status)
-
-    return make
-
-
-def _engine_settings(
-    completion: CompletionConfig, pool_config: PoolConfig, paths: UserPaths, *, autoregressive: bool = False
-) -> EngineSettings:
-    from forelook.completion.settings import DecodingMethod, EngineSettings
-
-    chosen: dict[str, Any] = {
-        "statistics_path": paths.state_dir / "statistics.json",
-        "pool_cache_dir": paths.cache_dir / "pools" if pool_config.persistent else None,
-        "method": DecodingMethod.AUTOREGRESSIVE if autoregressive else DecodingMethod.LOOKAHEAD,
-    }
-    if completion.max_new_tokens is not None:
-        chosen["max_block_tokens"] = completion.max_new_tokens
-    if completion.deadline_ms is not None:
-        chosen["deadline_ms"] = completion.deadline_ms
-    if not completion.cross_file:
-        chosen["context_share"] = 0.0
-    return EngineSettings(**chosen)
 
 
 # --- complete ----------------------------------------------------------------------------------------------------
@@ -442,12 +413,9 @@ def _complete_here(
     import asyncio
 
     from forelook.server.in_process import complete_in_process
+    from forelook.server.make_engine import EngineOptions, engine_factory
 
-    settings = argparse.Namespace(
-        **vars(options), window_size=None, ngram_size=None, max_candidates=None, autoregressive=False,
-        no_cross_file=False, no_persistent_pool=False,
-    )  # fmt: skip
-    factory = _engine_factory(_identity(options), settings, here.paths)
+    factory = engine_factory(_identity(options), EngineOptions(), here.paths)
     opened = protocol.DocumentOpenParams(source.workspace, params.uri, source.language_id, params.version, source.text)
     with _loading_shown(options.json) as show:
         return asyncio.run(

@@ -1,0 +1,89 @@
+"""From the settings of a command to the completion engine. Importing this module imports no torch; calling it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from forelook.config import CompletionConfig, DecodingConfig, PoolConfig
+from forelook.endpoint import BackendIdentity, UserPaths, make_private_dir
+from forelook.server.engine import Engine, EngineFactory, OnStatus
+
+if TYPE_CHECKING:
+    from forelook.completion.engine import EngineModel
+    from forelook.completion.settings import EngineSettings
+    from forelook.model.loading import LoadedModel
+    from forelook.workspace.workspace_pool import WorkspacePool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the engine works, beyond which model it runs.
+
+    Attributes:
+        decoding: W, N and G; any of them set means lookahead decoding as published, with the others as in the paper.
+        completion: limits of a completion.
+        pool: the n-gram pools.
+        autoregressive: decode token by token, for comparison.
+    """
+
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    completion: CompletionConfig = field(default_factory=CompletionConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    autoregressive: bool = False
+
+
+def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: UserPaths) -> EngineFactory:
+    """What makes the engine for ``identity``."""
+
+    def make(on_status: OnStatus) -> Engine:
+        from forelook.completion.engine import CompletionEngine
+        from forelook.model.loading import load_model
+
+        def load(on_progress: Callable[[float, str], None]) -> LoadedModel:
+            return load_model(
+                identity.model,
+                revision=identity.revision,
+                device=identity.device,
+                dtype=identity.dtype,
+                on_progress=on_progress,
+            )
+
+        def make_pool(_workspace: str, model: EngineModel) -> WorkspacePool:
+            from forelook.workspace.workspace_pool import WorkspacePool
+
+            return WorkspacePool(model.tokenizer.encode, max_tokens=options.pool.max_tokens)
+
+        settings = engine_settings(options, paths)
+        return CompletionEngine(load, settings, on_status, make_pool=make_pool)
+
+    return make
+
+
+def engine_settings(options: EngineOptions, paths: UserPaths) -> EngineSettings:
+    """The engine's settings; what is unset stays the engine's own choice."""
+    from forelook.completion.settings import DecodingMethod, EngineSettings
+    from forelook.decoding.published import PublishedSettings
+
+    completion, decoding = options.completion, options.decoding
+    sizes = {
+        name: value
+        for name in ("window_size", "ngram_size", "max_candidates")
+        if (value := getattr(decoding, name)) is not None
+    }
+    chosen: dict[str, Any] = {"statistics_path": make_private_dir(paths.state_dir) / "statistics.json"}
+    if options.pool.persistent:
+        chosen["pool_cache_dir"] = make_private_dir(paths.cache_dir) / "pools"
+    if options.autoregressive:
+        chosen["method"] = DecodingMethod.AUTOREGRESSIVE
+    elif sizes and decoding.window_size != 0:
+        chosen |= {"method": DecodingMethod.PUBLISHED, "published": PublishedSettings(**sizes)}
+    if completion.max_new_tokens is not None:
+        chosen["max_block_tokens"] = completion.max_new_tokens
+        chosen["max_line_tokens"] = min(completion.max_new_tokens, EngineSettings().max_line_tokens)
+    if completion.deadline_ms is not None:
+        chosen["deadline_ms"] = completion.deadline_ms
+    if not completion.cross_file:
+        chosen["context_share"] = 0.0
+    return EngineSettings(**chosen)
