@@ -77,11 +77,11 @@ def need_emacs() -> str:
 class Emacs:
     """One Emacs in a terminal with one file open."""
 
-    def __init__(self, folder: Path, command: list[str], settings: str = "") -> None:
+    def __init__(self, folder: Path, command: list[str], settings: str = "", home: Path | None = None) -> None:
         program = need_emacs()
         self.folder = folder
         self._sockets = Path(tempfile.mkdtemp(prefix="forelook-"))  # a socket's path must be short
-        self._env = environment(folder / "home")
+        self._env = environment(home or folder / "home")
         words = " ".join(json.dumps(word) for word in command)
         init = folder / "init.el"
         init.write_text(INIT % (PACKAGE, self._sockets, words, settings), encoding="utf-8")

@@ -39,6 +39,9 @@ def environment(home: Path) -> dict[str, str]:
     home.mkdir(exist_ok=True)
     kept = {name: os.environ[name] for name in ("PATH", "TERM", "TMPDIR") if name in os.environ}
     xdg = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
+    runtime = home / "run"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    xdg["XDG_RUNTIME_DIR"] = str(runtime)
     return {**kept, **xdg, "HOME": str(home), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
 
 
@@ -57,11 +60,13 @@ def write_init(folder: Path, command: list[str], **options: Any) -> Path:
 class Neovim:
     """One headless Neovim with one file open."""
 
-    def __init__(self, program: str, folder: Path, command: list[str], **options: Any) -> None:
+    def __init__(
+        self, program: str, folder: Path, command: list[str], home: Path | None = None, **options: Any
+    ) -> None:
         pynvim = pytest.importorskip("pynvim", reason="needs pynvim (pip install pynvim) to drive Neovim")
         self.folder = folder
         init = write_init(folder, command, **options)
-        env = environment(folder / "home")
+        env = environment(home or folder / "home")
         argv = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), program]
         argv += ["--embed", "--headless", "-u", str(init), "-n", "-i", "NONE"]
         self.rpc = pynvim.attach("child", argv=argv)

@@ -161,6 +161,18 @@ def test_brackets_behind_point_are_not_doubled_by_word(emacs: Start, script: Scr
         editor.wait_for_text(expected)
 
 
+def test_suggestion_goes_when_the_text_behind_point_changes(emacs: Start, script: Scripted) -> None:
+    editor = emacs(script(rules=[{"before": "f(", "items": ["a)"], "tail": 1}]))
+    editor.open("a.txt", "f) + 1\n")
+    editor.goto(1)
+    editor.type("(")
+    editor.wait_for_ghost("a")
+    editor.run("(setq forelook-idle-delay 3600)")
+    editor.press("C-d")
+    editor.wait_for_no_ghost()
+    assert editor.state()["text"] == "f( + 1\n"
+
+
 def test_several_lines_amid_a_line_look_as_after_accepting(emacs: Start, script: Scripted) -> None:
     editor = emacs(script(rules=[{"before": "call(", "items": ["\n  1,\n)"], "tail": 1}]))
     editor.open("a.py", "call); # end\nnext\n")

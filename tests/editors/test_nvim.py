@@ -161,6 +161,19 @@ def test_brackets_behind_the_cursor_are_not_doubled_by_word(own_neovim: Start, s
         nvim.wait_for_lines(expected)
 
 
+def test_suggestion_goes_when_the_text_behind_the_cursor_changes(own_neovim: Start, script: Scripted) -> None:
+    nvim = own_neovim(script(rules=[{"before": "f(", "items": ["a)"], "tail": 1}]))
+    nvim.open("a.py", "f() + 1\n")
+    nvim.at(0, 2)
+    nvim.lua("require('forelook').trigger()")
+    poll(lambda: nvim.ghost(), "ghost text")
+    nvim.lua("require('forelook.suggestion').configure(60000)")
+    nvim.keys("<Del>")
+    nvim.wait_for_no_ghost()
+    nvim.keys("<Tab>")
+    nvim.wait_for_lines("f(\t + 1")
+
+
 def test_several_lines_amid_a_line_hide_and_repeat_what_follows(own_neovim: Start, script: Scripted) -> None:
     nvim = own_neovim(script(rules=[{"before": "call(", "items": ["\n  1,\n  2\n)"], "tail": 1}]))
     nvim.open("a.js", "call();\n")
@@ -475,7 +488,9 @@ def test_stats_and_clearing_the_pool_call_the_server(own_neovim: Start, script: 
     nvim.open("a.txt", "")
     nvim.lua("vim.cmd('Forelook stats')")
     server.wait_for("workspace/executeCommand")
-    poll(lambda: "rate: 0.50" in nvim.rpc.command_output("messages"), "the statistics")
+    poll(lambda: nvim.lines() == ["Forelook: statistics", "  rate: 0.50", "  shown: 3"], "the statistics")
+    nvim.keys("q")
+    nvim.wait_for_lines("")
     nvim.lua("vim.cmd('Forelook clear-pool')")
     asked = [m["params"]["command"] for m in server.wait_for("workspace/executeCommand", 2)]
     assert asked == ["forelook.stats", "forelook.clearPool.7"]

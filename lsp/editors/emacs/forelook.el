@@ -599,7 +599,7 @@ LENGTH is a number, or a function from what is left to a number."
                      (message "Forelook: no suggestion here")))))
 
 (defun forelook--cycle (delta)
-  "Show the alternative DELTA further on; ask for alternatives if only one is known."
+  "Show the alternative DELTA further on, asking for some if there is one."
   (pcase-let ((`(,shown . ,_) (or (forelook--current)
                                   (user-error "No suggestion is shown")))
               (step (lambda ()

@@ -101,14 +101,16 @@ start = function(root)
   end
   status.set('starting')
   local folder = root ~= '' and { uri = vim.uri_from_fname(root), name = vim.fn.fnamemodify(root, ':t') } or nil
+  -- An empty Lua table would be sent as a list.
+  local settings = next(options.server) ~= nil and options.server or vim.empty_dict()
   local config = {
     name = 'forelook',
     cmd = options.cmd,
     root_dir = root ~= '' and root or nil,
     workspace_folders = folder and { folder } or nil,
     capabilities = capabilities(),
-    init_options = options.server,
-    settings = { forelook = options.server },
+    init_options = settings,
+    settings = { forelook = settings },
     handlers = {
       ['$/progress'] = function(err, params, ctx, ...)
         status.on_progress(params)

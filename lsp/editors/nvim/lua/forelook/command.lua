@@ -33,6 +33,36 @@ local function describe(value, indent, lines)
   end
 end
 
+---Show lines in a floating window that any of q and <Esc> closes.
+---@param title string
+---@param lines string[]
+local function show(title, lines)
+  table.insert(lines, 1, 'Forelook: ' .. title)
+  local width = 0
+  for _, line in ipairs(lines) do
+    width = math.max(width, vim.fn.strdisplaywidth(line))
+  end
+  local buf = api.nvim_create_buf(false, true)
+  api.nvim_buf_set_lines(buf, 0, -1, true, lines)
+  vim.bo[buf].modifiable = false
+  vim.bo[buf].bufhidden = 'wipe'
+  vim.cmd('stopinsert')
+  local height = math.max(1, math.min(#lines, vim.o.lines - 4))
+  width = math.max(1, math.min(width, vim.o.columns - 4))
+  api.nvim_open_win(buf, true, {
+    relative = 'editor',
+    row = math.floor((vim.o.lines - height) / 2),
+    col = math.floor((vim.o.columns - width) / 2),
+    width = width,
+    height = height,
+    style = 'minimal',
+    border = 'single',
+  })
+  for _, key in ipairs({ 'q', '<Esc>' }) do
+    vim.keymap.set('n', key, '<Cmd>close<CR>', { buffer = buf, nowait = true })
+  end
+end
+
 ---Run one of the server's commands and show what it answers.
 ---@param name string
 ---@param title string
@@ -58,8 +88,11 @@ local function run(name, title)
     elseif type(result) == 'string' then
       lines = vim.split(result, '\n', { plain = true })
     end
-    table.insert(lines, 1, 'Forelook: ' .. title)
-    api.nvim_echo({ { table.concat(lines, '\n') } }, true, {})
+    if #lines > 0 then
+      show(title, lines)
+    else
+      api.nvim_echo({ { 'Forelook: ' .. title } }, true, {})
+    end
   end)
 end
 
