@@ -30,7 +30,7 @@ export function registerCommands(parts: Parts): vscode.Disposable {
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
     showStatistics: () => showStatistics(session, reports),
     chooseModel,
-    restart: () => server.start(),
+    restart: () => restart(parts),
     clearPool: () => clearPool(session),
     showLog: () => log.show(),
     runDoctor: () => runDoctor(parts, reports),
@@ -73,6 +73,12 @@ async function showStatistics(session: Session, reports: Reports): Promise<void>
   await reports.show("Forelook statistics.md", statisticsPage(statistics as Parameters<typeof statisticsPage>[0]));
 }
 
+/** Restarts everything: the backend, which other windows share, and this window's language server. */
+async function restart({ session, server }: Parts): Promise<void> {
+  await session.execute(config.serverCommand("restartBackend"));
+  await server.start();
+}
+
 async function clearPool(session: Session): Promise<void> {
   if (!session.isRunning) {
     void vscode.window.showWarningMessage(NOT_RUNNING);
@@ -98,7 +104,7 @@ async function runDoctor({ server, home }: Parts, reports: Reports): Promise<voi
   const progress = { location: vscode.ProgressLocation.Window, title: "Forelook doctor" };
   const lines: string[] = [];
   const finished = await vscode.window.withProgress(progress, () =>
-    run(python, ["-m", "forelook", "doctor"], {
+    run(python, ["-m", "forelook.cli", "doctor"], {
       cwd: home,
       signal: AbortSignal.timeout(DOCTOR_TIMEOUT_MS),
       onLine: (line) => lines.push(line),

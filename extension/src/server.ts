@@ -18,6 +18,7 @@ export class Server {
   private readonly finder: InterpreterFinder;
   private readonly home: string;
   private asked = false;
+  private numStarts = 0;
 
   constructor(
     private readonly context: vscode.ExtensionContext,
@@ -34,16 +35,21 @@ export class Server {
 
   /** Starts or reaches the language server, by the settings as they are now. */
   async start(): Promise<void> {
+    const start = ++this.numStarts;
     if (!vscode.workspace.isTrusted) {
       await this.session.stop({ kind: "untrusted" });
       return;
     }
     const { url, interpreter } = serverSettings();
     if (url !== undefined) {
-      await this.startOverWebsocket(url);
+      await this.startOverWebsocket(url, start);
       return;
     }
     const search = await this.finder.search(interpreter);
+    if (start !== this.numStarts) {
+      // The settings changed while it looked: a later start has the word.
+      return;
+    }
     this.interpreter = search.found;
     await this.serverFound(search.found !== undefined);
     if (!search.found) {
@@ -58,9 +64,13 @@ export class Server {
     this.offerUpdate(search.found);
   }
 
-  private async startOverWebsocket(url: string): Promise<void> {
+  private async startOverWebsocket(url: string, start: number): Promise<void> {
     try {
-      await this.session.start({ kind: "websocket", url, token: await this.tokens.get(url) });
+      const token = await this.tokens.get(url);
+      if (start !== this.numStarts) {
+        return;
+      }
+      await this.session.start({ kind: "websocket", url, token });
       await this.serverFound(true);
     } catch (error) {
       if (!(error instanceof AddressError)) {

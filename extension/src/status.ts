@@ -12,11 +12,9 @@ export interface ServerStatus {
   readonly message?: string;
   readonly model?: string;
   readonly device?: string;
-  readonly dtype?: string;
   readonly last_latency_ms?: number;
   readonly tokens_per_step?: number;
   readonly accept_rate?: number;
-  readonly num_shown?: number;
   readonly pool_tokens?: number;
 }
 
@@ -97,18 +95,13 @@ function runningView(status: ServerStatus | undefined, paused: Paused, languageI
 function facts(status: ServerStatus): string[] {
   const rows: [string, string | undefined][] = [
     ["Model", status.model && escape(status.model)],
-    ["Device", [status.device, status.dtype].filter(Boolean).join(", ")],
+    ["Device", status.device],
     ["Last suggestion", inUnits(status.last_latency_ms, (ms) => `${Math.round(ms)} ms`)],
     ["Tokens per decode step", inUnits(status.tokens_per_step, (count) => count.toFixed(2))],
-    ["Accepted", inUnits(status.accept_rate, (rate) => acceptance(rate, status.num_shown))],
+    ["Accepted", inUnits(status.accept_rate, (rate) => `${Math.round(rate * 100)}%`)],
     ["Pool", inUnits(status.pool_tokens, (count) => `${count.toLocaleString("en")} tokens`)],
   ];
   return rows.filter(([, value]) => value).map(([name, value]) => `${name}: ${value}`);
-}
-
-function acceptance(rate: number, numShown: number | undefined): string {
-  const percent = `${Math.round(rate * 100)}%`;
-  return numShown === undefined ? percent : `${percent} of ${numShown.toLocaleString("en")} shown`;
 }
 
 function inUnits(value: number | undefined, text: (value: number) => string): string | undefined {
@@ -167,10 +160,8 @@ const FIELD_TYPES: Readonly<Record<Exclude<keyof ServerStatus, "state">, "number
   message: "string",
   model: "string",
   device: "string",
-  dtype: "string",
   last_latency_ms: "number",
   tokens_per_step: "number",
   accept_rate: "number",
-  num_shown: "number",
   pool_tokens: "number",
 };

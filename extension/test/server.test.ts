@@ -1,4 +1,4 @@
-import { mkdtemp, realpath, rm } from "node:fs/promises";
+import { mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -59,6 +59,18 @@ test("the server is started in the extension's own folder, not in the workspace"
   await server.start();
   expect(told).toEqual([{ kind: "stdio", command: python, args: ["-m", "forelook_lsp"], cwd: path.join(folder, "home") }]);
   expect(fake.prompts).toEqual([]);
+});
+
+test("of two starts at once, the later has the word, though it is done first", async () => {
+  const slow = await writePython(path.join(folder, "path", "python3"), {});
+  await writeFile(slow, (await readFile(slow, "utf8")).replace("#!/bin/sh", "#!/bin/sh\nwhile [ ! -e \"$0.go\" ]; do sleep 0.02; done"));
+  const first = server.start();
+  const python = await writePython(path.join(folder, "python"), { forelook: "9.9.9" });
+  fake.set("forelook.server.interpreter", python);
+  await server.start();
+  await writeFile(`${slow}.go`, "");
+  await first;
+  expect(told).toMatchObject([{ kind: "stdio", command: python }]);
 });
 
 test("a machine without Forelook is offered it, once", async () => {

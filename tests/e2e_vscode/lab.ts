@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream } from "node:fs";
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -29,15 +29,20 @@ const QUIET_SETTINGS = {
   "editor.quickSuggestions": { other: "off", comments: "off", strings: "off" },
   "editor.suggestOnTriggerCharacters": false,
   "editor.parameterHints.enabled": false,
+  "workbench.secondarySideBar.defaultVisibility": "hidden",
   "editor.hover.enabled": "off",
   "editor.minimap.enabled": false,
   "editor.stickyScroll.enabled": false,
   "editor.occurrencesHighlight": "off",
   "editor.cursorBlinking": "solid",
   "files.hotExit": "off",
+  "files.autoSave": "off",
   "window.confirmBeforeClose": "never",
   "security.workspace.trust.untrustedFiles": "open",
 };
+
+/** Long, so that a suggestion comes on a busy machine too; how quick it is has a test of its own. */
+const DEADLINE = { "forelook.deadlineMs": 10_000 };
 
 const KEYBINDINGS = [{ key: "ctrl+alt+l", command: "editor.action.inlineSuggest.acceptNextLine", when: "inlineSuggestionVisible" }];
 
@@ -85,7 +90,7 @@ export class Lab {
 
   static async start(options: LabOptions): Promise<Lab> {
     const rig = need("FORELOOK_E2E_FOLDER");
-    const folder = await mkdtemp(path.join(tmpdir(), "fl-"));
+    const folder = await mkdtemp(path.join(tmpdir(), "flcode-"));
     const artifacts = path.join(need("FORELOOK_E2E_ARTIFACTS"), options.name);
     await rm(artifacts, { recursive: true, force: true });
     await mkdir(artifacts, { recursive: true });
@@ -116,15 +121,17 @@ export class Lab {
   /** Replaces the user's settings; VS Code sees the file change. */
   async writeSettings(settings: Readonly<Record<string, unknown>>): Promise<void> {
     await mkdir(path.dirname(this.settingsFile), { recursive: true });
-    const all = { ...QUIET_SETTINGS, "forelook.server.interpreter": Lab.python, ...settings };
-    await writeFile(this.settingsFile, JSON.stringify(all, null, 2));
+    const all = { ...QUIET_SETTINGS, ...DEADLINE, "forelook.server.interpreter": Lab.python, ...settings };
+    // In one step: half a file would be read as settings, too.
+    await writeFile(`${this.settingsFile}.new`, JSON.stringify(all, null, 2));
+    await rename(`${this.settingsFile}.new`, this.settingsFile);
   }
 
   /** Opens a window of its own: another extension host, another language server. */
   async open(file: string, options: { readonly workspace?: string } = {}): Promise<EditorWindow> {
     const context = await this.browser.newContext({ viewport: { width: 1000, height: 640 } });
     const page = await context.newPage();
-    page.setDefaultTimeout(60_000);
+    page.setDefaultTimeout(20_000);
     const window = new EditorWindow(page, this.workspace, this.artifacts);
     this.windows.push(window);
     const opened = options.workspace ?? this.workspace;
@@ -133,6 +140,12 @@ export class Lab {
     query.set("payload", JSON.stringify([["openFile", uri]]));
     await page.goto(`http://127.0.0.1:${this.port}/?${query}`);
     return window;
+  }
+
+  /** Writes a file of the workspace: a copy of `shop.py`, and what else should stand in it. */
+  async write(name: string, further: string, change: (text: string) => string = (text) => text): Promise<void> {
+    const shop = await readFile(path.join(this.workspace, "shop.py"), "utf8");
+    await writeFile(path.join(this.workspace, name), change(shop + further));
   }
 
   /** Starts a process that ends with the lab. */
@@ -240,11 +253,11 @@ export class Lab {
     ];
   }
 
-  /** The extension's own log and the backend's, which tell most when a test fails. */
+  /** The extension's log, where code-server writes log files, and the backend's, which tell most when a test fails. */
   private async keepLogs(): Promise<void> {
-    for (const place of ["user/logs", "user/data/logs", "home", "runtime"]) {
+    for (const place of ["user/logs", "home"]) {
       const files = await readdir(path.join(this.folder, place), { recursive: true }).catch(() => []);
-      for (const file of files.filter((name) => /forelook[^/]*\.log$/i.test(name))) {
+      for (const file of files.filter((name) => /forelook.*\.log$/i.test(name))) {
         const text = await readFile(path.join(this.folder, place, file), "utf8").catch(() => "");
         await writeFile(path.join(this.artifacts, file.replaceAll("/", "_")), text);
       }

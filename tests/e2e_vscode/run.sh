@@ -14,4 +14,4 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
 fi
 npm run --silent package --workspace extension -- --out "$folder/forelook.vsix" >&2
 export FORELOOK_E2E_FOLDER="$folder" FORELOOK_E2E_ARTIFACTS="$repository/artifacts/e2e-vscode"
-exec node --test --test-concurrency=1 --test-timeout=300000 "$here"/*.test.ts
+exec node --test --test-reporter=spec --test-concurrency=1 --test-timeout=300000 "$here"/*.test.ts

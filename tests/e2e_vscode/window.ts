@@ -1,5 +1,6 @@
 /** One VS Code window in the browser, in the words of someone who uses it. */
 
+import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import type { Page } from "playwright-core";
@@ -45,20 +46,21 @@ export class EditorWindow {
 
   /** Opens a file of the workspace in the editor. */
   async openFile(name: string): Promise<void> {
-    await this.page.keyboard.press("Control+p");
-    await this.page.locator(".quick-input-widget input").fill(name);
-    await this.page.locator(".quick-input-list .monaco-list-row", { hasText: path.basename(name) }).first().waitFor();
-    await this.page.keyboard.press("Enter");
+    await this.press("Control+p");
+    await this.page.locator(".quick-input-widget input").fill(path.join(this.workspace, name));
+    // The list shows recent files first, for a moment.
+    await this.page.locator(".quick-input-list .monaco-list-row.focused", { hasText: path.basename(name) }).waitFor();
+    await this.press("Enter");
     await this.page.locator(".tab.active", { hasText: path.basename(name) }).waitFor();
     await this.focusEditor();
   }
 
   /** Runs a command by its title in the palette. */
   async command(title: string): Promise<void> {
-    await this.page.keyboard.press("F1");
+    await this.press("F1");
     await this.page.locator(".quick-input-widget input").fill(`>${title}`);
-    await this.page.locator(".quick-input-list .monaco-list-row", { hasText: title }).first().waitFor();
-    await this.page.keyboard.press("Enter");
+    await this.page.locator(".quick-input-list .monaco-list-row.focused", { hasText: title }).waitFor();
+    await this.press("Enter");
   }
 
   async focusEditor(): Promise<void> {
@@ -78,17 +80,6 @@ export class EditorWindow {
         await this.page.keyboard.type(line, { delay: delayMs });
       }
     }
-  }
-
-  /** Goes to the document's end and starts a line there, at the margin. */
-  async startLineAtEnd(): Promise<void> {
-    await this.focusEditor();
-    await this.press("Control+End");
-    await this.press("Enter");
-    // Whatever the editor indented is not wanted.
-    await this.press("Shift+Home");
-    await this.press("Shift+Home");
-    await this.press("Delete");
   }
 
   /** The suggestion in grey, its lines joined; empty where none is shown. */
@@ -117,11 +108,20 @@ export class EditorWindow {
     await eventually("no suggestion is shown", async () => (await this.ghost()) === "", 10_000);
   }
 
-  /** Saves, and returns the file as it is on the disk then. */
-  async saved(name: string): Promise<string> {
-    await this.press("Control+s");
-    await eventually("the file is saved", async () => (await this.page.locator(".tab.active.dirty").count()) === 0);
-    return readFile(path.join(this.workspace, name), "utf8");
+  /** Saves until the file on the disk is as `expected`. */
+  async untilSaved(name: string, expected: string | ((text: string) => boolean)): Promise<string> {
+    const file = path.join(this.workspace, name);
+    const isAsExpected = typeof expected === "string" ? (text: string) => text === expected : expected;
+    try {
+      return await eventually(`${name} is saved as expected`, async () => {
+        await this.press("Control+s");
+        const text = await readFile(file, "utf8");
+        return isAsExpected(text) ? text : undefined;
+      }, 8_000);
+    } catch (error) {
+      assert.equal(await readFile(file, "utf8"), expected);
+      throw error;
+    }
   }
 
   /** The line with the cursor, without the suggestion in it. */
