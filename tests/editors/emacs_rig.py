@@ -126,6 +126,10 @@ class Emacs:
         done = self._client(f"(with-current-buffer (window-buffer (selected-window)) {form} nil)")
         assert done.returncode == 0, done.stderr + done.stdout
 
+    def sync(self) -> None:
+        """Wait for an answer of the server to something of no interest; everything it sent before is then handled."""
+        self.run('(jsonrpc-request (forelook--server) :workspace/executeCommand \'(:command "sync"))')
+
     def open(self, name: str, text: str | bytes) -> Path:
         """Write a file, open it, and wait until the server can be asked."""
         path = self.folder / name

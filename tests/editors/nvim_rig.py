@@ -115,6 +115,10 @@ class Neovim:
         self.keys("A" + text.replace("<", "<lt>"))
         poll(lambda: self.mode() == "i", "insert mode")
 
+    def sync(self) -> None:
+        """Wait for an answer of the server to something of no interest; everything it sent before is then handled."""
+        self.lua("vim.lsp.buf_request_sync(0, 'workspace/executeCommand', { command = 'sync' }, 20000)")
+
     def lines(self) -> list[str]:
         return list(self.rpc.api.buf_get_lines(0, 0, -1, True))
 

@@ -101,6 +101,11 @@ class Terminal:
         """The visible text."""
         return self._tmux("capture-pane", "-p")
 
+    def cursor(self) -> tuple[int, int]:
+        """Row and column of the terminal's cursor, from zero."""
+        row, column = self._tmux("display-message", "-p", "#{cursor_y} #{cursor_x}").split()
+        return int(row), int(column)
+
     def wait_for(self, text: str) -> str:
         """Wait until a text is on the screen, and give the screen."""
         seen = ""

@@ -10,7 +10,8 @@ The script is a JSON object:
     a list; the first whose ``before`` ends the text before the cursor (on its line) answers a request. ``items`` are
     the texts to insert at the cursor; ``tail`` is how many characters behind the cursor they replace; ``hold`` keeps
     the answer until ``"request"`` (the next one is answered first, so this answer is stale), ``"change"`` (the next
-    edit) or ``"cancel"`` (answered with RequestCancelled); ``die`` ends the process without an answer.
+    edit) or ``"cancel"`` (answered with RequestCancelled); ``once`` makes the rule answer one
+    request only; ``die`` ends the process without an answer.
 ``encodings``
     the position encodings the server can do, its favourite first; the client's first known one of them is taken.
 ``commands``
@@ -184,6 +185,8 @@ class Server:
     def _complete(self, request: Any, params: dict[str, Any], view: dict[str, Any]) -> None:
         before, after = view["before"], view["after"]
         rule = next((rule for rule in self._script.get("rules", []) if before.endswith(rule["before"])), None)
+        if rule is not None and rule.get("once"):
+            self._script["rules"].remove(rule)
         items = [] if rule is None else self._items(rule, params["position"]["line"], before, after)
         if params["context"]["triggerKind"] == 2:
             items = items[:1]  # as the real server: alternatives only for those who ask

@@ -60,7 +60,8 @@ def test_several_lines_push_the_following_ones_down(emacs: Start, script: Script
     editor.type("def f():")
     shown = visible(editor.terminal.wait_for("return x"))
     assert shown == ["def f():", "    x = 1", "    return x", "last = 1"]
-    assert editor.state()["point"] == len("def f():"), "the cursor has not moved"
+    assert editor.state()["point"] == len("def f():")
+    poll(lambda: editor.terminal.cursor() == (0, len("def f():")), "the cursor to stand before the ghost text")
     editor.press("Tab")
     editor.wait_for_text("def f():\n    x = 1\n    return x\nlast = 1\n")
     editor.press("C-/")
@@ -69,7 +70,7 @@ def test_several_lines_push_the_following_ones_down(emacs: Start, script: Script
 
 def test_typing_through_keeps_the_suggestion_without_asking_again(emacs: Start, script: Scripted) -> None:
     server = script(rules=[HELLO])
-    editor = emacs(server)
+    editor = emacs(server, "(setq forelook-idle-delay 0.001)")
     editor.open("a.py", "")
     editor.type("hel")
     editor.wait_for_ghost("lo world")
@@ -79,7 +80,9 @@ def test_typing_through_keeps_the_suggestion_without_asking_again(emacs: Start, 
         editor.wait_for_ghost(left)
     editor.press("BSpace")
     editor.wait_for_ghost(" world")
+    editor.sync()
     assert len(server.messages("textDocument/inlineCompletion")) == asked
+    assert len(server.messages("textDocument/didShowCompletion")) == 1
     editor.press("Tab")
     editor.wait_for_text("hello world")
 
@@ -276,6 +279,19 @@ def test_stale_answer_is_dropped(emacs: Start, script: Scripted) -> None:
     editor.press("Tab")
     editor.wait_for_text("helXfresh")
     assert len(server.messages("textDocument/didShowCompletion")) == 1
+
+
+def test_answer_that_was_overtaken_never_replaces_the_later_one(emacs: Start, script: Scripted) -> None:
+    old = {"before": "hel", "items": ["OLD"], "hold": "request", "once": True}
+    server = script(rules=[old, {"before": "hel", "items": ["NEW"]}])
+    editor = emacs(server, '(global-set-key (kbd "C-t") #\'forelook-trigger)')
+    editor.open("a.py", "")
+    editor.type("hel")
+    server.wait_for("textDocument/inlineCompletion")
+    editor.press("C-t")
+    editor.wait_for_ghost("NEW")
+    editor.sync()
+    assert editor.state()["ghost"] == "NEW"
 
 
 def test_late_answer_is_used_while_it_fits_what_was_typed(emacs: Start, script: Scripted) -> None:

@@ -46,14 +46,16 @@ def test_server_hears_of_shown_and_accepted(own_neovim: Start, script: Scripted)
     assert poll(server.accepted, "the item's command") == shown["command"]["arguments"]
 
 
-def test_undo_takes_back_the_suggestion_alone_in_one_step(own_neovim: Start, script: Scripted) -> None:
+@pytest.mark.parametrize("key", ["<Tab>", "<C-l>"])
+def test_undo_takes_back_the_suggestion_alone_in_one_step(own_neovim: Start, script: Scripted, key: str) -> None:
     nvim = own_neovim(script(rules=[BLOCK]))
+    nvim.lua("vim.keymap.set('i', '<C-l>', require('forelook').accept)")  # as a user may do it
     nvim.open("a.py", "")
     nvim.append("def f():")
     nvim.wait_for_ghost("\n    x = 1\n    return x")
-    nvim.keys("<Tab>")
+    nvim.keys(key)
     nvim.wait_for_lines("def f():", "    x = 1", "    return x")
-    nvim.keys(" + 2<Esc>")
+    nvim.keys(("<C-g>u" if key == "<C-l>" else "") + " + 2<Esc>")
     nvim.wait_for_lines("def f():", "    x = 1", "    return x + 2")
     nvim.keys("u")
     nvim.wait_for_lines("def f():", "    x = 1", "    return x")
@@ -65,7 +67,7 @@ def test_undo_takes_back_the_suggestion_alone_in_one_step(own_neovim: Start, scr
 
 def test_typing_through_keeps_the_suggestion_without_asking_again(own_neovim: Start, script: Scripted) -> None:
     server = script(rules=[HELLO])
-    nvim = own_neovim(server)
+    nvim = own_neovim(server, debounce_ms=1)
     nvim.open("a.txt", "")
     nvim.append("hel")
     nvim.wait_for_ghost("lo world")
@@ -75,7 +77,9 @@ def test_typing_through_keeps_the_suggestion_without_asking_again(own_neovim: St
         nvim.wait_for_ghost(left)
     nvim.keys("<BS>")
     nvim.wait_for_ghost(" world")
+    nvim.sync()
     assert len(server.messages("textDocument/inlineCompletion")) == asked
+    assert len(server.messages("textDocument/didShowCompletion")) == 1
     nvim.keys("<Tab>")
     nvim.wait_for_lines("hello world")
 
@@ -163,7 +167,7 @@ def test_brackets_behind_the_cursor_are_not_doubled_by_word(own_neovim: Start, s
 
 def test_suggestion_goes_when_the_text_behind_the_cursor_changes(own_neovim: Start, script: Scripted) -> None:
     nvim = own_neovim(script(rules=[{"before": "f(", "items": ["a)"], "tail": 1}]))
-    nvim.open("a.py", "f() + 1\n")
+    nvim.open("a.txt", "f() + 1\n")
     nvim.at(0, 2)
     nvim.lua("require('forelook').trigger()")
     poll(lambda: nvim.ghost(), "ghost text")
@@ -294,6 +298,19 @@ def test_stale_answer_is_dropped(own_neovim: Start, script: Scripted) -> None:
     nvim.keys("<Tab>")
     nvim.wait_for_lines("helXfresh")
     assert len(server.messages("textDocument/didShowCompletion")) == 1
+
+
+def test_answer_that_was_overtaken_never_replaces_the_later_one(own_neovim: Start, script: Scripted) -> None:
+    old = {"before": "hel", "items": ["OLD"], "hold": "request", "once": True}
+    server = script(rules=[old, {"before": "hel", "items": ["NEW"]}])
+    nvim = own_neovim(server)
+    nvim.open("a.txt", "")
+    nvim.append("hel")
+    server.wait_for("textDocument/inlineCompletion")
+    nvim.keys("<M-Bslash>")
+    nvim.wait_for_ghost("NEW")
+    nvim.sync()
+    assert nvim.ghost() == "NEW"
 
 
 def test_late_answer_is_used_while_it_fits_what_was_typed(own_neovim: Start, script: Scripted) -> None:

@@ -45,6 +45,7 @@ def test_several_lines_push_the_following_ones_down(screen: Callable[..., Termin
     terminal.press("i")
     terminal.type("def f():")
     assert visible(terminal.wait_for("return x")) == ["def f():", "    x = '🙂'", "    return x", "last = 1"]
+    assert terminal.cursor() == (0, len("def f():"))
     terminal.press("Escape")
     assert visible(terminal.wait_until_gone("return x")) == ["def f():", "last = 1"]
 
