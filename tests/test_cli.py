@@ -205,6 +205,33 @@ def test_each_kind_of_error_has_its_exit_status(error: ForelookError, status: in
     assert cli.exit_status(error) == status
 
 
+def test_doctor_names_each_fault_with_its_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "no-model")
+    assert cli.main(["doctor", "--model", missing, "--json"]) == cli.EXIT_FAULT
+    report = json.loads(capsys.readouterr().out)
+    faults = [check for check in report["checks"] if check["is_fault"]]
+    assert report["num_faults"] == len(faults) == 1
+    assert faults[0]["name"] == "model"
+    assert missing in faults[0]["detail"]
+    assert faults[0]["remedy"]
+
+
+def test_doctor_names_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--device", "cuda:63"]) == cli.EXIT_FAULT
+    printed = capsys.readouterr().out
+    assert "fault  device" in printed
+    assert "what to do: choose another --device" in printed
+
+
+def test_doctor_names_a_folder_it_cannot_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "xdg").mkdir()
+    (tmp_path / "xdg" / "forelook").touch()
+    assert cli.main(["doctor", "--json"]) == cli.EXIT_FAULT
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert found["cache folder"]["is_fault"]
+    assert "mode 700" in found["cache folder"]["remedy"]
+
+
 # --- with a backend
 
 
@@ -219,6 +246,26 @@ async def test_complete_prints_just_what_to_insert(tmp_path: Path, capsys: pytes
         assert capsys.readouterr().out == "urn x\n"
         request = server.engine.requests[0]
         assert (request.offset, request.trigger.value) == (13, "invoked")
+
+
+async def test_a_terminal_shows_the_ghost_text_in_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.py"
+    path.write_text("first = 1\n\x1b]0;title\x07\nx = [ret\nlast = [/]\n")
+    offset = path.read_text().index("ret") + 3
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    async with running(tmp_path) as server:
+        await server.made.wait()
+        ghost = CompletionResult((Suggestion("urn x", offset, offset),), "", "scope_end", RequestStats())
+        server.engine.answer = lambda _request, _text: ghost
+        assert await forelook(server, "complete", str(path), "--at", "3:9") == 0
+    printed = capsys.readouterr().out
+    for shown in ("first = 1", "x = [return x", "last = [/]", "a.py:3:9", "drafts accepted, fake on cpu"):
+        assert shown in printed
+    assert "\x1b]0;" not in printed
+    assert "\x07" not in printed
 
 
 async def test_complete_as_json_has_latency_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -430,9 +430,10 @@ def _loading_shown(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda _line: None
         return
     from rich.console import Console
+    from rich.text import Text
 
     with Console(stderr=True).status("connecting") as line:
-        yield lambda text: line.update(text)
+        yield lambda text: line.update(Text(text))
 
 
 def _status_line(status: protocol.Status) -> str:

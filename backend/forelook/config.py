@@ -167,6 +167,7 @@ class ServerConfig:
         allowed_origins: web pages that may connect, none by default.
         allowed_hosts: further names in the ``Host`` header, beside the address listened on.
         idle_timeout_s: the backend ends after this long without connections; ``None`` never.
+        close_timeout_s: time for the engine to end in order, when the backend ends.
         max_connections: connections at a time.
         max_message_bytes: longest message that is read; one of more than four times this ends its connection.
         max_document_bytes: longest document.
@@ -182,6 +183,7 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     idle_timeout_s: float | None = 1800.0
+    close_timeout_s: float = 10.0
     max_connections: int = 64
     max_message_bytes: int = 16 * 2**20
     max_document_bytes: int = 8 * 2**20
@@ -194,6 +196,7 @@ class ServerConfig:
         _texts("allowed_origins", self.allowed_origins)
         _texts("allowed_hosts", self.allowed_hosts)
         _number("idle_timeout_s", self.idle_timeout_s, 0.1, 10_000_000, optional=True)
+        _number("close_timeout_s", self.close_timeout_s, 0.0, 600.0)
         _integer("max_connections", self.max_connections, 1, 10_000)
         _integer("max_message_bytes", self.max_message_bytes, 1_024, 2**30)
         _integer("max_document_bytes", self.max_document_bytes, 1_024, 2**30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -510,6 +511,24 @@ async def test_closing_the_server_closes_the_engine(tmp_path: Path) -> None:
         await client.complete()
         engine = server.engine
     assert engine.closed
+
+
+async def test_an_engine_that_does_not_end_does_not_hold_up_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_go = threading.Event()
+
+    class Stuck(FakeEngine):
+        def close(self) -> None:
+            let_go.wait()
+            super().close()
+
+    config = ServerConfig(idle_timeout_s=None, close_timeout_s=0.1)
+    async with running(tmp_path, config, make_engine=Stuck) as server:
+        await server.made.wait()
+    assert "the engine is busy for more than 0.1 s" in caplog.text
+    assert not server.engine.closed
+    let_go.set()
 
 
 async def test_health_and_metrics_answer_over_http(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ class Home:
         self.environ = {**os.environ, **named, "OMP_NUM_THREADS": "1"}
         self.paths = UserPaths.from_environment(self.environ, folder, os.getuid())
 
-    def spawn(self, *extra: str) -> Endpoint:
-        return connect_or_spawn(IDENTITY, self.paths, self.environ, extra_arguments=extra)
+    def spawn(self, *extra: str, identity: BackendIdentity = IDENTITY) -> Endpoint:
+        return connect_or_spawn(identity, self.paths, self.environ, extra_arguments=extra)
 
     def forelook(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "forelook.cli", *arguments]
@@ -207,6 +207,19 @@ def test_complete_agrees_with_no_backend_and_its_text_is_not_logged(home: Home) 
     log = home.paths.log_path.read_text()
     assert "Add two numbers" not in log
     assert stat.S_IMODE(home.paths.log_path.stat().st_mode) == 0o600
+
+
+def test_every_way_of_decoding_suggests_the_same(home: Home) -> None:
+    identity = BackendIdentity(dtype="float32")
+    ways = ((), ("--autoregressive",), ("--window-size", "4", "--ngram-size", "3", "--max-candidates", "4"))
+    results = []
+    for extra in ways:
+        results.append(ask(home.spawn(*extra, identity=identity)))
+        assert home.forelook("stop").returncode == 0
+    assert results[0].suggestions == results[1].suggestions == results[2].suggestions
+    assert results[0].suggestions
+    assert results[1].stats.num_drafted_tokens == 0
+    assert set(results[2].stats.accepted_by_origin) <= {"window", "ngram_pool", "lookahead", "published"}
 
 
 def test_a_model_that_is_not_there_is_named_and_the_backend_goes_on(home: Home) -> None:

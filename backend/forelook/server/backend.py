@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,6 +29,12 @@ def log_unexpected(what: str, error: BaseException) -> None:
         places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
     log.error("%s failed: %s at %s", what, type(error).__name__, " > ".join(places[-6:]))
+
+
+def _close(engine: Engine, loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
+    engine.close()
+    with contextlib.suppress(RuntimeError):  # the loop has ended without us
+        loop.call_soon_threadsafe(closed.set)
 
 
 class StatusListener(Protocol):
@@ -76,12 +84,19 @@ class Backend:
         self._watch_idle()
 
     async def stop(self) -> None:
-        """Stop the engine."""
+        """Stop the engine; one that is busy for longer, as with loading a large model, ends with the process."""
         self._cancel_idle_timer()
         if self._started is not None:
             await self._started
-        if self._engine is not None:
-            await asyncio.to_thread(self._engine.close)
+        if self._engine is None:
+            return
+        closed = asyncio.Event()
+        closer = threading.Thread(target=_close, args=(self._engine, asyncio.get_running_loop(), closed), daemon=True)
+        closer.start()
+        try:
+            await asyncio.wait_for(closed.wait(), self.config.close_timeout_s)
+        except asyncio.TimeoutError:
+            log.warning("the engine is busy for more than %g s: ending without it", self.config.close_timeout_s)
 
     async def engine(self) -> Engine:
         """The engine, once it is made.
@@ -139,7 +154,8 @@ class Backend:
         if status == self._status:
             return
         if status.state is not self._status.state:
-            log.info("model %s on %s: %s", status.model or "?", status.device or "?", status.state.value)
+            about = f"{status.model} on {status.device} as {status.dtype}" if status.model else status.message
+            log.info("model %s: %s", status.state.value, about)
         self._status = status
         wire = self.status
         for listener in tuple(self._listeners):

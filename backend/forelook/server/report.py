@@ -12,6 +12,9 @@ from forelook.server.doctor import Check
 
 NUM_LINES_AROUND = 4
 
+# control characters by their pictures; tab and newline stay
+_CONTROLS_SHOWN = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421, 155: 0x241B}
+
 Say = Callable[[str], None]
 
 
@@ -78,12 +81,12 @@ def _show_ghost_text(
     from rich.panel import Panel
     from rich.text import Text
 
-    before, after = text[:offset].splitlines(keepends=True), text[offset:].splitlines(keepends=True)
+    before, after = _harmless(text[:offset]).split("\n"), _harmless(text[offset:]).split("\n")
     excerpts = []
     for insert in insertions:
-        excerpt = Text("".join(before[-NUM_LINES_AROUND:]))
-        excerpt.append(insert, style="italic green")
-        excerpt.append("".join(after[:NUM_LINES_AROUND]).rstrip("\n"))
+        excerpt = Text("\n".join(before[-NUM_LINES_AROUND:]))
+        excerpt.append(_harmless(insert), style="italic green")
+        excerpt.append("\n".join(after[:NUM_LINES_AROUND]))
         excerpts.append(Panel(excerpt, title=f"{path.name}:{position[0]}:{position[1]}", title_align="left"))
     stats = result.stats
     figures = (
@@ -92,6 +95,11 @@ def _show_ghost_text(
         f"accepted, {status.model} on {status.device}"
     )
     Console().print(Group(*excerpts, Text(figures, style="dim")))
+
+
+def _harmless(text: str) -> str:
+    """Text without what a terminal would obey."""
+    return text.replace("\r\n", "\n").translate(_CONTROLS_SHOWN)
 
 
 def show_checks(checks: Sequence[Check], as_json: bool, say: Say) -> None:
