@@ -319,7 +319,7 @@ async def running(
     folder = Path(tempfile.mkdtemp(prefix="fl-bench-"))
     names = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
     environment = {**os.environ, **dict.fromkeys(names, str(folder))}
-    options = ["--no-persistent-pool"] + ([f"--deadline-ms={deadline_ms}"] if deadline_ms else [])
+    options = ["--announce", "--no-persistent-pool"] + ([f"--deadline-ms={deadline_ms}"] if deadline_ms else [])
     if model:
         options += ["--model", model]
     if engine == "hf_greedy":
@@ -328,8 +328,14 @@ async def running(
         command = [sys.executable, "-m", "forelook.cli", "serve", *options]
         command += ["--autoregressive"] if engine == "autoregressive" else []
     log = (folder / "backend.log").open("wb")
-    backend = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
+    backend = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=log
+    )
     try:
+        assert backend.stdout is not None
+        announced = await asyncio.wait_for(backend.stdout.readline(), READY_TIMEOUT_S)
+        if b'"listening"' not in announced:
+            raise RuntimeError(f"{engine}: {announced.decode()}\n{(folder / 'backend.log').read_text()[-2000:]}")
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

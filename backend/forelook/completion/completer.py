@@ -43,6 +43,7 @@ _LOOK_AROUND_CHARS = 64_000
 _MAX_ATTEMPTS_PER_SUGGESTION = 2
 _MAX_CPU_PROMPT_TOKENS = 2048
 _MAX_PROMPT_TOKENS = 8192
+_MIN_TOKENS_FOR_CONTEXT = 1500
 _DRAFT_CONTEXT_TOKENS = 512
 
 
@@ -159,10 +160,11 @@ class Completer:
         self._budget = budget
         self._num_threads = torch.get_num_threads()
         self.sequences = SequencePool(self._new_sequence, settings.kv_cache_bytes)
-        self.prompts = PromptBuilder(
-            model.tokenizer,
-            PromptBudget(self._max_prompt_tokens(), settings.suffix_share, settings.context_share),
-        )
+        num_tokens = self._max_prompt_tokens()
+        # Below some two thousand tokens other files push out text of the file itself, which is worth more.
+        self.wants_context = settings.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
+        context_share = settings.context_share if self.wants_context else 0.0
+        self.prompts = PromptBuilder(model.tokenizer, PromptBudget(num_tokens, settings.suffix_share, context_share))
         sentinels = {part for part in model.infill.template if isinstance(part, int)}
         self._boundary_ids = frozenset(sentinels | model.stop_token_ids)
 

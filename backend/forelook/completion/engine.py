@@ -497,7 +497,8 @@ class CompletionEngine:
         # Without its drafts a completion is slower and no worse.
         self._guarded("drafting from the workspace", lambda: self._with_pool(document.workspace, add_source))
         memory = self._memories.setdefault(document.workspace, DraftMemory())
-        return Aids(self._context.choose(document, offset), sources, memory)
+        wanted = self._completer is not None and self._completer.wants_context
+        return Aids(self._context.choose(document, offset) if wanted else (), sources, memory)
 
     # --- between requests
 
@@ -506,6 +507,9 @@ class CompletionEngine:
         if self._completer is None:
             return None
         if self._index():
+            return 0
+        if self._context.has_work:
+            self._guarded("choosing context", self._look_for_context)
             return 0
         if self._speculate_from is not None:
             start, self._speculate_from = self._speculate_from, None
@@ -540,6 +544,12 @@ class CompletionEngine:
                 self._pool_changed = True
                 return True
         return False
+
+    def _look_for_context(self) -> None:
+        changed = self._context.work()
+        if changed is not None and self._last_answer is not None and self._last_answer[0].uri == changed:
+            # The next prompt begins otherwise; what the KV cache lacks is computed before anybody waits for it.
+            self._warm_at = (changed, self._last_answer[1].offset, self._clock())
 
     def _prewarm(self, uri: str, offset: int) -> None:
         document = self._context.latest(uri)
