@@ -12,7 +12,7 @@ a rebuild drops them; a lookup skips them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,21 @@ class Evidence:
     positions: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """An index on its way to or from disk.
+
+    Attributes:
+        tokens: the log.
+        sorted_length: positions before it are in the segments.
+        segments: per segment, its positions in key order.
+    """
+
+    tokens: TokenArray
+    sorted_length: int
+    segments: list[TokenArray]
+
+
 _NO_EVIDENCE = Evidence([], [], [], [])
 _BACK = -np.arange(MAX_MATCH, dtype=np.int64)
 
@@ -113,6 +128,47 @@ class NgramIndex:
     def segments(self) -> Sequence[Segment]:
         """The sorted part, oldest and largest first."""
         return tuple(self._segments)
+
+    # -- persistence --------------------------------------------------------------------------------------------
+
+    def dump(self) -> IndexState:
+        """The index as plain arrays; they stay as they are while the index goes on."""
+        # The last border is left out: an extension may overwrite it.
+        return IndexState(
+            self._tokens[: self._length - 1], self._sorted_length, [segment.positions for segment in self._segments]
+        )
+
+    @classmethod
+    def load(cls, state: IndexState, runs: Iterable[tuple[int, int, int]]) -> NgramIndex:
+        """An index from dumped arrays.
+
+        Args:
+            state: what :meth:`dump` gave.
+            runs: (position, length, owner) of all live runs.
+
+        Raises:
+            ValueError: the parts do not fit together.
+        """
+        length = len(state.tokens) + 1
+        index = cls(length + length // 8 + MAX_REACH)
+        index._tokens[: length - 1] = state.tokens
+        index._length = length
+        if not MAX_MATCH <= state.sorted_length <= length:
+            raise ValueError("the sorted part exceeds the log")
+        index._sorted_length = state.sorted_length
+        for position, run_length, owner in runs:
+            if position < MAX_MATCH or run_length < 0 or position + run_length >= length:
+                raise ValueError("a run lies outside the log")
+            index._owners[position : position + run_length] = owner
+            index._num_owned += run_length
+        for positions in state.segments:
+            if len(positions) and (positions.min() < MAX_MATCH or positions.max() >= state.sorted_length):
+                raise ValueError("an entry lies outside the log")
+            keys = index._keys(positions)
+            if np.any(keys[1:] < keys[:-1]):
+                raise ValueError("a segment is not sorted")
+            index._segments.append(Segment(keys, positions))
+        return index
 
     # -- the log ------------------------------------------------------------------------------------------------
 
@@ -309,7 +365,7 @@ class NgramIndex:
         order = keys.argsort(kind="stable")
         self._segments.append(Segment(keys[order], positions[order].astype(np.int32)))
 
-    def _keys(self, positions: npt.NDArray[np.int64]) -> KeyArray:
+    def _keys(self, positions: npt.NDArray[np.int64] | TokenArray) -> KeyArray:
         keys = np.zeros(len(positions), dtype=np.uint64)
         for back in range(_KEY_TOKENS):
             tokens = self._tokens[positions - back]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from forelook.decoding.drafts import Draft, DraftOrigin
-from forelook.decoding.ngram_index import MAX_MATCH, MAX_REACH, NOBODY, NgramIndex, TokenArray
+from forelook.decoding.ngram_index import MAX_MATCH, MAX_REACH, NOBODY, IndexState, NgramIndex, TokenArray
 from forelook.decoding.ngram_ranking import ELSEWHERE, SAME_DOCUMENT, Places, rank
 from forelook.errors import ConfigError
 
@@ -21,6 +21,7 @@ _EVIDENCE_LIMIT = 24
 _SAME_DOCUMENT_FACTOR = 0.25
 """Where in the document the cursor stands is unknown here: the factor of a middling distance."""
 
+_STALE_TOKENS = 1 << 16
 _NO_TOKENS: TokenArray = np.zeros(0, dtype=np.int32)
 
 
@@ -30,7 +31,30 @@ class _Document:
     pieces: list[tuple[int, int]] = field(default_factory=list)  # (log position, length), in document order
     num_tokens: int = 0
     stamp: int = 0
+    num_edits: int = 0
     weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool on its way to or from disk.
+
+    Attributes:
+        keys: documents, the one touched longest ago first.
+        weights: their weights.
+        pieces: [n, 3] document number, log position and length of each run of its tokens, in document order.
+        index: the log and its segments.
+    """
+
+    keys: list[str]
+    weights: list[float]
+    pieces: TokenArray
+    index: IndexState
+
+
+def _disown(index: NgramIndex, pieces: list[tuple[int, int]]) -> None:
+    for position, length in pieces:
+        index.disown(position, position + length)
 
 
 class NgramPool:
@@ -65,7 +89,7 @@ class NgramPool:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._documents
 
-    def keys(self) -> list[Hashable]:
+    def document_keys(self) -> list[Hashable]:
         """All documents, the one touched longest ago first."""
         return sorted(self._documents, key=lambda key: self._documents[key].stamp)
 
@@ -86,7 +110,7 @@ class NgramPool:
             self._documents[key] = document
             self._by_owner[document.owner] = document
         else:
-            self._disown(document)
+            _disown(self._index, document.pieces)
         document.pieces = [(self._index.append(_NO_TOKENS, tokens, _NO_TOKENS, document.owner), len(tokens))]
         document.num_tokens = len(tokens)
         self._touch(document)
@@ -120,23 +144,33 @@ class NgramPool:
         end = self._documents[key].num_tokens
         self.replace_tokens(key, end, end, ids)
 
+    def set_weight(self, key: Hashable, weight: float) -> None:
+        """How much a document's places count, 1.0 at first: more where its drafts were accepted, less otherwise."""
+        self._documents[key].weight = weight
+
+    def num_tokens_of(self, key: Hashable) -> int:
+        """Tokens of a document."""
+        return self._documents[key].num_tokens
+
     def remove_document(self, key: Hashable) -> None:
         """Forget a document; an unknown key is none."""
         document = self._documents.pop(key, None)
         if document is None:
             return
         del self._by_owner[document.owner]
-        self._disown(document)
+        _disown(self._index, document.pieces)
 
     def clear(self) -> None:
         """Forget everything."""
         self._index = NgramIndex()
+        self._rebuild = None
         self._documents.clear()
         self._by_owner.clear()
 
     def _touch(self, document: _Document) -> None:
         self._clock += 1
         document.stamp = self._clock
+        document.num_edits += 1
 
     def _extend(self, document: _Document, tokens: TokenArray) -> bool:
         position, length = document.pieces[-1]
@@ -146,19 +180,16 @@ class NgramPool:
         document.num_tokens += len(tokens)
         return True
 
-    def _disown(self, document: _Document) -> None:
-        for position, length in document.pieces:
-            self._index.disown(position, position + length)
-
-    def _evict(self, kept: Hashable) -> None:
+    def _evict(self, kept: Hashable | None) -> None:
         """Drop documents touched longest ago until the bound holds; the one just written goes last, and is cut."""
-        while self.num_tokens > self._max_tokens and len(self._documents) > 1:
-            oldest = min((key for key in self._documents if key != kept), key=lambda key: self._documents[key].stamp)
-            self.remove_document(oldest)
+        if self.num_tokens <= self._max_tokens:
+            return
+        for key in self.document_keys():
+            if key != kept and self.num_tokens > self._max_tokens:
+                self.remove_document(key)
         excess = self.num_tokens - self._max_tokens
-        if excess > 0:
-            document = self._documents[kept]
-            self.replace_tokens(kept, 0, min(excess, document.num_tokens), _NO_TOKENS)
+        if excess > 0 and kept is not None:
+            self.replace_tokens(kept, 0, excess, _NO_TOKENS)
 
     def _read(self, document: _Document, start: int, end: int) -> TokenArray:
         parts = []
@@ -194,16 +225,98 @@ class NgramPool:
     @property
     def has_work(self) -> bool:
         """Whether :meth:`step` has something to do."""
-        return self._index.has_work
+        return self._rebuild is not None or self._index.has_work or self._is_stale()
 
     def step(self) -> bool:
-        """Do a fraction of a millisecond of sorting; True when there was something to do."""
-        return self._index.step()
+        """Do a fraction of a millisecond of sorting, or of dropping stale tokens; True when there was work."""
+        if self._rebuild is None:
+            if self._index.step():
+                return True
+            if not self._is_stale():
+                return False
+            self._rebuild = self._rebuilding()
+        try:
+            next(self._rebuild)
+        except StopIteration:
+            self._rebuild = None
+        return True
 
     def settle(self) -> None:
-        """Finish all sorting."""
+        """Finish all background work."""
         while self.step():
             pass
+
+    def _is_stale(self) -> bool:
+        stale = self._index.num_logged - self._index.num_owned
+        return stale > _STALE_TOKENS and stale > self._index.num_owned // 2
+
+    def _rebuilding(self) -> Iterator[None]:
+        """Copy all documents into a fresh index, then put it in place of the old one."""
+        fresh = NgramIndex(self.num_tokens + self.num_tokens // 8)
+        copied: dict[int, tuple[int, list[tuple[int, int]]]] = {}  # owner → (edits it had then, its pieces)
+        for key in self.document_keys():
+            if (document := self._documents.get(key)) is not None:
+                copied[document.owner] = (document.num_edits, self._copy(document, fresh))
+                yield
+                while fresh.step():
+                    yield
+        # What was edited meanwhile is copied once more; that is little, so this last step is short.
+        current: dict[int, list[tuple[int, int]]] = {}
+        for document in self._documents.values():
+            num_edits, pieces = copied.pop(document.owner, (None, []))
+            if num_edits != document.num_edits:
+                _disown(fresh, pieces)
+                pieces = self._copy(document, fresh)
+            current[document.owner] = pieces
+        for _, pieces in copied.values():
+            _disown(fresh, pieces)  # removed meanwhile
+        for document in self._documents.values():
+            document.pieces = current[document.owner]
+        self._index = fresh
+
+    def _copy(self, document: _Document, index: NgramIndex) -> list[tuple[int, int]]:
+        tokens = self._read(document, 0, document.num_tokens)
+        return [(index.append(_NO_TOKENS, tokens, _NO_TOKENS, document.owner), len(tokens))]
+
+    # -- persistence ----------------------------------------------------------------------------------------------
+
+    def dump(self) -> PoolState:
+        """The pool as plain arrays, documents with text keys only; they stay as they are while the pool goes on."""
+        keys = [key for key in self.document_keys() if isinstance(key, str)]
+        pieces = [
+            (number, position, length)
+            for number, key in enumerate(keys)
+            for position, length in self._documents[key].pieces
+        ]
+        weights = [self._documents[key].weight for key in keys]
+        return PoolState(keys, weights, np.array(pieces, dtype=np.int32).reshape(-1, 3), self._index.dump())
+
+    @classmethod
+    def load(cls, state: PoolState, max_tokens: int) -> NgramPool:
+        """A pool from dumped arrays.
+
+        Raises:
+            ValueError: the parts do not fit together.
+        """
+        pool = cls(max_tokens)
+        if len(state.weights) != len(state.keys):
+            raise ValueError("keys and weights differ in number")
+        documents = [_Document(number + 1, stamp=number + 1) for number in range(len(state.keys))]
+        runs: list[tuple[int, int, int]] = []
+        for number, position, length in state.pieces.tolist():
+            if not 0 <= number < len(documents):
+                raise ValueError("a piece of no document")
+            documents[number].pieces.append((position, length))
+            documents[number].num_tokens += length
+            runs.append((position, length, number + 1))
+        pool._index = NgramIndex.load(state.index, runs)
+        for key, weight, document in zip(state.keys, state.weights, documents, strict=True):
+            document.weight = weight
+            pool._documents[key] = document
+            pool._by_owner[document.owner] = document
+        pool._next_owner = pool._clock = len(documents) + 1
+        pool._evict(None)
+        return pool
 
     # -- lookup ---------------------------------------------------------------------------------------------------
 

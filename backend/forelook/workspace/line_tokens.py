@@ -8,11 +8,16 @@ the tokens of the whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import accumulate
 
 Encode = Callable[[str], list[int]]
+
+_BATCH_CHARS = 2048
+_PIECE_COST_CHARS = 64  # what a call of the tokenizer costs, in characters
 
 _SAMPLES = (
     "def f(a, b):\n    return a + b\n\n\nclass A:\n    x = 1\n\n    def g(self):\n        pass\n",
@@ -91,23 +96,87 @@ class LineTokens:
             start += len(piece)
         return total
 
-    def update(self, text: str) -> TokenEdit | None:
-        """Take the document's new text; the edit of its tokens, or ``None`` when nothing changed."""
-        pieces = split_text(text, self.rule)
+    @property
+    def text(self) -> str:
+        """The document's text."""
+        return "".join(self.pieces)
+
+    def updating(self, text: str) -> Iterator[TokenEdit | None]:
+        """Take the document's new text, a few lines at a time; the last value is the edit of its tokens.
+
+        ``None`` comes after each part of the work, and as the last value when nothing changed. Until the end the
+        document is as it was.
+        """
         old = self.pieces
-        shortest = min(len(old), len(pieces))
-        first = 0
-        while first < shortest and old[first] == pieces[first]:
-            first += 1
-        if first == len(old) == len(pieces):
-            return None
-        last = 0
-        while last < shortest - first and old[-1 - last] == pieces[-1 - last]:
-            last += 1
-        changed = pieces[first : len(pieces) - last]
-        encoded = [self.encode(piece) for piece in changed]
-        start = sum(self.counts[:first])
-        end = start + sum(self.counts[first : len(old) - last])
-        self.counts[first : len(old) - last] = [len(ids) for ids in encoded]
-        self.pieces = pieces
-        return TokenEdit(start, end, [token for ids in encoded for token in ids])
+        start, old_end, pieces = self._changed_pieces(text)
+        if start == old_end and not pieces:
+            yield None
+            return
+        encoded: list[list[int]] = []
+        size = 0
+        for piece in pieces:
+            encoded.append(self.encode(piece))
+            size += len(piece) + _PIECE_COST_CHARS
+            if size >= _BATCH_CHARS:
+                size = 0
+                yield None
+        first = sum(self.counts[:start])
+        edit = TokenEdit(first, first + sum(self.counts[start:old_end]), [token for ids in encoded for token in ids])
+        self.pieces = [*old[:start], *pieces, *old[old_end:]]
+        self.counts[start:old_end] = [len(ids) for ids in encoded]
+        yield edit
+
+    def update(self, text: str) -> TokenEdit | None:
+        """Take the document's new text at once; the edit of its tokens, or ``None`` when nothing changed."""
+        *_, edit = self.updating(text)
+        return edit
+
+    def _changed_pieces(self, text: str) -> tuple[int, int, list[str]]:
+        """Pieces ``[start, end)`` that the new text replaces, and by what."""
+        old = self.pieces
+        ends = list(accumulate(map(len, old)))
+        length = ends[-1] if ends else 0
+        old_text = self.text
+        same_start = _common_prefix(old_text, text)
+        same_end = min(_common_suffix(old_text, text), min(length, len(text)) - same_start)
+        # A cut depends on the characters beside it: the pieces on either side are split anew as well.
+        start = max(0, bisect_right(ends, same_start) - 1)
+        end = min(len(old), bisect_left(ends, length - same_end) + 2)
+        first_char = ends[start - 1] if start else 0
+        last_char = ends[end - 1] if end else 0
+        pieces = split_text(text[first_char : len(text) - (length - last_char)], self.rule)
+        while start < end and pieces and old[start] == pieces[0]:
+            start += 1
+            del pieces[0]
+        while start < end and pieces and old[end - 1] == pieces[-1]:
+            end -= 1
+            del pieces[-1]
+        return start, end, pieces
+
+
+def _common_prefix(a: str, b: str) -> int:
+    """How many characters two texts share at their start."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _common_suffix(a: str, b: str) -> int:
+    """How many characters two texts share at their end."""
+    low, high = 0, min(len(a), len(b))
+    if a[len(a) - high :] == b[len(b) - high :]:
+        return high
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if a[len(a) - middle : len(a) - low] == b[len(b) - middle : len(b) - low]:
+            low = middle
+        else:
+            high = middle
+    return low
