@@ -1,12 +1,15 @@
-// Bundles the extension into dist/; with --watch it stays and follows changes.
+// Bundles the extension into dist/, with --host-tests those tests into build/; with --watch it stays and follows changes.
+import { writeFileSync } from "node:fs";
 import { build, context } from "esbuild";
+import { notices } from "./scripts/notices.mjs";
 
 const production = process.argv.includes("--production");
+const hostTests = process.argv.includes("--host-tests");
 
 /** @type {import("esbuild").BuildOptions} */
 const options = {
-  entryPoints: ["src/extension.ts"],
-  outfile: "dist/extension.js",
+  entryPoints: [hostTests ? "host-tests/index.ts" : "src/extension.ts"],
+  outfile: hostTests ? "build/host-tests.js" : "dist/extension.js",
   bundle: true,
   platform: "node",
   format: "cjs",
@@ -15,12 +18,16 @@ const options = {
   external: ["vscode", "bufferutil", "utf-8-validate"],
   minify: production,
   sourcemap: !production,
-  legalComments: "linked",
+  legalComments: "none",
+  metafile: true,
   logLevel: "info",
 };
 
 if (process.argv.includes("--watch")) {
   await (await context(options)).watch();
 } else {
-  await build(options);
+  const { metafile } = await build(options);
+  if (!hostTests) {
+    writeFileSync("dist/ThirdPartyNotices.txt", notices(metafile, "."));
+  }
 }

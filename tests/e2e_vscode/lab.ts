@@ -7,12 +7,14 @@ import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } f
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { type Browser, chromium } from "playwright-core";
+import { type Browser, chromium, type Page } from "playwright-core";
 import { eventually } from "./eventually.ts";
 import { EditorWindow } from "./window.ts";
 
 const HERE = import.meta.dirname;
 export const REPOSITORY = path.dirname(path.dirname(HERE));
+const CODE_SERVER = "node_modules/code-server/out/node/entry.js";
+const VSCODE = "node_modules/code-server/lib/vscode";
 const BROWSERS = ["/usr/bin/chromium", "/usr/bin/google-chrome"];
 
 /** What every run has switched off so that nothing but Forelook draws in the editor, or talks to a network. */
@@ -52,8 +54,15 @@ export interface LabOptions {
   /** Further settings, over the quiet ones; `forelook.server.interpreter` is set unless given. */
   readonly settings?: Readonly<Record<string, unknown>>;
   readonly workspaceTrust?: boolean;
-  /** The PATH that VS Code sees; this process's own where left out. */
-  readonly path?: string;
+  /** code-server with the packed extension installed, or VS Code's own server with its test driver and none. */
+  readonly server?: "code-server" | "vscode";
+}
+
+export interface OpenOptions {
+  /** A folder or a `.code-workspace` file; the lab's own folder where left out. */
+  readonly workspace?: string;
+  readonly payload?: readonly (readonly [string, string])[];
+  readonly beforeLoad?: (page: Page) => Promise<void>;
 }
 
 export class Lab {
@@ -94,7 +103,7 @@ export class Lab {
     const artifacts = path.join(need("FORELOOK_E2E_ARTIFACTS"), options.name);
     await rm(artifacts, { recursive: true, force: true });
     await mkdir(artifacts, { recursive: true });
-    const environment = privateEnvironment(folder, options.path);
+    const environment = privateEnvironment(folder);
     for (const name of ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"]) {
       await mkdir(environment[name] as string, { recursive: true });
       await chmod(environment[name] as string, 0o700);
@@ -109,8 +118,12 @@ export class Lab {
       await lab.writeSettings(options.settings ?? {});
       await writeFile(path.join(folder, "user", "User", "keybindings.json"), JSON.stringify(KEYBINDINGS));
       await writeFile(path.join(folder, "config.yaml"), "cert: false\n");
-      lab.installExtension(rig);
-      await lab.startCodeServer(rig, options.workspaceTrust ?? false);
+      if (options.server === "vscode") {
+        await lab.startServer(path.join(rig, VSCODE, "out/server-main.js"), lab.vscodeArguments());
+      } else {
+        lab.installExtension(rig);
+        await lab.startServer(path.join(rig, CODE_SERVER), lab.codeServerArguments(options.workspaceTrust ?? false));
+      }
     } catch (error) {
       await lab.stop();
       throw error;
@@ -125,19 +138,29 @@ export class Lab {
     // In one step: half a file would be read as settings, too.
     await writeFile(`${this.settingsFile}.new`, JSON.stringify(all, null, 2));
     await rename(`${this.settingsFile}.new`, this.settingsFile);
+    // VS Code's own server keeps the user's settings in the browser; the machine's are read from here.
+    const machine = path.join(this.folder, "user", "data", "Machine");
+    await mkdir(machine, { recursive: true });
+    await writeFile(path.join(machine, "settings.json"), JSON.stringify(all, null, 2));
+  }
+
+  /** A path as the browser's VS Code names it. */
+  uri(file: string): string {
+    return `vscode-remote://127.0.0.1:${this.port}${file}`;
   }
 
   /** Opens a window of its own: another extension host, another language server. */
-  async open(file: string, options: { readonly workspace?: string } = {}): Promise<EditorWindow> {
+  async open(file: string | undefined, options: OpenOptions = {}): Promise<EditorWindow> {
     const context = await this.browser.newContext({ viewport: { width: 1000, height: 640 } });
     const page = await context.newPage();
     page.setDefaultTimeout(20_000);
     const window = new EditorWindow(page, this.workspace, this.artifacts);
     this.windows.push(window);
+    await options.beforeLoad?.(page);
     const opened = options.workspace ?? this.workspace;
-    const query = new URLSearchParams(opened.endsWith(".code-workspace") ? { workspace: opened } : { folder: opened });
-    const uri = `vscode-remote://127.0.0.1:${this.port}${path.join(this.workspace, file)}`;
-    query.set("payload", JSON.stringify([["openFile", uri]]));
+    const query = new URLSearchParams({ [opened.endsWith(".code-workspace") ? "workspace" : "folder"]: opened });
+    const openFile = file === undefined ? [] : [["openFile", this.uri(path.join(this.workspace, file))]];
+    query.set("payload", JSON.stringify([...openFile, ...(options.payload ?? [])]));
     await page.goto(`http://127.0.0.1:${this.port}/?${query}`);
     return window;
   }
@@ -215,41 +238,58 @@ export class Lab {
   }
 
   private installExtension(rig: string): void {
-    const finished = spawnSync(
-      process.execPath,
-      [...this.codeServer(rig), "--install-extension", path.join(rig, "forelook.vsix")],
-      { env: this.environment, encoding: "utf8", timeout: 120_000 },
-    );
+    const install = ["--install-extension", path.join(rig, "forelook.vsix")];
+    const finished = spawnSync(process.execPath, [path.join(rig, CODE_SERVER), ...this.folders(), ...install], {
+      env: this.environment,
+      encoding: "utf8",
+      timeout: 120_000,
+    });
     if (finished.status !== 0) {
       throw new Error(`the extension could not be installed: ${finished.stdout}${finished.stderr}`);
     }
   }
 
-  private async startCodeServer(rig: string, workspaceTrust: boolean): Promise<void> {
-    const server = this.spawn("code-server", process.execPath, [
-      ...this.codeServer(rig),
+  private async startServer(script: string, args: readonly string[]): Promise<void> {
+    const server = this.spawn("server", process.execPath, [script, ...args]);
+    await eventually("the server answers", async () => {
+      if (server.exitCode !== null) {
+        throw new Error(`the server ended with ${server.exitCode}; see server.log`);
+      }
+      const answer = await fetch(`http://127.0.0.1:${this.port}/`).catch(() => undefined);
+      return answer?.ok === true;
+    });
+  }
+
+  private folders(): string[] {
+    return [
+      `--user-data-dir=${this.folder}/user`,
+      `--extensions-dir=${this.folder}/extensions`,
+      `--config=${this.folder}/config.yaml`,
+    ];
+  }
+
+  private codeServerArguments(workspaceTrust: boolean): string[] {
+    return [
+      ...this.folders(),
       "--auth=none",
       `--bind-addr=127.0.0.1:${this.port}`,
       "--disable-telemetry",
       "--disable-update-check",
       "--disable-getting-started-override",
       ...(workspaceTrust ? [] : ["--disable-workspace-trust"]),
-    ]);
-    await eventually("code-server answers", async () => {
-      if (server.exitCode !== null) {
-        throw new Error(`code-server ended with ${server.exitCode}; see code-server.log`);
-      }
-      const answer = await fetch(`http://127.0.0.1:${this.port}/healthz`).catch(() => undefined);
-      return answer?.ok === true;
-    });
+    ];
   }
 
-  private codeServer(rig: string): string[] {
+  private vscodeArguments(): string[] {
     return [
-      path.join(rig, "node_modules/code-server/out/node/entry.js"),
-      `--user-data-dir=${this.folder}/user`,
+      "--host=127.0.0.1",
+      `--port=${this.port}`,
+      "--without-connection-token",
+      "--accept-server-license-terms",
+      "--enable-smoke-test-driver",
+      "--disable-workspace-trust",
+      `--server-data-dir=${this.folder}/user`,
       `--extensions-dir=${this.folder}/extensions`,
-      `--config=${this.folder}/config.yaml`,
     ];
   }
 
@@ -265,10 +305,10 @@ export class Lab {
   }
 }
 
-function privateEnvironment(folder: string, searchPath = process.env["PATH"] ?? ""): Record<string, string> {
+function privateEnvironment(folder: string): Record<string, string> {
   const home = path.join(folder, "home");
   return {
-    PATH: searchPath,
+    PATH: process.env["PATH"] ?? "",
     LANG: "C.UTF-8",
     HOME: home,
     TMPDIR: path.join(folder, "tmp"),

@@ -12,6 +12,7 @@ cd "$repository"
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2
 fi
+npm run --silent check >&2
 npm run --silent package --workspace extension -- --out "$folder/forelook.vsix" >&2
 export FORELOOK_E2E_FOLDER="$folder" FORELOOK_E2E_ARTIFACTS="$repository/artifacts/e2e-vscode"
 exec node --test --test-reporter=spec --test-concurrency=1 --test-timeout=300000 "$here"/*.test.ts

@@ -1,0 +1,146 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { fake, log } from "./fakes/vscode";
+import { registerCommands } from "../src/commands";
+import type { Connection } from "../src/status";
+
+let executed: string[];
+let started: number;
+let state: Connection;
+let secrets: Map<string, string>;
+
+beforeEach(() => {
+  fake.reset();
+  executed = [];
+  started = 0;
+  state = { kind: "running", status: undefined };
+  secrets = new Map();
+  const session = {
+    get state() {
+      return state;
+    },
+    get isRunning() {
+      return state.kind === "running";
+    },
+    execute: (command: string) => Promise.resolve(void executed.push(command)),
+  };
+  const server = { start: () => Promise.resolve(void (started += 1)), interpreter: undefined };
+  const tokens = {
+    set: (url: string, token: string) => Promise.resolve(void secrets.set(url, token)),
+    forget: (url: string) => Promise.resolve(void secrets.delete(url)),
+  };
+  registerCommands({ session, server, tokens, log: log(), home: "/" } as never);
+});
+
+async function run(command: string): Promise<void> {
+  await fake.commands.get(`forelook.${command}`)?.();
+}
+
+describe("clearing the pool", () => {
+  test("is done only after a question", async () => {
+    await run("clearPool");
+    expect(executed).toEqual([]);
+    fake.answers = ["Clear"];
+    await run("clearPool");
+    expect(executed).toEqual(["forelook.clearPool.server"]);
+  });
+
+  test("without a server says so", async () => {
+    state = { kind: "stopped" };
+    await run("clearPool");
+    expect(fake.prompts).toEqual(["Forelook's language server is not running; the status bar says why."]);
+  });
+});
+
+test("Restart restarts the backend, then the language server", async () => {
+  await run("restart");
+  expect(executed).toEqual(["forelook.restartBackend.server"]);
+  expect(started).toBe(1);
+});
+
+describe("the menu", () => {
+  const labels = async (): Promise<string[]> => {
+    const seen: string[] = [];
+    // Nothing is picked: the answer fits no label.
+    const { window } = await import("./fakes/vscode");
+    const original = window.showQuickPick;
+    window.showQuickPick = (items) => {
+      seen.push(...items.map(({ label }) => label.replace(/\$\([^)]*\) /, "")));
+      return Promise.resolve(undefined);
+    };
+    await run("showMenu");
+    window.showQuickPick = original;
+    return seen;
+  };
+
+  test("offers to pause everywhere and in the active editor's language", async () => {
+    fake.languageId = "go";
+    expect((await labels()).slice(0, 2)).toEqual(["Pause everywhere", "Pause in go"]);
+    fake.set("forelook.languages", { go: false });
+    expect((await labels()).slice(0, 2)).toEqual(["Pause everywhere", "Resume in go"]);
+    fake.set("forelook.enable", false);
+    expect((await labels())[0]).toBe("Resume everywhere");
+  });
+
+  test("offers first what is missing", async () => {
+    state = { kind: "missing", message: "" };
+    expect((await labels())[0]).toBe("Install the server in a private environment");
+    state = { kind: "untrusted" };
+    expect((await labels())[0]).toBe("Manage workspace trust");
+  });
+
+  test("runs what was picked", async () => {
+    fake.answers = ["Restart"];
+    await run("showMenu");
+    expect(fake.executed.at(-1)?.command).toBe("forelook.restart");
+    expect(started).toBe(1);
+  });
+});
+
+describe("the model", () => {
+  test.each([
+    ["Starter model", undefined],
+    ["CodeLlama-13b-hf", "codellama/CodeLlama-13b-hf"],
+  ])("%s sets forelook.model to %s", async (answer, model) => {
+    fake.set("forelook.model", "/models/former");
+    fake.answers = [answer];
+    await run("chooseModel");
+    expect(fake.value("forelook.model")).toBe(model);
+  });
+
+  test("may be a folder, or a hub id", async () => {
+    fake.answers = ["A folder…", "/models/mine"];
+    await run("chooseModel");
+    expect(fake.value("forelook.model")).toBe("/models/mine");
+    fake.answers = ["A hub id…"];
+    fake.inputs = [" owner/name "];
+    await run("chooseModel");
+    expect(fake.value("forelook.model")).toBe("owner/name");
+  });
+
+  test("stays as it is when nothing is chosen", async () => {
+    fake.set("forelook.model", "/models/former");
+    await run("chooseModel");
+    expect(fake.value("forelook.model")).toBe("/models/former");
+  });
+});
+
+describe("the server's token", () => {
+  test("is kept for the address in the settings", async () => {
+    fake.set("forelook.server.url", "wss://code.example.org");
+    fake.inputs = [" secret "];
+    await run("setServerToken");
+    expect([...secrets]).toEqual([["wss://code.example.org", "secret"]]);
+    await run("forgetServerToken");
+    expect(secrets.size).toBe(0);
+  });
+
+  test("needs an address first", async () => {
+    await run("setServerToken");
+    expect(fake.prompts[0]).toMatch(/Set forelook\.server\.url first/);
+  });
+});
+
+test("the doctor says why it cannot examine a server that is not here", async () => {
+  await run("runDoctor");
+  expect(fake.prompts[0]).toMatch(/there is none/);
+});
