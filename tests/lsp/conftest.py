@@ -17,10 +17,15 @@ URI = "file:///home/ada/project/engine.py"
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A home of its own, so that a test meets no backend but its own."""
-    home = tmp_path / "home"
+    return make_environment(tmp_path)
+
+
+def make_environment(folder: Path) -> dict[str, str]:
+    """The environment of a user whose home is below ``folder``."""
+    home = folder / "home"
     home.mkdir()
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
-    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PYTHONWARNINGS": "error"}
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONWARNINGS": "error"}
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -292,14 +293,14 @@ class WebsocketClient:
         await asyncio.wait_for(self._task, TIMEOUT_S)
 
 
-class WebsocketServer:
-    """The real server, listening on a websocket."""
+class WebsocketAddress:
+    """Where a language server listens."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str, token: str) -> None:
-        self.process = process
-        self.address = address
-        self.token = token
-        self.errors = b""
+    def __init__(self, announced: str) -> None:
+        content = json.loads(announced)
+        self.address: str = content["listening"]
+        token_file = content["token_file"]
+        self.token = Path(token_file).read_text("ascii").strip() if token_file else ""
 
     @contextlib.asynccontextmanager
     async def connect(self, headers: Mapping[str, str] | None = None, **options: Any) -> AsyncIterator[WebsocketClient]:
@@ -311,10 +312,31 @@ class WebsocketServer:
             yield connection
         await connection.wait_closed()
 
+
+class WebsocketServer(WebsocketAddress):
+    """The real server, listening on a websocket."""
+
+    def __init__(self, process: asyncio.subprocess.Process, announced: str) -> None:
+        super().__init__(announced)
+        self.process = process
+        self.errors = b""
+
     async def read_errors(self) -> None:
         assert self.process.stderr is not None
         while chunk := await self.process.stderr.read(65_536):
             self.errors += chunk
+
+
+@contextlib.contextmanager
+def shared_websocket_server(environment: Mapping[str, str]) -> Iterator[WebsocketAddress]:
+    """One that serves many tests, each in an event loop of its own."""
+    command = [sys.executable, "-m", "forelook_lsp", "--websocket", "127.0.0.1:0", "--log-level", "error"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(environment)) as process:
+        assert process.stdout is not None
+        try:
+            yield WebsocketAddress(process.stdout.readline().decode())
+        finally:
+            process.terminate()
 
 
 @contextlib.asynccontextmanager
@@ -331,10 +353,7 @@ async def websocket_server(environment: Mapping[str, str], *arguments: str) -> A
     assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S)
     assert line, (await process.stderr.read()).decode() if process.stderr is not None else ""
-    announced = json.loads(line)
-    token_file = announced["token_file"]
-    token = await asyncio.to_thread(Path(token_file).read_text, "ascii") if token_file else ""
-    server = WebsocketServer(process, announced["listening"], token.strip())
+    server = WebsocketServer(process, line.decode())
     reading = asyncio.create_task(server.read_errors())
     try:
         yield server

@@ -8,15 +8,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.lsp.conftest import URI
+from tests.lsp.conftest import URI, make_environment
 from tests.lsp.fake_backend import FakeBackend
-from tests.lsp.lsp_client import LspClient, ResponseError, completion_params, range_of, stdio_server, websocket_server
+from tests.lsp.lsp_client import (
+    LspClient,
+    ResponseError,
+    WebsocketAddress,
+    completion_params,
+    range_of,
+    shared_websocket_server,
+    stdio_server,
+)
 from tests.lsp.test_positions import split_by_hand
 
 CANCELLED = -32800
@@ -51,14 +59,33 @@ def row(name: str, initialize: dict[str, Any] | None = {}) -> Callable[[Case], C
     return add
 
 
-@contextlib.asynccontextmanager
-async def connected(transport: str, environment: dict[str, str]) -> AsyncIterator[LspClient]:
-    if transport == "stdio":
-        async with stdio_server(environment) as server:
-            yield server.client
-    else:
-        async with websocket_server(environment) as listening, listening.connect() as connection:
-            yield connection.client
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One home for all rows: those over websocket share a server, and each has a backend of its own."""
+    return make_environment(tmp_path_factory.mktemp("conformance"))
+
+
+@pytest.fixture(scope="module")
+def listening(environment: dict[str, str]) -> Iterator[WebsocketAddress]:
+    with shared_websocket_server(environment) as address:
+        yield address
+
+
+Connected = Callable[[str], contextlib.AbstractAsyncContextManager[LspClient]]
+
+
+@pytest.fixture
+def connected(environment: dict[str, str], listening: WebsocketAddress) -> Connected:
+    @contextlib.asynccontextmanager
+    async def connect(transport: str) -> AsyncIterator[LspClient]:
+        if transport == "stdio":
+            async with stdio_server(environment) as server:
+                yield server.client
+        else:
+            async with listening.connect() as connection:
+                yield connection.client
+
+    return connect
 
 
 def rows() -> list[Any]:
@@ -476,8 +503,8 @@ async def _(editor: LspClient, backend: FakeBackend) -> None:
 
 
 @pytest.mark.parametrize(("transport", "found"), rows())
-async def test_conformance(transport: str, found: Row, environment: dict[str, str], backend: FakeBackend) -> None:
-    async with connected(transport, environment) as editor:
+async def test_conformance(transport: str, found: Row, connected: Connected, backend: FakeBackend) -> None:
+    async with connected(transport) as editor:
         if found.initialize is not None:
             await editor.initialize(**found.initialize)
             await editor.wait_for_status("ready")
@@ -497,7 +524,7 @@ def utf16_length(text: str) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", ["stdio", "websocket"])
 async def test_ten_thousand_interleaved_edits_requests_and_cancels_leave_both_sides_with_the_same_text(
-    transport: str, environment: dict[str, str], backend: FakeBackend
+    transport: str, connected: Connected, backend: FakeBackend
 ) -> None:
     rng = random.Random(20_261)
     backend.script = lambda text, params: "(x)\n    y"
@@ -512,7 +539,7 @@ async def test_ten_thousand_interleaved_edits_requests_and_cancels_leave_both_si
         before = sum(map(len, lines[:number])) + column
         return before, number, utf16_length(lines[number][:column])
 
-    async with connected(transport, environment) as editor:
+    async with connected(transport) as editor:
         await editor.initialize(options={"delayMs": 0})
         await editor.wait_for_status("ready")
         await editor.open(URI, text)

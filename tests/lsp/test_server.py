@@ -254,9 +254,10 @@ async def test_settings_are_pulled_from_an_editor_that_can_be_asked(server: Stdi
     await editor.open(URI, "a")
     await editor.complete(URI, 0, 1)
     assert backend.completions[0].max_new_tokens == 9
-    editor.configuration = {"maxNewTokens": 11}
+    editor.configuration = {"maxNewTokens": 11, "tempo": 3}
     await editor.notify("workspace/didChangeConfiguration", {"settings": None})
-    await editor.wait_until(lambda: len(editor.params_of("workspace/configuration")) == 2)
+    await editor.wait_until(lambda: len(editor.params_of("window/logMessage")) == 1)  # the answer has been taken
+    assert len(editor.params_of("workspace/configuration")) == 2
     await editor.complete(URI, 0, 1)
     assert backend.completions[-1].max_new_tokens == 11
 
