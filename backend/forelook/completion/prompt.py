@@ -245,8 +245,9 @@ class PromptBuilder:
         for ids in context_ids:
             if len(kept) + len(ids) <= for_context:
                 kept.extend(ids)
-        if "\r" not in text:
-            self._remember(document.uri, _Anchor(offset - len(prefix), len(text) - suffix_start - len(suffix)))
+        start = offset - _raw_length(text, len(prefix), end=offset)
+        end = suffix_start + _raw_length(text, len(suffix), start=suffix_start)
+        self._remember(document.uri, _Anchor(start, len(text) - end))
         return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
 
     def _take(self, pieces: list[str], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -292,9 +293,20 @@ def _end_of_long_line(before: str, num_tokens: int) -> str:
     return before[start:]
 
 
+def _raw_length(text: str, num_chars: int, *, start: int | None = None, end: int | None = None) -> int:
+    """Length in the document of a stretch that has ``num_chars`` characters once ``\\r\\n`` is one of them."""
+    length = num_chars
+    while True:
+        first, last = (start, start + length) if start is not None else (max(0, (end or 0) - length), end or 0)
+        longer = num_chars + text.count("\r\n", first, last)
+        if longer == length:
+            return length
+        length = longer
+
+
 def _is_line_start(text: str, offset: int) -> bool:
     return offset == 0 or text[offset - 1] == "\n"
 
 
 def _is_line_end(text: str, offset: int) -> bool:
-    return offset == len(text) or text[offset] == "\n" or text[offset - 1] == "\n"
+    return offset == len(text) or text[offset] in "\r\n" or text[offset - 1] == "\n"

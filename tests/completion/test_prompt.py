@@ -1,0 +1,170 @@
+"""Prompt windows: within budget, at line borders, and where they stood a keystroke ago."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+from forelook.completion.documents import Document
+from forelook.completion.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText, rest_is_closers
+from forelook.model.loading import STARTER_MODEL_PATH
+from forelook.model.tokenizer import CodeTokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import ByteTokenizer
+
+BUDGET = PromptBudget(400, 0.3, 0.1)
+
+
+@pytest.fixture(scope="module")
+def starter() -> CodeTokenizer:
+    return CodeTokenizer.from_file(STARTER_MODEL_PATH / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def source() -> str:
+    return Path(argparse.__file__).read_text(encoding="utf-8")
+
+
+def build(builder: PromptBuilder, text: str, offset: int, context: tuple[str, ...] = ()) -> PromptText:
+    return builder.build(Document("w", "u", "python", 1, text), offset, context)
+
+
+def size(prompt: PromptText) -> int:
+    return len(prompt.prefix_ids) + len(prompt.suffix_ids) + len(prompt.context_ids)
+
+
+def test_line_by_line_gives_the_tokens_of_the_whole(starter: CodeTokenizer, source: str) -> None:
+    assert LineEncoder(starter).encode(source) == starter.encode(source)
+
+
+def test_line_by_line_gives_the_tokens_of_the_whole_for_sentencepiece(shared_dir: Path, source: str) -> None:
+    codellama = CodeTokenizer.from_file(shared_dir / "data" / "codellama-tokenizer" / "tokenizer.json")
+    text = source[:20_000]
+    assert LineEncoder(codellama).encode(text) == codellama.encode(text)
+    assert LineEncoder(codellama).encode(text, starts_document=True) == codellama.encode_prefix(text)
+
+
+def test_a_keystroke_tokenises_its_own_line_only(starter: CodeTokenizer, source: str) -> None:
+    builder = PromptBuilder(starter, BUDGET)
+    offset = source.index("\n", 40_000)
+    build(builder, source, offset)
+    before = builder.encoder.num_encoded_chars
+    text = source[:offset] + "x" + source[offset:]
+    build(builder, text, offset + 1)
+    line = len(text[text.rfind("\n", 0, offset) : offset + 1])
+    assert builder.encoder.num_encoded_chars - before <= line
+
+
+def test_windows_stand_still_while_the_user_types(starter: CodeTokenizer, source: str) -> None:
+    builder = PromptBuilder(starter, BUDGET)
+    offset = source.index("\n", 40_000)
+    typed = "\n    value = compute(alpha, beta)\n    if value is None:\n        return [value, alpha]\n" * 12
+    moved = 0
+    previous = build(builder, source, offset)
+    for count in range(1, len(typed) + 1):
+        text = source[:offset] + typed[:count] + source[offset:]
+        prompt = build(builder, text, offset + count)
+        assert size(prompt) <= BUDGET.num_tokens
+        same_start = prompt.prefix.startswith(previous.prefix[:60])
+        moved += not same_start or prompt.suffix_ids != previous.suffix_ids
+        previous = prompt
+    # some 900 keystrokes; the window may jump when it is full, and no more often than it fills up
+    assert moved <= 8
+
+
+def test_windows_stand_still_with_carriage_returns(starter: CodeTokenizer, source: str) -> None:
+    builder = PromptBuilder(starter, BUDGET)
+    text = source.replace("\n", "\r\n")
+    offset = text.index("\r\n", 40_000)
+    first = build(builder, text, offset)
+    encoded = builder.encoder.num_encoded_chars
+    for count in range(1, 40):
+        prompt = build(builder, text[:offset] + "x" * count + text[offset:], offset + count)
+        assert prompt.prefix.startswith(first.prefix)
+        assert prompt.suffix_ids == first.suffix_ids
+        assert "\r" not in prompt.prefix
+    assert builder.encoder.num_encoded_chars - encoded < 40 * 200
+
+
+def test_enter_leaves_the_suffix_as_it_is(starter: CodeTokenizer) -> None:
+    builder = PromptBuilder(starter, BUDGET)
+    text = "def f():\n    x = 1\n    return x\n"
+    offset = text.index("1") + 1
+    before = build(builder, text, offset)
+    after = build(builder, text[:offset] + "\n    " + text[offset:], offset + 5)
+    assert before.anchored_suffix
+    assert before.suffix_ids == after.suffix_ids
+
+
+def test_auto_closed_brackets_leave_the_suffix_as_it_is(starter: CodeTokenizer) -> None:
+    builder = PromptBuilder(starter, BUDGET)
+    text = "x = f\ny = 2\n"
+    plain = build(builder, text, 5)
+    closed = build(builder, "x = f()\ny = 2\n", 6)
+    assert plain.suffix_ids == closed.suffix_ids
+
+
+def test_text_behind_the_cursor_is_in_the_suffix(starter: CodeTokenizer) -> None:
+    prompt = build(PromptBuilder(starter, BUDGET), "x = f(a, b)\n", 6)
+    assert starter.decode(prompt.suffix_ids) == "a, b)\n"
+    assert not prompt.anchored_suffix
+
+
+@pytest.mark.parametrize("rest", ["", "  ", ")", "):", ' "]', "})", "'", "),", ") {", ");"])
+def test_closers_are_recognised(rest: str) -> None:
+    assert rest_is_closers(rest)
+
+
+@pytest.mark.parametrize("rest", ["x", ") + 1", "= 2", ")) foo", "# note"])
+def test_text_is_no_closer(rest: str) -> None:
+    assert not rest_is_closers(rest)
+
+
+def test_short_parts_leave_their_share_to_the_others() -> None:
+    budget = PromptBudget(100, 0.3, 0.2)
+    assert budget.split(20, 30, 10) == (20, 30, 10)
+    assert sum(budget.split(1000, 5, 0)) == 85
+    assert budget.split(1000, 5, 0)[1] == 5
+    prefix, suffix, context = budget.split(10, 1000, 1000)
+    assert prefix == 10
+    assert prefix + suffix + context == 85
+
+
+def test_context_that_does_not_fit_is_left_out_whole(starter: CodeTokenizer) -> None:
+    builder = PromptBuilder(starter, PromptBudget(100, 0.3, 0.2))
+    long, short = "word " * 300, "# note\n"
+    prompt = build(builder, "x = 1\n" * 200, 600, (long, short))
+    assert starter.decode(prompt.context_ids) == short
+
+
+@given(
+    st.text(alphabet="ab (){}\n\t\r\f\0é漢🙂\u202e", max_size=1500),
+    st.integers(0, 1500),
+    st.integers(16, 120),
+)
+def test_no_prompt_exceeds_its_budget(text: str, offset: int, num_tokens: int) -> None:
+    budget = PromptBudget(num_tokens, 0.3, 0.1)
+    prompt = PromptBuilder(ByteTokenizer(), budget).build(Document("w", "u", "python", 1, text), min(offset, len(text)))
+    assert size(prompt) <= num_tokens
+    shown = ByteTokenizer().decode(prompt.prefix_ids)
+    before = text[: min(offset, len(text))].replace("\r\n", "\n").replace("\r", "\n")
+    assert before.endswith(shown.lstrip("\ufffd"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["x", "\n", ")", "", "αβ"])), max_size=25))
+def test_remembered_windows_never_show_another_text(edits: list[tuple[int, str]]) -> None:
+    """Whatever was remembered, a prompt is made of the text as it is now."""
+    text = "alpha = 1\nbeta = [2, 3]\n" * 12
+    builder = PromptBuilder(ByteTokenizer(), PromptBudget(150, 0.3, 0.0))
+    for position, inserted in edits:
+        start = min(position, len(text))
+        text = text[:start] + inserted + (text[start:] if inserted else text[start + 3 :])
+        offset = min(start + len(inserted), len(text))
+        prompt = builder.build(Document("w", "u", "python", 1, text), offset)
+        assert text[:offset].endswith(ByteTokenizer().decode(prompt.prefix_ids).lstrip("\ufffd"))
+        suffix = ByteTokenizer().decode(prompt.suffix_ids).rstrip("\ufffd")
+        line_end = text.find("\n", offset) if "\n" in text[offset:] else len(text)
+        assert text[offset:].startswith(suffix) or text[line_end:].startswith(suffix)
