@@ -49,6 +49,8 @@ EXIT_DOCUMENT = 3
 EXIT_MODEL = 4
 EXIT_BACKEND = 5
 EXIT_INTERRUPTED = 130
+LOADING_TIMEOUT_S = 600.0
+ANSWER_TIMEOUT_S = 30.0
 EXIT_CODES = f"""exit status:
   0  done
   {EXIT_FAULT}  doctor found a fault, or an error without a number of its own
@@ -214,7 +216,9 @@ def _complete_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--multi-line", default="auto", choices=("auto", "always", "never"))
     parser.add_argument("--suggestions", type=int, default=1, metavar="N", help="most different suggestions")
     parser.add_argument("--no-backend", action="store_true", help="load the model in this process")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="for starting and loading")
+    parser.add_argument(
+        "--timeout", type=float, default=LOADING_TIMEOUT_S, metavar="SECONDS", help="for starting and loading"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object with latency and counts")
     _backend_arguments(parser)
 
@@ -493,7 +497,9 @@ def status(options: argparse.Namespace, here: Surroundings) -> int:
 
 def stats(options: argparse.Namespace, here: Surroundings) -> int:
     """Show counts and latencies."""
-    return _asked(options, here, lambda client: protocol.to_json(client.call(protocol.STATS, protocol.Empty(), 30.0)))
+    return _asked(
+        options, here, lambda client: protocol.to_json(client.call(protocol.STATS, protocol.Empty(), ANSWER_TIMEOUT_S))
+    )
 
 
 def stop(options: argparse.Namespace, here: Surroundings) -> int:
@@ -504,7 +510,7 @@ def stop(options: argparse.Namespace, here: Surroundings) -> int:
     answers: list[dict[str, object]] = []
     for endpoint in _chosen_backends(options, here):
         with connected(endpoint) as client:
-            client.call(protocol.SHUTDOWN, protocol.Empty(), 30.0)
+            client.call(protocol.SHUTDOWN, protocol.Empty(), ANSWER_TIMEOUT_S)
         answers.append({"endpoint": endpoint.description, "pid": endpoint.pid, "state": "stopped"})
         if endpoint.lock_path is not None:
             with file_lock(Path(endpoint.lock_path), 30.0, "the backend is still ending"):
@@ -514,14 +520,20 @@ def stop(options: argparse.Namespace, here: Surroundings) -> int:
 
 
 def pool(options: argparse.Namespace, here: Surroundings) -> int:
-    """Show, clear or locate a workspace's pool."""
+    """Show, clear or locate a workspace's pool; a backend is started where none runs, as only it can read a pool."""
     if options.action == "path":
         print(here.paths.cache_dir / "pools")
         return 0
+    if not _chosen_backends(options, here):
+        connect_or_spawn(_identity(options), here.paths, here.environ)
     workspace = protocol.WorkspaceParams(options.workspace.resolve().as_uri())
-    if options.action == "stats":
-        return _asked(options, here, lambda client: protocol.to_json(client.call(protocol.POOL_STATS, workspace, 30.0)))
-    return _asked(options, here, lambda client: protocol.to_json(client.call(protocol.POOL_CLEAR, workspace, 30.0)))
+    method = protocol.POOL_STATS if options.action == "stats" else protocol.POOL_CLEAR
+
+    def ask(client: Any) -> dict[str, object]:
+        client.wait_until_ready(LOADING_TIMEOUT_S)
+        return protocol.to_json(client.call(method, workspace, ANSWER_TIMEOUT_S))
+
+    return _asked(options, here, ask)
 
 
 if __name__ == "__main__":

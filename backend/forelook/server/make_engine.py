@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forelook.config import CompletionConfig, DecodingConfig, PoolConfig
 from forelook.endpoint import BackendIdentity, UserPaths, make_private_dir
 from forelook.server.engine import Engine, EngineFactory, OnStatus
+from forelook.server.withheld import is_secret
 
 if TYPE_CHECKING:
     from forelook.completion.engine import EngineModel
@@ -50,12 +51,20 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
                 on_progress=on_progress,
             )
 
-        def make_pool(_workspace: str, model: EngineModel) -> WorkspacePool:
+        settings = engine_settings(options, paths)
+
+        def make_pool(workspace: str, model: EngineModel) -> WorkspacePool:
+            from forelook.workspace.pool_cache import PoolCache
             from forelook.workspace.workspace_pool import WorkspacePool
 
-            return WorkspacePool(model.tokenizer.encode, max_tokens=options.pool.max_tokens)
+            root = settings.pool_cache_dir
+            return WorkspacePool(
+                model.tokenizer.encode,
+                cache=None if root is None else PoolCache(root, workspace, model.fingerprint),
+                max_tokens=options.pool.max_tokens,
+                permits=lambda key: not is_secret(workspace, key),
+            )
 
-        settings = engine_settings(options, paths)
         return CompletionEngine(load, settings, on_status, make_pool=make_pool)
 
     return make

@@ -14,16 +14,22 @@ def check_document(workspace: str, uri: str) -> None:
     Raises:
         PrivacyError: it is.
     """
-    if is_secret_path(_name_in(workspace, uri)):
+    if is_secret(workspace, uri):
         raise PrivacyError("uri names a file on the list of secrets: its text is not taken, and it gets no completions")
 
 
-def _name_in(workspace: str, uri: str) -> str:
-    """The document's path from its workspace; of one outside only the last part: its folders are not ours to judge."""
-    path, root = _path(uri), _path(workspace).rstrip("/") + "/"
-    if path.startswith(root):
-        return path.removeprefix(root)
-    return path.rpartition("/")[2]
+def is_secret(workspace: str, name: str) -> bool:
+    """Whether a name's parts are on the list of secrets.
+
+    Args:
+        workspace: the folder's uri; what it is called itself does not count.
+        name: a uri, or a path from the workspace.
+    """
+    if not urlsplit(name).scheme:
+        return is_secret_path(name)
+    path, root = _path(name), _path(workspace).rstrip("/") + "/"
+    # of a document outside the workspace only the last part counts: its folders are not ours to judge
+    return is_secret_path(path.removeprefix(root) if path.startswith(root) else path.rpartition("/")[2])
 
 
 def _path(uri: str) -> str:
