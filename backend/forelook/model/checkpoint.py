@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from forelook.errors import CheckpointError
+from forelook.model.attention import choose_attention
 from forelook.model.config import LlamaConfig
 from forelook.model.llama import LayerWeights, LlamaWeights, interleave_halves, norm_weight
 from forelook.model.projection import Projection
@@ -183,7 +184,8 @@ def read_weights(
     nbytes += sum(part.nbytes for part in projections) + sum(part.nbytes for part in norms)
     if head.shares(embedding):
         nbytes -= head.nbytes
-    return LlamaWeights(config, embedding, layers, final_norm, head, rotations, nbytes)
+    attention = choose_attention(device, dtype)
+    return LlamaWeights(config, embedding, layers, final_norm, head, rotations, attention, nbytes)
 
 
 def _read_layer(reader: _Reader, config: LlamaConfig, prefix: str) -> LayerWeights:

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 
 from forelook.decoding.step_layout import StepLayout
 from forelook.errors import ConfigError, ContextOverflowError
-from forelook.model.attention import Visibility, attend, step_visibility
+from forelook.model.attention import AttentionBackend, Visibility, step_visibility
 from forelook.model.config import LlamaConfig
 from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.kv_cache import KVCache
+from forelook.model.memory import out_of_memory_named
 from forelook.model.projection import Projection
 
 
@@ -45,6 +46,7 @@ class LlamaWeights:
         final_norm: before the head.
         head: C → V.
         rotations: [positions, D / 2] complex numbers that turn queries and keys.
+        attention: how queries meet keys and values on this device.
         nbytes: bytes of memory held.
     """
 
@@ -54,6 +56,7 @@ class LlamaWeights:
     final_norm: torch.Tensor
     head: Projection
     rotations: torch.Tensor
+    attention: AttentionBackend
     nbytes: int
 
     @property
@@ -68,11 +71,16 @@ class LlamaWeights:
 
     @property
     def kv_dtype(self) -> torch.dtype:
-        """The dtype of keys and values.
+        """The dtype of keys and values."""
+        return kv_cache_dtype(self.dtype, self.device)
 
-        A CPU attends in float32 over a float32 cache faster than in bfloat16, several times so for a single token.
-        """
-        return torch.float32 if self.device.type == "cpu" and self.dtype.itemsize < 4 else self.dtype
+
+def kv_cache_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype of keys and values for weights of a dtype.
+
+    A CPU attends in float32 over a float32 cache faster than in bfloat16, several times so for a single token.
+    """
+    return torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
 
 
 def interleave_halves(weight: torch.Tensor, head_size: int) -> torch.Tensor:
@@ -122,6 +130,7 @@ def forward(
     num_tokens = token_ids.shape[0]
     heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_size
     tails, keys, values = cache.tails(num_tokens), cache.keys(num_tokens), cache.values(num_tokens)
+    attend = weights.attention.attend
     rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -169,6 +178,7 @@ class LlamaSequence:
 
         Raises:
             ConfigError: more positions than the model has, or none.
+            InsufficientMemoryError: the cache does not fit.
         """
         config = weights.config
         if max_positions is None:
@@ -178,14 +188,15 @@ class LlamaSequence:
         self._weights = weights
         self._threads = threads
         self._max_positions = max_positions
-        self._cache = KVCache(
-            num_layers=config.num_layers,
-            num_kv_heads=config.num_kv_heads,
-            head_size=config.head_size,
-            capacity=max_positions,
-            dtype=weights.kv_dtype,
-            device=weights.device,
-        )
+        with out_of_memory_named(f"a KV cache of {max_positions} tokens"):
+            self._cache = KVCache(
+                num_layers=config.num_layers,
+                num_kv_heads=config.num_kv_heads,
+                head_size=config.head_size,
+                capacity=max_positions,
+                dtype=weights.kv_dtype,
+                device=weights.device,
+            )
         self._ids: list[int] = []
         self._tail: list[int] = []
 
@@ -232,7 +243,7 @@ class LlamaSequence:
     def _run(self, layout: StepLayout) -> torch.Tensor:
         num_tokens, device = len(layout), self._weights.device
         every_row = len(layout.logit_rows) == num_tokens
-        with torch.inference_mode():
+        with torch.inference_mode(), out_of_memory_named(f"a step of {num_tokens} tokens"):
             return forward(
                 self._weights,
                 self._cache,

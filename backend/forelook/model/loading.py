@@ -16,7 +16,8 @@ from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.infill import InfillFormat, infill_formats
-from forelook.model.llama import LlamaSequence, LlamaWeights
+from forelook.model.llama import LlamaSequence, LlamaWeights, kv_cache_dtype
+from forelook.model.memory import available_memory, check_memory, out_of_memory_named
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
 
@@ -125,9 +126,12 @@ def load_model(
         bos_token_id=config.bos_token_id,
         eos_token_ids=eos_ids,
     )
-    weights = read_weights(
-        folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}")
-    )
+    kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
+    check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device))
+    with out_of_memory_named(f"the weights of {name}"):
+        weights = read_weights(
+            folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}")
+        )
     line = (
         ""
         if formats[0].order.value != "plain"

@@ -1,0 +1,100 @@
+"""Will a model fit? Asked before its weights are read; and what to say when memory runs out all the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from forelook.errors import InsufficientMemoryError
+from forelook.model.config import LlamaConfig
+
+# A prompt and its answer in an editor; a longer cache is asked for only by longer requests.
+_USUAL_POSITIONS = 4096
+# Activations of a prefill chunk, library workspaces, the allocator's rounding.
+_HEADROOM = 1.05
+_GIB = 2**30
+
+
+def num_parameters(config: LlamaConfig) -> int:
+    """Weights of a model, biases and norms left out."""
+    hidden, size = config.hidden_size, config.head_size
+    attention = hidden * size * (2 * config.num_heads + 2 * config.num_kv_heads)
+    mlp = 3 * hidden * config.intermediate_size
+    embeddings = config.vocab_size * hidden * (1 if config.tied_head else 2)
+    return config.num_layers * (attention + mlp) + embeddings
+
+
+def check_memory(
+    config: LlamaConfig,
+    dtype: torch.dtype,
+    kv_dtype: torch.dtype,
+    device: torch.device,
+    name: str,
+    available_bytes: int | None,
+) -> None:
+    """Refuse a model that cannot fit, before minutes are spent on reading it.
+
+    Args:
+        config: the model's shapes.
+        dtype: of the weights.
+        kv_dtype: of the cache.
+        device: where they are to go.
+        name: the model's, for the message.
+        available_bytes: what the device has free; ``None`` when that is unknown, and nothing is refused.
+
+    Raises:
+        InsufficientMemoryError: with what is needed, what there is, and what would fit.
+    """
+    if available_bytes is None:
+        return
+    parameters = num_parameters(config)
+    positions = min(config.max_positions, _USUAL_POSITIONS)
+    cache_bytes = positions * config.kv_values_per_token * kv_dtype.itemsize
+    needed_bytes = int((parameters * dtype.itemsize + cache_bytes) * _HEADROOM)
+    if needed_bytes <= available_bytes:
+        return
+    # A CPU keeps a float32 cache for bfloat16 weights; elsewhere the cache shrinks with them.
+    half_cache_bytes = cache_bytes if device.type == "cpu" else cache_bytes * 2 // kv_dtype.itemsize
+    advice = []
+    if dtype.itemsize > 2 and (parameters * 2 + half_cache_bytes) * _HEADROOM <= available_bytes:
+        advice.append("load it with dtype bfloat16")
+    if device.type == "cuda":
+        advice.append("free memory on the device (nvidia-smi shows who holds it)")
+    fitting = max(0.0, available_bytes / _HEADROOM - half_cache_bytes) / 2e9
+    advice.append(f"choose a smaller model (about {fitting:.1f} billion parameters fit in bfloat16)")
+    raise InsufficientMemoryError(
+        f"{name} does not fit on {device}: {parameters / 1e9:.1f} billion parameters in "
+        f"{str(dtype).removeprefix('torch.')} and a cache of {positions} tokens need {needed_bytes / _GIB:.1f} GiB, "
+        f"{available_bytes / _GIB:.1f} GiB are free; {', or '.join(advice)}"
+    )
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes a device has free, ``None`` where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError, IndexError):
+        return None
+
+
+@contextmanager
+def out_of_memory_named(what: str) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into ours, so that the request fails and the service goes on."""
+    try:
+        yield
+    except RuntimeError as error:
+        # On a CPU torch raises a plain RuntimeError from its allocator.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise InsufficientMemoryError(
+            f"out of memory: {what}; close other programs, shorten the context, or choose a smaller model"
+        ) from error
