@@ -54,7 +54,7 @@ def test_codellama_7b_needs_its_weights_and_a_cache(codellama: LlamaConfig) -> N
 def test_refusal_suggests_what_would_help(codellama: LlamaConfig) -> None:
     with pytest.raises(InsufficientMemoryError, match="load it with dtype bfloat16, or free memory"):
         check(codellama, 20, torch.float32)
-    with pytest.raises(InsufficientMemoryError, match=r"about 2\.\d billion parameters fit") as refused:
+    with pytest.raises(InsufficientMemoryError, match=r"about 3\.0 billion parameters fit") as refused:
         check(codellama, 8, torch.float32)
     assert "load it with dtype" not in str(refused.value)
     with pytest.raises(InsufficientMemoryError, match=r"about 0\.0 billion") as refused:
@@ -72,14 +72,9 @@ def test_available_memory_of_this_machine_is_plausible() -> None:
 
 
 def test_only_out_of_memory_is_renamed() -> None:
-    for error in (
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-    ):
-        with (
-            pytest.raises(InsufficientMemoryError, match="a step of 5 tokens"),
-            out_of_memory_named("a step of 5 tokens"),
-        ):
+    errors = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    for error in errors:
+        with pytest.raises(InsufficientMemoryError, match="a step of 5"), out_of_memory_named("a step of 5 tokens"):
             raise error
     with pytest.raises(RuntimeError, match="shape"), out_of_memory_named("a step"):
         raise RuntimeError("shape mismatch")
