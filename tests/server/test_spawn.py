@@ -222,6 +222,29 @@ def test_every_way_of_decoding_suggests_the_same(home: Home) -> None:
     assert set(results[2].stats.accepted_by_origin) <= {"window", "ngram_pool", "lookahead", "published"}
 
 
+def test_pools_outlive_the_backend_until_they_are_cleared(home: Home) -> None:
+    path = home.folder / "work" / "add.py"
+    path.parent.mkdir()
+    path.write_text(SOURCE * 20)
+    workspace = ("--workspace", str(path.parent))
+
+    def sizes() -> list[int]:
+        found = Path(home.forelook("pool", "path").stdout.strip())
+        return [base.stat().st_size for base in found.glob("*/*.base")]
+
+    assert home.forelook("complete", str(path), "--at", "1:1").returncode == 0
+    while (stats := json.loads(home.forelook("pool", "stats", *workspace, "--json").stdout)[0]["pool"])["num_waiting"]:
+        pass  # indexing goes on between requests
+    assert stats["num_documents"] == 1
+    assert stats["num_tokens"] > 100
+    assert home.forelook("stop").returncode == 0
+    (kept,) = sizes()
+    cleared = home.forelook("pool", "clear", *workspace)  # starts the backend that can do it
+    assert cleared.returncode == 0, cleared.stderr
+    assert home.forelook("stop").returncode == 0
+    assert all(size < kept / 2 for size in sizes())
+
+
 def test_a_model_that_is_not_there_is_named_and_the_backend_goes_on(home: Home) -> None:
     path = home.folder / "a.py"
     path.write_text(SOURCE)
