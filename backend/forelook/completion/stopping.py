@@ -17,7 +17,9 @@ from forelook.completion.syntax import CursorSyntax, Place, inspect_cursor, wind
 
 _SCAN_CHARS = 64_000
 _TAB_WIDTH = 4
-_REPETITION = re.compile(r"(?=.{16})(.{2,40}?)\1{3,}$", re.DOTALL)
+# Four times the same; while text comes in, only its end can have become so.
+_REPETITION = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
+_REPETITION_CHARS = 160
 _MIN_ECHO_CHARS = 8
 
 
@@ -210,9 +212,10 @@ class _EndFinder:
             if end is not None:
                 return _end_before(raw, end)
             position += len(line) + 1
-        repeated = _REPETITION.search(raw[-400:])
+        start = 0 if final else max(0, len(raw) - _REPETITION_CHARS - 40)
+        repeated = _REPETITION.search(raw, start)
         if repeated is not None and re.search(r"\w", repeated.group(1)):
-            return _end_before(raw, len(raw) - len(repeated.group(0)) + len(repeated.group(1)))
+            return _end_before(raw, repeated.end(1))
         return None
 
     def _line(self, number: int, line: str, start: int, complete: bool) -> int | None:
