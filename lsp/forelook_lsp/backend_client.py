@@ -26,6 +26,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 BACKOFF_S = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0)
+STEADY_S = 10.0
 HELLO_TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 64 * 2**20
 
@@ -36,8 +37,8 @@ class BackendEvents(Protocol):
     def backend_connected(self, hello: protocol.HelloResult) -> None:
         """The backend answered the greeting; documents must be opened again."""
 
-    def backend_lost(self, error: ForelookError) -> None:
-        """No connection, and why; another attempt follows by itself."""
+    def backend_lost(self, error: ForelookError | None) -> None:
+        """No connection; another attempt follows by itself. ``error`` says why the last one failed, if it did."""
 
     def backend_status(self, status: protocol.Status) -> None:
         """The model's state changed."""
@@ -135,22 +136,27 @@ class BackendClient:
     async def _run_after(self, former: asyncio.Task[None]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await former
-        self._events.backend_lost(BackendUnreachableError("the backend is being connected anew"))
+        self._events.backend_lost(None)
         await self._run()
 
     async def _run(self) -> None:
         attempt = 0
+        loop = asyncio.get_running_loop()
         while True:
+            error: ForelookError | None = None
+            begun_s = loop.time()
             try:
                 endpoint = await run_in_thread(self._find)
                 greeted = await self._serve(endpoint)
-                error: ForelookError = BackendUnreachableError("the backend closed the connection")
-                attempt = 0 if greeted else attempt
+                if not greeted:
+                    error = BackendUnreachableError("the backend closed the connection before it answered the greeting")
+                elif loop.time() - begun_s > STEADY_S:
+                    attempt = 0  # it is not one that ends as soon as it is started
             except ForelookError as caught:
                 error = caught
             finally:
                 self._drop()
-            logger.info("no backend: %s", error)
+            logger.info("no backend: %s", error or "it went away")
             self._events.backend_lost(error)
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
             attempt += 1

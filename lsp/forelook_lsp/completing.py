@@ -17,7 +17,18 @@ from forelook_lsp.outcomes import Outcome, Outcomes
 from forelook_lsp.positions import PositionEncoding, normalise_newlines
 from forelook_lsp.status import WindowStatus
 from forelook_lsp.suggestion_cache import Continuation
-from forelook_lsp.suggestions import Action, Answer, Ask, Discard, Query, Selected, Suggestions, Timing, Withdraw
+from forelook_lsp.suggestions import (
+    Action,
+    Answer,
+    Ask,
+    Discard,
+    Query,
+    Selected,
+    Source,
+    Suggestions,
+    Timing,
+    Withdraw,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +201,7 @@ class Completing:
             return
         place = answer.query.place
         latency_ms = answer.waited_s * 1000
-        if answer.items:
+        if answer.items and answer.source is not Source.HIT:
             self._status.last_latency_ms = latency_ms
         self._report(self.outcomes.shown(place.uri, place.offset, answer.items, latency_ms, self._clock()))
         future.set_result(self._placed(answer))

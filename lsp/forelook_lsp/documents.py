@@ -94,3 +94,10 @@ def _num_common(a: str, b: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+def num_bytes_at_least(text: str, num_bytes: int) -> bool:
+    """Whether ``text`` has this many bytes as UTF-8; looks at its characters only where their number does not tell."""
+    if len(text) >= num_bytes:
+        return True
+    return 4 * len(text) >= num_bytes and len(text.encode("utf-8", "surrogatepass")) >= num_bytes

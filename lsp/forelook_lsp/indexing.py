@@ -43,7 +43,9 @@ class Indexing:
         self._roots: dict[str, Path] = {}
         self._sent: dict[str, set[Path]] = {}
         self._failed = False
+        self._changed: dict[Path, None] = {}
         self._scan: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._stop = threading.Event()
 
     # --- What may be read ------------------------------------------------------------------------------------
@@ -97,17 +99,15 @@ class Indexing:
         if self._scan is not None:
             self._scan.cancel()
             self._scan = None
+        self._changed.clear()
+        if self._sending is not None:
+            self._sending.cancel()
 
-    async def send_file(self, path: Path) -> None:
-        """Send one file again: it was saved, or is no longer open."""
-        name = self.workspace_of(path)
-        folder = self._folders.get(name) if name is not None else None
-        if name is None or folder is None or self._failed:
-            return
-        file = await run_in_thread(lambda: folder.read(path))
-        if file is not None:
-            self._notify_files(name, [file])
-            self._sent.setdefault(name, set()).add(path)
+    def send_later(self, path: Path) -> None:
+        """Send one file again: it was saved, or is no longer open. A thousand at once wait for each other."""
+        self._changed[path] = None
+        if self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._send_changed())
 
     def forget(self, paths: Iterable[Path]) -> None:
         """These files are gone, or may no longer be read."""
@@ -129,6 +129,30 @@ class Indexing:
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
+    async def _send_changed(self) -> None:
+        try:
+            while self._changed:
+                path = next(iter(self._changed))
+                del self._changed[path]
+                name = self.workspace_of(path)
+                folder = self._folders.get(name) if name is not None else None
+                if name is None or folder is None or self._failed or not folder.lists(path):
+                    continue
+                file = await run_in_thread(partial(folder.read, path))
+                if file is not None:
+                    self._notify_files(name, [file])
+                    self._sent.setdefault(name, set()).add(path)
+                    await self._until_taken()
+        except ForelookError as error:
+            logger.info("changed files are not sent: %s", error)
+        finally:
+            self._sending = None
+
+    async def _until_taken(self) -> None:
+        """Wait until the backend has taken what was sent, which keeps its queue and ours short."""
+        _, taken = self._client.request(protocol.STATUS, protocol.Empty())
+        await taken
+
     async def _send_all(self, open_files: Sequence[OpenFile], stop: threading.Event) -> None:
         progress = self._show_progress("Forelook: reading the workspace")
         num_sent = 0
@@ -143,9 +167,7 @@ class Indexing:
                     self._sent.setdefault(name, set()).update(folder.root / file.path for file in part)
                     num_sent += len(part)
                     progress.report(min(1.0, num_sent / max(1, len(paths))), f"{num_sent} of {len(paths)} files")
-                    # The answer comes once the backend has taken the part, which keeps its queue and ours short.
-                    _, taken = self._client.request(protocol.STATUS, protocol.Empty())
-                    await taken
+                    await self._until_taken()
         except ForelookError as error:
             logger.info("reading the workspace stopped: %s", error)
         finally:

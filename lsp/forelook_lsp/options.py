@@ -324,6 +324,12 @@ def describe_options() -> list[dict[str, object]]:
     ]
 
 
+def needs_other_backend(old: Options, new: Options) -> bool:
+    """Whether ``new`` names another backend than ``old`` did: another model or device, or another address."""
+    names = ("model", "revision", "device", "dtype", "backend_url", "backend_token_file")
+    return any(getattr(old, name) != getattr(new, name) for name in names)
+
+
 def needs_restart(old: Options, new: Options) -> bool:
     """Whether a backend started with ``old`` cannot serve ``new``."""
     return any(

@@ -15,8 +15,8 @@ from forelook.server import protocol
 
 from forelook_lsp.backend_client import BackendClient, ClientName
 from forelook_lsp.completing import Completing, PlacedItem
-from forelook_lsp.documents import Document, EditorChange, EditorRange
-from forelook_lsp.options import Options, needs_restart, parse_options
+from forelook_lsp.documents import Document, EditorChange, EditorRange, num_bytes_at_least
+from forelook_lsp.options import Options, needs_other_backend, needs_restart, parse_options
 from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.progress import Progress
 from forelook_lsp.status import Snapshot, WindowStatus
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMMAND_TIMEOUT_S = 5.0
+MAX_CHANGE_CHARS = 1_000_000
 NO_WORKSPACE = "no folder"
 
 P = TypeVar("P")
@@ -103,9 +104,13 @@ class EditorWindow:
             self._apply_privacy()
         if not self._started:
             return
-        if needs_restart(old, options):
+        if needs_other_backend(old, options):
             self._completing.suggestions.forget_answers()
             self._client.reconnect(self._find)
+        elif needs_restart(old, options):
+            task = asyncio.get_running_loop().create_task(self.restart_backend())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         elif options.index_workspace != old.index_workspace:
             self._index()
         self._show_status()
@@ -163,7 +168,11 @@ class EditorWindow:
         document.version = version
         if document.sent:
             wire = tuple(protocol.TextChange(edit.start, edit.end, edit.text) for edit in edits)
-            self._client.notify(protocol.DOCUMENT_CHANGE, protocol.DocumentChangeParams(uri, version, wire))
+            if sum(len(edit.text) for edit in edits) > MAX_CHANGE_CHARS:
+                self._withdraw_document(document)
+                self._send_document(document)
+            else:
+                self._client.notify(protocol.DOCUMENT_CHANGE, protocol.DocumentChangeParams(uri, version, wire))
         self._completing.edited(document, edits)
 
     def close_document(self, uri: str) -> None:
@@ -317,10 +326,10 @@ class EditorWindow:
         self._indexed = False
         self._model_changed_state()
 
-    def backend_lost(self, error: ForelookError) -> None:
+    def backend_lost(self, error: ForelookError | None) -> None:
         """Answer whatever waits; the client tries again by itself."""
         self.status.connected = False
-        self.status.failure = str(error)
+        self.status.failure = str(error) if error is not None else ""
         self._indexing.stop()
         for document in self.documents.values():
             document.sent = False
@@ -342,10 +351,14 @@ class EditorWindow:
     def backend_refused(self, error: protocol.NotificationErrorParams) -> None:
         """A document the backend does not take gets no suggestions; its next opening tries again."""
         document = self.documents.get(error.uri) if error.uri is not None else None
-        if document is not None:
-            document.sent = False
+        if document is None:
+            return
+        document.sent = False
+        self._completing.closed(document.uri)
+        if error.method == protocol.DOCUMENT_CHANGE.name:
+            self._send_document(document)  # the two texts differed: now they do not
+        else:
             document.withheld = error.message
-            self._completing.closed(document.uri)
 
     # --- Inside: files ---------------------------------------------------------------------------------------
 
@@ -373,16 +386,24 @@ class EditorWindow:
     def _send_document(self, document: Document) -> None:
         if document.withheld:
             return
+        limits = self._client.limits
+        if limits is not None and num_bytes_at_least(document.text, limits.max_document_bytes + 1):
+            document.withheld = f"longer than {limits.max_document_bytes} bytes, the most that the backend takes"
+            return
         params = protocol.DocumentOpenParams(
             document.workspace, document.uri, document.language_id, document.version, document.text
         )
         document.sent = self._client.notify(protocol.DOCUMENT_OPEN, params)
 
+    def _withdraw_document(self, document: Document) -> None:
+        if document.sent:
+            document.sent = False
+            self._client.notify(protocol.DOCUMENT_CLOSE, protocol.DocumentCloseParams(document.uri))
+            self._completing.closed(document.uri)
+
     def _send_file(self, path: Path | None) -> None:
         if path is not None and self.options.index_workspace and self.status.ready:
-            task = asyncio.get_running_loop().create_task(self._indexing.send_file(path))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._indexing.send_later(path)
 
     def _apply_privacy(self) -> None:
         """Read the ignore files again, and take back or hand over the open documents they are about."""
@@ -396,10 +417,7 @@ class EditorWindow:
             if (withheld, workspace) == (document.withheld, document.workspace):
                 continue
             document.withheld, document.workspace = withheld, workspace
-            if document.sent:
-                document.sent = False
-                self._client.notify(protocol.DOCUMENT_CLOSE, protocol.DocumentCloseParams(document.uri))
-                self._completing.closed(document.uri)
+            self._withdraw_document(document)
             if withheld:
                 self._indexing.forget([path])
             self._send_document(document)
@@ -426,6 +444,7 @@ class EditorWindow:
 
     def _may_suggest(self, document: Document) -> bool:
         self.status.withheld = document.withheld
+        self._show_status()
         return self._enabled_for(document.language_id) and self.status.ready and document.sent
 
     # --- Inside: what the user sees --------------------------------------------------------------------------

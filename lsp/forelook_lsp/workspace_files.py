@@ -71,6 +71,7 @@ class WorkspaceFiles:
         self.root = root
         self._privacy = WorkspacePrivacy(root)
         text = "\n".join(ignore_globs).encode("utf-8", "surrogatepass")
+        self._tracked: frozenset[Path] | None = None
         self._own_rules = IgnoreRules(text, strict=True, source="forelook.ignore")
 
     @property
@@ -123,6 +124,10 @@ class WorkspaceFiles:
         found.sort()
         return [path for _, path in found[:MAX_FILES]]
 
+    def lists(self, path: Path) -> bool:
+        """Whether a file that changed is one to send: in a repository, only those tracked when it was last listed."""
+        return not is_generated_name(path.name) and (self._tracked is None or path in self._tracked)
+
     def read_parts(self, paths: Iterable[Path], stop: threading.Event) -> Iterator[list[FileText]]:
         """The files' texts in parts small enough to send between two requests."""
         part: list[FileText] = []
@@ -161,10 +166,8 @@ class WorkspaceFiles:
 
     def _candidates(self) -> Iterator[Path]:
         tracked = tracked_files(self.root)
-        if tracked is None:
-            yield from self._privacy.walk()
-        else:
-            yield from tracked
+        self._tracked = frozenset(tracked) if tracked is not None else None
+        yield from self._privacy.walk() if tracked is None else tracked
 
 
 def withheld_outside(path: Path) -> str | None:

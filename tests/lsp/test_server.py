@@ -12,7 +12,7 @@ import pytest
 from forelook.server import protocol
 
 from tests.lsp.conftest import URI
-from tests.lsp.fake_backend import READY, FakeBackend, fake_backend
+from tests.lsp.fake_backend import LIMITS, READY, FakeBackend, fake_backend
 from tests.lsp.lsp_client import LspClient, ResponseError, StdioServer, range_of, stdio_server
 
 LOADING = protocol.Status("loading", 0.25, "reading weights", "scripted", "cpu", "float32")
@@ -204,6 +204,57 @@ async def test_a_document_the_backend_refuses_gets_no_suggestions_and_the_status
     await command(editor, "forelook.stats")  # answered after the refusal was read
     assert await editor.complete(URI, 0, 1) == []
     assert (await command(editor, "forelook.status"))["message"] == "the document is too long"
+
+
+async def test_a_document_whose_change_was_refused_is_opened_again_as_it_is(
+    editor: LspClient, backend: FakeBackend
+) -> None:
+    await editor.open(URI, "a")
+    await editor.type_text(URI, 2, 0, 1, "b")
+    await backend.wait_until(lambda: backend.connections[0].texts.get(URI) == "ab")
+    del backend.connections[0].texts[URI]
+    refused = protocol.NotificationErrorParams("document/change", -32043, "outside the document", URI)
+    await backend.connections[0].websocket.send(protocol.encode_notification(protocol.NOTIFICATION_ERROR, refused))
+    await backend.wait_until(lambda: backend.connections[0].texts.get(URI) == "ab")
+    assert len(await editor.complete(URI, 0, 2)) == 1
+
+
+async def test_a_document_longer_than_the_backend_takes_is_not_sent_until_it_is_shorter(
+    editor: LspClient, backend: FakeBackend
+) -> None:
+    await editor.open(URI, "é" * (LIMITS.max_document_bytes // 2 + 1))
+    assert await editor.complete(URI, 0, 1) == []
+    assert "longer than 8388608 bytes" in (await command(editor, "forelook.status"))["message"]
+    assert "document/open" not in backend.methods
+    await editor.close(URI)
+    await editor.open(URI, "é")
+    assert len(await editor.complete(URI, 0, 1)) == 1
+
+
+async def test_a_huge_insertion_is_sent_as_a_new_document(editor: LspClient, backend: FakeBackend) -> None:
+    await editor.open(URI, "a")
+    await editor.type_text(URI, 2, 0, 1, "x = 1\n" * 300_000)
+    assert len(await editor.complete(URI, 300_000, 0)) == 1
+    assert backend.methods.count("document/open") == 2
+    assert backend.connections[0].versions[URI] == 2
+
+
+async def test_a_setting_of_the_backend_restarts_it_and_another_model_looks_for_another(
+    server: StdioServer, backend: FakeBackend
+) -> None:
+    editor = server.client
+    options = {"backend": {"start": False}}
+    await editor.initialize(options=options)
+    await editor.wait_for_status("ready")
+    await editor.notify("workspace/didChangeConfiguration", {"settings": {"lookahead": {"window": 4}}})
+    await backend.wait_until(lambda: backend.methods.count("hello") == 2)
+    assert backend.methods.count("shutdown") == 1
+    await editor.wait_for_status("ready")
+    await editor.notify("workspace/didChangeConfiguration", {"settings": {"model": "/some/where"}})
+    status = await editor.wait_for_status("error")
+    assert "no backend is running" in status["message"]
+    assert backend.methods.count("shutdown") == 1
+    assert backend.connections == []
 
 
 async def test_restarting_the_backend_ends_it_and_connects_to_the_next(editor: LspClient, backend: FakeBackend) -> None:

@@ -268,6 +268,22 @@ async def test_saved_created_and_deleted_files_are_followed(
     )
 
 
+async def test_in_a_repository_a_changed_file_is_sent_only_if_it_is_tracked(
+    server: StdioServer, backend: FakeBackend, project: Path
+) -> None:
+    git(project, "init", "-q")
+    git(project, "add", "lib/old.py")
+    editor = await indexed(server, project)
+    await backend.wait_until(lambda: set(backend.files) == {"lib/old.py"})
+    await editor.wait_until(lambda: bars_ended(editor) >= 2)
+    (project / "lib/old.py").write_text("changed = 1\n")
+    names = ("lib/scratch.py", ".env", "lib/old.py")
+    changes = [{"uri": (project / name).as_uri(), "type": 2} for name in names]
+    await editor.notify("workspace/didChangeWatchedFiles", {"changes": changes})
+    await backend.wait_until(lambda: backend.files.get("lib/old.py") == "changed = 1\n")
+    assert set(backend.files) == {"lib/old.py"}
+
+
 async def test_documents_belong_to_the_innermost_folder_of_the_window(
     server: StdioServer, backend: FakeBackend, project: Path
 ) -> None:
