@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -219,8 +220,23 @@ def test_doctor_names_each_fault_with_its_remedy(tmp_path: Path, capsys: pytest.
 def test_doctor_names_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--device", "cuda:63"]) == cli.EXIT_FAULT
     printed = capsys.readouterr().out
-    assert "fault  device" in printed
+    assert re.search(r"^fault +device ", printed, re.MULTILINE)
     assert "what to do: choose another --device" in printed
+
+
+def test_doctor_works_where_nothing_is_installed(repository: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(repository / "backend")}
+    bare = [sys.executable, "-S", "-m", "forelook.cli"]  # -S: without site-packages
+    done = subprocess.run([*bare, "doctor"], env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (cli.EXIT_FAULT, "")
+    for package in ("torch", "numpy", "tokenizers", "websockets", "uvicorn", "tree-sitter"):
+        assert re.search(rf"^fault +{package} ", done.stdout, re.MULTILINE), package
+    assert "what to do: pip install websockets" in done.stdout
+    done = subprocess.run(
+        [*bare, "status", "--endpoint", "unix:/x"], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == cli.EXIT_FAULT
+    assert done.stderr == "forelook: the package websockets is not installed: `forelook doctor` says what is missing\n"
 
 
 def test_doctor_names_a_folder_it_cannot_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForelookError as error:
         _complain(f"forelook: {error}")
         return exit_status(error)
+    except ModuleNotFoundError as error:
+        _complain(f"forelook: the package {error.name} is not installed: `forelook doctor` says what is missing")
+        return EXIT_FAULT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:

@@ -109,8 +109,10 @@ def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
 
 
 def _backend(identity: BackendIdentity, paths: UserPaths) -> tuple[Endpoint | None, list[Check]]:
-    from forelook.server.client import connected
-
+    try:
+        from forelook.server.client import connected
+    except ModuleNotFoundError as error:
+        return None, [Check("backend", True, f"cannot be asked without {error.name}", f"pip install {error.name}")]
     try:
         endpoint = discover(identity, paths)
         if endpoint is None:

@@ -108,16 +108,11 @@ def show_checks(checks: Sequence[Check], as_json: bool, say: Say) -> None:
         faults = sum(check.is_fault for check in checks)
         say(json.dumps({"num_faults": faults, "checks": [check.to_json() for check in checks]}))
         return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(soft_wrap=True)
     width = max(len(check.name) for check in checks)
     for check in checks:
-        mark = Text("fault  " if check.is_fault else "ok     ", style="bold red" if check.is_fault else "green")
-        console.print(mark + Text(f"{check.name:<{width}}  {check.detail}"))
+        say(f"{'fault' if check.is_fault else 'ok':<6} {check.name:<{width}}  {check.detail}")
         if check.remedy:
-            console.print(Text(f"{'':<{width + 9}}what to do: {check.remedy}", style="yellow"))
+            say(f"{'':<{width + 9}}what to do: {check.remedy}")
 
 
 def show_answers(answers: Sequence[Mapping[str, object]], as_json: bool, say: Say) -> None:
