@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -38,9 +39,12 @@ INIT = (
 (require 'server)
 (require 'forelook)
 (setq forelook-command '(%s))
+(defvar rig-ensure #'forelook-ensure)
+(defvar rig-ready-function #'forelook--server)
+(defun rig-overlays () forelook--overlays)
 %s
-(add-hook 'prog-mode-hook #'forelook-ensure)
-(add-hook 'text-mode-hook #'forelook-ensure)
+(add-hook 'prog-mode-hook rig-ensure)
+(add-hook 'text-mode-hook rig-ensure)
 (defun rig-state ()
   (with-current-buffer (window-buffer (selected-window))
     (list :text (buffer-substring-no-properties (point-min) (point-max))
@@ -48,13 +52,16 @@ INIT = (
           :row (1- (line-number-at-pos))
           :ghost (mapconcat
                   (lambda (overlay)
-                    (substring-no-properties
-                     (or (overlay-get overlay 'after-string) (overlay-get overlay 'before-string) "")))
-                  (sort (copy-sequence forelook--overlays)
+                    ;; A blank for the cursor to stand on precedes a line break.
+                    (replace-regexp-in-string
+                     "\\\\` \n" "\n"
+                     (substring-no-properties
+                      (or (overlay-get overlay 'after-string) (overlay-get overlay 'before-string) ""))))
+                  (sort (copy-sequence (rig-overlays))
                         (lambda (a b) (< (overlay-start a) (overlay-start b)))) "")
           :columns (vconcat (sort (mapcar (lambda (overlay) (- (overlay-start overlay) (line-beginning-position)))
-                                          forelook--overlays) #'<))
-          :ready (if (forelook--server) t :json-false)
+                                          (rig-overlays)) #'<))
+          :ready (if (funcall rig-ready-function) t :json-false)
           :running (if forelook--running t :json-false)
           :status (forelook-status-string)
           :message (or (current-message) ""))))
@@ -82,6 +89,8 @@ class Emacs:
         self.folder = folder
         self._sockets = Path(tempfile.mkdtemp(prefix="forelook-"))  # a socket's path must be short
         self._env = environment(home or folder / "home")
+        if "EMACSLOADPATH" in os.environ:
+            self._env["EMACSLOADPATH"] = os.environ["EMACSLOADPATH"]
         words = " ".join(json.dumps(word) for word in command)
         init = folder / "init.el"
         init.write_text(INIT % (PACKAGE, self._sockets, words, settings), encoding="utf-8")

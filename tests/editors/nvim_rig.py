@@ -45,13 +45,14 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, **xdg, "HOME": str(home), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
 
 
-def write_init(folder: Path, command: list[str], **options: Any) -> Path:
-    """An init file that loads the plugin from this checkout with these options."""
+def write_init(folder: Path, command: list[str], prelude: str = "", **options: Any) -> Path:
+    """An init file that loads the plugin from this checkout with these options, after ``prelude``."""
     options = {"cmd": command, "root_markers": ["workspace-root"], **options}
     init = folder / "init.lua"
     init.write_text(
         f"vim.opt.runtimepath:prepend([[{PLUGIN}]])\n"
         "vim.o.swapfile = false\nvim.o.shadafile = 'NONE'\nvim.o.autoindent = false\n"
+        f"{prelude}\n"
         f"require('forelook').setup(vim.json.decode([=[{json.dumps(options)}]=]))\n"
     )
     return init

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.editors.nvim_rig import Neovim
+from tests.editors.nvim_rig import PLUGIN, Neovim, environment, need_neovim
 from tests.editors.rig import Script, poll
 
 Start = Callable[..., Neovim]
@@ -442,16 +444,65 @@ def test_filetype_switched_off_never_reaches_the_server(own_neovim: Start, scrip
     ]
 
 
+@pytest.mark.parametrize(
+    ("mapping", "expected"),
+    [
+        ("", "x<\t"),
+        ("vim.keymap.set('i', '<Tab>', 'typed')", "x<typed"),
+        ("vim.keymap.set('i', '<Tab>', function() return 'a<lt>b' end, { expr = true })", "x<a<b"),
+        ("vim.cmd([[inoremap <expr> <Tab> 'v' .. 'im']])", "x<vim"),
+        ("vim.cmd([[imap <Tab> <F9>]]); vim.keymap.set('i', '<F9>', 'mapped again')", "x<mapped again"),
+        ("vim.keymap.set('i', '<Tab>', function() vim.g.called = 1 end)", "x<"),
+    ],
+)
 def test_no_suggestion_leaves_the_key_to_its_earlier_mapping(
-    own_neovim: Start, script: Scripted, tmp_path: Any
+    own_neovim: Start, script: Scripted, mapping: str, expected: str
 ) -> None:
-    server = script(rules=[HELLO])
-    nvim = own_neovim(server)
+    nvim = own_neovim(script(rules=[HELLO]), prelude=mapping)
     nvim.open("a.txt", "")
     nvim.append("x<")
     nvim.keys("<Tab>")
-    nvim.wait_for_lines("x<\t")
+    nvim.wait_for_lines(expected)
     assert nvim.mode() == "i"
+    if "called" in mapping:
+        assert nvim.rpc.vars["called"] == 1
+    nvim.keys(" hel")
+    nvim.wait_for_ghost("lo world")
+    nvim.keys("<Tab>")
+    nvim.wait_for_lines(expected + " hello world")
+
+
+def test_works_as_a_plain_package_without_a_call(script: Scripted, tmp_path: Path) -> None:
+    """Linked into a package folder, with options in a global variable and a language server on PATH."""
+    pynvim = pytest.importorskip("pynvim", reason="needs pynvim (pip install pynvim) to drive Neovim")
+    program = need_neovim("nvim")
+    server = script(rules=[HELLO])
+    package = tmp_path / "home" / "data" / "nvim" / "site" / "pack" / "forelook" / "start" / "forelook.nvim"
+    package.parent.mkdir(parents=True)
+    package.symlink_to(PLUGIN)
+    on_path = tmp_path / "bin" / "forelook-lsp"
+    on_path.parent.mkdir()
+    on_path.write_text(f"#!/bin/sh\nexec {shlex.join(server.command)}\n")
+    on_path.chmod(0o755)
+    init = tmp_path / "init.vim"
+    init.write_text("let g:forelook = #{renderer: 'own', keymaps: #{accept: '<C-y>'}}\n")
+    env = environment(tmp_path / "home")
+    env["PATH"] = f"{on_path.parent}:{env['PATH']}"
+    argv = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), program]
+    rpc = pynvim.attach("child", argv=[*argv, "--embed", "--headless", "-u", str(init), "-n", "-i", "NONE"])
+    try:
+        rpc.command(f"edit {tmp_path}/a.txt")
+        server.wait_for("textDocument/didOpen")
+        rpc.input("ihel")
+        server.wait_for("textDocument/didShowCompletion")
+        rpc.input("<C-y>")
+        poll(lambda: rpc.current.line == "hello world", "the suggestion in the buffer")
+        rpc.command(f"helptags {PLUGIN}/doc")
+        rpc.command("help :Forelook")
+        assert rpc.current.buffer.name.endswith("forelook.txt")
+    finally:
+        (PLUGIN / "doc" / "tags").unlink(missing_ok=True)
+        rpc.close()
 
 
 def test_completion_menu_hides_the_suggestion(own_neovim: Start, script: Scripted) -> None:

@@ -222,9 +222,12 @@ They are looked for from the end, so that a closing bracket stays the last one."
 (defun forelook--ghost (text cursor)
   "TEXT as ghost text; with CURSOR non-nil the cursor stays before it."
   (let ((string (propertize text 'face 'forelook-ghost)))
-    (when cursor
-      (put-text-property 0 1 'cursor t string))
-    string))
+    (cond
+     ((not cursor) string)
+     ;; The display engine does not put the cursor on a newline.
+     ((string-prefix-p "\n" text) (concat (propertize " " 'cursor t) string))
+     (t (put-text-property 0 1 'cursor t string)
+        string))))
 
 (defun forelook--clear-overlays ()
   "Take the ghost text off the screen."
@@ -662,7 +665,7 @@ LENGTH is a number, or a function from what is left to a number."
     (if (string-empty-p status) " Forelook" (concat " Forelook:" status))))
 
 (defun forelook-status ()
-  "Say what Forelook is doing, and why there are no suggestions where there are none."
+  "Say what Forelook is doing, or why there are no suggestions here."
   (interactive)
   (let* ((status (alist-get (forelook--server) forelook--status))
          (model (plist-get status :model)))
@@ -701,7 +704,8 @@ LENGTH is a number, or a function from what is left to a number."
                            :timeout-fn (lambda () (message "Forelook: the server did not answer")))))
 
 (defun forelook-stats ()
-  "Show counts of shown, accepted and rejected suggestions.  They stay on your machine."
+  "Show counts of suggestions: shown, accepted, rejected.
+They stay on your machine."
   (interactive)
   (forelook--execute
    "forelook.stats"
@@ -769,7 +773,7 @@ alternatives, \\[forelook-dismiss] dismisses it."
 
 ;;;###autoload
 (defun forelook-ensure ()
-  "Let Eglot start Forelook's language server for this buffer, and turn on `forelook-mode'."
+  "Let Eglot start Forelook's server for this buffer; turn on `forelook-mode'."
   (interactive)
   (setq-local eglot-server-programs
               (cons (cons major-mode (cons 'forelook-eglot-server forelook-command))
@@ -787,7 +791,8 @@ alternatives, \\[forelook-dismiss] dismisses it."
 ;;;###autoload
 (defun forelook-lsp-mode-setup ()
   "Register Forelook with lsp-mode, beside the server of each language.
-Lsp-mode 10 or newer shows the suggestions by itself; see `lsp-inline-completion-mode'."
+Lsp-mode 10 or newer shows the suggestions by itself; see
+`lsp-inline-completion-mode'."
   (require 'lsp-mode)
   (lsp-register-client
    (make-lsp-client

@@ -269,16 +269,29 @@ local function define_plugs()
   end
 end
 
+---The global Insert-mode mapping of a key. (maparg() hands out Lua callbacks as numbers before 0.8.)
+---@param key string
+---@return table?
+local function find_mapping(key)
+  local wanted = api.nvim_replace_termcodes(key, true, true, true)
+  for _, mapping in ipairs(api.nvim_get_keymap('i')) do
+    if api.nvim_replace_termcodes(mapping.lhs, true, true, true) == wanted then
+      return mapping
+    end
+  end
+  return nil
+end
+
 ---@param action string
 ---@param key string
 local function map(action, key)
   local ours = ('<Plug>(forelook-%s)'):format(action:gsub('_', '-'))
   local fallback = ('<Plug>(forelook-%s-fallback)'):format(action:gsub('_', '-'))
-  local previous = vim.fn.maparg(key, 'i', false, true)
-  if vim.tbl_isempty(previous) or previous.buffer == 1 then
+  local previous = find_mapping(key)
+  if not previous then
     vim.keymap.set('i', fallback, key, { remap = false })
   else
-    vim.keymap.set('i', fallback, previous.callback or previous.rhs, {
+    vim.keymap.set('i', fallback, previous.callback or previous.rhs or '', {
       expr = previous.expr == 1,
       remap = previous.noremap == 0,
       silent = previous.silent == 1,
