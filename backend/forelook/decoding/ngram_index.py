@@ -33,12 +33,15 @@ MAX_REACH = 32
 NOBODY = 0
 """Owner of a position that is no entry: a border, a copy kept for context, or a stale token."""
 
+HEAD_TOKENS = 4096
+"""How many of the newest positions are scanned rather than sorted, by default."""
+
 _KEY_TOKENS = 4
 _KEY_BITS = 16
 _KEY_MASK = 0xFFFF
 _SPANS = tuple(1 << (_KEY_BITS * (_KEY_TOKENS - k)) for k in range(1, _KEY_TOKENS + 1))
 _MAX_KEY = (1 << 64) - 1
-_HEAD_TOKENS = 4096
+_OWN_SCAN = 4096
 _MERGE_TOKENS = 8192
 _SEGMENT_RATIO = 4
 _WIDE_SCAN = 192
@@ -99,7 +102,14 @@ def fold_token(token: int) -> int:
 class NgramIndex:
     """The log and its segments. Positions stay valid for the life of the index."""
 
-    def __init__(self, capacity: int = 1 << 14) -> None:
+    def __init__(self, capacity: int = 1 << 14, *, head_tokens: int = HEAD_TOKENS) -> None:
+        """Make an empty index.
+
+        Args:
+            capacity: tokens to make room for at first.
+            head_tokens: how many of the newest positions are scanned rather than sorted.
+        """
+        self._head_tokens = head_tokens
         self._tokens: TokenArray = np.full(max(capacity, 4 * MAX_REACH), BORDER, dtype=np.int32)
         self._owners: TokenArray = np.zeros(len(self._tokens), dtype=np.int32)
         self._length = MAX_MATCH
@@ -117,6 +127,11 @@ class NgramIndex:
     def num_logged(self) -> int:
         """Positions used in the log, stale ones and borders included."""
         return self._length
+
+    @property
+    def num_unsorted(self) -> int:
+        """Positions that are not sorted yet; beyond twice the head, lookups miss the oldest of them."""
+        return self._length - self._sorted_length
 
     @property
     def nbytes(self) -> int:
@@ -139,18 +154,21 @@ class NgramIndex:
         )
 
     @classmethod
-    def load(cls, state: IndexState, runs: Iterable[tuple[int, int, int]]) -> NgramIndex:
+    def load(
+        cls, state: IndexState, runs: Iterable[tuple[int, int, int]], *, head_tokens: int = HEAD_TOKENS
+    ) -> NgramIndex:
         """An index from dumped arrays.
 
         Args:
             state: what :meth:`dump` gave.
             runs: (position, length, owner) of all live runs.
+            head_tokens: as for a new index.
 
         Raises:
             ValueError: the parts do not fit together.
         """
         length = len(state.tokens) + 1
-        index = cls(length + length // 8 + MAX_REACH)
+        index = cls(length + length // 8 + MAX_REACH, head_tokens=head_tokens)
         index._tokens[: length - 1] = state.tokens
         index._length = length
         if not MAX_MATCH <= state.sorted_length <= length:
@@ -249,7 +267,7 @@ class NgramIndex:
         lengths = np.logical_and.accumulate(agrees, axis=1).sum(axis=1)
         lengths[(owners == NOBODY) | (owners == without)] = 0
         if len(positions) > limit:
-            keep = np.argsort(-lengths, kind="stable")[:limit]
+            keep = np.argsort(-2 * lengths - (owners == owner), kind="stable")[:limit]
             positions, owners, lengths = positions[keep], owners[keep], lengths[keep]
             columns = positions[:, None]
         following = tokens[columns + np.arange(1, reach + 1)]
@@ -266,7 +284,7 @@ class NgramIndex:
         depth = min(len(tail), _KEY_TOKENS)
         ranges = [(segment, *self._ranges(segment, tail, depth)) for segment in reversed(self._segments)]
         for level in range(depth - 1, -1, -1):
-            if room <= 0:
+            if room <= 0 and level < depth - 1:
                 break
             quota = _WIDE_SCAN if level == depth - 1 else room
             for segment, lows, highs in ranges:
@@ -310,7 +328,7 @@ class NgramIndex:
             if size <= quota:
                 parts.append(entries.astype(np.int64))
                 continue
-            if owner != NOBODY and size <= _HEAD_TOKENS:
+            if owner != NOBODY and size <= _OWN_SCAN:
                 own = entries[self._owners[entries] == owner]
                 parts.append(own[-(quota // 2 + 1) :].astype(np.int64))
             chosen = entries[-quota:] if level == depth - 1 else entries[:: size // quota + 1]
@@ -318,7 +336,7 @@ class NgramIndex:
         return parts
 
     def _scan_head(self, tail: list[int]) -> npt.NDArray[np.int64]:
-        start = max(self._sorted_length, self._length - 2 * _HEAD_TOKENS)
+        start = max(self._sorted_length, self._length - 2 * self._head_tokens)
         if start >= self._length:
             return np.zeros(0, dtype=np.int64)
         hits = np.flatnonzero(self._tokens[start : self._length] == tail[-1]) + start
@@ -334,14 +352,14 @@ class NgramIndex:
         """Whether :meth:`step` has something to do."""
         return (
             self._work is not None
-            or self._length - self._sorted_length > _HEAD_TOKENS
+            or self._length - self._sorted_length > self._head_tokens
             or self._merge_from() is not None
         )
 
     def step(self) -> bool:
         """Do a fraction of a millisecond of sorting or merging; True when there was something to do."""
         if self._work is None:
-            if self._length - self._sorted_length > _HEAD_TOKENS:
+            if self._length - self._sorted_length > self._head_tokens:
                 self._sort_head()
                 return True
             first = self._merge_from()
@@ -356,7 +374,7 @@ class NgramIndex:
 
     def _sort_head(self) -> None:
         start = self._sorted_length
-        end = min(start + _HEAD_TOKENS, self._length)
+        end = min(start + self._head_tokens, self._length)
         positions = np.flatnonzero(self._owners[start:end] != NOBODY) + start
         self._sorted_length = end
         if len(positions) == 0:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from forelook.decoding.drafts import Draft, DraftOrigin
-from forelook.decoding.ngram_index import MAX_MATCH, MAX_REACH, NOBODY, IndexState, NgramIndex, TokenArray
+from forelook.decoding.ngram_index import HEAD_TOKENS, MAX_MATCH, MAX_REACH, NOBODY, IndexState, NgramIndex, TokenArray
 from forelook.decoding.ngram_ranking import ELSEWHERE, SAME_DOCUMENT, Places, rank
 from forelook.errors import ConfigError
 
@@ -21,7 +21,13 @@ _EVIDENCE_LIMIT = 24
 _SAME_DOCUMENT_FACTOR = 0.25
 """Where in the document the cursor stands is unknown here: the factor of a middling distance."""
 
-_STALE_TOKENS = 1 << 16
+STALE_TOKENS = 1 << 16
+"""How many stale tokens may pile up before they are dropped, by default."""
+
+_RECENCY = 0.5
+_RECENT_DOCUMENTS = 8
+"""The document touched last counts one and a half times; the gain is halved after this many other documents."""
+
 _NO_TOKENS: TokenArray = np.zeros(0, dtype=np.int32)
 
 
@@ -30,7 +36,7 @@ class _Document:
     owner: int
     pieces: list[tuple[int, int]] = field(default_factory=list)  # (log position, length), in document order
     num_tokens: int = 0
-    stamp: int = 0
+    stamp: int = -1
     num_edits: int = 0
     weight: float = 1.0
 
@@ -60,11 +66,22 @@ def _disown(index: NgramIndex, pieces: list[tuple[int, int]]) -> None:
 class NgramPool:
     """Tokens of named documents, and lookups of what followed a context in any of them."""
 
-    def __init__(self, max_tokens: int = 1 << 20) -> None:
+    def __init__(
+        self, max_tokens: int = 1 << 20, *, head_tokens: int = HEAD_TOKENS, stale_tokens: int = STALE_TOKENS
+    ) -> None:
+        """Make an empty pool.
+
+        Args:
+            max_tokens: bound; documents touched longest ago leave first.
+            head_tokens: how many of the newest tokens are scanned rather than sorted.
+            stale_tokens: how many stale tokens may pile up before they are dropped.
+        """
         if max_tokens < 1:
             raise ConfigError("max_tokens", max_tokens, "1 or more")
         self._max_tokens = max_tokens
-        self._index = NgramIndex()
+        self._head_tokens = head_tokens
+        self._stale_tokens = stale_tokens
+        self._index = NgramIndex(head_tokens=head_tokens)
         self._documents: dict[Hashable, _Document] = {}
         self._by_owner: dict[int, _Document] = {}
         self._next_owner = 1
@@ -80,6 +97,16 @@ class NgramPool:
     def num_documents(self) -> int:
         """Documents in the pool."""
         return len(self._documents)
+
+    @property
+    def num_logged(self) -> int:
+        """Positions in use, stale tokens and borders included."""
+        return self._index.num_logged
+
+    @property
+    def num_unsorted(self) -> int:
+        """Positions that are not sorted yet."""
+        return self._index.num_unsorted
 
     @property
     def nbytes(self) -> int:
@@ -162,14 +189,15 @@ class NgramPool:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._index = NgramIndex()
+        self._index = NgramIndex(head_tokens=self._head_tokens)
         self._rebuild = None
         self._documents.clear()
         self._by_owner.clear()
 
     def _touch(self, document: _Document) -> None:
-        self._clock += 1
-        document.stamp = self._clock
+        if document.stamp != self._clock:  # edits of one document in a row count once
+            self._clock += 1
+            document.stamp = self._clock
         document.num_edits += 1
 
     def _extend(self, document: _Document, tokens: TokenArray) -> bool:
@@ -248,11 +276,11 @@ class NgramPool:
 
     def _is_stale(self) -> bool:
         stale = self._index.num_logged - self._index.num_owned
-        return stale > _STALE_TOKENS and stale > self._index.num_owned // 2
+        return stale > self._stale_tokens and stale > self._index.num_owned // 2
 
     def _rebuilding(self) -> Iterator[None]:
         """Copy all documents into a fresh index, then put it in place of the old one."""
-        fresh = NgramIndex(self.num_tokens + self.num_tokens // 8)
+        fresh = NgramIndex(self.num_tokens + self.num_tokens // 8, head_tokens=self._head_tokens)
         copied: dict[int, tuple[int, list[tuple[int, int]]]] = {}  # owner → (edits it had then, its pieces)
         for key in self.document_keys():
             if (document := self._documents.get(key)) is not None:
@@ -292,13 +320,20 @@ class NgramPool:
         return PoolState(keys, weights, np.array(pieces, dtype=np.int32).reshape(-1, 3), self._index.dump())
 
     @classmethod
-    def load(cls, state: PoolState, max_tokens: int) -> NgramPool:
-        """A pool from dumped arrays.
+    def load(
+        cls,
+        state: PoolState,
+        max_tokens: int,
+        *,
+        head_tokens: int = HEAD_TOKENS,
+        stale_tokens: int = STALE_TOKENS,
+    ) -> NgramPool:
+        """A pool from dumped arrays; the other arguments are those of a new one.
 
         Raises:
             ValueError: the parts do not fit together.
         """
-        pool = cls(max_tokens)
+        pool = cls(max_tokens, head_tokens=head_tokens, stale_tokens=stale_tokens)
         if len(state.weights) != len(state.keys):
             raise ValueError("keys and weights differ in number")
         documents = [_Document(number + 1, stamp=number + 1) for number in range(len(state.keys))]
@@ -309,7 +344,7 @@ class NgramPool:
             documents[number].pieces.append((position, length))
             documents[number].num_tokens += length
             runs.append((position, length, number + 1))
-        pool._index = NgramIndex.load(state.index, runs)
+        pool._index = NgramIndex.load(state.index, runs, head_tokens=head_tokens)
         for key, weight, document in zip(state.keys, state.weights, documents, strict=True):
             document.weight = weight
             pool._documents[key] = document
@@ -363,13 +398,15 @@ class NgramPool:
         left_out = self._owner(without)
         evidence = self._index.find(context, limit=limit, reach=min(reach, MAX_REACH), owner=owner, without=left_out)
         places = Places()
-        by_owner = self._by_owner
+        by_owner, clock = self._by_owner, self._clock
         for match, who, row in zip(evidence.match_lengths, evidence.owners, evidence.continuations, strict=True):
             if match == 0:
                 continue
             same = who == owner
+            found = by_owner[who]
+            recency = 1.0 + _RECENCY / (1.0 + (clock - found.stamp) / _RECENT_DOCUMENTS)
             places.match_lengths.append(match)
-            places.factors.append(by_owner[who].weight * (_SAME_DOCUMENT_FACTOR if same else 1.0))
+            places.factors.append(found.weight * (_SAME_DOCUMENT_FACTOR if same else recency))
             places.weights.append(SAME_DOCUMENT if same else ELSEWHERE)
             places.continuations.append(row)
         return places

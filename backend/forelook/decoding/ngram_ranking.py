@@ -27,17 +27,17 @@ def _weights(logarithms: Sequence[float], rise: float) -> tuple[float, ...]:
     return tuple(map(math.exp, values))
 
 
-ELSEWHERE = _weights([-2.0, 0.0, 1.0, 1.8, 3.1, 3.6, 4.3, 4.7, 5.0, 5.2, 5.4], 0.15)
+ELSEWHERE = _weights([-1.8, -0.15, 0.8, 1.55, 2.75, 3.25, 3.9, 4.3, 4.55, 4.75, 4.95], 0.15)
 """Weight of a place in another document."""
 
-SAME_DOCUMENT = _weights([0.2, 3.0, 4.1, 4.9, 5.5, 5.9, 6.2, 6.5, 6.8], 0.15)
+SAME_DOCUMENT = _weights([0.75, 2.55, 3.65, 4.45, 5.05, 5.45, 5.75, 6.05, 6.35], 0.15)
 """Weight of a place in the document being edited, before its distance counts."""
 
-OUTPUT = _weights([1.8, 3.4, 4.6, 5.2, 5.6, 6.0, 6.3, 6.6, 6.9], 0.15)
+OUTPUT = _weights([2.3, 3.9, 5.1, 5.7, 6.1, 6.5, 6.8, 7.1, 7.4], 0.15)
 """Weight of a place in what the request itself has put out, before its distance counts."""
 
 _ESCAPE = tuple(
-    math.exp(value) for value in [3.0, 1.6, 2.5, 2.5, 2.6, 2.9, 3.0, 3.0, 3.0, 3.0] + [3.2] * (MAX_MATCH + MAX_REACH)
+    math.exp(value) for value in [3.0, 1.0, 2.9, 2.9, 3.0, 3.3, 3.4, 3.4, 3.4, 3.4] + [3.6] * (MAX_MATCH + MAX_REACH)
 )
 
 
