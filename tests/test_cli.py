@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from forelook import __version__, cli
 from forelook.completion.request import CompletionResult, RequestStats, Suggestion
+from forelook.completion.usage import UsageCounters
 from forelook.errors import (
     AuthenticationError,
     BackendUnreachableError,
@@ -178,9 +179,20 @@ def test_serve_refuses_an_open_address_without_tls() -> None:
     assert "a loopback address" in json.loads(done.stdout)["error"]
 
 
-@pytest.mark.parametrize("command", ["status", "stats"])
-def test_asking_when_nothing_runs_says_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([command]) == cli.EXIT_BACKEND
+def test_stats_are_shown_though_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    usage = UsageCounters(tmp_path / "xdg" / "forelook" / "statistics.json")
+    usage.record("python", "shown")
+    usage.record("python", "accepted", 12)
+    usage.save()
+    assert cli.main(["stats", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["engine"]["usage"]["keystrokes_saved"] == 11
+    assert cli.main(["stats"]) == 0
+    assert "engine.usage.accepted: 1\n" in capsys.readouterr().out
+
+
+def test_asking_when_nothing_runs_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status"]) == cli.EXIT_BACKEND
     assert "no backend is running" in capsys.readouterr().err
 
 

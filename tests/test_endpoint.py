@@ -222,6 +222,12 @@ def test_only_a_living_backend_is_discovered(paths: UserPaths) -> None:
     assert running_backends(paths) == []
 
 
+def test_other_files_in_the_runtime_folder_are_no_backends(paths: UserPaths) -> None:
+    folder = BackendFiles.of(IDENTITY, paths).record.parent
+    (folder / "statistics.json").write_text("{}")
+    assert running_backends(paths) == []
+
+
 def test_a_damaged_record_is_named(paths: UserPaths) -> None:
     files = BackendFiles.of(IDENTITY, paths)
     for content in ("{", "[]", '{"unknown": 1}', "{}", "\udcff"):

@@ -201,6 +201,10 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-new-tokens", type=int)
     limits.add_argument("--deadline-ms", type=int)
     limits.add_argument("--no-cross-file", action="store_true", help="prompts from the file itself only")
+    limits.add_argument(
+        "--speculate", choices=("auto", "on", "off"), default="auto",
+        help="compute what follows a suggestion while it is shown; auto: not on a CPU",
+    )  # fmt: skip
     limits.add_argument("--pool-tokens", type=int, help="most tokens of a workspace's n-gram pool")
     limits.add_argument("--no-persistent-pool", action="store_true", help="keep n-gram pools in memory only")
     parser.add_argument("--announce", action="store_true", help="print one JSON line once it listens, or why not")
@@ -273,7 +277,10 @@ def serve(options: argparse.Namespace, here: Surroundings) -> int:
         engine_options = EngineOptions(
             decoding=DecodingConfig(options.window_size, options.ngram_size, options.max_candidates),
             completion=CompletionConfig(
-                options.max_new_tokens, options.deadline_ms, cross_file=not options.no_cross_file
+                options.max_new_tokens,
+                options.deadline_ms,
+                cross_file=not options.no_cross_file,
+                speculate={"auto": None, "on": True, "off": False}[options.speculate],
             ),
             pool=PoolConfig(persistent=not options.no_persistent_pool, **_given(max_tokens=options.pool_tokens)),
             autoregressive=options.autoregressive,
@@ -499,7 +506,14 @@ def status(options: argparse.Namespace, here: Surroundings) -> int:
 
 
 def stats(options: argparse.Namespace, here: Surroundings) -> int:
-    """Show counts and latencies."""
+    """Show counts and latencies, or where nothing runs, what users did with suggestions so far."""
+    if options.endpoint is None and not _chosen_backends(options, here):
+        from forelook.completion.usage import UsageCounters
+        from forelook.server.report import show_answers
+
+        usage = UsageCounters(here.paths.statistics_path).to_dict()
+        show_answers([{"endpoint": None, "engine": {"usage": usage}}], options.json, print)
+        return 0
     return _asked(
         options, here, lambda client: protocol.to_json(client.call(protocol.STATS, protocol.Empty(), ANSWER_TIMEOUT_S))
     )
@@ -525,7 +539,7 @@ def stop(options: argparse.Namespace, here: Surroundings) -> int:
 def pool(options: argparse.Namespace, here: Surroundings) -> int:
     """Show, clear or locate a workspace's pool; a backend is started where none runs, as only it can read a pool."""
     if options.action == "path":
-        print(here.paths.cache_dir / "pools")
+        print(here.paths.pools_dir)
         return 0
     if not _chosen_backends(options, here):
         connect_or_spawn(_identity(options), here.paths, here.environ)

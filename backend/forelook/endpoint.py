@@ -40,6 +40,7 @@ else:
 TOKEN_BYTES = 32
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sun_path less its closing NUL
 MAX_LOG_BYTES = 5_000_000
+_RECORD_NAMES = "[0-9a-f]" * 16 + ".json"
 
 
 def has_unix_sockets() -> bool:
@@ -88,6 +89,16 @@ class UserPaths:
     def log_path(self) -> Path:
         """The backend's log."""
         return self.state_dir / "backend.log"
+
+    @property
+    def statistics_path(self) -> Path:
+        """What users did with suggestions, as counts."""
+        return self.state_dir / "statistics.json"
+
+    @property
+    def pools_dir(self) -> Path:
+        """The persistent n-gram pools."""
+        return self.cache_dir / "pools"
 
 
 def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:
@@ -157,6 +168,11 @@ class BackendIdentity:
         return arguments
 
 
+def _socket_dir(paths: UserPaths) -> Path:
+    longest = paths.runtime_dir / f"{BackendIdentity().key}.sock"  # all keys are of one length
+    return paths.short_dir if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES else paths.runtime_dir
+
+
 @dataclass(frozen=True, slots=True)
 class BackendFiles:
     """The files of one backend in the runtime folder."""
@@ -171,10 +187,7 @@ class BackendFiles:
     def of(cls, identity: BackendIdentity, paths: UserPaths) -> BackendFiles:
         """Name the files, in the short folder where the socket's path would be too long."""
         key = identity.key
-        base = paths.runtime_dir
-        if len(os.fsencode(base / f"{key}.sock")) > MAX_SOCKET_PATH_BYTES:
-            base = paths.short_dir
-        make_private_dir(base)
+        base = make_private_dir(_socket_dir(paths))
         return cls(
             lock=base / f"{key}.lock",
             spawn_lock=base / f"{key}.spawn",
@@ -283,8 +296,7 @@ def running_backends(paths: UserPaths) -> list[Endpoint]:
     Raises:
         EndpointError: as for :func:`discover`.
     """
-    folders = dict.fromkeys(folder for folder in (paths.runtime_dir, paths.short_dir) if folder.is_dir())
-    records = [record for folder in folders for record in sorted(make_private_dir(folder).glob("*.json"))]
+    records = sorted(make_private_dir(_socket_dir(paths)).glob(_RECORD_NAMES))
     return [endpoint for endpoint in map(_read_record, records) if endpoint is not None]
 
 

@@ -81,9 +81,11 @@ def engine_settings(options: EngineOptions, paths: UserPaths) -> EngineSettings:
         for name in ("window_size", "ngram_size", "max_candidates")
         if (value := getattr(decoding, name)) is not None
     }
-    chosen: dict[str, Any] = {"statistics_path": make_private_dir(paths.state_dir) / "statistics.json"}
+    chosen: dict[str, Any] = {"statistics_path": paths.statistics_path}
+    make_private_dir(paths.state_dir)
     if options.pool.persistent:
-        chosen["pool_cache_dir"] = make_private_dir(paths.cache_dir) / "pools"
+        chosen["pool_cache_dir"] = paths.pools_dir
+        make_private_dir(paths.cache_dir)
     if options.autoregressive:
         chosen["method"] = DecodingMethod.AUTOREGRESSIVE
     elif sizes and decoding.window_size != 0:
@@ -93,6 +95,8 @@ def engine_settings(options: EngineOptions, paths: UserPaths) -> EngineSettings:
         chosen["max_line_tokens"] = min(completion.max_new_tokens, EngineSettings().max_line_tokens)
     if completion.deadline_ms is not None:
         chosen["deadline_ms"] = completion.deadline_ms
+    if completion.speculate is not None:
+        chosen["speculate_on_show"] = completion.speculate
     if not completion.cross_file:
         chosen["context_share"] = 0.0
     return EngineSettings(**chosen)
