@@ -110,18 +110,22 @@ class CompletionConfig:
         deadline_ms: time for an automatic request.
         multi_line: whether suggestions may span lines.
         cross_file: whether prompts hold excerpts of other files.
+        speculate: whether to compute what follows a suggestion while it is shown; ``None`` means not on a CPU.
     """
 
     max_new_tokens: int | None = None
     deadline_ms: int | None = None
     multi_line: str = "auto"
     cross_file: bool = True
+    speculate: bool | None = None
 
     def __post_init__(self) -> None:
         _integer("max_new_tokens", self.max_new_tokens, 1, 4096, optional=True)
         _integer("deadline_ms", self.deadline_ms, 1, 600_000, optional=True)
         _one_of("multi_line", self.multi_line, MULTI_LINE)
         _flag("cross_file", self.cross_file)
+        if self.speculate is not None:
+            _flag("speculate", self.speculate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,10 @@ def backend_arguments(options: Options) -> list[str]:
     ):
         if isinstance(value, int):
             arguments += [name, str(value)]
+    if options.pool_tokens is not None:
+        arguments += ["--pool-tokens", str(options.pool_tokens)]
+    if isinstance(options.speculate, bool):
+        arguments += ["--speculate", "on" if options.speculate else "off"]
     if not options.cross_file:
         arguments.append("--no-cross-file")
     return arguments
