@@ -463,9 +463,6 @@ def serve_hf(arguments: list[str]) -> int:
             self.sequences.clear()
             return super().complete(*request)  # type: ignore[arg-type]
 
-        def _new_sequence(self) -> HfSequence:
-            return self._model.new_sequence()  # type: ignore[return-value]
-
     class HfEngine(engine_module.CompletionEngine):
         def _make_completer(self, model: engine_module.EngineModel) -> Completer:
             return HfCompleter(HfModel(model), self._settings)  # type: ignore[arg-type]

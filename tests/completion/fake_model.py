@@ -25,11 +25,6 @@ class ScriptedSequence(ScriptedModel):
     nbytes = 1000
 
 
-@dataclass(frozen=True)
-class Weights:
-    nbytes: int = 1
-
-
 @dataclass
 class FakeModel:
     """Answers with what follows in ``target``; ends the middle where the document differs from it, or at its end.
@@ -48,7 +43,6 @@ class FakeModel:
     status_line: str = ""
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    weights: Weights = Weights()
     forwards: list[StepLayout] = field(default_factory=list)
     sequences: list[ScriptedSequence] = field(default_factory=list)
 

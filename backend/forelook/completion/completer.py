@@ -21,7 +21,7 @@ from forelook.completion.request import (
     Suggestion,
     TriggerKind,
 )
-from forelook.completion.sequences import CachedSequence, SequencePool, SmallStepSequence
+from forelook.completion.sequences import CachedSequence, SequencePool
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.completion.stopping import Situation, find_end, look_around, wants_block
 from forelook.completion.suggestion import CleanText, clean, to_suggestion
@@ -45,15 +45,6 @@ _MAX_CPU_PROMPT_TOKENS = 2048
 _MAX_PROMPT_TOKENS = 8192
 _MIN_TOKENS_FOR_CONTEXT = 1500
 _DRAFT_CONTEXT_TOKENS = 512
-
-
-class HasBytes(Protocol):
-    """Something that takes memory."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory held."""
-        ...
 
 
 class CompletionModel(Protocol):
@@ -87,11 +78,6 @@ class CompletionModel(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it runs."""
-        ...
-
-    @property
-    def weights(self) -> HasBytes:
-        """Its weights."""
         ...
 
     def new_sequence(self, max_positions: int | None = None) -> CachedSequence:
@@ -158,8 +144,7 @@ class Completer:
         self._model = model
         self._settings = settings
         self._budget = budget
-        self._num_threads = torch.get_num_threads()
-        self.sequences = SequencePool(self._new_sequence, settings.kv_cache_bytes)
+        self.sequences = SequencePool(model.new_sequence, settings.kv_cache_bytes)
         num_tokens = self._max_prompt_tokens()
         # Below some two thousand tokens other files push out text of the file itself, which is worth more.
         self.wants_context = settings.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
@@ -338,12 +323,6 @@ class Completer:
             return to_suggestion(situation, cleaned, offset)
         # The text stands behind the selection, which replaces its own range.
         return Suggestion(selected.text + cleaned.text, selected.start, selected.end + cleaned.num_covered)
-
-    def _new_sequence(self) -> CachedSequence:
-        sequence = self._model.new_sequence()
-        if self._model.device.type != "cpu" or self._num_threads < 2:
-            return sequence
-        return SmallStepSequence(sequence, self._model.weights.nbytes, self._num_threads)
 
     def _max_prompt_tokens(self) -> int:
         model, settings = self._model, self._settings

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import torch
-
-from forelook.decoding.step_layout import StepLayout, StepModel
+from forelook.decoding.step_layout import StepModel
 
 _MAX_SEQUENCES = 8
 _SMALL_LOSS = 64
-# Weight bytes times tail tokens below which a second thread costs more than it saves once other programs run.
-_ONE_THREAD_WORK = 64 * 16 * 2**20
 
 
 class CachedSequence(StepModel, Protocol):
@@ -22,58 +18,6 @@ class CachedSequence(StepModel, Protocol):
     def nbytes(self) -> int:
         """Memory of the KV cache."""
         ...
-
-
-class SmallStepSequence:
-    """A sequence on a CPU that runs small steps on one thread.
-
-    A step of a small model takes a millisecond or two. Shared out, it waits at every operation for the other threads to
-    be scheduled, which on a machine with anything else to do takes longer than the step itself.
-    """
-
-    def __init__(self, sequence: CachedSequence, weight_bytes: int, num_threads: int) -> None:
-        self._sequence = sequence
-        self._weight_bytes = weight_bytes
-        self._num_threads = num_threads
-
-    @property
-    def cached_ids(self) -> Sequence[int]:
-        """Token ids whose keys and values are committed."""
-        return self._sequence.cached_ids
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits per row."""
-        return self._sequence.vocab_size
-
-    @property
-    def max_positions(self) -> int:
-        """Most tokens the cache holds."""
-        return self._sequence.max_positions
-
-    @property
-    def tail_sizes(self) -> Sequence[int] | None:
-        """Tail sizes the model runs at full speed."""
-        return self._sequence.tail_sizes
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the KV cache."""
-        return self._sequence.nbytes
-
-    def forward(self, layout: StepLayout) -> torch.Tensor:
-        """Run one step."""
-        small = len(layout) * self._weight_bytes < _ONE_THREAD_WORK
-        torch.set_num_threads(1 if small else self._num_threads)
-        return self._sequence.forward(layout)
-
-    def commit(self, rows: Sequence[int]) -> None:
-        """Append rows of the last forward's tail to the committed tokens."""
-        self._sequence.commit(rows)
-
-    def truncate(self, length: int) -> None:
-        """Forget committed tokens from ``length`` on."""
-        self._sequence.truncate(length)
 
 
 class SequencePool:
