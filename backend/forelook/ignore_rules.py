@@ -45,11 +45,9 @@ class IgnoreRules:
         """
         self._patterns: list[_Pattern] = []
         flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
-        lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        for number, raw in enumerate(lines, 1):
-            line = raw.removesuffix(b"\r") if number < len(lines) else raw
+        for number, line in enumerate(text.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
             try:
-                pattern = _parse_line(line, flags, strict)
+                pattern = _parse_line(line.removesuffix(b"\r"), flags, strict)
             except _BadPatternError as error:
                 if strict:
                     raise PrivacyError(
