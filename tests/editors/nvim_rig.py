@@ -58,19 +58,22 @@ def write_init(folder: Path, command: list[str], prelude: str = "", **options: A
     return init
 
 
+def attach(program: str, init: Path, env: dict[str, str]) -> Any:
+    """A headless Neovim with this init file and this environment only, as pynvim gives it."""
+    pynvim = pytest.importorskip("pynvim", reason="needs pynvim (pip install pynvim) to drive Neovim")
+    argv = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), program]
+    return pynvim.attach("child", argv=[*argv, "--embed", "--headless", "-u", str(init), "-n", "-i", "NONE"])
+
+
 class Neovim:
     """One headless Neovim with one file open."""
 
     def __init__(
         self, program: str, folder: Path, command: list[str], home: Path | None = None, **options: Any
     ) -> None:
-        pynvim = pytest.importorskip("pynvim", reason="needs pynvim (pip install pynvim) to drive Neovim")
         self.folder = folder
         init = write_init(folder, command, **options)
-        env = environment(home or folder / "home")
-        argv = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), program]
-        argv += ["--embed", "--headless", "-u", str(init), "-n", "-i", "NONE"]
-        self.rpc = pynvim.attach("child", argv=argv)
+        self.rpc = attach(program, init, environment(home or folder / "home"))
         # Embedded and without a window of its own, Neovim still has a screen size to lay text out on.
         self.rpc.command("set columns=80 lines=24")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.editors.nvim_rig import PLUGIN, Neovim, environment, need_neovim
+from tests.editors.nvim_rig import PLUGIN, Neovim, attach, environment, need_neovim
 from tests.editors.rig import Script, poll
 
 Start = Callable[..., Neovim]
@@ -444,6 +444,18 @@ def test_filetype_switched_off_never_reaches_the_server(own_neovim: Start, scrip
     ]
 
 
+def test_buffer_switched_off_while_the_server_starts_is_closed_again(own_neovim: Start, script: Scripted) -> None:
+    server = script(rules=[HELLO])
+    nvim = own_neovim(server)
+    nvim.lua("vim.cmd('edit a.txt'); vim.cmd('Forelook disable buffer')")
+    server.wait_for("textDocument/didClose")
+    nvim.append("hel")
+    nvim.wait_for_lines("hel")
+    nvim.keys("<Esc>")
+    poll(lambda: nvim.mode() == "n", "normal mode")
+    assert not server.messages("textDocument/inlineCompletion")
+
+
 @pytest.mark.parametrize(
     ("mapping", "expected"),
     [
@@ -474,8 +486,6 @@ def test_no_suggestion_leaves_the_key_to_its_earlier_mapping(
 
 def test_works_as_a_plain_package_without_a_call(script: Scripted, tmp_path: Path) -> None:
     """Linked into a package folder, with options in a global variable and a language server on PATH."""
-    pynvim = pytest.importorskip("pynvim", reason="needs pynvim (pip install pynvim) to drive Neovim")
-    program = need_neovim("nvim")
     server = script(rules=[HELLO])
     package = tmp_path / "home" / "data" / "nvim" / "site" / "pack" / "forelook" / "start" / "forelook.nvim"
     package.parent.mkdir(parents=True)
@@ -488,8 +498,7 @@ def test_works_as_a_plain_package_without_a_call(script: Scripted, tmp_path: Pat
     init.write_text("let g:forelook = #{renderer: 'own', keymaps: #{accept: '<C-y>'}}\n")
     env = environment(tmp_path / "home")
     env["PATH"] = f"{on_path.parent}:{env['PATH']}"
-    argv = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), program]
-    rpc = pynvim.attach("child", argv=[*argv, "--embed", "--headless", "-u", str(init), "-n", "-i", "NONE"])
+    rpc = attach(need_neovim("nvim"), init, env)
     try:
         rpc.command(f"edit {tmp_path}/a.txt")
         server.wait_for("textDocument/didOpen")
@@ -502,6 +511,30 @@ def test_works_as_a_plain_package_without_a_call(script: Scripted, tmp_path: Pat
         assert rpc.current.buffer.name.endswith("forelook.txt")
     finally:
         (PLUGIN / "doc" / "tags").unlink(missing_ok=True)
+        rpc.close()
+
+
+@pytest.mark.parametrize("name", ["nvim", "nvim-0.12"])
+def test_works_when_a_plugin_manager_loads_it_late(name: str, script: Scripted, tmp_path: Path) -> None:
+    """What lazy.nvim does on an event: run time path, plugin file, then setup(), with a file open already."""
+    server = script(rules=[HELLO])
+    init = tmp_path / "init.lua"
+    init.touch()
+    rpc = attach(need_neovim(name), init, environment(tmp_path / "home"))
+    try:
+        rpc.command(f"edit {tmp_path}/a.txt")
+        rpc.exec_lua(
+            "local plugin, cmd = ...; vim.opt.runtimepath:append(plugin); vim.cmd('runtime plugin/forelook.lua');"
+            "require('forelook').setup({ cmd = cmd, renderer = 'own' })",
+            str(PLUGIN),
+            server.command,
+        )
+        server.wait_for("textDocument/didOpen")
+        rpc.input("ihel")
+        server.wait_for("textDocument/didShowCompletion")
+        rpc.input("<Tab>")
+        poll(lambda: rpc.current.line == "hello world", "the suggestion in the buffer")
+    finally:
         rpc.close()
 
 
@@ -544,7 +577,7 @@ def test_status_line_and_status_command(own_neovim: Start, script: Scripted) -> 
     server = script(rules=[HELLO], notifications=[["$/progress", begin]])
     nvim = own_neovim(server)
     nvim.open("a.txt", "")
-    poll(lambda: nvim.lua("return require('forelook').statusline()") == "Forelook: loading 40%%", "the progress")
+    poll(lambda: nvim.lua("return require('forelook').statusline()") == "Forelook: loading 40/100", "the progress")
     out = nvim.rpc.command_output("Forelook status")
     assert "loading – Loading model" in out
     assert "this buffer: on" in out
@@ -562,6 +595,13 @@ def test_stats_and_clearing_the_pool_call_the_server(own_neovim: Start, script: 
     nvim.lua("vim.cmd('Forelook clear-pool')")
     asked = [m["params"]["command"] for m in server.wait_for("workspace/executeCommand", 2)]
     assert asked == ["forelook.stats", "forelook.clearPool.7"]
+
+
+def test_log_opens(own_neovim: Start, script: Scripted) -> None:
+    nvim = own_neovim(script())
+    nvim.open("a.txt", "")
+    nvim.lua("vim.cmd('Forelook log')")
+    assert nvim.rpc.current.buffer.name.endswith("lsp.log")
 
 
 def test_command_completion(own_neovim: Start, script: Scripted) -> None:

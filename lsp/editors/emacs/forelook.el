@@ -318,7 +318,8 @@ Return whether one is shown."
 (cl-defmethod eglot-handle-notification
   ((server forelook-eglot-server) (_method (eql 'forelook/status)) &rest status)
   "Keep the STATUS of SERVER for the mode line."
-  (setf (alist-get server forelook--status nil t) status)
+  (setq forelook--status (cl-delete-if-not #'jsonrpc-running-p forelook--status :key #'car))
+  (setf (alist-get server forelook--status) status)
   (force-mode-line-update t))
 
 (defun forelook--server ()
@@ -438,7 +439,7 @@ SERVER was asked in LINE of ROW, with columns in ENCODING."
     (forelook--hide)
     (setq forelook--items items
           forelook--asked asked)
-    (if (get-buffer-window nil t)
+    (if (eq (current-buffer) (window-buffer (selected-window)))
         (forelook--show)
       (forelook--hide))))
 

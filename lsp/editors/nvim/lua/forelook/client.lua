@@ -136,7 +136,14 @@ start = function(root)
       end
     end,
     on_attach = function(client, buf)
-      if client.server_capabilities.inlineCompletionProvider then
+      if not buffers[buf] then
+        -- Switched off while the server was starting.
+        vim.schedule(function()
+          if api.nvim_buf_is_loaded(buf) and client.attached_buffers[buf] then
+            vim.lsp.buf_detach_client(buf, client.id)
+          end
+        end)
+      elseif client.server_capabilities.inlineCompletionProvider then
         on_ready(client, buf)
       end
     end,
@@ -210,11 +217,6 @@ function M.servers()
     table.insert(list, { root = root, client_id = server.client_id, attempts = #server.attempts })
   end
   return list
-end
-
----@return integer[]
-function M.buffers()
-  return vim.tbl_keys(buffers)
 end
 
 local function stop_all()

@@ -102,7 +102,7 @@ function M.on_change_status(params)
   end
 end
 
----The status-line component.
+---The status-line component; without a percent sign, which some status lines would take for an item of theirs.
 ---@param enabled boolean whether suggestions are on for the buffer
 ---@return string
 function M.component(enabled)
@@ -113,7 +113,7 @@ function M.component(enabled)
     return num_running > 0 and 'Forelook …' or 'Forelook'
   end
   if current.state == 'loading' and current.percentage then
-    return ('Forelook: loading %d%%%%'):format(current.percentage)
+    return ('Forelook: loading %d/100'):format(current.percentage)
   end
   return 'Forelook: ' .. current.state
 end
