@@ -50,6 +50,7 @@ EXIT_MODEL = 4
 EXIT_BACKEND = 5
 EXIT_INTERRUPTED = 130
 LOADING_TIMEOUT_S = 600.0
+SHELL_DEADLINE_MS = 10_000
 ANSWER_TIMEOUT_S = 30.0
 EXIT_CODES = f"""exit status:
   0  done
@@ -219,7 +220,10 @@ def _complete_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--language", metavar="ID", help="LSP's language id; default: from the file's suffix")
     parser.add_argument("--max-new-tokens", type=int)
-    parser.add_argument("--deadline-ms", type=int, help="return what there is after this time")
+    parser.add_argument(
+        "--deadline-ms", type=int, default=SHELL_DEADLINE_MS,
+        help=f"return what there is after this time (default: {SHELL_DEADLINE_MS}, as a shell can wait)",
+    )  # fmt: skip
     parser.add_argument("--multi-line", default="auto", choices=("auto", "always", "never"))
     parser.add_argument("--suggestions", type=int, default=1, metavar="N", help="most different suggestions")
     parser.add_argument("--no-backend", action="store_true", help="load the model in this process")

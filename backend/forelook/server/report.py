@@ -55,7 +55,7 @@ def show_completion(
         )
     elif sys.stdout.isatty():
         _show_ghost_text(path, text, position, offset, insertions, result, status, latency_ms)
-    else:
+    elif insertions:
         say("\n".join(insertions))
     if not insertions and not as_json:
         complain(f"forelook: no suggestion here ({result.finish_reason})")
