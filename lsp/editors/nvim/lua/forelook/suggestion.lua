@@ -25,6 +25,7 @@ local states = {} -- buffer → state
 ---@field invoked boolean whether the items answer an explicit request
 ---@field cancel fun()? cancels the running request
 ---@field request integer number of the latest request; an answer to another one is stale
+---@field asked_at string? text and cursor of the latest request, so that no second event asks the same again
 ---@field timer any
 ---@field quiet_tick integer? changedtick at which the user dismissed: nothing new until the text changes
 
@@ -95,6 +96,13 @@ local function render(buf)
   return true
 end
 
+---@param buf integer
+---@return string
+local function place(buf)
+  local cursor = api.nvim_win_get_cursor(0)
+  return ('%d:%d:%d'):format(api.nvim_buf_get_changedtick(buf), cursor[1], cursor[2])
+end
+
 local function inserting()
   return api.nvim_get_mode().mode:sub(1, 1) == 'i'
 end
@@ -121,6 +129,7 @@ local function request(buf, kind, on_items)
   local context = items.context(buf)
   local position = { line = context.row, character = text.to_units(context.line, context.col, server.offset_encoding) }
   local cancel_previous = state.cancel
+  state.asked_at = place(buf)
   state.request = state.request + 1
   local number = state.request
   state.cancel = client.complete(buf, server, position, kind, function(err, result)
@@ -194,6 +203,7 @@ local function leave(buf)
   local state = states[buf]
   stop_timer(state)
   cancel_request(state)
+  state.asked_at = nil
   hide(buf)
 end
 
@@ -216,7 +226,9 @@ local function on_change(buf)
     return
   end
   state.quiet_tick = nil
-  schedule_request(buf)
+  if state.asked_at ~= place(buf) then
+    schedule_request(buf)
+  end
 end
 
 ---@param buf integer
