@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from forelook.decoding.calibration import AcceptanceCalibration
-from forelook.decoding.drafts import Draft, DraftOrigin
-from forelook.decoding.successors import SUCCESSOR_CONTEXT, SuccessorTable
+from forelook.decoding.drafts import Draft
+from forelook.decoding.step_budget import CostCurve
+from forelook.decoding.successors import Ending, SuccessorTable
 
 
 class DraftTree:
@@ -46,6 +48,27 @@ class DraftTree:
             if max_nodes is not None and len(self) >= max_nodes and token_id not in self.children[node]:
                 return
             node = self.add_child(node, token_id)
+
+    def keep_first(self, num_nodes: int) -> None:
+        """Drop all but the first nodes."""
+        for node in range(len(self), num_nodes, -1):
+            del self.children[self.parents.pop()][self.token_ids.pop()]
+            del self.children[node]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The drafts chosen for a step.
+
+    Attributes:
+        tree: the drafts.
+        probabilities: [n] of each node to be accepted; they never rise along the list.
+        cells: [n] the calibration cell each node is owed to.
+    """
+
+    tree: DraftTree
+    probabilities: list[float]
+    cells: list[int]
 
 
 class CandidateTree:
@@ -101,62 +124,82 @@ class CandidateTree:
 
     def select(
         self,
+        curve: CostCurve,
         max_nodes: int,
         *,
-        last_ids: tuple[int, ...] = (),
+        ending: Ending | None = None,
         successors: SuccessorTable | None = None,
         is_allowed: Callable[[list[int], int], bool] | None = None,
-    ) -> tuple[DraftTree, list[float]]:
-        """Choose the most probable paths, best first.
+    ) -> Selection:
+        """Choose the most probable paths, best first, as many as make the step yield most tokens per second.
 
         Args:
+            curve: what a step with so many drafts costs.
             max_nodes: most draft nodes.
-            last_ids: the tokens before the drafts, at most three, for ``successors``.
+            ending: the tokens before the drafts, for ``successors``.
             successors: further guesses, asked at each node chosen.
             is_allowed: whether a token may follow a path; it and what is below it is left out otherwise.
-
-        Returns:
-            The tree, and the probability of each of its nodes, which never rises along the list.
         """
         tree = DraftTree()
         chosen: list[float] = []
-        places = {0: 0}
+        chosen_nodes: list[int] = []
+        seconds, slopes = curve.seconds, curve.slopes
+        max_nodes = min(max_nodes, len(seconds) - 1)
+        expected = 1.0
+        best_size, best_rate = 0, 1.0 / seconds[0]
         heap: list[tuple[float, int]] = []
-        endings: dict[int, tuple[int, ...]] = {0: last_ids}
-        paths: dict[int, list[int]] = {0: []}
+        places = {0: 0}
         depths = {0: 0}
+        endings = {0: ending}
+        paths: dict[int, list[int]] = {0: []}
         node, probability = 0, 1.0
         while True:
-            depth = depths[node]
-            if depth < self._max_depth:
-                if successors is not None:
-                    for token, cell in successors.successors(endings[node]).items():
-                        self._add_child(node, token, cell, self._calibration.probabilities[cell])
-                conditionals = self._conditionals
-                # each guess is calibrated alone: a weaker one has only what the stronger ones leave
-                left = 1.0
-                for child in sorted(self._children[node].values(), key=conditionals.__getitem__, reverse=True):
-                    share = conditionals[child] * left
-                    child_probability = probability * share
-                    if child_probability < self._floor:
-                        break
-                    left -= share
-                    heapq.heappush(heap, (-child_probability, child))
+            if depths[node] < self._max_depth:
+                here = endings[node]
+                if successors is not None and here is not None:
+                    self._add_successors(node, successors.successors(here))
+                self._push_children(node, probability, heap)
             if is_allowed is not None:
                 while heap and not is_allowed(paths[self._parents[heap[0][1]]], self._token_ids[heap[0][1]]):
                     heapq.heappop(heap)
-            if not heap or len(chosen) >= max_nodes:
-                return tree, chosen
+            size = len(chosen)
+            # no later guess is likelier than the next one: stop where even a run of such could not raise the rate
+            if not heap or size >= max_nodes or -heap[0][0] <= best_rate * slopes[size]:
+                break
             negative, node = heapq.heappop(heap)
             probability = -negative
             token, parent = self._token_ids[node], self._parents[node]
             places[node] = tree.add_child(places[parent], token)
-            chosen.append(probability)
             depths[node] = depths[parent] + 1
-            if successors is not None:
-                endings[node] = (*endings[parent], token)[-SUCCESSOR_CONTEXT:]
+            before = endings[parent]
+            endings[node] = None if before is None else before.then(token)
             if is_allowed is not None:
                 paths[node] = [*paths[parent], token]
+            chosen.append(probability)
+            chosen_nodes.append(node)
+            expected += probability
+            if expected > best_rate * seconds[size + 1]:
+                best_size, best_rate = size + 1, expected / seconds[size + 1]
+        tree.keep_first(best_size)
+        return Selection(tree, chosen[:best_size], [self._cells[node][0] for node in chosen_nodes[:best_size]])
+
+    def _add_successors(self, node: int, found: dict[int, int]) -> None:
+        probabilities = self._calibration.probabilities
+        for token, cell in found.items():
+            self._add_child(node, token, cell, probabilities[cell])
+
+    def _push_children(self, node: int, probability: float, heap: list[tuple[float, int]]) -> None:
+        """Rank a node's guesses: each was calibrated alone, so a weaker one has only what the stronger ones leave."""
+        conditionals = self._conditionals
+        children: Iterable[int] = self._children[node].values()
+        if len(self._children[node]) > 1:
+            children = sorted(children, key=conditionals.__getitem__, reverse=True)
+        for child in children:
+            path_probability = probability * conditionals[child]
+            if path_probability < self._floor:
+                return
+            heapq.heappush(heap, (-path_probability, child))
+            probability -= path_probability
 
     def learn(self, target_ids: Sequence[int]) -> None:
         """Judge the guesses after every token of the path that the target took."""
@@ -168,23 +211,3 @@ class CandidateTree:
                 for cell in self._cells[child]:
                     self._calibration.observe(cell, token == target)
             node = self._children[node].get(target)
-
-    def origins(self, tree: DraftTree) -> list[DraftOrigin]:
-        """The origin each node of a chosen tree is owed to."""
-        candidates = [0]
-        found = []
-        for token, parent in zip(tree.token_ids, tree.parents, strict=True):
-            node = self._children[candidates[parent]][token]
-            candidates.append(node)
-            found.append(self._calibration.origin(self._cells[node][0]))
-        return found
-
-
-def pruned(tree: DraftTree, num_nodes: int) -> DraftTree:
-    """The tree's first nodes."""
-    if num_nodes == len(tree):
-        return tree
-    smaller = DraftTree()
-    for token, parent in zip(tree.token_ids[:num_nodes], tree.parents[:num_nodes], strict=True):
-        smaller.add_child(parent, token)
-    return smaller

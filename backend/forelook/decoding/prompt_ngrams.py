@@ -9,7 +9,7 @@ import numpy as np
 from forelook.decoding.drafts import Draft, DraftOrigin
 
 _MAX_MATCH = 16
-_MAX_OCCURRENCES = 64
+_MAX_OCCURRENCES = 40
 _NOTHING = -1
 """Stands in the log for a boundary and for what is beyond its ends; equal to no token."""
 
@@ -17,8 +17,8 @@ _NOTHING = -1
 class PromptNgrams:
     """Suffix matching over one request's tokens.
 
-    The log is scanned afresh every step: comparing some thousand integers takes numpy a few microseconds, less than
-    keeping an index would, and a request starts at once.
+    There is no index: to compare some thousand integers takes numpy a few microseconds a step, and a request starts at
+    once.
 
     Args:
         prompt_ids: the whole prompt.
@@ -36,48 +36,59 @@ class PromptNgrams:
         boundary_ids: frozenset[int] = frozenset(),
     ) -> None:
         tail = list(context[-_MAX_MATCH:])
-        joined = list(prompt_ids)
-        self._prompt_end = _MAX_MATCH + len(joined)
-        if joined[-len(tail) :] != tail:
-            joined += [_NOTHING, *tail]
-        log = np.array(joined, dtype=np.int64)
-        for boundary in boundary_ids:
-            log[log == boundary] = _NOTHING
-        padding = np.full(_MAX_MATCH + 1, _NOTHING, dtype=np.int64)
-        room = np.full(max_new_tokens + 64, _NOTHING, dtype=np.int64)
-        self._log = np.concatenate([padding[1:], log, room])
-        self._length = _MAX_MATCH + len(log)
+        ids = [_NOTHING] * _MAX_MATCH
+        ids += [_NOTHING if token in boundary_ids else token for token in prompt_ids] if boundary_ids else prompt_ids
+        self._prompt_end = len(ids)
+        if ids[len(ids) - len(tail) :] != tail:
+            ids += [_NOTHING, *tail]
+        self._ids = ids
+        # the same tokens once more: numpy finds the occurrences of a token, the list is quicker to compare and to cut
+        self._log = np.full(len(ids) + max_new_tokens + 64, _NOTHING, dtype=np.int64)
+        self._log[: len(ids)] = ids
 
     def extend(self, token_ids: Sequence[int]) -> None:
         """Learn output just accepted."""
-        end = self._length + len(token_ids)
-        if end + 64 > len(self._log):
-            self._log = np.concatenate([self._log, np.full(len(self._log), _NOTHING, dtype=np.int64)])
-        self._log[self._length : end] = token_ids
-        self._length = end
+        start = len(self._ids)
+        self._ids += token_ids
+        if len(self._ids) > len(self._log):
+            self._log = np.concatenate([self._log, np.full(len(self._ids), _NOTHING, dtype=np.int64)])
+        self._log[start : len(self._ids)] = token_ids
 
     def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Draft]:
         """What followed earlier occurrences of the context's end: longest match first, the latest among equals."""
         if not context or max_candidates < 1 or max_length < 1:
             return []
-        log = self._log
-        found = np.flatnonzero(log[: self._length - 1] == context[-1])
-        if len(found) == 0:
+        ids = self._ids
+        occurrences = self._occurrences(context)
+        if not occurrences:
             return []
-        if len(found) > _MAX_OCCURRENCES:
-            found = found[-_MAX_OCCURRENCES:]
-        reversed_end = np.full(_MAX_MATCH + 1, _NOTHING - 1, dtype=np.int64)
-        end = context[: -_MAX_MATCH - 1 : -1]
-        reversed_end[: len(end)] = end
-        # the pad's last entry differs from everything, so the first difference is the match length
-        match_lengths = (log[found[:, None] - _BACKWARDS] != reversed_end).argmax(axis=1)
-        best = np.argsort(-(match_lengths * len(log) + found))[:max_candidates]
-        starts = found[best]
-        continuations = log[starts[:, None] + np.arange(1, min(max_length, 64) + 1)].tolist()
-        return _drafts(continuations, match_lengths[best].tolist(), (starts >= self._prompt_end).tolist())
+        end = list(context[-_MAX_MATCH:])
+        end[:0] = [_NOTHING - 1] * (_MAX_MATCH - len(end))  # equal to nothing, not even to a boundary
+        scored = []
+        for place in occurrences:
+            length = 1
+            while length < _MAX_MATCH and ids[place - length] == end[-1 - length]:
+                length += 1
+            scored.append((length, place))
+        scored.sort(reverse=True)
+        del scored[max_candidates:]
+        return _drafts(
+            [ids[place + 1 : place + 1 + max_length] for _, place in scored],
+            [length for length, _ in scored],
+            [place >= self._prompt_end for _, place in scored],
+        )
 
-
-_BACKWARDS = np.minimum(np.arange(_MAX_MATCH + 1), _MAX_MATCH - 1)
+    def _occurrences(self, context: Sequence[int]) -> list[int]:
+        """Where the context's last token stands with another behind it; of many, those with the same one before it."""
+        log = self._log
+        found = np.flatnonzero(log[: len(self._ids) - 1] == context[-1])
+        if len(found) <= _MAX_OCCURRENCES:
+            return found.tolist()
+        latest: list[int] = found[-_MAX_OCCURRENCES // 4 :].tolist()
+        if len(context) < 2:
+            return latest
+        longer: list[int] = found[log[found - 1] == context[-2]][-_MAX_OCCURRENCES:].tolist()
+        return list(dict.fromkeys([*latest, *longer]))
 
 
 def _drafts(continuations: list[list[int]], match_lengths: list[int], in_output: list[bool]) -> list[Draft]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,31 +89,45 @@ class StepBudget:
         self.costs = costs
         self.max_draft_tokens = max_draft_tokens
         self._seconds_per_draft = seconds_per_draft
-        self._curves: dict[tuple[int, int], list[float]] = {}
+        self._curves: dict[tuple[int, int], CostCurve] = {}
 
-    def curve(self, num_cached: int, num_pending: int, tail_sizes: Sequence[int] | None = None) -> list[float]:
-        """Seconds of a step with n = 0 … ``max_draft_tokens`` drafts beside the pending tokens."""
+    def curve(self, num_cached: int, num_pending: int, tail_sizes: Sequence[int] | None = None) -> CostCurve:
+        """What steps with 0 … ``max_draft_tokens`` drafts beside the pending tokens cost."""
         key = (num_cached // 256, num_pending)
         curve = self._curves.get(key)
         if curve is None:
-            tokens = num_pending + self.max_draft_tokens
-            whole = self.costs.curve(key[0] * 256, tokens, tail_sizes)
-            curve = [cost + index * self._seconds_per_draft for index, cost in enumerate(whole[num_pending:])]
+            whole = self.costs.curve(key[0] * 256, num_pending + self.max_draft_tokens, tail_sizes)
+            curve = CostCurve.of(
+                [cost + index * self._seconds_per_draft for index, cost in enumerate(whole[num_pending:])]
+            )
             if len(self._curves) > 64:
                 self._curves.clear()
             self._curves[key] = curve
         return curve
 
-    @staticmethod
-    def best_size(probabilities: Sequence[float], curve: Sequence[float]) -> int:
-        """How many of the drafts, most probable first, to verify."""
-        expected = 1.0
-        best, best_rate = 0, 1.0 / curve[0]
-        for size, probability in enumerate(probabilities, start=1):
-            if size >= len(curve):
-                break
-            expected += probability
-            rate = expected / curve[size]
-            if rate > best_rate:
-                best, best_rate = size, rate
-        return best
+
+@dataclass(frozen=True, slots=True)
+class CostCurve:
+    """Costs of a step by its number of drafts.
+
+    Attributes:
+        seconds: [n+1] cost with 0 … n drafts.
+        slopes: [n+1] the least cost per draft of going on from there, over all larger numbers.
+    """
+
+    seconds: list[float]
+    slopes: list[float]
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> CostCurve:
+        """The curve with its slopes."""
+        slopes = [
+            min(((later - cost) / step for step, later in enumerate(seconds[size + 1 :], start=1)), default=math.inf)
+            for size, cost in enumerate(seconds)
+        ]
+        return cls(seconds, slopes)
+
+    @property
+    def floor(self) -> float:
+        """No draft less probable than this can ever pay."""
+        return max(0.01, min(self.slopes) / self.seconds[0])

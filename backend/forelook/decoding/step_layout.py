@@ -145,21 +145,29 @@ def lay_out(
     size = first_window + len(window_ids)
     root = num_pending - 1
     visibility = np.zeros((size, size), dtype=np.bool_)
-    visibility[:num_pending, :num_pending] = np.tri(num_pending, dtype=np.bool_)
-    visibility[num_pending:, :num_pending] = True
+    if num_pending > 1:
+        visibility[:num_pending, :num_pending] = np.tri(num_pending, dtype=np.bool_)
+    visibility[root:, :num_pending] = True
     depths = [0]
-    for row, parent in enumerate(parents, start=num_pending):
-        visibility[row] = visibility[root + parent]
-        visibility[row, row] = True
+    ancestors = [0]  # bit sets over the drafts
+    for node, parent in enumerate(parents):
         depths.append(depths[parent] + 1)
-    positions = np.empty(size, dtype=np.int64)
-    positions[:num_pending] = np.arange(start, start + num_pending)
-    positions[num_pending:first_window] = depths[1:]
+        ancestors.append(ancestors[parent] | 1 << node)
+    if num_drafts:
+        width = (num_drafts + 7) // 8
+        packed = b"".join([bits.to_bytes(width, "little") for bits in ancestors[1:]])
+        rows = np.frombuffer(packed, dtype=np.uint8).reshape(num_drafts, width)
+        seen = np.unpackbits(rows, axis=1, count=num_drafts, bitorder="little")
+        visibility[num_pending:first_window, num_pending:first_window] = seen
     last_row_start = size
+    positions = np.arange(start, start + size)
+    positions[num_pending:first_window] = depths[1:]
     if window is not None:
         positions[first_window:] = window.offsets
         visibility[first_window:, first_window:] = window.visibility
         last_row_start = size - window.num_last_row
     positions[num_pending:] += start + root
-    logit_rows = np.concatenate([np.arange(root, first_window), np.arange(last_row_start, size)])
+    logit_rows = np.arange(root, first_window)
+    if last_row_start < size:
+        logit_rows = np.concatenate([logit_rows, np.arange(last_row_start, size)])
     return StepLayout(np.array([*pending, *draft_ids, *window_ids], dtype=np.int64), positions, visibility, logit_rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +14,16 @@ from forelook.decoding.drafts import DraftOrigin
 from forelook.decoding.step_layout import IntArray, StepModel, lay_out
 from forelook.errors import ConfigError
 
-SUCCESSOR_CONTEXT = 3
-"""Most last tokens that a successor is looked up by."""
-
+_MAX_CONTEXT = 3
 _KEPT = 3
+_MAX_GUESSES = 6
+_ID_BITS = 24
 _MAX_KEYS = 150_000
 
 # by (tokens of context, place in the list): the place stands in for the share of the evidence
 _CELLS = tuple(
     tuple(AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, order, 1.0 - 0.3 * place) for place in range(_KEPT))
-    for order in range(SUCCESSOR_CONTEXT + 1)
+    for order in range(_MAX_CONTEXT + 1)
 )
 
 
@@ -68,6 +70,26 @@ def measure_successor_seeds(
     return SuccessorSeeds(successors, probabilities)
 
 
+class Ending(NamedTuple):
+    """The last one, two and three tokens of a text, each packed into one integer: cheap to extend and to look up."""
+
+    one: int
+    two: int
+    three: int
+
+    @classmethod
+    def of(cls, token_ids: Sequence[int]) -> Ending:
+        """The ending of a text of any length."""
+        ending = cls(0, 0, 0)
+        for token in token_ids[-_MAX_CONTEXT:]:
+            ending = ending.then(token)
+        return ending
+
+    def then(self, token: int) -> Ending:
+        """The ending after one more token."""
+        return Ending(token, self.one << _ID_BITS | token, self.two << _ID_BITS | token)
+
+
 class SuccessorTable:
     """Last one, two and three tokens → the successors the model chose most recently, latest first.
 
@@ -76,56 +98,55 @@ class SuccessorTable:
 
     Args:
         seeds: what to guess after a token that was not seen yet.
-        max_keys: most contexts kept; a quarter, the oldest, goes when it is exceeded.
+        max_keys: most contexts kept per length; a quarter, the oldest, goes when it is exceeded.
     """
 
     def __init__(self, seeds: SuccessorSeeds | None = None, max_keys: int = _MAX_KEYS) -> None:
         self._seeds = seeds
         self._max_keys = max_keys
-        self._lists: dict[tuple[int, ...], list[int]] = {}
-        self._seed_lists: dict[int, list[tuple[int, int]]] = {}
+        self._by_length: tuple[dict[int, list[int]], ...] = tuple({} for _ in range(_MAX_CONTEXT))
+        self._seed_cells: dict[int, list[tuple[int, int]]] = {}
 
     def __len__(self) -> int:
-        return len(self._lists)
+        return sum(len(lists) for lists in self._by_length)
 
-    def learn(self, before: tuple[int, ...], successor: int) -> None:
-        """The model chose ``successor`` after the tokens ``before``, of which there are at most three."""
-        lists = self._lists
-        for order in range(1, len(before) + 1):
-            key = before[-order:]
+    def learn(self, ending: Ending, successor: int) -> None:
+        """The model chose ``successor`` after this ending."""
+        for lists, key in zip(self._by_length, ending, strict=True):
             known = lists.get(key)
             if known is None:
                 lists[key] = [successor]
+                if len(lists) > self._max_keys:
+                    for old in list(lists)[: self._max_keys // 4]:
+                        del lists[old]
             elif known[0] != successor:
                 if successor in known:
                     known.remove(successor)
                 elif len(known) == _KEPT:
                     known.pop()
                 known.insert(0, successor)
-        if len(lists) > self._max_keys:
-            for key in list(lists)[: self._max_keys // 4]:
-                del lists[key]
 
-    def successors(self, before: tuple[int, ...]) -> dict[int, int]:
-        """Successors known after these tokens, each with its calibration cell, the longest known context first."""
+    def successors(self, ending: Ending) -> dict[int, int]:
+        """Successors known after this ending, each with its calibration cell, the longest known context first."""
         found: dict[int, int] = {}
-        if not before:
-            return found
-        lists = self._lists
-        for order in range(len(before), 0, -1):
-            known = lists.get(before[-order:])
+        one, two, three = self._by_length
+        for known, cells in (
+            (three.get(ending.three), _CELLS[3]),
+            (two.get(ending.two), _CELLS[2]),
+            (one.get(ending.one), _CELLS[1]),
+        ):
             if known is not None:
-                cells = _CELLS[order]
-                for place, token in enumerate(known):
+                for token, cell in zip(known, cells, strict=False):
                     if token not in found:
-                        found[token] = cells[place]
-        for token, cell in self._seeds_of(before[-1]):
-            if token not in found:
-                found[token] = cell
+                        found[token] = cell
+        if len(found) < _MAX_GUESSES:
+            for token, cell in self._seeds_of(ending.one):
+                if token not in found:
+                    found[token] = cell
         return found
 
     def _seeds_of(self, token: int) -> list[tuple[int, int]]:
-        known = self._seed_lists.get(token)
+        known = self._seed_cells.get(token)
         if known is None:
             known = []
             if self._seeds is not None:
@@ -134,5 +155,5 @@ class SuccessorTable:
                     (successor, AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, 0, probability))
                     for successor, probability in row
                 ]
-            self._seed_lists[token] = known
+            self._seed_cells[token] = known
         return known

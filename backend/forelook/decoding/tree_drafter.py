@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forelook.decoding.calibration import AcceptanceCalibration
-from forelook.decoding.draft_tree import CandidateTree, DraftTree, pruned
+from forelook.decoding.draft_tree import CandidateTree, DraftTree, Selection
 from forelook.decoding.drafter import StepPlan, StepState
-from forelook.decoding.drafts import DraftSource
+from forelook.decoding.drafts import DraftOrigin, DraftSource
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
-from forelook.decoding.successors import SUCCESSOR_CONTEXT, SuccessorSeeds, SuccessorTable
+from forelook.decoding.successors import Ending, SuccessorSeeds, SuccessorTable
 from forelook.decoding.verification import Verified
 
-_MAX_CANDIDATES = 10
+_MAX_CANDIDATES = 8
 _MAX_LENGTH = 24
 
 
@@ -61,18 +61,18 @@ class TreeDrafter:
         self._memory = memory
         self._tail_sizes = tail_sizes
         self._boundary_ids = boundary_ids
+        self._ending = Ending.of(self._context)
         self._candidates: CandidateTree | None = None
+        self._selection: Selection | None = None
 
     def plan(self, state: StepState) -> StepPlan:
         """The tree that makes the step yield most tokens per second; empty where drafts are not worth their cost."""
-        self._candidates = None
+        self._candidates = self._selection = None
         max_nodes = min(self._budget.max_draft_tokens, state.max_tokens)
         if max_nodes == 0 or state.max_depth == 0:
             return StepPlan(DraftTree())
         curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
-        # a draft pays only if its probability exceeds its share of the step's cost
-        floor = max(0.01, 0.5 * (curve[-1] - curve[0]) / (len(curve) * curve[0]))
-        candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, floor)
+        candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, curve.floor)
         max_length = min(state.max_depth, _MAX_LENGTH)
         for source in self._sources:
             for draft in source.propose(self._context, max_candidates=_MAX_CANDIDATES, max_length=max_length):
@@ -85,39 +85,44 @@ class TreeDrafter:
                 allowed = constraint.allowed_ids([*state.generated, *path])
                 return allowed is None or token in allowed
 
-        tree, probabilities = candidates.select(
+        selection = self._selection = candidates.select(
+            curve,
             max_nodes,
-            last_ids=tuple(self._context[-SUCCESSOR_CONTEXT:]),
+            ending=self._ending,
             successors=self._memory.successors,
             is_allowed=is_allowed,
         )
-        return StepPlan(pruned(tree, self._budget.best_size(probabilities, curve)))
+        return StepPlan(selection.tree)
 
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
         """Calibrate, learn the model's choices, extend the sources."""
         tree = plan.tree
-        if self._candidates is not None:
+        if self._candidates is not None and self._selection is not None:
             self._candidates.learn(verified.token_ids)
-            origins = self._candidates.origins(tree)
-            for origin in origins:
-                stats.drafted_by_origin[origin] = stats.drafted_by_origin.get(origin, 0) + 1
-            for node in verified.node_path:
-                origin = origins[node - 1]
-                stats.accepted_by_origin[origin] = stats.accepted_by_origin.get(origin, 0) + 1
+            origins = [self._memory.calibration.origin(cell) for cell in self._selection.cells]
+            _count(origins, stats.drafted_by_origin)
+            _count([origins[node - 1] for node in verified.node_path], stats.accepted_by_origin)
         self._learn_successors(tree, argmax)
         accepted = verified.token_ids
         self._context += accepted
+        for token in accepted:
+            self._ending = self._ending.then(token)
         for source in self._sources:
             source.extend(accepted)
 
     def _learn_successors(self, tree: DraftTree, argmax: list[int]) -> None:
         learn = self._memory.successors.learn
         boundaries = self._boundary_ids
-        endings = [tuple(self._context[-SUCCESSOR_CONTEXT:])]
+        endings = [self._ending]
         if argmax[0] not in boundaries:
-            learn(endings[0], argmax[0])
-        for node, (token, parent) in enumerate(zip(tree.token_ids, tree.parents, strict=True), start=1):
-            ending = (*endings[parent], token)[-SUCCESSOR_CONTEXT:]
+            learn(self._ending, argmax[0])
+        for token, parent, successor in zip(tree.token_ids, tree.parents, argmax[1:], strict=False):
+            ending = endings[parent].then(token)
             endings.append(ending)
-            if argmax[node] not in boundaries:
-                learn(ending, argmax[node])
+            if successor not in boundaries:
+                learn(ending, successor)
+
+
+def _count(origins: list[DraftOrigin], counts: dict[DraftOrigin, int]) -> None:
+    for origin in origins:
+        counts[origin] = counts.get(origin, 0) + 1

@@ -40,7 +40,8 @@ class TargetChooser:
     def observe(self, logits: torch.Tensor) -> list[int]:
         """Take one forward's logits [R, V] and return the argmax of every row (one copy to the host)."""
         self._logits = logits
-        self._argmax = logits.argmax(dim=-1).tolist()
+        # on a CPU numpy's scan of a few rows is over before torch has woken its threads
+        self._argmax = (logits.numpy() if logits.device.type == "cpu" else logits).argmax(-1).tolist()
         return self._argmax
 
     def choose(self, row: int, generated: Sequence[int]) -> int:
