@@ -43,14 +43,17 @@ class SequencePool:
 
     def best_overlap(self, prompt_ids: Sequence[int]) -> int:
         """How many tokens of a prompt are cached already."""
-        return max((common_prefix(sequence.cached_ids, prompt_ids) for sequence in self._sequences), default=0)
+        return max(
+            (common_prefix(list(sequence.cached_ids), list(prompt_ids)) for sequence in self._sequences), default=0
+        )
 
     def take(self, prompt_ids: Sequence[int]) -> CachedSequence:
         """The sequence to run a prompt on; the loop truncates it to what agrees with the prompt.
 
         The longest common prefix wins, unless taking it would destroy much of another prompt's cache for little.
         """
-        overlaps = [common_prefix(sequence.cached_ids, prompt_ids) for sequence in self._sequences]
+        ids = list(prompt_ids)
+        overlaps = [common_prefix(list(sequence.cached_ids), ids) for sequence in self._sequences]
         chosen: CachedSequence | None = None
         if overlaps:
             best = max(range(len(overlaps)), key=lambda index: (overlaps[index], -index))
@@ -84,12 +87,12 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     """Length of the longest common prefix."""
     limit = min(len(left), len(right))
     # Comparing slices runs in C; halving finds the border.
-    if list(left[:limit]) == list(right[:limit]):
+    if left[:limit] == right[:limit]:
         return limit
     low, high = 0, limit
     while high - low > 1:
         middle = (low + high) // 2
-        if list(left[low:middle]) == list(right[low:middle]):
+        if left[low:middle] == right[low:middle]:
             low = middle
         else:
             high = middle

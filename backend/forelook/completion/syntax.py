@@ -8,14 +8,15 @@ from __future__ import annotations
 import importlib
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 
 import tree_sitter
 
 from forelook.completion.brackets import BracketScan
-from forelook.completion.languages import PLAIN, Language
+from forelook.completion.languages import PLAIN, Language, ScopeRule
+from forelook.completion.sequences import common_prefix
 
 _LOG = logging.getLogger(__name__)
 _CHARS_BEFORE = 16_000
@@ -90,6 +91,45 @@ def parse(language: Language, text: str) -> tree_sitter.Tree | None:
     return None if parser is None else parser.parse(text.encode("utf-8", "replace"))
 
 
+class _Reparser:
+    """Parses texts that differ little from the one before: a keystroke costs a tenth of a whole parse."""
+
+    def __init__(self, parser: tree_sitter.Parser) -> None:
+        self._parser = parser
+        self._data = b""
+        self._tree: tree_sitter.Tree | None = None
+
+    def parse(self, text: str) -> tree_sitter.Tree:
+        """The tree of ``text``."""
+        data = text.encode("utf-8", "replace")
+        if self._tree is None:
+            self._tree = self._parser.parse(data)
+        elif data != self._data:
+            start = common_prefix(self._data, data)
+            kept = min(len(self._data), len(data)) - start
+            same = common_prefix(self._data[len(self._data) - kept :][::-1], data[len(data) - kept :][::-1])
+            old_end, new_end = len(self._data) - same, len(data) - same
+            self._tree.edit(
+                start, old_end, new_end, _point(data, start), _point(self._data, old_end), _point(data, new_end)
+            )
+            self._tree = self._parser.parse(data, self._tree)
+        self._data = data
+        return self._tree
+
+
+@cache
+def _reparser(language: Language, use: str) -> _Reparser | None:
+    """One per use, so that each sees texts that resemble each other. Only the engine's thread parses at cursors."""
+    del use
+    parser = parser_for(language)
+    return None if parser is None else _Reparser(parser)
+
+
+def _point(data: bytes, position: int) -> tuple[int, int]:
+    """Row and byte column."""
+    return data.count(b"\n", 0, position), position - (data.rfind(b"\n", 0, position) + 1)
+
+
 def window_before(before: str, num_chars: int) -> str:
     """About the last ``num_chars`` of ``before``, from the start of an unindented line where there is one."""
     if len(before) <= num_chars:
@@ -120,9 +160,10 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
         return None if place is None else CursorSyntax(place, by_grammar=True)
     if not line_is_blank and not at_line_end:
         return CursorSyntax(Place.CODE, by_grammar=True)
-    tree = parse(language, before + inserted + after)
-    if tree is None:
+    reparser = _reparser(language, "with placeholder")
+    if reparser is None:
         return None
+    tree = reparser.parse(before + inserted + after)
     position = len((before + inserted[: len(inserted) - len(inserted.lstrip())]).encode("utf-8", "replace"))
     node = tree.root_node.descendant_for_byte_range(position, position + 4)
     body = _enclosing_body(language, node)
@@ -130,10 +171,13 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
     alone = body is not None and _holds_only(language, body, position, len(placeholder))
     opened_here = body is not None and _opened_row(body) == start_row
     opener = re.search(language.opener, line) is not None
+    if language.scope is ScopeRule.KEYWORDS and (opener or not at_line_end) and not alone:
+        # Conditions and bodies are siblings in these grammars; the lines' ends tell them apart.
+        return replace(_by_rules(language, before, after, scan), by_grammar=True)
     if at_line_end:
-        return CursorSyntax(
-            Place.CODE, after_opener=opener and (body is None or (alone and opened_here)), by_grammar=True
-        )
+        in_brackets = language.scope is ScopeRule.INDENTATION and bool(scan.open)
+        opens = opener and not in_brackets and (body is None or (alone and opened_here))
+        return CursorSyntax(Place.CODE, after_opener=opens, by_grammar=True)
     previous = _previous_line(before)
     return CursorSyntax(
         Place.CODE,
@@ -145,9 +189,10 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
 
 def _place(language: Language, before: str, after: str, scan: BracketScan) -> Place | None:
     """Comment, string or code at the cursor; ``None`` without a grammar."""
-    tree = parse(language, before + after)
-    if tree is None:
+    reparser = _reparser(language, "as it is")
+    if reparser is None:
         return None
+    tree = reparser.parse(before + after)
     position = len(before.encode("utf-8", "replace"))
     node = tree.root_node.descendant_for_byte_range(max(position - 1, 0), position)
     while node is not None:
