@@ -31,6 +31,8 @@ class CacheWorker:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forelook-pool-cache")
         self._last_fault = ""
         self._task: Future[bool] | None = None
+        self._was_refused = False
+        self._found: RestoredPool | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -51,6 +53,11 @@ class CacheWorker:
         """Read the cache; ``None`` where there is nothing sound."""
         return self._thread.submit(self._restore)
 
+    def take_found(self) -> RestoredPool | None:
+        """What another process had written until it stopped and we became the writer; given once."""
+        found, self._found = self._found, None
+        return found
+
     def write_base(self, state: PoolState, digests: dict[str, int]) -> None:
         """Replace what is on disk."""
         self._submit(lambda: self._cache.write_base(state, digests))
@@ -67,6 +74,11 @@ class CacheWorker:
         """
         self._thread.submit(self._cache.delete).result()
 
+    def wait(self) -> None:
+        """Wait until the write under way has ended."""
+        if self._task is not None:
+            self._task.result()
+
     def close(self) -> None:
         """Finish what is under way and let other processes write."""
         self._thread.submit(self._cache.release)
@@ -78,7 +90,12 @@ class CacheWorker:
     def _guarded(self, write: Callable[[], None]) -> bool:
         try:
             if not self._cache.acquire():
-                return False  # another process writes; its files serve us at the next start
+                self._was_refused = True  # another process writes
+                return False
+            if self._was_refused:
+                self._was_refused = False
+                self._found = self._restore()
+                return False  # the caller takes that in first, and then writes everything
             write()
         except PoolCacheError as error:
             if str(error) != self._last_fault:
@@ -90,7 +107,7 @@ class CacheWorker:
 
     def _restore(self) -> RestoredPool | None:
         try:
-            self._cache.acquire()
+            self._was_refused = not self._cache.acquire()
         except PoolCacheError as error:
             self._last_fault = str(error)
             _LOG.warning("%s", error)

@@ -187,6 +187,10 @@ class WorkspacePool:
             cache_path=self._cache_path,
         )
 
+    def tokens_of(self, key: str) -> list[int]:
+        """The tokens the pool has of a document."""
+        return self._pool.tokens(key).tolist() if key in self._pool else []
+
     # -- background -----------------------------------------------------------------------------------------------
 
     def run_slice(self, budget_s: float) -> bool:
@@ -305,7 +309,11 @@ class WorkspacePool:
         worker = self._worker
         if worker is None or worker.is_busy or self._restoring is not None:
             return
-        if worker.last_write_failed and not self._needs_base:
+        found = worker.take_found()
+        if found is not None:
+            self._take_in(found)
+            self._needs_base = True
+        elif worker.last_write_failed and not self._needs_base:
             self._needs_base = True  # what the failed write held is in no file
             self._retry_at_s = self._clock() + _RETRY_S
         if self._needs_base or worker.journal_bytes > _JOURNAL_LIMIT_BYTES:
@@ -319,13 +327,32 @@ class WorkspacePool:
             worker.append(self._journal)
             self._journal = []
 
+    def _take_in(self, found: RestoredPool) -> None:
+        """Learn the documents that another process on this workspace had and we have not."""
+        for key in map(str, found.pool.document_keys()):
+            if key not in self._pool and self._permits(key):
+                self._set(key, found.pool.tokens(key), found.digests.get(key, 0))
+
+    def wait_restored(self) -> None:
+        """Wait until what the cache held is in the pool."""
+        self._adopt_restored(wait=True)
+
+    def wait_saved(self) -> None:
+        """Wait until the last save has ended."""
+        if self._worker is not None:
+            self._worker.wait()
+
     def close(self) -> None:
-        """Save, and end the background thread."""
+        """Save, and end the background thread; closing again does nothing."""
         if self._worker is None:
             return
-        self._adopt_restored(wait=True)
-        self.save()
+        self.wait_restored()
+        for _ in range(2):  # the first may find what another process left
+            self._retry_at_s = 0.0
+            self.wait_saved()
+            self.save()
         self._worker.close()
+        self._worker = None
 
     def clear(self) -> None:
         """Forget everything, on disk too; open documents are learned anew.

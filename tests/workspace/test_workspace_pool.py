@@ -1,0 +1,300 @@
+"""What a workspace's pool knows after documents open, change and close, files come and go, and text is taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from forelook.workspace.pool_cache import PoolCache
+from forelook.workspace.workspace_pool import WorkspacePool
+
+from tests.workspace.conftest import Clock, MakePool, drafted, encode_bytes, settle
+
+HELPER = "def convert_everything(values):\n    return [convert(value) for value in values]\n"
+
+
+def pool_with(*files: tuple[str, str]) -> WorkspacePool:
+    pool = WorkspacePool(encode_bytes)
+    pool.add_files(files)
+    settle(pool)
+    return pool
+
+
+def test_a_file_that_is_not_open_drafts_for_one_that_is() -> None:
+    pool = pool_with(("helper.py", HELPER))
+    pool.open_document("main.py", "x = 1\n")
+    assert drafted(pool, "main.py", "def convert_every") == "thing(values"
+
+
+def test_an_opened_document_drafts_without_a_slice_in_between() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.open_document("main.py", HELPER)
+    source = pool.source("main.py", 0)
+    first = source.propose(encode_bytes("def convert_every"), max_candidates=1, max_length=5)[0]
+    assert bytes(first.token_ids) == b"thing"
+
+
+def test_a_changed_line_is_learned_and_its_old_text_is_gone() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.open_document("helper.py", HELPER)
+    pool.open_document("main.py", "")
+    settle(pool)
+    pool.change_document("helper.py", HELPER.replace("convert_everything", "convert_all_of_it"))
+    settle(pool)
+    assert drafted(pool, "main.py", "def convert_all") == "_of_it(value"
+    assert drafted(pool, "main.py", "def convert_every") != "thing(values"
+    assert pool.stats().num_tokens == len(HELPER) - 1
+
+
+def test_many_changes_before_a_slice_end_in_the_last_text() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.open_document("a.py", "")
+    for length in range(len(HELPER)):
+        pool.change_document("a.py", HELPER[: length + 1])
+        if length % 7 == 0:
+            pool.run_slice(0.0001)
+    settle(pool)
+    assert pool.stats().num_tokens == len(HELPER)
+    pool.open_document("b.py", "")
+    assert drafted(pool, "b.py", "[convert(value) for ") == "value in val"
+
+
+def test_a_closed_document_stays_as_a_file_with_its_last_text() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.open_document("helper.py", "")
+    pool.change_document("helper.py", HELPER)
+    pool.close_document("helper.py")
+    settle(pool)
+    assert pool.stats().num_open == 0
+    pool.open_document("main.py", "")
+    assert drafted(pool, "main.py", "def convert_every") == "thing(values"
+
+
+def test_a_file_does_not_replace_the_open_document_of_its_name() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.add_files([("a.py", "on disk before")])
+    pool.open_document("a.py", "in the editor")
+    pool.add_files([("a.py", "on disk after")])
+    settle(pool)
+    assert pool.stats().num_tokens == len("in the editor")
+
+
+def test_removed_files_are_gone_even_while_they_wait() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.add_files([("helper.py", HELPER)])
+    pool.remove_files(["helper.py", "unknown.py"])
+    settle(pool)
+    assert pool.stats().num_tokens == 0
+    pool.add_files([("helper.py", HELPER)])
+    settle(pool)
+    pool.remove_files(["helper.py"])
+    assert pool.stats().num_tokens == 0
+
+
+def test_a_removed_open_document_comes_back_with_its_next_change() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.open_document("a.py", HELPER)
+    settle(pool)
+    pool.remove_files(["a.py"])
+    assert pool.stats().num_tokens == 0
+    pool.change_document("a.py", HELPER + "x")
+    settle(pool)
+    assert pool.stats().num_tokens == len(HELPER) + 1
+
+
+def test_open_documents_come_before_files() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.add_files([(f"{number}.py", "filler " * 5000) for number in range(20)])
+    pool.open_document("helper.py", HELPER)
+    while pool.stats().num_documents == 0:
+        pool.run_slice(0.0001)
+    assert pool.stats().num_tokens == len(HELPER)
+    assert pool.stats().num_waiting >= 19
+
+
+def test_accepted_text_is_learned_and_outweighs_a_file() -> None:
+    context = "connection = open_connection("
+    pool = pool_with(("a.py", context + "host, port)\n"))
+    pool.open_document("main.py", "")
+    assert drafted(pool, "main.py", context, 4) == "host"
+    pool.accept(encode_bytes(context + "address)"))
+    assert drafted(pool, "main.py", context, 4) == "addr"
+    assert pool.stats().num_accepted > 0
+
+
+def test_texts_accepted_one_after_another_do_not_join() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.accept(encode_bytes("first_accepted_text"))
+    pool.accept(encode_bytes("second"))
+    assert not drafted(pool, "main.py", "first_accepted_text").startswith("s")
+
+
+def test_accepted_text_is_bounded() -> None:
+    pool = WorkspacePool(encode_bytes)
+    for number in range(200):
+        pool.accept(encode_bytes(f"{number:04} " * 60))
+    assert pool.stats().num_accepted < 20_000
+    pool.open_document("main.py", "")
+    assert drafted(pool, "main.py", "0199 0199 0199 ", 4) == "0199"
+
+
+def test_output_serves_its_own_request_and_is_forgotten_unless_taken() -> None:
+    pool = WorkspacePool(encode_bytes)
+    pool.open_document("main.py", "x = ")
+    source = pool.source("main.py")
+    context = encode_bytes("x = ")
+    source.propose(context, max_candidates=1, max_length=4)
+    output = encode_bytes("rejected_name + rejected_name + ")
+    source.extend(output)
+    again = source.propose(context + output + encode_bytes("rejected_"), max_candidates=1, max_length=4)
+    assert bytes(again[0].token_ids) == b"name"
+    assert drafted(pool, "main.py", "x = rejected_") == ""
+
+
+def test_text_after_the_cursor_is_drafted_from() -> None:
+    text = "first = 1\n\nvalues = compute_values(first, second)\n"
+    pool = WorkspacePool(encode_bytes)
+    pool.open_document("main.py", text)
+    drafts = pool.source("main.py", 10).propose(
+        encode_bytes(text[:10] + "values = comp"), max_candidates=1, max_length=6
+    )
+    assert bytes(drafts[0].token_ids) == b"ute_va"
+
+
+def test_a_request_for_an_unknown_document_still_has_the_workspace() -> None:
+    pool = pool_with(("helper.py", HELPER))
+    assert drafted(pool, "unknown.py", "def convert_every") == "thing(values"
+
+
+def test_what_the_cache_held_is_there_after_a_start(make_pool: MakePool) -> None:
+    pool = make_pool()
+    pool.add_files([("helper.py", HELPER)])
+    pool.accept(encode_bytes("taken_by_the_user = 1"))
+    settle(pool)
+    pool.close()
+    again = make_pool()
+    settle(again)
+    assert replace(again.stats(), nbytes=0) == replace(pool.stats(), nbytes=0)
+    again.open_document("main.py", "")
+    assert drafted(again, "main.py", "def convert_every") == "thing(values"
+    assert drafted(again, "main.py", "taken_by_the_") == "user = 1"
+
+
+def test_completions_are_served_while_the_cache_is_read(make_pool: MakePool) -> None:
+    first = make_pool()
+    first.add_files([("helper.py", HELPER)])
+    settle(first)
+    first.close()
+    again = make_pool()
+    again.open_document("main.py", "alpha_beta_gamma\nalpha_")
+    assert drafted(again, "main.py", "alpha_beta_gamma\nalpha_beta", 4) == "_gam"
+    settle(again)
+    assert drafted(again, "main.py", "def convert_every") == "thing(values"
+
+
+def test_a_file_that_did_not_change_is_not_tokenised_again(make_pool: MakePool, tmp_path: Path) -> None:
+    first = make_pool()
+    first.add_files([("a.py", HELPER), ("b.py", HELPER + "b")])
+    settle(first)
+    first.close()
+    seen: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        seen.append(text)
+        return encode_bytes(text)
+
+    again = WorkspacePool(encode, cache=PoolCache(tmp_path / "pools", "file:///w", "model"))
+    seen.clear()  # the samples that find the cut rule
+    again.add_files([("a.py", HELPER), ("b.py", HELPER + "changed")])
+    settle(again)
+    assert "".join(seen) == HELPER + "changed"
+    assert again.stats().num_tokens == 2 * len(HELPER) + len("changed")
+    again.close()
+
+
+def test_saves_are_incremental_and_add_up(make_pool: MakePool) -> None:
+    pool = make_pool()
+    pool.open_document("a.py", HELPER)
+    settle(pool)
+    for number in range(30):
+        pool.change_document("a.py", HELPER + f"value_{number} = {number}\n")
+        settle(pool)
+        pool.save()
+        pool.wait_saved()
+    pool.add_files([("b.py", "b = 2\n")])
+    settle(pool)
+    pool.remove_files(["b.py"])
+    pool.save()
+    pool.wait_saved()
+    text = bytes(pool.tokens_of("a.py")).decode()
+    pool.close()
+    again = make_pool()
+    settle(again)
+    assert bytes(again.tokens_of("a.py")).decode() == text == HELPER + "value_29 = 29\n"
+    assert again.stats().num_documents == 1
+
+
+def test_workspaces_and_models_never_see_each_other(make_pool: MakePool) -> None:
+    first = make_pool("file:///one", "model")
+    first.add_files([("secret.py", HELPER)])
+    settle(first)
+    first.close()
+    for workspace, fingerprint in (("file:///two", "model"), ("file:///one", "other model")):
+        other = make_pool(workspace, fingerprint)
+        settle(other)
+        assert other.stats().num_tokens == 0
+        assert drafted(other, "main.py", "def convert_every") == ""
+
+
+def test_what_may_no_longer_be_read_is_dropped_when_restored(make_pool: MakePool) -> None:
+    first = make_pool()
+    first.add_files([("a.py", HELPER), ("b.env", HELPER)])
+    settle(first)
+    first.close()
+    again = make_pool(permits=lambda key: not key.endswith(".env"))
+    settle(again)
+    assert again.stats().num_documents == 1
+
+
+def test_what_the_scan_no_longer_finds_leaves_the_pool(make_pool: MakePool, clock: Clock) -> None:
+    first = make_pool()
+    first.add_files([("a.py", HELPER), ("gone.py", HELPER), ("open.py", HELPER)])
+    settle(first)
+    first.accept(encode_bytes("taken"))
+    first.close()
+    again = make_pool()
+    again.open_document("open.py", HELPER)
+    settle(again)
+    assert again.stats().num_documents == 3
+    again.add_files([("a.py", HELPER)])
+    settle(again)
+    assert again.stats().num_documents == 3
+    clock.now_s += 60
+    settle(again)
+    assert again.stats().num_documents == 2
+    assert again.stats().num_accepted > 0
+
+
+def test_clear_forgets_memory_and_disk_but_not_what_is_open(make_pool: MakePool, tmp_path: Path) -> None:
+    pool = make_pool()
+    pool.add_files([("a.py", HELPER)])
+    pool.open_document("open.py", "still_open = 1\n")
+    settle(pool)
+    pool.save()
+    pool.wait_saved()
+    pool.clear()
+    assert pool.stats().num_tokens == 0
+    assert [path.name for path in (tmp_path / "pools").rglob("*") if path.is_file()] == ["lock"]
+    settle(pool)
+    assert pool.stats().num_tokens == len("still_open = 1\n")
+
+
+@pytest.mark.parametrize("budget_s", [0.0, 0.001])
+def test_a_slice_says_whether_work_is_left(budget_s: float) -> None:
+    pool = WorkspacePool(encode_bytes)
+    assert pool.run_slice(0.01) is False
+    pool.add_files([("a.py", "x" * 100_000)])
+    assert pool.run_slice(budget_s) is True
+    settle(pool)
+    assert pool.run_slice(0.01) is False
