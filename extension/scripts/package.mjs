@@ -23,7 +23,8 @@ if (!values["no-server"]) {
 }
 copyFileSync(path.join(repository, "LICENSE"), path.join(extension, "LICENSE"));
 run(process.execPath, ["esbuild.mjs", "--production"]);
-await createVSIX({ cwd: extension, packagePath, dependencies: false, allowMissingRepository: true });
+// The README's images are inside the package, so their links stay as they are.
+await createVSIX({ cwd: extension, packagePath, dependencies: false, allowMissingRepository: true, rewriteRelativeLinks: false });
 console.log(`${path.relative(process.cwd(), packagePath)}: ${(statSync(packagePath).size / 1e6).toFixed(1)} MB`);
 
 function python() {

@@ -12,7 +12,7 @@ describe("on a machine without the server", () => {
   let window: EditorWindow;
 
   before(async () => {
-    lab = await Lab.start({ name: "first_run", settings: { "forelook.server.interpreter": null } });
+    lab = await Lab.start({ name: "first_run", machineSettings: {} });
     window = await lab.open("shop.py");
   });
   after(() => lab?.stop());
@@ -34,7 +34,7 @@ describe("on a machine without the server", () => {
   });
 
   inEditor("the right interpreter in the settings is all it takes", async () => {
-    await lab.writeSettings({});
+    await window.editMachineSettings(Lab.machineSettings);
     await window.untilStatus(/starter-model/);
   });
 });

@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream } from "node:fs";
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -31,6 +31,7 @@ const QUIET_SETTINGS = {
   "editor.quickSuggestions": { other: "off", comments: "off", strings: "off" },
   "editor.suggestOnTriggerCharacters": false,
   "editor.parameterHints.enabled": false,
+  "workbench.editor.useModal": "off",
   "workbench.secondarySideBar.defaultVisibility": "hidden",
   "editor.hover.enabled": "off",
   "editor.minimap.enabled": false,
@@ -48,11 +49,15 @@ const DEADLINE = { "forelook.deadlineMs": 10_000 };
 
 const KEYBINDINGS = [{ key: "ctrl+alt+l", command: "editor.action.inlineSuggest.acceptNextLine", when: "inlineSuggestionVisible" }];
 
+export type Settings = Readonly<Record<string, unknown>>;
+
 export interface LabOptions {
   /** For the folder of screenshots and logs. */
   readonly name: string;
-  /** Further settings, over the quiet ones; `forelook.server.interpreter` is set unless given. */
-  readonly settings?: Readonly<Record<string, unknown>>;
+  /** The user's settings, over the quiet ones. */
+  readonly settings?: Settings;
+  /** The machine's settings, instead of the one that names this checkout's interpreter. */
+  readonly machineSettings?: Settings;
   readonly workspaceTrust?: boolean;
   /** code-server with the packed extension installed, or VS Code's own server with its test driver and none. */
   readonly server?: "code-server" | "vscode";
@@ -113,9 +118,12 @@ export class Lab {
       args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
     });
     const lab = new Lab(folder, artifacts, environment, await freePort(), browser);
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      process.once(signal, () => void lab.stop().finally(() => process.exit(1)));
+    }
     try {
       await cp(path.join(HERE, "workspace"), lab.workspace, { recursive: true });
-      await lab.writeSettings(options.settings ?? {});
+      await lab.writeSettings(options.settings ?? {}, options.machineSettings ?? Lab.machineSettings);
       await writeFile(path.join(folder, "user", "User", "keybindings.json"), JSON.stringify(KEYBINDINGS));
       await writeFile(path.join(folder, "config.yaml"), "cert: false\n");
       if (options.server === "vscode") {
@@ -131,17 +139,22 @@ export class Lab {
     return lab;
   }
 
-  /** Replaces the user's settings; VS Code sees the file change. */
-  async writeSettings(settings: Readonly<Record<string, unknown>>): Promise<void> {
-    await mkdir(path.dirname(this.settingsFile), { recursive: true });
-    const all = { ...QUIET_SETTINGS, ...DEADLINE, "forelook.server.interpreter": Lab.python, ...settings };
-    // In one step: half a file would be read as settings, too.
-    await writeFile(`${this.settingsFile}.new`, JSON.stringify(all, null, 2));
-    await rename(`${this.settingsFile}.new`, this.settingsFile);
-    // VS Code's own server keeps the user's settings in the browser; the machine's are read from here.
-    const machine = path.join(this.folder, "user", "data", "Machine");
-    await mkdir(machine, { recursive: true });
-    await writeFile(path.join(machine, "settings.json"), JSON.stringify(all, null, 2));
+  /** The machine's settings that name this checkout's interpreter, and nothing else. */
+  static get machineSettings(): Settings {
+    return { "forelook.server.interpreter": Lab.python };
+  }
+
+  /** Writes the settings files; windows opened later read them, those that are open change them by `editSettings`. */
+  async writeSettings(user: Settings, machine: Settings): Promise<void> {
+    // code-server and VS Code's own server keep the machine's settings in different places.
+    for (const [file, settings] of [
+      [this.settingsFile, { ...QUIET_SETTINGS, ...DEADLINE, ...user }],
+      [path.join(this.folder, "user", "Machine", "settings.json"), machine],
+      [path.join(this.folder, "user", "data", "Machine", "settings.json"), { ...QUIET_SETTINGS, ...DEADLINE, ...user, ...machine }],
+    ] as const) {
+      await mkdir(path.dirname(file), { recursive: true });
+      await writeFile(file, JSON.stringify(settings, null, 2));
+    }
   }
 
   /** A path as the browser's VS Code names it. */

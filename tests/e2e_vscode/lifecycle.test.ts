@@ -72,11 +72,11 @@ describe("processes", () => {
   });
 
   inEditor("a model that is not there is told in the status; the right one heals it", async () => {
-    await lab.writeSettings({ "forelook.model": "/nowhere/model" });
+    await window.editMachineSettings({ ...Lab.machineSettings, "forelook.model": "/nowhere/model" });
     await window.untilStatus(/Forelook error/);
     assert.match(await window.statusDetail(), /\/nowhere\/model/);
     await window.screenshot("04 no such model");
-    await lab.writeSettings({});
+    await window.editMachineSettings(Lab.machineSettings);
     await window.untilReady();
     await suggests(window, "model.py");
   });

@@ -19,7 +19,7 @@ describe("over websocket", () => {
   before(async () => {
     lab = await Lab.start({ name: "websocket" });
     await listen("127.0.0.1:0");
-    await lab.writeSettings({ "forelook.server.url": address, "forelook.server.interpreter": "/nowhere/python" });
+    await lab.writeSettings({}, { "forelook.server.url": address });
     window = await lab.open("shop.py");
   });
   after(() => lab?.stop());

@@ -63,6 +63,20 @@ export class EditorWindow {
     await this.press("Enter");
   }
 
+  /** Replaces the machine's settings as a person does, in their file: a window does not see it change on the disk. */
+  async editMachineSettings(settings: Readonly<Record<string, unknown>>): Promise<void> {
+    await this.command("Preferences: Open Remote Settings (JSON)");
+    const tab = this.page.locator(".tab.active", { hasText: "settings.json" });
+    await tab.waitFor();
+    await this.focusEditor();
+    await this.press("Control+a");
+    await this.page.keyboard.insertText(JSON.stringify(settings));
+    await this.press("Control+s");
+    await eventually("the settings are saved", async () => (await this.page.locator(".tab.active.dirty").count()) === 0);
+    await this.command("View: Close Editor");
+    await tab.waitFor({ state: "detached" });
+  }
+
   async focusEditor(): Promise<void> {
     await this.page.locator(`${EDITOR} .view-lines`).first().click();
   }
