@@ -147,6 +147,11 @@ def test_codellama_shaped_checkpoint_greedy_ids_equal_transformers_generate(tmp_
         assert greedy_ids(loaded, prompt, 32) == transformers_greedy_ids(model, prompt, 32)
 
 
+def test_sliding_window_bounds_the_positions_to_where_the_model_is_exact(tmp_path: Path) -> None:
+    loaded = load(build_reference("mistral_inside_its_window"), tmp_path)
+    assert loaded.max_positions == 100
+
+
 def test_only_requested_rows_get_logits_in_their_order(tmp_path: Path) -> None:
     loaded = load(build_reference("grouped_queries"), tmp_path)
     ids = random_ids(12, loaded.config.vocab_size)

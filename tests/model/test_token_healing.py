@@ -54,6 +54,13 @@ def test_a_control_token_is_never_dropped_nor_anything_before_it(
     assert healer.heal(ids).num_dropped == 1
 
 
+def test_a_token_that_no_longer_one_begins_with_stays(
+    codellama_healer: TokenHealer, codellama_tokenizer: CodeTokenizer
+) -> None:
+    """CodeLlama has one newline token, and every line starts anew after it."""
+    assert codellama_healer.heal(codellama_tokenizer.encode_prefix("x = 1\n")) == NO_HEALING
+
+
 def brute_force(tokenizer: CodeTokenizer, rest: bytes) -> list[int]:
     pieces = ((token_id, tokenizer.token_bytes(token_id)) for token_id in range(tokenizer.vocab_size))
     return [token_id for token_id, piece in pieces if piece and (piece.startswith(rest) or rest.startswith(piece))]
