@@ -80,7 +80,8 @@ def test_context_stands_still_while_the_user_types() -> None:
     for count in range(1, 12):
         main = document("main.py", MAIN + "area_of_it"[:count], version=count + 1)
         chooser.touch(main)
-        assert chosen(chooser, main) == first
+        assert tuple(chooser.choose(main, len(main.text))) == first
+        assert not chooser.has_work, "nothing is looked for again"
 
 
 def test_a_closed_file_leaves_every_context() -> None:
