@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from forelook.decoding.step_layout import StepLayout, causal_layout
 from forelook.errors import ConfigError, ContextOverflowError
+from forelook.model.attention import AttentionBackend, attend_torch_flash
 from forelook.model.llama import LlamaSequence
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
@@ -87,6 +89,41 @@ def test_logits_equal_transformers_for_prefill_one_token_and_tree_step(variant: 
         torch.testing.assert_close(
             actual, expected, atol=TOLERANCE, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@pytest.mark.parametrize("variant", ["llama", "grouped_queries", "granite"])
+def test_prefix_and_tail_merged_give_the_same_logits(variant: str, tmp_path: Path) -> None:
+    """The path of a GPU, with the flash kernel that a CPU has."""
+    model = build_reference(variant)
+    loaded = load(model, tmp_path)
+    backend = AttentionBackend("torch-flash", "for this test", attend_torch_flash)
+    loaded = replace(loaded, weights=replace(loaded.weights, attention=backend))
+    prefix = random_ids(41, loaded.config.vocab_size)
+    for committed, layout in (
+        ([], causal_layout(prefix, 0, last_logits_only=False)),
+        (prefix, causal_layout([7], 41)),
+        (prefix, causal_layout(prefix[:9], 41, last_logits_only=False)),
+        (prefix, random_tree(23, 41, loaded.config.vocab_size, 3)),
+    ):
+        actual = prefilled(loaded, committed).forward(layout)
+        torch.testing.assert_close(actual, reference_step(model, committed, layout), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.5)])
+def test_logits_on_a_gpu_equal_the_cpus(dtype: str, tolerance: float) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; this torch sees none")
+    on_cpu, on_gpu = load_model(None, device="cpu", dtype="float32"), load_model(None, device="cuda", dtype=dtype)
+    prompt = [0, *on_cpu.tokenizer.encode_prefix("def fibonacci(n):\n    if n < 2:\n        return n\n")]
+    for committed, layout in (
+        ([], causal_layout(prompt, 0, last_logits_only=False)),
+        (prompt, causal_layout([9], len(prompt))),
+        (prompt, random_tree(33, len(prompt), on_cpu.config.vocab_size, 3)),
+    ):
+        expected = prefilled(on_cpu, committed).forward(layout)
+        actual = prefilled(on_gpu, committed).forward(layout).cpu()
+        torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
 def greedy_ids(loaded: LoadedModel, prompt: list[int], count: int) -> list[int]:

@@ -221,7 +221,7 @@ def _download(model: str, revision: str | None, report: ProgressCallback, downlo
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     where = model if revision is None else f"{model} at revision {revision}"
-    report(0.0, f"Looking for {where} on the hub")
+    report(0.0, f"Fetching from the hub what the local cache lacks of {where}; a first download can take long")
     fetch = snapshot_download if download is None else download
     try:
         path = fetch(
