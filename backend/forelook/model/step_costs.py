@@ -7,7 +7,6 @@ import io
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
 import zipfile
@@ -81,7 +80,7 @@ def _time_steps(model: StepModel, sizes: tuple[int, ...], num_cached: int, repea
             model.forward(layout).argmax(dim=-1).tolist()
             if repeat >= 2:  # the first rounds warm up caches and kernels
                 times[size].append(time.perf_counter() - started)
-    return [statistics.quantiles(times[size], n=4)[0] for size in sizes]
+    return [float(np.percentile(times[size], 25)) for size in sizes]
 
 
 def step_costs(
