@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +17,7 @@ from typing import Protocol
 from forelook.completion.completer import Aids, Completer, CompletionModel, Watch
 from forelook.completion.context import ContextChooser
 from forelook.completion.documents import Document, DocumentStore
+from forelook.completion.figures import EngineFigures
 from forelook.completion.request import (
     CompletionRequest,
     CompletionResult,
@@ -39,7 +40,6 @@ _PREWARM_AFTER_S = 0.15
 _PREWARM_MIN_TOKENS = 64
 _SAVE_EVERY_S = 5.0
 _MAX_READY = 8
-_NUM_LATENCIES = 512
 
 OnPartial = Callable[[str], None]
 OnDone = Callable[[CompletionResult | ForelookError], None]
@@ -167,8 +167,7 @@ class CompletionEngine:
         self._saved_s = clock()
         self._pool_changed = False
 
-        self._counts: Counter[str] = Counter()
-        self._latencies_ms: deque[float] = deque(maxlen=_NUM_LATENCIES)
+        self._figures = EngineFigures()
 
     # --- life
 
@@ -284,10 +283,10 @@ class CompletionEngine:
             on_done(CompletionResult((), "", reason, RequestStats()))
             return CompletionHandle(job)
         with self._wake:
-            self._counts["requests"] += 1
+            self._figures.add("requests")
             for other in (*self._jobs, self._running):
                 if other is not None and other.request.uri == request.uri and not other.cancelled.is_set():
-                    self._counts["superseded"] += 1
+                    self._figures.add("superseded")
                     other.cancel()
             self._jobs.append(job)
             self._wake.notify_all()
@@ -314,38 +313,13 @@ class CompletionEngine:
     def stats(self) -> dict[str, object]:
         """Counts and times since the start, and what users did with suggestions; never text."""
         completer = self._completer
-        latencies = sorted(self._latencies_ms)
         return {
             "model": self._status.model,
             "state": self._status.state.value,
             "num_documents": len(self._documents),
             "kv_cache_bytes": completer.sequences.nbytes if completer else 0,
             "num_cached_prompts": len(completer.sequences) if completer else 0,
-            "latency_ms": {
-                name: round(latencies[min(len(latencies) - 1, int(share * len(latencies)))], 3) if latencies else None
-                for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-            },
-            **{
-                name: self._counts[name]
-                for name in (
-                    "requests",
-                    "superseded",
-                    "cancelled",
-                    "failed",
-                    "answered_ahead",
-                    "suggestions",
-                    "forwards",
-                    "decode_steps",
-                    "prompt_tokens",
-                    "prefill_tokens",
-                    "generated_tokens",
-                    "drafted_tokens",
-                    "accepted_tokens",
-                    "cancelled_forwards",
-                    "prewarmed_tokens",
-                    "speculations",
-                )
-            },
+            **self._figures.to_dict(),
             "usage": self._usage.to_dict(),
         }
 
@@ -446,14 +420,14 @@ class CompletionEngine:
         try:
             outcome = self._result(job, self._completer)
         except RequestCancelledError as error:
-            self._counts["cancelled"] += 1
+            self._figures.add("cancelled")
             outcome = error
         except ForelookError as error:
-            self._counts["failed"] += 1
+            self._figures.add("failed")
             outcome = error
         except Exception as error:  # noqa: BLE001 - border of the thread: one request fails, the engine goes on
             _LOG.error("a completion failed: %s", _where(error))
-            self._counts["failed"] += 1
+            self._figures.add("failed")
             outcome = DecodingError(f"the completion failed inside ({type(error).__name__}); see the backend's log")
             self._completer.sequences.clear()
         self._guarded("a completion's callback", lambda: job.on_done(outcome))
@@ -463,30 +437,16 @@ class CompletionEngine:
             raise RequestCancelledError("superseded before it began")
         ready = self._ready.get((job.document.uri, job.request.offset))
         if ready is not None and ready.text == job.document.text and job.request.selected is None:
-            self._counts["answered_ahead"] += 1
+            self._figures.add("answered_ahead")
             result = ready.result
         else:
             watch = Watch(job.arrived_s, job.deadline_s, job.cancelled.is_set, job.on_partial)
             result = completer.complete(job.document, job.request, watch, self._aids(job.document, job.request.offset))
-        self._count(result)
+        self._figures.add_result(result)
         self._last_answer = (job.document, job.request, result)
         if self._warm_at is not None and self._warm_at[0] == job.document.uri:
             self._warm_at = None
         return result
-
-    def _count(self, result: CompletionResult) -> None:
-        stats = result.stats
-        self._latencies_ms.append(stats.total_ms)
-        self._counts.update(
-            suggestions=len(result.suggestions),
-            forwards=stats.num_forwards,
-            decode_steps=stats.num_steps,
-            prompt_tokens=stats.num_prompt_tokens,
-            prefill_tokens=stats.num_prefill_tokens,
-            generated_tokens=stats.num_generated_tokens,
-            drafted_tokens=stats.num_drafted_tokens,
-            accepted_tokens=stats.num_accepted_tokens,
-        )
 
     def _aids(self, document: Document, offset: int) -> Aids:
         sources: list[DraftSource] = []
@@ -506,8 +466,6 @@ class CompletionEngine:
         """One slice of background work; returns how long there is nothing to do, ``None`` for until woken."""
         if self._completer is None:
             return None
-        if self._index():
-            return 0
         if self._context.has_work:
             self._guarded("choosing context", self._look_for_context)
             return 0
@@ -523,6 +481,8 @@ class CompletionEngine:
                 self._guarded("prewarming", lambda: self._prewarm(place[0], place[1]))
                 return 0
             waits.append(due)
+        if self._index():
+            return 0
         if self._pool_changed or self._usage.has_unsaved:
             due = self._saved_s + _SAVE_EVERY_S - self._clock()
             if due <= 0:
@@ -558,7 +518,7 @@ class CompletionEngine:
         aids = self._aids(document, offset)
         if self._completer.num_uncached(document, offset, aids) < _PREWARM_MIN_TOKENS:
             return
-        self._counts["prewarmed_tokens"] += self._completer.prefill(document, offset, aids, self._has_work)
+        self._figures.add("prewarmed_tokens", self._completer.prefill(document, offset, aids, self._has_work))
 
     def _speculates(self) -> bool:
         wanted = self._settings.speculate_on_show
@@ -582,7 +542,7 @@ class CompletionEngine:
             ahead = self._completer.complete(after, follow_up, watch, self._aids(after, offset))
         except RequestCancelledError:
             return
-        self._counts["speculations"] += 1
+        self._figures.add("speculations")
         self._ready[(document.uri, offset)] = _Ready(document.uri, text, offset, ahead)
         while len(self._ready) > _MAX_READY:
             self._ready.popitem(last=False)

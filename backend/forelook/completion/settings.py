@@ -49,7 +49,7 @@ class EngineSettings:
     deadline_ms: int = 400
     invoked_deadline_ms: int = 3000
     max_prompt_tokens: int | None = None
-    suffix_share: float = 0.3
+    suffix_share: float = 0.4
     context_share: float = 0.15
     kv_cache_bytes: int = 256 * 2**20
     method: DecodingMethod = DecodingMethod.LOOKAHEAD

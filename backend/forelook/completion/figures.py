@@ -1,0 +1,65 @@
+"""What the engine has done since it started: counts and times, never text."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from forelook.completion.request import CompletionResult
+
+_NUM_LATENCIES = 512
+COUNTS = (
+    "requests",
+    "superseded",
+    "cancelled",
+    "failed",
+    "answered_ahead",
+    "suggestions",
+    "forwards",
+    "decode_steps",
+    "prompt_tokens",
+    "prefill_tokens",
+    "generated_tokens",
+    "drafted_tokens",
+    "accepted_tokens",
+    "prewarmed_tokens",
+    "speculations",
+)
+
+
+class EngineFigures:
+    """Counts by name, and the latencies of the latest requests.
+
+    Written by the engine's thread and, for requests, by the one that submits; read by any.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._latencies_ms: deque[float] = deque(maxlen=_NUM_LATENCIES)
+
+    def add(self, name: str, count: int = 1) -> None:
+        """Count something."""
+        self._counts[name] += count
+
+    def add_result(self, result: CompletionResult) -> None:
+        """Count what an answered request cost."""
+        stats = result.stats
+        self._latencies_ms.append(stats.total_ms)
+        self._counts.update(
+            suggestions=len(result.suggestions),
+            forwards=stats.num_forwards,
+            decode_steps=stats.num_steps,
+            prompt_tokens=stats.num_prompt_tokens,
+            prefill_tokens=stats.num_prefill_tokens,
+            generated_tokens=stats.num_generated_tokens,
+            drafted_tokens=stats.num_drafted_tokens,
+            accepted_tokens=stats.num_accepted_tokens,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Every count, and percentiles of the latency in milliseconds."""
+        ordered = sorted(self._latencies_ms)
+        percentiles = {
+            name: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3) if ordered else None
+            for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        }
+        return {"latency_ms": percentiles, **{name: self._counts[name] for name in COUNTS}}
