@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     # Importing LSP's types makes hundreds of classes: without the collector's passes over them it takes a sixth less.
     gc.disable()
+    sys.setswitchinterval(0.0005)  # while a thread reads the workspace, an answer must not wait 5 ms for its turn
     from forelook_lsp.logs import set_up_logging
 
     set_up_logging(arguments.log_level, arguments.log_file)

@@ -84,9 +84,12 @@ class Indexing:
     # --- Sending ---------------------------------------------------------------------------------------------
 
     def start(self, open_files: Mapping[Path, str]) -> None:
-        """Send the folders' files, anew if that is under way; ``open_files`` are judged by, and not sent."""
+        """Send the folders' files, anew if that is under way, and take back those sent before that are not theirs now.
+
+        Args:
+            open_files: the open files' texts, by which the others are judged; they are not sent.
+        """
         self.stop()
-        self._sent.clear()
         if self._folders:
             self._stop = threading.Event()
             self._scan = asyncio.get_running_loop().create_task(
@@ -122,11 +125,6 @@ class Indexing:
                 part = tuple(keys[start : start + FORGET_AT_ONCE])
                 self._client.notify(protocol.WORKSPACE_FORGET, protocol.WorkspaceForgetParams(name, part))
 
-    def forget_withheld(self) -> None:
-        """Take back what was sent and is not permitted any more."""
-        sent = [path for paths in self._sent.values() for path in paths]
-        self.forget([path for path in sent if self.withheld(path) is not None])
-
     # --- Inside ----------------------------------------------------------------------------------------------
 
     async def _send_changed(self) -> None:
@@ -159,8 +157,10 @@ class Indexing:
         try:
             for name, folder in list(self._folders.items()):
                 paths = await run_in_thread(partial(folder.ranked, open_files, stop))
+                paths = [path for path in paths if self.workspace_of(path) == name]
                 for error in folder.errors:
                     self._log(str(error))
+                self.forget(self._sent.get(name, set()).difference(paths))
                 parts = folder.read_parts(paths, stop)
                 while part := await run_in_thread(partial(_next_part, parts)):
                     self._notify_files(name, part)

@@ -100,8 +100,12 @@ class EditorWindow:
             self._log_once(f"{problem}; the default is used")
         old, self.options = self.options, options
         self._completing.configure(options)
-        if options.ignore != old.ignore and self._made_indexing is not None:
-            self._apply_privacy()
+        if options.enable != old.enable:
+            self._switched.pop("*", None)
+        if options.languages != old.languages:
+            self._switched = {name: on for name, on in self._switched.items() if name == "*"}
+        if options.ignore != old.ignore:
+            self._permissions_changed()
         if not self._started:
             return
         if needs_other_backend(old, options):
@@ -118,9 +122,7 @@ class EditorWindow:
     def set_folders(self, uris: Sequence[str]) -> None:
         """The window's folders."""
         self._folders = {uri: path for uri in uris if (path := local_path(uri)) is not None}
-        if self._made_indexing is not None:
-            self._apply_privacy()
-            self._index()
+        self._permissions_changed()
 
     def change_folders(self, added: Sequence[str], removed: Sequence[str]) -> None:
         """Folders were added to the window or taken out of it."""
@@ -190,8 +192,7 @@ class EditorWindow:
         gone = [path for uri in deleted if (path := local_path(uri)) is not None]
         there = [path for uri in changed if (path := local_path(uri)) is not None]
         if any(self._indexing.is_ignore_file(path) for path in (*gone, *there)):
-            self._apply_privacy()
-            self._indexing.forget_withheld()
+            self._permissions_changed()
         self._indexing.forget(gone)
         open_paths = {local_path(uri) for uri in self.documents}
         for path in there:
@@ -248,6 +249,8 @@ class EditorWindow:
         name = language_id if language_id is not None else "*"
         enabled = not (self._enabled_for(language_id) if language_id is not None else self._enabled())
         self._switched[name] = enabled
+        if enabled:
+            self._switched["*"] = True
         self._show_status()
         return enabled
 
@@ -405,8 +408,10 @@ class EditorWindow:
         if path is not None and self.options.index_workspace and self.status.ready:
             self._indexing.send_later(path)
 
-    def _apply_privacy(self) -> None:
-        """Read the ignore files again, and take back or hand over the open documents they are about."""
+    def _permissions_changed(self) -> None:
+        """Read the ignore files again: take back what may not be read any more, and hand over what may be now."""
+        if self._made_indexing is None:
+            return
         self._indexing.set_folders(self._folders, self.options.ignore)
         for document in self.documents.values():
             path = local_path(document.uri)
@@ -421,6 +426,7 @@ class EditorWindow:
             if withheld:
                 self._indexing.forget([path])
             self._send_document(document)
+        self._index()
 
     def _index(self) -> None:
         self._indexing.stop()

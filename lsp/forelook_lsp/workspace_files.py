@@ -72,6 +72,7 @@ class WorkspaceFiles:
         self._privacy = WorkspacePrivacy(root)
         text = "\n".join(ignore_globs).encode("utf-8", "surrogatepass")
         self._tracked: frozenset[Path] | None = None
+        self._is_listed = False
         self._own_rules = IgnoreRules(text, strict=True, source="forelook.ignore")
 
     @property
@@ -126,7 +127,9 @@ class WorkspaceFiles:
 
     def lists(self, path: Path) -> bool:
         """Whether a file that changed is one to send: in a repository, only those tracked when it was last listed."""
-        return not is_generated_name(path.name) and (self._tracked is None or path in self._tracked)
+        if not self._is_listed or is_generated_name(path.name):
+            return False
+        return self._tracked is None or path in self._tracked
 
     def read_parts(self, paths: Iterable[Path], stop: threading.Event) -> Iterator[list[FileText]]:
         """The files' texts in parts small enough to send between two requests."""
@@ -167,7 +170,12 @@ class WorkspaceFiles:
     def _candidates(self) -> Iterator[Path]:
         tracked = tracked_files(self.root)
         self._tracked = frozenset(tracked) if tracked is not None else None
-        yield from self._privacy.walk() if tracked is None else tracked
+        self._is_listed = True
+        if tracked is not None:
+            yield from tracked
+            return
+        for path in self._privacy.walk():  # by the folder's real path; the editor may have come by a link
+            yield self.root / path.relative_to(self._privacy.root)
 
 
 def withheld_outside(path: Path) -> str | None:

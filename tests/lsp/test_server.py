@@ -330,6 +330,14 @@ async def test_a_language_or_everything_can_be_switched_off(server: StdioServer,
     await command(editor, "forelook.toggle")
     await editor.wait_for_status("ready")
     assert backend.completions[0].uri == URI
+    await command(editor, "forelook.toggle")
+    assert await command(editor, "forelook.toggle", "python") == {"enabled": True, "language": "python"}
+    await editor.wait_for_status("ready")
+    assert len(await editor.complete(URI, 0, 1)) == 1
+    await command(editor, "forelook.toggle")
+    await editor.notify("workspace/didChangeConfiguration", {"settings": {"enable": False}})
+    await editor.notify("workspace/didChangeConfiguration", {"settings": {"enable": True}})
+    await editor.wait_for_status("ready")
 
 
 # --- Commands --------------------------------------------------------------------------------------------------

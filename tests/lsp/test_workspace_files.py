@@ -69,6 +69,15 @@ def test_imported_files_come_first_then_neighbours_then_the_same_language(projec
     assert "app/main.py" not in found
 
 
+def test_a_folder_reached_by_a_link_lists_the_same_files(project: Path) -> None:
+    link = project.parent / "link"
+    link.symlink_to(project)
+    assert ranked(link, globs=("own/",)) == ranked(project, globs=("own/",))
+    files = WorkspaceFiles(link, ())
+    assert files.read(link / "lib/old.py").path == "lib/old.py"
+    assert files.read(link / ".env") is None
+
+
 def test_withheld_files_are_in_no_list(project: Path) -> None:
     found = set(ranked(project, globs=("own/",)))
     withheld = {".env", "certs/server.pem", "build/out.py", "private/plan.py", "own/mine.py"}
@@ -300,6 +309,8 @@ async def test_documents_belong_to_the_innermost_folder_of_the_window(
     elsewhere = project.parent / "elsewhere.py"
     await editor.open(elsewhere.as_uri(), "a")
     await backend.wait_until(lambda: len(backend.connections[0].texts) == 3)
+    await backend.wait_until(lambda: "old.py" in backend.files and "README.md" in backend.files)
+    assert "lib/old.py" not in backend.files, "it is the inner folder's"
     found = backend.connections[0].workspaces
     assert found[(project / "lib/old.py").as_uri()] == (project / "lib").as_uri()
     assert found[(project / "app/other.py").as_uri()] == project.as_uri()
