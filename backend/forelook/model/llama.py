@@ -138,22 +138,23 @@ def forward(
     if config.embedding_multiplier != 1.0:
         hidden = hidden * config.embedding_multiplier
 
-    for layer, tail, layer_keys, layer_values in zip(weights.layers, tails, keys, values, strict=True):
+    for index, layer in enumerate(weights.layers):
         normed = rms_norm(hidden, layer.attention_norm, config.norm_eps)
         qkv = layer.qkv(normed).to(wide).view(num_tokens, heads + 2 * kv_heads, size)
         pairs = torch.view_as_complex(qkv.view(num_tokens, -1, size // 2, 2))
         pairs[:, : heads + kv_heads].mul_(rotations)
         queries, new = torch.split(qkv, [heads, 2 * kv_heads], dim=1)
-        tail.copy_(new.transpose(0, 1))
-        attended = attend(queries.to(cache.dtype), layer_keys, layer_values, visibility, config.attention_scale)
+        tails[index].copy_(new.transpose(0, 1))
+        attended = attend(queries.to(cache.dtype), keys[index], values[index], visibility, config.attention_scale)
+        if logit_rows is not None and index == config.num_layers - 1:
+            # Past the last attention no row reads another: the rest is for the rows that were asked for.
+            attended, hidden = attended.index_select(0, logit_rows), hidden.index_select(0, logit_rows)
         hidden = _add(hidden, layer.output(attended.to(dtype)), config.residual_multiplier)
 
         normed = rms_norm(hidden, layer.mlp_norm, config.norm_eps)
         gate, up = layer.gate_up(normed).chunk(2, dim=1)
         hidden = _add(hidden, layer.down(F.silu(gate).mul_(up)), config.residual_multiplier)
 
-    if logit_rows is not None:
-        hidden = hidden.index_select(0, logit_rows)
     logits = weights.head(rms_norm(hidden, weights.final_norm, config.norm_eps)).to(wide)
     return logits if config.logits_divisor == 1.0 else logits / config.logits_divisor
 
