@@ -161,6 +161,8 @@ class EditorWindow:
         if document is None:
             logger.warning("a document that is not open was changed")
             return
+        if not changes and version == document.version:
+            return  # Neovim up to 0.7 repeats itself so; the backend refuses a version twice and forgets the document
         edits = []
         for change in changes:
             edit = document.edit_of(change, self.encoding)

@@ -109,6 +109,8 @@ start = function(root)
     root_dir = root ~= '' and root or nil,
     workspace_folders = folder and { folder } or nil,
     capabilities = capabilities(),
+    -- Neovim 0.7's debounce can send a change twice, the second time empty and under the same version.
+    flags = { debounce_text_changes = 0 },
     init_options = settings,
     settings = { forelook = settings },
     handlers = {

@@ -138,6 +138,7 @@ local function request(buf, kind, on_items)
     end
     state.cancel = nil
     if err then
+      state.asked_at = nil
       if client.is_real_error(err) then
         status.set('error', err.message)
       end
