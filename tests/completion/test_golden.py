@@ -94,6 +94,10 @@ CASES: dict[str, tuple[str, str, str, str | None]] = {
         "names = [\n    'a',\n    'b',‸\n]\n",
     ),
     "py_only_the_closer_again": ("python", "print(x‸)\n", ")\n", None),
+    "py_only_an_opener_is_nothing": ("python", "x = ‸\n", "{\n    'a': 1,\n}\n", None),
+    "py_only_quotes_is_nothing": ("python", "def f():\n    x = 1\n    ‸\n", '"""\n    Text\n', None),
+    "py_empty_brackets_are_something": ("python", "x = ‸\n", "{}\n", "x = {}‸\n"),
+    "py_string_end_is_something": ("python", 'x = "abc‸\n', '"\n', 'x = "abc"‸\n'),
     # --- text behind the cursor
     "py_mid_line_stops_at_what_follows": (
         "python",

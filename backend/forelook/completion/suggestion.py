@@ -13,6 +13,7 @@ from forelook.completion.syntax import Place
 
 _WORD_END = re.compile(r"\w+$")
 _MIN_OVERLAP = 3
+_ONLY_OPENS = re.compile(r"""[\[({]+|\"\"\"|\'\'\'|["'`]""")
 _PUNCTUATION = re.compile(r"\s*[:;,{]\s*")
 
 
@@ -157,21 +158,28 @@ def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
     closing = text[start:]
     if "".join(closing.split()) == "".join(rest.split()) or "".join(rest.split()).startswith("".join(closing.split())):
         return text[:start], 0
-    matched = _subsequence_length(rest, closing)
-    # The text may stay whole only if it replaces every closer it brings along.
-    return (text, matched) if matched >= _closers_end(situation, text) else (text[:start], 0)
+    # The text replaces every closer it brings along, and no other: one inside it closes what the text itself opened.
+    covered, last = _closers_covered(situation, text)
+    if _subsequence_length(rest[:covered], closing) < covered:
+        return text[:start], 0
+    punctuation = _PUNCTUATION.match(rest, covered)
+    if punctuation is not None and punctuation.end() == len(rest):
+        covered += _subsequence_length(rest[covered:], text[last:])
+    return text, covered
 
 
-def _closers_end(situation: Situation, text: str) -> int:
-    """How much of the rest of the line holds the closers that the text closes too."""
-    position = 0
+def _closers_covered(situation: Situation, text: str) -> tuple[int, int]:
+    """How much of the rest of the line holds the closers that the text closes too, and where in it the last stands."""
+    position = last = 0
+    scan = scan_brackets(situation.language, text, situation.inside)
     if situation.open_string is not None and situation.open_string[1] is Closer.IN_REST:
         position = situation.rest.find(situation.open_string[0]) + len(situation.open_string[0])
-    scan = scan_brackets(situation.language, text, situation.inside)
+        last = scan.string_closed_at or 0
     for bracket, (_, fate) in zip(scan.unmatched, situation.open_brackets, strict=False):
         if fate is Closer.IN_REST:
             position = situation.rest.find(bracket.character, position) + 1
-    return position
+            last = bracket.position + 1
+    return position, last
 
 
 def _first_closing(situation: Situation, text: str) -> int | None:
@@ -219,6 +227,8 @@ def _trim(situation: Situation, text: str, covered: int) -> str:
 
 
 def _only_restates(situation: Situation, text: str) -> bool:
-    """Whether the text is no more than what stands after the cursor anyway."""
+    """Whether the text only opens something, or is no more than what stands after the cursor anyway."""
+    if situation.open_string is None and _ONLY_OPENS.fullmatch(text.strip()):
+        return True
     following = situation.rest.strip()
     return bool(following) and following.startswith(text.strip()) and not re.search(r"\w", text)
