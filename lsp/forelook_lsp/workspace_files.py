@@ -184,7 +184,7 @@ def withheld_outside(path: Path) -> str | None:
 
 
 def tracked_files(root: Path) -> list[Path] | None:
-    """The files git tracks below ``root``; ``None`` where there is no git or no repository."""
+    """The files git tracks below ``root``; ``None`` where there is no git, no repository, or nothing tracked yet."""
     # A repository's own settings must not start programs, which fsmonitor and hooks would.
     command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "ls-files", "-z", "--cached"]
     try:
@@ -196,7 +196,7 @@ def tracked_files(root: Path) -> list[Path] | None:
         return None
     if done.returncode != 0:
         return None
-    return [root / os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
+    return [root / os.fsdecode(name) for name in done.stdout.split(b"\0") if name] or None
 
 
 def imported_names(texts: Iterable[str]) -> set[str]:

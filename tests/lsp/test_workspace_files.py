@@ -95,6 +95,12 @@ def test_in_a_repository_only_tracked_files_are_listed(project: Path) -> None:
     assert tracked_files(project.parent) is None
 
 
+def test_a_repository_that_tracks_nothing_yet_is_listed_whole(project: Path) -> None:
+    git(project, "init", "-q")
+    assert "lib/scratch.py" in ranked(project)
+    assert "build/out.py" not in ranked(project)
+
+
 def test_a_repositorys_settings_start_no_program(project: Path) -> None:
     git(project, "init", "-q")
     git(project, "add", ".")
