@@ -26,7 +26,16 @@ BACKENDS = [pytest.param(attend_torch, id="torch"), pytest.param(attend_torch_fl
 
 
 def random_step(
-    *, groups: int, kv_heads: int, size: int, prefix: int, tail: int, kind: str, dtype: torch.dtype, seed: int
+    *,
+    groups: int,
+    kv_heads: int,
+    size: int,
+    prefix: int,
+    tail: int,
+    kind: str,
+    dtype: torch.dtype,
+    seed: int,
+    whole: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Visibility]:
     generator = torch.Generator().manual_seed(seed)
 
@@ -44,7 +53,7 @@ def random_step(
     # As in the cache: a slice of a longer tensor, and queries cut out of a fused projection.
     keys, values = (random(kv_heads, prefix + tail + 7, size)[:, : prefix + tail] for _ in range(2))
     queries = random(tail, groups * kv_heads + 2, size)[:, : groups * kv_heads]
-    return queries, keys, values, step_visibility(layout, prefix, dtype, CPU)
+    return queries, keys, values, step_visibility(layout, prefix, dtype, CPU, masks_prefix=whole)
 
 
 def check(attend: Attention, device: str = "cpu", **shape: object) -> None:
@@ -78,8 +87,9 @@ SHAPES = {
     "kind": st.sampled_from(["causal", "tree"]),
     "dtype": st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
     "seed": st.integers(0, 10**6),
+    "whole": st.booleans(),
 }
-EXAMPLE = {"groups": 4, "kv_heads": 2, "size": 64, "kind": "tree", "dtype": torch.float32, "seed": 0}
+EXAMPLE = {"groups": 4, "kv_heads": 2, "size": 64, "kind": "tree", "dtype": torch.float32, "seed": 0, "whole": False}
 
 
 @pytest.mark.parametrize("attend", BACKENDS)

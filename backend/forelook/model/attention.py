@@ -24,7 +24,8 @@ class Visibility:
     Attributes:
         prefix_length: committed tokens.
         num_tokens: rows of the tail.
-        bias: [T, prefix_length + T], 0 where a row sees a column and -inf where not; ``None`` when the tail is causal.
+        bias: 0 where a row sees a column and -inf where not, [T, prefix_length + T] or [T, T] for the tail's columns
+            alone; ``None`` when the tail is causal.
     """
 
     prefix_length: int
@@ -40,39 +41,46 @@ FlashKernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool, float], 
 
 @dataclass(frozen=True, slots=True)
 class AttentionBackend:
-    """A way to attend, and why it was chosen, for ``forelook doctor``."""
+    """A way to attend.
+
+    Attributes:
+        name: for ``forelook doctor``.
+        reason: why it was chosen, likewise.
+        attend: the function.
+        masks_prefix: whether it wants the bias over all columns, and for a causal tail too, once for all layers.
+    """
 
     name: str
     reason: str
     attend: Attention
+    masks_prefix: bool
 
 
-def step_visibility(layout: StepLayout, prefix_length: int, dtype: torch.dtype, device: torch.device) -> Visibility:
-    """A layout's visibility on a device, in the dtype of the scores."""
+def step_visibility(
+    layout: StepLayout, prefix_length: int, dtype: torch.dtype, device: torch.device, *, masks_prefix: bool
+) -> Visibility:
+    """A layout's visibility on a device, in the dtype of the scores, as a backend wants it."""
     num_tokens = len(layout)
-    if layout.visibility is None or num_tokens == 1:
+    causal = layout.visibility is None
+    if num_tokens == 1 or (causal and (prefix_length == 0 or not masks_prefix)):
         return Visibility(prefix_length, num_tokens, None)
-    hidden = torch.from_numpy(layout.visibility).logical_not()
-    return Visibility(prefix_length, num_tokens, _bias(hidden, prefix_length, dtype).to(device))
+    hidden = _future(num_tokens) if layout.visibility is None else torch.from_numpy(layout.visibility).logical_not()
+    return Visibility(prefix_length, num_tokens, _bias(hidden, prefix_length if masks_prefix else 0, dtype).to(device))
 
 
 def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
     """The fastest backend that a device, a dtype and the installed packages allow."""
     if device.type != "cuda":
-        return AttentionBackend(
-            "torch", "torch's attention with an additive mask is the fastest on a CPU", attend_torch
-        )
+        reason = "on a CPU torch's attention with an additive mask is fastest"
+        return AttentionBackend("torch", reason, attend_torch, masks_prefix=True)
     if dtype not in (torch.float16, torch.bfloat16):
-        return AttentionBackend("torch", f"flash kernels do not compute in {dtype}", attend_torch)
+        reason = f"flash kernels do not compute in {dtype}"
+        return AttentionBackend("torch", reason, attend_torch, masks_prefix=True)
     if importlib.util.find_spec("flash_attn") is not None:
-        return AttentionBackend(
-            "flash-attn", "flash-attn is installed; its kernel reads the KV cache in place", attend_flash_attn
-        )
-    return AttentionBackend(
-        "torch-flash",
-        "flash-attn is not installed (extra forelook[flash]); torch's own flash kernel",
-        attend_torch_flash,
-    )
+        reason = "flash-attn is installed; its kernel reads the KV cache in place"
+        return AttentionBackend("flash-attn", reason, attend_flash_attn, masks_prefix=False)
+    reason = "torch's own flash kernel; flash-attn is not installed (extra forelook[flash])"
+    return AttentionBackend("torch-flash", reason, attend_torch_flash, masks_prefix=False)
 
 
 def attend_reference(
@@ -83,7 +91,7 @@ def attend_reference(
     wide = torch.promote_types(queries.dtype, torch.float32)
     groups = heads // keys.shape[0]
     keys, values = (part.to(wide).repeat_interleave(groups, dim=0) for part in (keys, values))
-    scores = queries.transpose(0, 1).to(wide) @ keys.transpose(1, 2) * scale + _bias_or_causal(visibility, queries)
+    scores = queries.transpose(0, 1).to(wide) @ keys.transpose(1, 2) * scale + _whole_bias(visibility, queries)
     attended = torch.softmax(scores, dim=-1) @ values
     return attended.transpose(0, 1).reshape(num_tokens, heads * size).to(queries.dtype)
 
@@ -94,10 +102,8 @@ def attend_torch(
     """Torch's fused attention over prefix and tail at once, with an additive bias."""
     num_tokens, heads, size = queries.shape
     groups = heads // keys.shape[0]
-    bias = visibility.bias
-    causal_from_start = bias is None and num_tokens > 1 and visibility.prefix_length == 0
-    if bias is None and num_tokens > 1 and not causal_from_start:
-        bias = _bias_or_causal(visibility, queries)
+    causal_from_start = visibility.bias is None and num_tokens > 1 and visibility.prefix_length == 0
+    bias = None if num_tokens == 1 or causal_from_start else _whole_bias(visibility, queries)
     if groups == 1 or causal_from_start:
         attended = F.scaled_dot_product_attention(
             queries.transpose(0, 1).unsqueeze(0),
@@ -162,7 +168,7 @@ def attend_prefix_and_tail(
         tail, tail_lse = kernel(rows.unsqueeze(0), tail_keys.unsqueeze(0), tail_values.unsqueeze(0), True, scale)
         tail, tail_lse = tail[0].float(), tail_lse[0]
     else:
-        scores = (rows @ tail_keys.transpose(1, 2)).float() * scale + visibility.bias[:, prefix_length:]
+        scores = (rows @ tail_keys.transpose(1, 2)).float() * scale + visibility.bias[:, -num_tokens:]
         tail_lse = scores.logsumexp(dim=-1)
         tail = (scores - tail_lse.unsqueeze(-1)).exp().to(queries.dtype) @ tail_values
     if prefix_length == 0:
@@ -220,12 +226,18 @@ def _bias(hidden: torch.Tensor, prefix_length: int, dtype: torch.dtype) -> torch
     return bias
 
 
-def _bias_or_causal(visibility: Visibility, queries: torch.Tensor) -> torch.Tensor:
-    if visibility.bias is not None:
-        return visibility.bias
-    size = visibility.num_tokens
-    hidden = torch.ones(size, size, dtype=torch.bool, device=queries.device).triu_(1)
-    return _bias(hidden, visibility.prefix_length, queries.dtype)
+def _future(num_tokens: int) -> torch.Tensor:
+    """What a causal tail hides."""
+    return torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu_(1)
+
+
+def _whole_bias(visibility: Visibility, queries: torch.Tensor) -> torch.Tensor:
+    """The bias over all columns; already there where the backend's visibility was made for it."""
+    bias, prefix_length = visibility.bias, visibility.prefix_length
+    if bias is None:
+        return _bias(_future(visibility.num_tokens), prefix_length, queries.dtype).to(queries.device)
+    missing = prefix_length + visibility.num_tokens - bias.shape[1]
+    return F.pad(bias, (missing, 0)) if missing else bias
 
 
 def _torch_flash(

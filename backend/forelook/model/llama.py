@@ -250,7 +250,13 @@ class LlamaSequence:
                 self._cache,
                 torch.from_numpy(layout.token_ids).to(device),
                 torch.from_numpy(layout.positions).to(device),
-                step_visibility(layout, self._cache.length, self._cache.dtype, device),
+                step_visibility(
+                    layout,
+                    self._cache.length,
+                    self._cache.dtype,
+                    device,
+                    masks_prefix=self._weights.attention.masks_prefix,
+                ),
                 None if every_row else torch.from_numpy(layout.logit_rows).to(device),
             )
 
