@@ -124,11 +124,14 @@ export class Session implements vscode.Disposable {
   private async runOnce(transport: Transport, signal: AbortSignal): Promise<Ended> {
     const link = linkFor(transport, this.log);
     this.show({ kind: "starting", message: `${transport.kind === "stdio" ? "Starting" : "Connecting to"} ${link.where}` });
-    const closed = new Closed();
-    const client = new LanguageClient(SECTION, "Forelook", () => link.open(signal), this.clientOptions(closed));
-    client.onNotification(`${SECTION}/status`, (params: unknown) => this.receiveStatus(params));
+    let client: LanguageClient | undefined;
     let problem: unknown;
     try {
+      // Opened before there is a client, which would announce a failure in a pop-up over the code.
+      const opened = await link.open(signal);
+      const closed = new Closed();
+      client = new LanguageClient(SECTION, "Forelook", () => Promise.resolve(opened), this.clientOptions(closed));
+      client.onNotification(`${SECTION}/status`, (params: unknown) => this.receiveStatus(params));
       await untilFirst(client.start(), closed.wait(signal));
       if (client.isRunning()) {
         this.client = client;
@@ -155,9 +158,9 @@ export class Session implements vscode.Disposable {
     }
   }
 
-  private async close(client: LanguageClient, link: Link): Promise<void> {
+  private async close(client: LanguageClient | undefined, link: Link): Promise<void> {
     try {
-      await client.dispose(STOP_TIMEOUT_MS);
+      await client?.dispose(STOP_TIMEOUT_MS);
     } catch (error) {
       // It rejects for a client that never got as far as to run; closing the link ends the server all the same.
       this.log.debug(`The language client was not running when stopped: ${String(error)}`);

@@ -7,12 +7,15 @@ import type { Connection } from "../src/status";
 
 vi.mock("vscode-languageclient/node", () => import("./fakes/languageclient"));
 
-const links: { opened: number; closed: number; permanent: boolean } = { opened: 0, closed: 0, permanent: false };
+const links = { opened: 0, closed: 0, permanent: false, refuse: false };
 vi.mock("../src/links", () => ({
   linkFor: (): Link => ({
     where: "the server",
     open: () => {
       links.opened += 1;
+      if (links.refuse) {
+        return Promise.reject(new Error("connection refused"));
+      }
       return Promise.resolve({} as never);
     },
     close: () => {
@@ -32,7 +35,7 @@ beforeEach(() => {
   vi.useFakeTimers();
   fake.reset();
   servers.reset();
-  Object.assign(links, { opened: 0, closed: 0, permanent: false });
+  Object.assign(links, { opened: 0, closed: 0, permanent: false, refuse: false });
   seen = [];
   session = new Session(log() as never);
   session.onDidChange((connection) => seen.push(connection));
@@ -91,6 +94,18 @@ describe("a session", () => {
     await pass(1000);
     await pass(2000);
     expect(session.isRunning).toBe(true);
+  });
+
+  test("makes no language client, whose failure pops up, for a server it cannot reach", async () => {
+    links.refuse = true;
+    await session.start(TRANSPORT);
+    await pass();
+    expect(servers.clients).toEqual([]);
+    expect(session.state).toMatchObject({ kind: "failed", message: "Error: connection refused" });
+    links.refuse = false;
+    await pass(1000);
+    expect(session.isRunning).toBe(true);
+    expect(links.closed).toBe(1);
   });
 
   test("gives up where another try cannot help", async () => {

@@ -26,7 +26,7 @@ describe("in the extension host", () => {
     await mkdir(second);
     await cp(path.join(lab.workspace, "orders.py"), path.join(second, "orders.py"));
     const workspace = path.join(lab.folder, "two.code-workspace");
-    await writeFile(workspace, JSON.stringify({ folders: [{ path: lab.workspace }, { path: second }] }));
+    await writeFile(workspace, JSON.stringify({ folders: [{ path: "workspace" }, { path: "second" }] }));
 
     const extension = path.join(REPOSITORY, "extension");
     const window = await lab.open(undefined, {

@@ -59,6 +59,7 @@ describe("over websocket", () => {
     assert.match(await window.statusDetail(), /refused the connection without a token/);
     await setToken("0".repeat(64));
     await eventually("the wrong token is refused", async () => /refused the token/.test(await window.statusDetail()));
+    assert.equal(await window.page.locator(".notification-toast").count(), 0, "nothing pops up over the code");
     await window.screenshot("01 refused");
   });
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
-import type { Page } from "playwright-core";
+import { errors, type Page } from "playwright-core";
 import { eventually } from "./eventually.ts";
 
 const EDITOR = ".editor-instance .monaco-editor";
@@ -46,20 +46,34 @@ export class EditorWindow {
 
   /** Opens a file of the workspace in the editor. */
   async openFile(name: string): Promise<void> {
-    await this.press("Control+p");
-    await this.page.locator(".quick-input-widget input").fill(path.join(this.workspace, name));
-    // The list shows recent files first, for a moment.
-    await this.page.locator(".quick-input-list .monaco-list-row.focused", { hasText: path.basename(name) }).waitFor();
-    await this.press("Enter");
+    await this.pick("Control+p", path.join(this.workspace, name), path.basename(name));
     await this.page.locator(".tab.active", { hasText: path.basename(name) }).waitFor();
     await this.focusEditor();
   }
 
   /** Runs a command by its title in the palette. */
   async command(title: string): Promise<void> {
-    await this.press("F1");
-    await this.page.locator(".quick-input-widget input").fill(`>${title}`);
-    await this.page.locator(".quick-input-list .monaco-list-row.focused", { hasText: title }).waitFor();
+    await this.pick("F1", `>${title}`, title);
+  }
+
+  /** Opens a quick pick, and again where something else took the focus from it; waits until it offers `entry` first. */
+  private async pick(key: string, text: string, entry: string): Promise<void> {
+    await eventually(`${entry} is offered`, async () => {
+      try {
+        await this.press(key);
+        await this.page.locator(".quick-input-widget input").first().fill(text, { timeout: 2_000 });
+        // The list shows what was used last, for a moment.
+        const row = this.page.locator(".quick-input-list .monaco-list-row.focused", { hasText: entry });
+        await row.waitFor({ timeout: 5_000 });
+        return true;
+      } catch (error) {
+        if (!(error instanceof errors.TimeoutError)) {
+          throw error;
+        }
+        await this.press("Escape");
+        return false;
+      }
+    });
     await this.press("Enter");
   }
 
@@ -78,7 +92,8 @@ export class EditorWindow {
   }
 
   async focusEditor(): Promise<void> {
-    await this.page.locator(`${EDITOR} .view-lines`).first().click();
+    await this.press("Control+1");
+    await this.page.locator(`${EDITOR}.focused`).first().waitFor();
   }
 
   async press(key: string): Promise<void> {
