@@ -9,12 +9,15 @@ from forelook.decoding.generation import GREEDY, Limits, SamplingParams
 from forelook.decoding.lookahead import lookahead
 from forelook.decoding.published import PublishedSettings, published_lookahead
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import StepBudget
+from forelook.decoding.step_budget import COMMON_COSTS, StepBudget, StepCosts
 from forelook.decoding.tree_drafter import DraftMemory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import RandomTransformer
+
+# on such a device every draft pays, and the lookahead window too
+FREE = StepCosts((1, 64), (1e-3, 1.0001e-3), (0.0, 0.0))
 
 samplings = st.one_of(
     st.just(GREEDY),
@@ -146,6 +149,7 @@ class ScrambledSource:
     max_new_tokens=st.integers(0, 40),
     max_positions=st.sampled_from([45, 60, 512]),
     tail_sizes=st.sampled_from([None, (1, 4, 8, 16, 64)]),
+    costs=st.sampled_from([COMMON_COSTS, FREE]),
     stops=st.frozensets(st.integers(0, 31), max_size=2),
     boundaries=st.frozensets(st.integers(0, 31), max_size=2),
     constrained=st.booleans(),
@@ -162,6 +166,7 @@ def test_lookahead_gives_the_autoregressive_stream(
     max_new_tokens,
     max_positions,
     tail_sizes,
+    costs,
     stops,
     boundaries,
     constrained,
@@ -193,7 +198,7 @@ def test_lookahead_gives_the_autoregressive_stream(
                 constraint=constraint,
                 sources=[ScrambledSource(expected, draft_seed)],
                 boundary_ids=boundaries,
-                budget=StepBudget(max_draft_tokens=max_draft_tokens),
+                budget=StepBudget(costs, max_draft_tokens=max_draft_tokens, seconds_per_draft=0.0),
                 memory=memory,
                 prefill_chunk=prefill_chunk,
                 stats=stats,
@@ -210,3 +215,19 @@ def test_lookahead_gives_the_autoregressive_stream(
         assert cached == [*prompt, *expected][: len(cached)]
         if max_draft_tokens == 0:
             assert stats.num_drafted_tokens == 0
+
+
+def test_the_window_fills_the_budget_where_tokens_are_cheap_and_only_there():
+    model = RandomTransformer(3)
+    used = {}
+    for name, costs in (("cheap", FREE), ("dear", StepCosts((1, 64), (1e-3, 64e-3), (0.0, 0.0)))):
+        model.layouts.clear()
+        model.truncate(0)
+        stats = DecodingStats()
+        budget = StepBudget(costs, max_draft_tokens=40)
+        list(lookahead(model, [1, 2, 3], Limits(60), budget=budget, stats=stats))
+        used[name] = [len(layout) for layout in model.layouts]
+        # a window stands beside the drafts and is not counted among them
+        window_tokens = sum(used[name]) - 3 - (stats.num_steps - 1) - stats.num_drafted_tokens
+        assert (window_tokens > 0) == (name == "cheap")
+    assert max(used["dear"][1:]) < max(used["cheap"][1:])

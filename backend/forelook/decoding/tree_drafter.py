@@ -12,6 +12,7 @@ from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.successors import Ending, SuccessorSeeds, SuccessorTable
 from forelook.decoding.verification import Verified
+from forelook.decoding.window_filler import WindowFiller, WindowYield
 
 _MAX_CANDIDATES = 8
 _MAX_LENGTH = 24
@@ -23,6 +24,7 @@ class DraftMemory:
     Attributes:
         calibration: acceptance per origin, match length and share.
         successors: the model's own choices after the same tokens.
+        window_yield: what lookahead windows have brought.
 
     Args:
         seeds: successors of single tokens, measured once per model.
@@ -32,6 +34,7 @@ class DraftMemory:
     def __init__(self, seeds: SuccessorSeeds | None = None, calibration: AcceptanceCalibration | None = None) -> None:
         self.calibration = AcceptanceCalibration() if calibration is None else calibration
         self.successors = SuccessorTable(seeds)
+        self.window_yield = WindowYield()
 
 
 class TreeDrafter:
@@ -55,7 +58,10 @@ class TreeDrafter:
         tail_sizes: Sequence[int] | None = None,
         boundary_ids: frozenset[int] = frozenset(),
     ) -> None:
-        self._sources = sources
+        self._filler = WindowFiller(
+            [token for token in context[-256:] if token not in boundary_ids], memory.window_yield
+        )
+        self._sources = [*sources, self._filler]
         self._context = list(context)
         self._budget = budget
         self._memory = memory
@@ -92,7 +98,10 @@ class TreeDrafter:
             successors=self._memory.successors,
             is_allowed=is_allowed,
         )
-        return StepPlan(selection.tree)
+        num_drafts = len(selection.tree)
+        expected = 1.0 + sum(selection.probabilities)
+        window = self._filler.fill(curve, num_drafts, expected, state.max_tokens - num_drafts)
+        return StepPlan(selection.tree, window)
 
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
         """Calibrate, learn the model's choices, extend the sources."""
@@ -100,8 +109,11 @@ class TreeDrafter:
         if self._candidates is not None and self._selection is not None:
             self._candidates.learn(verified.token_ids)
             origins = [self._memory.calibration.origin(cell) for cell in self._selection.cells]
+            accepted_origins = [origins[node - 1] for node in verified.node_path]
             _count(origins, stats.drafted_by_origin)
-            _count([origins[node - 1] for node in verified.node_path], stats.accepted_by_origin)
+            _count(accepted_origins, stats.accepted_by_origin)
+            hits = accepted_origins.count(DraftOrigin.LOOKAHEAD)
+            self._filler.learn(plan.window, self._context, argmax[len(tree) + 1 :], len(verified.token_ids), hits)
         self._learn_successors(tree, argmax)
         accepted = verified.token_ids
         self._context += accepted
