@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from forelook.completion.engine import CompletionEngine, CompletionHandle
+from forelook.completion.engine import CompletionEngine, CompletionHandle, EngineModel, MakePool
 from forelook.completion.request import (
     CompletionRequest,
     CompletionResult,
@@ -30,6 +30,8 @@ from forelook.errors import (
     StaleDocumentError,
     UnknownDocumentError,
 )
+from forelook.workspace.pool_cache import PoolCache
+from forelook.workspace.workspace_pool import WorkspacePool
 
 from tests.completion.fake_model import FakeModel
 
@@ -71,11 +73,11 @@ class Reply:
 class Rig:
     """An engine on a fake model."""
 
-    def __init__(self, model: FakeModel, settings: EngineSettings = PLAIN) -> None:
+    def __init__(self, model: FakeModel, settings: EngineSettings = PLAIN, make_pool: MakePool | None = None) -> None:
         self.model = model
         self.statuses: list[EngineStatus] = []
         self.ready = threading.Event()
-        self.engine = CompletionEngine(lambda _progress: model, settings, self._on_status)
+        self.engine = CompletionEngine(lambda _progress: model, settings, self._on_status, make_pool=make_pool)
         self.engine.start()
         assert self.ready.wait(TIMEOUT_S)
 
@@ -102,8 +104,8 @@ class Rig:
 def rigs() -> Iterator[Callable[..., Rig]]:
     started: list[Rig] = []
 
-    def start(model: FakeModel, settings: EngineSettings = PLAIN) -> Rig:
-        started.append(Rig(model, settings))
+    def start(model: FakeModel, settings: EngineSettings = PLAIN, make_pool: MakePool | None = None) -> Rig:
+        started.append(Rig(model, settings, make_pool))
         return started[-1]
 
     yield start
@@ -468,6 +470,33 @@ def test_usage_is_counted_and_survives(rigs: Callable[..., Rig], tmp_path: Path)
     assert (usage["shown"], usage["accepted"], usage["keystrokes_saved"]) == (1, 1, 11)
     assert "compute" not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_workspace_taught_is_there_after_a_restart(rigs: Callable[..., Rig], tmp_path: Path) -> None:
+    line = "result = frobnicate_the_widget(alpha, beta)\n"
+    settings = EngineSettings(prewarm=False, deadline_ms=20_000)
+
+    def make_pool(workspace: str, model: EngineModel) -> WorkspacePool:
+        return WorkspacePool(model.tokenizer.encode, cache=PoolCache(tmp_path / "pools", workspace, model.fingerprint))
+
+    first = rigs(FakeModel("x"), settings, make_pool)
+    first.open(line, "file:///other.py")
+    wait_until(lambda: first.engine.pool_stats("w").get("num_tokens", 0) != 0)
+    first.engine.close()
+    again = rigs(FakeModel("x = 1\n" + line), settings, make_pool)
+    again.open("x = 1\nresult = fro\n")
+    wait_until(lambda: int(str(again.engine.pool_stats("w").get("num_tokens", 0))) >= len(line))
+    stats = again.ask(len("x = 1\nresult = fro")).result.stats
+    assert stats.num_accepted_tokens > 10
+
+
+def test_clearing_a_pool_forgets_its_text(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(FakeModel("x"), EngineSettings(prewarm=False))
+    rig.open("alpha beta gamma\n" * 20)
+    wait_until(lambda: rig.engine.pool_stats("w").get("num_tokens", 0) != 0)
+    rig.engine.close_document(URI)
+    rig.engine.clear_pool("w")
+    wait_until(lambda: rig.engine.pool_stats("w")["num_tokens"] == 0)
 
 
 def test_invoked_request_may_take_longer_than_an_automatic_one(rigs: Callable[..., Rig]) -> None:

@@ -358,7 +358,9 @@ class CompletionEngine:
             self._set_status(EngineState.ERROR, message=reason)
         while self._turn():
             pass
-        self._save()
+        for pool in self._pools.values():
+            self._guarded("closing a pool", pool.close)
+        self._usage.save()
 
     def _load_model(self) -> None:
         self._set_status(EngineState.LOADING, progress=0.0, message="loading")
@@ -501,7 +503,6 @@ class CompletionEngine:
 
             self._guarded("indexing", work)
             if more:
-                self._pool_changed = True
                 return True
         return False
 
@@ -557,6 +558,7 @@ class CompletionEngine:
     def _with_pool(self, workspace: str, work: Callable[[WorkspacePool], None]) -> None:
         """Do something with the pool of a workspace; without a model there is none."""
         if self._model is not None:
+            self._pool_changed = True
             work(self._pool(workspace, self._model))
 
     def _pool(self, workspace: str, model: EngineModel) -> WorkspacePool:
