@@ -81,12 +81,12 @@ async def test_the_backend_is_told_when_an_editor_leaves(listening: WebsocketSer
 
 
 async def test_a_message_of_many_megabytes_is_no_cliff(listening: WebsocketServer, backend: FakeBackend) -> None:
-    text = "x = 1\n" * 2_000_000
+    text = "x = 1\n" * 1_300_000
     async with listening.connect() as editor:
         await ready(editor.client)
         await editor.client.open(URI, text)
-        assert len(await editor.client.complete(URI, 2_000_000, 0)) == 1
-        assert len(backend.connections[0].texts[URI]) == 12_000_000
+        assert len(await editor.client.complete(URI, 1_300_000, 0)) == 1
+        assert len(backend.connections[0].texts[URI]) == 7_800_000
 
 
 async def test_frames_of_either_kind_are_read(listening: WebsocketServer) -> None:
