@@ -187,10 +187,11 @@ end
 local function schedule_request(buf)
   local state = states[buf]
   stop_timer(state)
-  state.timer = compat.uv.new_timer()
-  state.timer:start(debounce_ms, 0, vim.schedule_wrap(function()
-    if states[buf] ~= state then
-      return
+  local timer = compat.uv.new_timer()
+  state.timer = timer
+  timer:start(debounce_ms, 0, vim.schedule_wrap(function()
+    if states[buf] ~= state or state.timer ~= timer then
+      return -- a later keystroke came between the timer and this
     end
     stop_timer(state)
     if inserting() and vim.fn.pumvisible() == 0 then
