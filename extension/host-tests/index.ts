@@ -8,7 +8,7 @@ import * as vscode from "vscode";
 
 const ID = "forelook.forelook";
 const FIND = "\n    def find(self, name: str) -> Item:\n        return ";
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
 const PATIENCE_MS = 2_000;
 
 type Test = () => Promise<void>;
@@ -29,6 +29,14 @@ const tests: Readonly<Record<string, Test>> = {
       return names.some((name) => name.endsWith(".server")) ? names : undefined;
     });
     assert.equal(new Set(registered).size, registered.length);
+  },
+
+  "the language server says that the model is ready": async () => {
+    const { state } = await eventually("the model is ready", async () => {
+      const status = await vscode.commands.executeCommand<{ state: string }>("forelook.status.server");
+      return status.state === "ready" ? status : undefined;
+    });
+    assert.equal(state, "ready");
   },
 
   "VS Code knows which settings are the machine's": async () => {
@@ -95,7 +103,9 @@ const tests: Readonly<Record<string, Test>> = {
     assert.equal(await askAndAccept(editor), false, "nothing is suggested");
     await vscode.commands.executeCommand("forelook.toggle");
     assert.equal(settings().get("enable"), true);
-    await acceptSuggestion(editor, text);
+    const further = `self.path\n\n\n${text}`;
+    await append(editor, further);
+    await acceptSuggestion(editor, further);
   },
 };
 
