@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -552,6 +552,7 @@ def main() -> int:
     parser.add_argument("--path", type=Path, default=REPOSITORY, help="the folder of --trace folder")
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--limit", type=int, help="functions, transactions or files (default: all, or 20 files)")
+    parser.add_argument("--keys", type=int, help="keys of each session (default: all)")
     parser.add_argument("--keys-per-second", type=float, default=20.0)
     parser.add_argument("--impatient", action="store_true", help="type on and cancel instead of waiting for replies")
     parser.add_argument("--deadline-ms", type=int, help="the engine's deadline (default: the product's)")
@@ -564,6 +565,7 @@ def main() -> int:
         sessions = list(editing_sessions(options.limit or 10**9))
     else:
         sessions = list(function_sessions(options.limit or 264))
+    sessions = [replace(session, edits=session.edits[: options.keys]) for session in sessions]
     results: dict[str, dict[str, object]] = {}
     latencies: dict[str, dict[str, list[float]]] = {}
     for engine in options.engine:
