@@ -6,19 +6,24 @@ the cursor stands at the end of the line above, and an oracle names the true nex
 exactly as a decode step would. The added lines are in no index; what a method may learn from them is its own output so
 far. All methods see the same text:
 
-- ``prompt_lookup``: the rule of transformers' prompt lookup over prompt and output (first earlier occurrence of the last
-  n tokens, longest n first), all its tokens in one chain.
+- ``prompt_lookup``: the rule of transformers' prompt lookup over prompt and output (first earlier occurrence of the
+  last n tokens, longest n first), all its tokens in one chain.
 - ``published``: lookahead decoding's n-gram pool of one call, filled from prompt and output, keyed by one token.
 - ``pool_cold``: Forelook's pool with the edited file alone.
 - ``pool_warm``: Forelook's pool with the whole workspace.
 
 The prompt is an editor's: text after the cursor, then text before it, as much of each as fits ``--prompt-tokens``.
+
+Lines that an edit replaces can be treated in two ways, and both are measured: ``methods`` leaves them in the file,
+right after the cursor, for every method; ``methods_replaced_deleted`` takes them out of the prompt and of the edited
+file for every method, as if the user had deleted them before typing. ``insertions`` are the edits that replace nothing.
 The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
@@ -30,21 +35,24 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
-from tokenizers import Tokenizer
-
 from forelook.decoding.calibration import AcceptanceCalibration
 from forelook.decoding.draft_tree import CandidateTree, DraftTree
 from forelook.decoding.drafts import DraftSource
 from forelook.decoding.ngram_pool import NgramPool
-from forelook.decoding.prompt_ngrams import PromptNgrams
 from forelook.decoding.published_pool import PublishedPool
+from forelook.decoding.step_budget import CostCurve
 from forelook.privacy import content_reason, is_generated_name, is_secret_path
 from forelook.workspace.workspace_source import WorkspaceSource
+from tokenizers import Tokenizer
 
-CODE_SUFFIXES = frozenset(
-    ".py .pyi .js .mjs .cjs .jsx .ts .tsx .go .rs .java .kt .scala .c .h .cc .cpp .hpp .cs .rb .php .swift .lua .sh .el".split()
+CODE_SUFFIXES = (
+    *(".py", ".pyi", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".go", ".rs", ".java", ".kt", ".scala", ".c", ".h"),
+    *(".cc", ".cpp", ".hpp", ".cs", ".rb", ".php", ".swift", ".lua", ".sh", ".el"),
 )
-TEXT_SUFFIXES = CODE_SUFFIXES | frozenset(".md .rst .txt .toml .cfg .ini .yml .yaml .json .html .css .vim".split())
+TEXT_SUFFIXES = (
+    *CODE_SUFFIXES,
+    *(".md", ".rst", ".txt", ".toml", ".cfg", ".ini", ".yml", ".yaml", ".json", ".html", ".css", ".vim"),
+)
 TOKENIZER_PATH = Path(__file__).resolve().parents[1] / "backend/forelook/starter_model/tokenizer.json"
 SEPARATOR = -2
 """Stands between the two halves of a prompt, as a sentinel would; equal to no token."""
@@ -59,12 +67,15 @@ class Edit:
         before: tokens of the file before the cursor.
         added: tokens to generate.
         after: tokens of the file after the cursor, as before the commit.
+        after_deleted: the same without the lines that the edit replaces.
+        replaces: whether there are such lines.
     """
 
     path: str
     before: list[int]
     added: list[int]
     after: list[int]
+    after_deleted: list[int]
     replaces: bool
 
 
@@ -77,14 +88,21 @@ class Tally:
     num_drafted: int = 0
     num_accepted: int = 0
     seconds: float = 0.0
-    curve: list[float] = field(default_factory=list)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    @property
+    def tokens_per_step(self) -> float:
+        return self.num_tokens / max(1, self.num_steps)
 
     def summary(self) -> dict[str, float]:
         return {
-            "tokens_per_step": round(self.num_tokens / max(1, self.num_steps), 4),
+            "tokens_per_step": round(self.tokens_per_step, 4),
             "accepted_share": round(self.num_accepted / max(1, self.num_drafted), 4),
-            "drafted": self.num_drafted,
-            "accepted": self.num_accepted,
+            "num_drafted": self.num_drafted,
+            "num_accepted": self.num_accepted,
+            "draft_us_per_step": round(1e6 * self.seconds / max(1, self.num_steps)),
         }
 
 
@@ -128,7 +146,8 @@ class Repository:
 
     def blob(self, name: str) -> bytes:
         """A file's content."""
-        assert self._batch.stdin is not None and self._batch.stdout is not None
+        assert self._batch.stdin is not None
+        assert self._batch.stdout is not None
         self._batch.stdin.write(name.encode() + b"\n")
         self._batch.stdin.flush()
         header = self._batch.stdout.readline().split()
@@ -190,7 +209,9 @@ def is_wanted(path: str) -> bool:
     )
 
 
-def edits_of(repository: Repository, encoder: Encoder, parent: str, commit: str, tree: dict[str, str], limit: int, drop_replaced: bool=False) -> list[Edit]:
+def edits_of(
+    repository: Repository, encoder: Encoder, parent: str, commit: str, tree: dict[str, str], limit: int
+) -> list[Edit]:
     """The edits of one commit, each against the file as before the commit."""
     edits = []
     for path, first, count, added in repository.hunks(parent, commit):
@@ -206,12 +227,11 @@ def edits_of(repository: Repository, encoder: Encoder, parent: str, commit: str,
             continue
         lines = old.split("\n")
         cut = first - 1 if count else first  # lines before the cursor
-        before = "\n".join(lines[:cut])
-        after = "\n".join(lines[cut + (count if drop_replaced else 0) :])
-        text = "\n".join(added)
-        if cut:
-            text, after = "\n" + text, "\n" + after  # the line break belongs to what follows it, in every token
-        edits.append(Edit(path, encoder(before), encoder(text)[:limit], encoder(after), count > 0))
+        # A line break belongs to what follows it, in every token of this tokenizer.
+        break_before = "\n" if cut else ""
+        added_ids = encoder(break_before + "\n".join(added))[:limit]
+        after, after_deleted = (encoder(break_before + "\n".join(lines[place:])) for place in (cut, cut + count))
+        edits.append(Edit(path, encoder("\n".join(lines[:cut])), added_ids, after, after_deleted, count > 0))
     return edits
 
 
@@ -226,11 +246,11 @@ class Method(Protocol):
     def learn(self, accepted: list[int]) -> None: ...
 
 
-def prompt_of(edit: Edit, num_tokens: int) -> list[int]:
-    """What an editor's prompt would hold: suffix, then prefix, the prefix getting three quarters where both are long."""
-    for_before = max(num_tokens * 3 // 4, num_tokens - len(edit.after))
+def prompt_of(edit: Edit, after: list[int], num_tokens: int) -> list[int]:
+    """What an editor's prompt would hold: suffix, then prefix, which gets three quarters where both are long."""
+    for_before = max(num_tokens * 3 // 4, num_tokens - len(after))
     before = edit.before[-for_before:]
-    return [*edit.after[: max(0, num_tokens - len(before))], SEPARATOR, *before]
+    return [*after[: max(0, num_tokens - len(before))], SEPARATOR, *before]
 
 
 class PromptLookup:
@@ -301,7 +321,8 @@ class PoolMethod:
         for source in self._sources:
             for draft in source.propose(self._context, max_candidates=10, max_length=self._budget):
                 candidates.add(draft)
-        return candidates.select(self._budget)[0]
+        # The oracle's steps cost the same whatever they carry, so every draft that is allowed pays.
+        return candidates.select(CostCurve.of([1.0] * (self._budget + 1)), self._budget).tree
 
     def learn(self, accepted: list[int]) -> None:
         assert self._candidates is not None
@@ -331,7 +352,6 @@ def replay(method: Method, target: Sequence[int], tally: Tally) -> None:
         done += len(accepted)
         method.learn(list(accepted))
     tally.seconds += time.perf_counter() - started
-    tally.curve.append(tally.num_tokens / tally.num_steps)
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------
@@ -354,73 +374,116 @@ def sync(pool: NgramPool, held: dict[str, str], tree: dict[str, str], repository
     pool.settle()
 
 
+METHODS = ("prompt_lookup", "published", "pool_cold", "pool_warm")
+
+
+@dataclass
+class Contest:
+    """All methods on the same edits, with replaced lines treated in one way."""
+
+    deletes_replaced: bool
+    calibrations: dict[str, AcceptanceCalibration] = field(
+        default_factory=lambda: {name: AcceptanceCalibration() for name in METHODS}
+    )
+    replacing: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in METHODS})
+    inserting: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in METHODS})
+
+    def run(self, edit: Edit, pool: NgramPool, arguments: argparse.Namespace) -> None:
+        after = edit.after_deleted if self.deletes_replaced else edit.after
+        prompt = prompt_of(edit, after, arguments.prompt_tokens)
+        budget, tail = arguments.budget, np.array(after, dtype=np.int32)
+        for name in METHODS:
+            if name == "prompt_lookup":
+                room = len(edit.added) + budget
+                method: Method = PromptLookup(prompt, arguments.lookup_ngram, budget, room)
+            elif name == "published":
+                method = Published(prompt, arguments.published_n, arguments.published_g, budget)
+            else:
+                source = WorkspaceSource(pool if name == "pool_warm" else NgramPool(), edit.path, tail)
+                method = PoolMethod([source], edit.before, self.calibrations[name], budget)
+            replay(method, edit.added, (self.replacing if edit.replaces else self.inserting)[name])
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        found = {name: (self.replacing[name] + self.inserting[name]).summary() for name in METHODS}
+        for name, summary in found.items():
+            summary["insertions_tokens_per_step"] = round(self.inserting[name].tokens_per_step, 4)
+        return found
+
+
 def run(arguments: argparse.Namespace) -> dict[str, object]:
+    """Replay the last commits, the oldest of them first."""
     repository = Repository(arguments.repo)
     encoder = Encoder()
-    chosen: list[tuple[str, str]] = []
-    for commit, parent in repository.commits():
-        if len(chosen) == arguments.commits:
-            break
-        chosen.append((commit, parent))
-    budget = arguments.budget
-    names = ("prompt_lookup", "published", "pool_cold", "pool_warm")
-    tallies = {name: Tally() for name in names}
-    insertions = {name: Tally() for name in names}
-    calibrations = {name: AcceptanceCalibration() for name in names}
+    chosen = list(itertools.islice(repository.commits(), arguments.commits))
+    contests = (Contest(deletes_replaced=False), Contest(deletes_replaced=True))
     pool = NgramPool(1 << 22)
     held: dict[str, str] = {}
-    num_edits = 0
-    for commit, parent in reversed(chosen):
+    num_edits = num_tokens = 0
+    for number, (commit, parent) in enumerate(reversed(chosen), 1):
         tree = repository.tree(parent)
         edits = edits_of(repository, encoder, parent, commit, tree, arguments.edit_tokens)
-        if not edits:
-            continue
-        sync(pool, held, tree, repository, encoder)
+        if edits:
+            sync(pool, held, tree, repository, encoder)
         for edit in edits:
             num_edits += 1
-            prompt = prompt_of(edit, arguments.prompt_tokens)
-            room = len(edit.added) + budget
-            after = np.array(edit.after, dtype=np.int32)
-            for name in names:
-                if name == "prompt_lookup":
-                    method: Method = PromptLookup(prompt, arguments.lookup_ngram, budget, room)
-                elif name == "published":
-                    method = Published(prompt, arguments.published_n, arguments.published_g, budget)
-                else:
-                    if name == "pool_warm":
-                        source = WorkspaceSource(pool, edit.path, after)
-                    else:
-                        alone = NgramPool()
-                        alone.set_document(edit.path, edit.before + edit.after)
-                        alone.settle()
-                        source = WorkspaceSource(alone, edit.path, after)
-                    output = PromptNgrams(prompt, edit.before, room, frozenset((SEPARATOR,)))
-                    sources: list[DraftSource] = [output, source] if not arguments.pool_only else [source]
-                    method = PoolMethod(sources, edit.before, calibrations[name], budget)
-                replay(method, edit.added, tallies[name] if edit.replaces else insertions[name])
+            num_tokens += len(edit.added)
+            for contest in contests:
+                contest.run(edit, pool, arguments)
+        if number % 20 == 0:
+            print(f"{number}/{len(chosen)} commits, {num_edits} edits", file=sys.stderr, flush=True)
     repository.close()
-    methods = {}
-    for name in names:
-        whole = Tally(
-            *(getattr(tallies[name], n) + getattr(insertions[name], n) for n in ("num_tokens", "num_steps", "num_drafted", "num_accepted", "seconds"))
-        )
-        methods[name] = {**whole.summary(), "insertions": insertions[name].summary()["tokens_per_step"], "us_per_step": round(1e6*whole.seconds/max(1,whole.num_steps))}
-    return {"repo": arguments.repo.name, "num_edits": num_edits, "num_tokens": whole.num_tokens, "pool_tokens": pool.num_tokens, "methods": methods}
+    methods, deleted = (contest.summary() for contest in contests)
+    return {
+        "repo": arguments.name or arguments.repo.resolve().name,
+        "num_edits": num_edits,
+        "num_tokens": num_tokens,
+        "num_pool_tokens": pool.num_tokens,
+        "methods": methods,
+        "methods_replaced_deleted": deleted,
+    }
+
+
+def plot(result: dict[str, object], path: Path) -> None:
+    """Tokens per step, and drafts accepted, by method."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    kinds = {"methods": "replaced lines kept", "methods_replaced_deleted": "replaced lines deleted"}
+    for axis, measure in zip(axes, ("tokens_per_step", "accepted_share"), strict=True):
+        for offset, (kind, label) in enumerate(kinds.items()):
+            methods = result[kind]
+            assert isinstance(methods, dict)
+            places = [number + 0.4 * offset for number in range(len(methods))]
+            bars = axis.bar(places, [methods[name][measure] for name in METHODS], width=0.38, label=label)
+            axis.bar_label(bars, fmt="%.2f", fontsize=8)
+        axis.set_xticks([number + 0.2 for number in range(len(METHODS))], METHODS, fontsize=8)
+        axis.set_title(f"{result['repo']}: {measure.replace('_', ' ')}")
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repo", type=Path, required=True)
-    parser.add_argument("--commits", type=int, default=200)
-    parser.add_argument("--budget", type=int, default=15)
+    parser.add_argument("--repo", type=Path, required=True, help="a git repository")
+    parser.add_argument("--name", help="what to call it in the result; default: its folder's name")
+    parser.add_argument("--commits", type=int, default=100, help="how many, the newest first")
+    parser.add_argument("--budget", type=int, default=15, help="most draft tokens a step")
     parser.add_argument("--prompt-tokens", type=int, default=4096)
-    parser.add_argument("--edit-tokens", type=int, default=256)
-    parser.add_argument("--lookup-ngram", type=int, default=2)
-    parser.add_argument("--published-n", type=int, default=5)
-    parser.add_argument("--published-g", type=int, default=15)
-    parser.add_argument("--pool-only", action="store_true")
+    parser.add_argument("--edit-tokens", type=int, default=256, help="most tokens generated of one edit")
+    parser.add_argument("--lookup-ngram", type=int, default=2, help="max_matching_ngram_size; 2 is the default there")
+    parser.add_argument("--published-n", type=int, default=5, help="N")
+    parser.add_argument("--published-g", type=int, default=15, help="G; the budget cuts what does not fit")
+    parser.add_argument("--out", type=Path, help="where to write the plot, as PNG")
     arguments = parser.parse_args()
-    print(json.dumps(run(arguments)))
+    result = run(arguments)
+    if arguments.out is not None:
+        plot(result, arguments.out)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -62,26 +62,24 @@ def test_codellama_can_be_cut_at_every_line(shared_dir: Path) -> None:
     assert find_cut_rule(encode) in (CutRule.BEFORE_NEWLINE, CutRule.AFTER_NEWLINE)
 
 
-LINE = st.sampled_from(
-    [
-        "",
-        "x",
-        "  x",
-        "\ty = 1  ",
-        "    ",
-        "}",
-        ");",
-        "  );",
-        "def f(a):",
-        "# é 漢 🙂",
-        "\r",
-        "a\r",
-        " ",
-        "\t\t",
-        "12 345",
-    ]
-    + ["' '", "\f", "a\u2028b"]
-)
+LINES = [
+    "",
+    "x",
+    "  x",
+    "\ty = 1  ",
+    "    ",
+    "}",
+    ");",
+    "  );",
+    "def f(a):",
+    "# é 漢 🙂",
+    "\r",
+    "a\r",
+    " ",
+    "\t\t",
+    "12 345",
+]
+LINE = st.sampled_from([*LINES, "' '", "\f", "a\u2028b"])
 TEXT = st.lists(LINE, max_size=12).map("\n".join)
 
 

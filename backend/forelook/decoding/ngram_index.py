@@ -63,7 +63,7 @@ class Evidence:
     """Entries that agree with a context.
 
     Attributes:
-        match_lengths: per entry, how many context tokens it agrees with.
+        match_lengths: per entry, how many context tokens it agrees with, at least one.
         owners: per entry, the owner of its position.
         continuations: per entry, the tokens after it; a border or the row's end closes it.
         positions: per entry, its place in the log.
@@ -268,6 +268,10 @@ class NgramIndex:
         lengths[(owners == NOBODY) | (owners == without)] = 0
         if len(positions) > limit:
             keep = np.argsort(-2 * lengths - (owners == owner), kind="stable")[:limit]
+            keep = keep[lengths[keep] > 0]
+        else:
+            keep = np.flatnonzero(lengths)
+        if len(keep) < len(positions):
             positions, owners, lengths = positions[keep], owners[keep], lengths[keep]
             columns = positions[:, None]
         following = tokens[columns + np.arange(1, reach + 1)]

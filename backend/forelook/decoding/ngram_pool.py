@@ -397,19 +397,21 @@ class NgramPool:
         owner = self._owner(document)
         left_out = self._owner(without)
         evidence = self._index.find(context, limit=limit, reach=min(reach, MAX_REACH), owner=owner, without=left_out)
-        places = Places()
-        by_owner, clock = self._by_owner, self._clock
-        for match, who, row in zip(evidence.match_lengths, evidence.owners, evidence.continuations, strict=True):
-            if match == 0:
-                continue
-            same = who == owner
-            found = by_owner[who]
-            recency = 1.0 + _RECENCY / (1.0 + (clock - found.stamp) / _RECENT_DOCUMENTS)
-            places.match_lengths.append(match)
-            places.factors.append(found.weight * (_SAME_DOCUMENT_FACTOR if same else recency))
-            places.weights.append(SAME_DOCUMENT if same else ELSEWHERE)
-            places.continuations.append(row)
-        return places
+        owners = evidence.owners
+        factor_of: dict[int, float] = {}
+        for who in set(owners):
+            found = self._by_owner[who]
+            if who == owner:
+                factor_of[who] = found.weight * _SAME_DOCUMENT_FACTOR
+            else:
+                age = (self._clock - found.stamp) / _RECENT_DOCUMENTS
+                factor_of[who] = found.weight * (1.0 + _RECENCY / (1.0 + age))
+        return Places(
+            evidence.match_lengths,
+            [factor_of[who] for who in owners],
+            [SAME_DOCUMENT if who == owner else ELSEWHERE for who in owners],
+            evidence.continuations,
+        )
 
     def _owner(self, key: Hashable | None) -> int:
         document = self._documents.get(key) if key is not None else None

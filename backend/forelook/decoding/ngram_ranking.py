@@ -19,6 +19,10 @@ MIN_PROBABILITY = 0.004
 """Paths less probable than this are not drafted."""
 
 
+_MEMBERS = 8
+"""Behind the first token only the weightiest places vote: the others change little and cost as much."""
+
+
 def _weights(logarithms: Sequence[float], rise: float) -> tuple[float, ...]:
     """Weights by match length, from their logarithms for 1, 2, 3 … tokens; longer ones rise slowly to a bound."""
     values = [-math.inf, *logarithms]
@@ -72,16 +76,21 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
     if not matches or max_candidates < 1 or max_length < 1:
         return drafts
     longest = max(matches)
-    # (-probability of the path, ticket, places that agree with it, path, shares)
-    heap: list[tuple[float, int, list[int], tuple[int, ...], tuple[float, ...]]] = [
-        (-1.0, 0, list(range(len(matches))), (), ())
+    first_weights = [
+        factor * weights[match] for factor, weights, match in zip(places.factors, places.weights, matches, strict=True)
     ]
+    weightiest = sorted(range(len(matches)), key=first_weights.__getitem__, reverse=True)
+    # (-probability of the path, ticket, places that agree with it, path, shares)
+    heap: list[tuple[float, int, list[int], tuple[int, ...], tuple[float, ...]]] = [(-1.0, 0, weightiest, (), ())]
     tickets = 0
     while heap and len(drafts) < max_candidates:
         negative, _, members, path, shares = heappop(heap)
         probability = -negative
         tokens, confidences = list(path), list(shares)
         while len(tokens) < max_length:
+            if len(members) == 1:
+                _follow(places, members[0], probability, tokens, confidences, max_length)
+                break
             weight_of, members_of, total = _vote(places, members, len(tokens))
             if not weight_of:
                 break
@@ -103,12 +112,29 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
             probability *= share
             if probability < MIN_PROBABILITY:
                 break
-            members = members_of[best]
+            members = members_of[best][:_MEMBERS]
             tokens.append(best)
             confidences.append(share)
         if len(tokens) > len(path) or path:
             drafts.append(Draft(tuple(tokens), tuple(confidences), longest, origin))
     return drafts
+
+
+def _follow(
+    places: Places, member: int, probability: float, tokens: list[int], confidences: list[float], max_length: int
+) -> None:
+    """Take over the rest of one place's continuation, as far as it stays probable."""
+    row, weights = places.continuations[member], places.weights[member]
+    factor, match = places.factors[member], places.match_lengths[member]
+    for depth in range(len(tokens), min(max_length, len(row))):
+        token = row[depth]
+        weight = factor * weights[match + depth]
+        share = weight / (weight + _ESCAPE[match + depth])
+        probability *= share
+        if token == BORDER or probability < MIN_PROBABILITY:
+            return
+        tokens.append(token)
+        confidences.append(share)
 
 
 def _vote(places: Places, members: list[int], depth: int) -> tuple[dict[int, float], dict[int, list[int]], float]:
