@@ -39,6 +39,8 @@ const QUIET_SETTINGS = {
   "editor.occurrencesHighlight": "off",
   "editor.cursorBlinking": "solid",
   "files.hotExit": "off",
+  // Settings are written as text here, in which each quote and brace stands already.
+  "[jsonc]": { "editor.autoClosingBrackets": "never", "editor.autoClosingQuotes": "never" },
   "files.autoSave": "off",
   "window.confirmBeforeClose": "never",
   "security.workspace.trust.untrustedFiles": "open",
