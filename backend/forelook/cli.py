@@ -201,6 +201,10 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("completions")
     limits.add_argument("--max-new-tokens", type=int)
     limits.add_argument("--deadline-ms", type=int)
+    limits.add_argument(
+        "--left-to-right", action="store_true",
+        help="take a model that was not trained to infill; it never sees the text after the cursor",
+    )  # fmt: skip
     limits.add_argument("--no-cross-file", action="store_true", help="prompts from the file itself only")
     limits.add_argument(
         "--speculate", choices=("auto", "on", "off"), default="auto",
@@ -288,6 +292,7 @@ def serve(options: argparse.Namespace, here: Surroundings) -> int:
             ),
             pool=PoolConfig(persistent=not options.no_persistent_pool, **_given(max_tokens=options.pool_tokens)),
             autoregressive=options.autoregressive,
+            left_to_right=options.left_to_right,
         )
         factory = engine_factory(identity, engine_options, here.paths)
         from forelook.server.serve import serve as run_server

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,4 +214,34 @@ def test_the_shell_names_an_unknown_model_and_the_way_out(home: dict[str, str], 
     result = forelook(home, "complete", str(path), "--at", "1:5", "--no-backend", "--model", str(missing))
     assert result.returncode != 0
     assert "no-such-model" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def damaged_copy(repository: Path, folder: Path, name: str, old: str, new: str) -> Path:
+    """The starter model with one string replaced in one of its files."""
+    model = folder / "damaged"
+    shutil.copytree(repository / "backend/forelook/starter_model", model)
+    text = (model / name).read_text(encoding="utf-8")
+    assert old in text
+    (model / name).write_text(text.replace(old, new), encoding="utf-8")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        ("config.json", '"model_type": "llama"', '"model_type": "gpt2"', "gpt2"),
+        ("tokenizer.json", "<SUF>", "<WHAT>", "--left-to-right"),
+    ],
+    ids=["another architecture", "no sentinels"],
+)
+def test_a_model_that_cannot_serve_is_refused_with_the_way_out(
+    home: dict[str, str], repository: Path, tmp_path: Path, name: str, old: str, new: str, expected: str
+) -> None:
+    model = damaged_copy(repository, tmp_path, name, old, new)
+    path = tmp_path / "a.py"
+    path.write_text("x = ")
+    result = forelook(home, "complete", str(path), "--at", "1:5", "--no-backend", "--model", str(model))
+    assert result.returncode == 4, result.stderr
+    assert expected in result.stderr
     assert "Traceback" not in result.stderr

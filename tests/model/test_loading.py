@@ -88,6 +88,11 @@ def test_model_without_sentinels_says_that_it_ignores_the_suffix(single: Path) -
     assert "not trained to infill" in loaded.status_line
 
 
+def test_model_without_sentinels_is_refused_where_infilling_is_asked_for(single: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"none of the infill sentinels.*--left-to-right"):
+        load_model(str(single), device="cpu", dtype="float32", allow_left_to_right=False)
+
+
 def test_family_that_promises_sentinels_is_refused_without_them(single: Path) -> None:
     promised = single.rename(single.with_name("CodeLlama-7b-hf"))
     with pytest.raises(TokenizerError, match="▁<PRE>"):

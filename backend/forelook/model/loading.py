@@ -15,7 +15,7 @@ from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, To
 from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
-from forelook.model.infill import InfillFormat, infill_formats
+from forelook.model.infill import InfillFormat, InfillOrder, infill_formats
 from forelook.model.llama import LlamaSequence, LlamaWeights, kv_cache_dtype
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named
 from forelook.model.token_healing import TokenHealer
@@ -87,6 +87,7 @@ def load_model(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    allow_left_to_right: bool = True,
     on_progress: ProgressCallback | None = None,
 ) -> LoadedModel:
     """Load a Llama-family checkpoint.
@@ -96,6 +97,7 @@ def load_model(
         revision: a hub branch, tag or commit.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``.
+        allow_left_to_right: take a model without infill sentinels too; it never sees the text after the cursor.
         on_progress: told the share of the weights loaded and a line for people.
 
     Raises:
@@ -126,17 +128,20 @@ def load_model(
         bos_token_id=config.bos_token_id,
         eos_token_ids=eos_ids,
     )
+    infills = formats[0].order is not InfillOrder.PLAIN
+    if not infills and not allow_left_to_right:
+        raise TokenizerError(
+            f"{name}: {folder / 'tokenizer.json'} has none of the infill sentinels this version knows, so the model "
+            "could not use the text after the cursor. Choose a model trained to infill, or take it as it is with "
+            "`forelook serve --left-to-right`"
+        )
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
     check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device))
     with out_of_memory_named(f"the weights of {name}"):
         weights = read_weights(
             folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}")
         )
-    line = (
-        ""
-        if formats[0].order.value != "plain"
-        else f"{name} was not trained to infill: text after the cursor is not used"
-    )
+    line = "" if infills else f"{name} was not trained to infill: text after the cursor is not used"
     loaded = LoadedModel(
         name=name,
         revision=revision,

@@ -152,6 +152,7 @@ def _permissions(endpoint: Endpoint) -> Iterator[Check]:
 
 
 def _model(identity: BackendIdentity) -> Check:
+    from forelook.model.infill import InfillOrder
     from forelook.model.loading import load_model
 
     started_s = time.monotonic()
@@ -161,6 +162,8 @@ def _model(identity: BackendIdentity) -> Check:
         return Check("model", True, str(error), "choose another --model, --device or --dtype")
     took_s = time.monotonic() - started_s
     dtype = str(model.dtype).removeprefix("torch.")
+    if model.infill.order is InfillOrder.PLAIN:
+        return Check("model", True, model.status_line, "choose a model trained to infill, or serve --left-to-right")
     return Check("model", False, f"{model.name} loads on {model.device} as {dtype} in {took_s:.1f} s")
 
 

@@ -27,12 +27,14 @@ class EngineOptions:
         completion: limits of a completion.
         pool: the n-gram pools.
         autoregressive: decode token by token, for comparison.
+        left_to_right: take a model that was not trained to infill.
     """
 
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     completion: CompletionConfig = field(default_factory=CompletionConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
     autoregressive: bool = False
+    left_to_right: bool = False
 
 
 def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: UserPaths) -> EngineFactory:
@@ -48,6 +50,7 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
                 revision=identity.revision,
                 device=identity.device,
                 dtype=identity.dtype,
+                allow_left_to_right=options.left_to_right,
                 on_progress=on_progress,
             )
 
