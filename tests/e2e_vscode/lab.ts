@@ -39,8 +39,9 @@ const QUIET_SETTINGS = {
   "editor.occurrencesHighlight": "off",
   "editor.cursorBlinking": "solid",
   "files.hotExit": "off",
-  // Settings are written as text here, in which each quote and brace stands already.
-  "[jsonc]": { "editor.autoClosingBrackets": "never", "editor.autoClosingQuotes": "never" },
+  // What is typed here has each quote and bracket already.
+  "editor.autoClosingBrackets": "never",
+  "editor.autoClosingQuotes": "never",
   "files.autoSave": "off",
   "window.confirmBeforeClose": "never",
   "security.workspace.trust.untrustedFiles": "open",

@@ -86,8 +86,9 @@ describe("processes", () => {
     await window.command("Forelook: Restart");
     await eventually("both are new", async () => {
       const [backends, servers] = [await lab.backendIds(), await lab.languageServerIds()];
-      const all = [...backends, ...servers];
-      return backends.length === 1 && servers.length === 1 && !all.some((id) => before.includes(id));
+      // A backend for another model, such as that of the test before, is nobody's business here.
+      const isNew = (id: number): boolean => !before.includes(id);
+      return backends.some(isNew) && servers.length === 1 && servers.every(isNew);
     });
     await window.untilReady();
     await suggests(window, "anew.py");

@@ -87,7 +87,7 @@ export class EditorWindow {
     await this.page.keyboard.insertText(JSON.stringify(settings));
     await this.press("Control+s");
     await eventually("the settings are saved", async () => (await this.page.locator(".tab.active.dirty").count()) === 0);
-    await tab.locator(".codicon-close").click();
+    await tab.locator(".tab-actions .action-label").first().click();
     await tab.waitFor({ state: "detached" });
   }
 
