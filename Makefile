@@ -6,12 +6,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON TORCH_INDEX VENV
 
-.PHONY: help demo test check format lint types setup setup-dev clean
+.PHONY: help demo test check e2e test-extension package format lint types setup setup-dev clean
 
 help:
 	@echo "make demo    a suggestion from a real model, through the real backend and language server"
 	@echo "make test    all tests"
 	@echo "make check   ruff, mypy (strict) and the tests"
+	@echo "make e2e     the VS Code extension in a real VS Code; downloads one (about 800 MB) on the first call"
+	@echo "make test-extension, make package   the extension's unit tests, and its .vsix"
 	@echo "make format  format the sources"
 	@echo "make clean   remove the environment and caches"
 
@@ -35,6 +37,17 @@ types: setup-dev
 	$(BIN)/mypy -p forelook -p forelook_lsp
 
 check: lint types test
+
+e2e: setup-dev
+	tests/e2e_vscode/run.sh
+
+test-extension: setup-dev
+	npm ci --ignore-scripts --no-audit --no-fund
+	npm run check
+
+package: setup-dev
+	npm ci --ignore-scripts --no-audit --no-fund
+	npm run package
 
 format: setup-dev
 	$(BIN)/ruff check --fix backend lsp tests scripts
