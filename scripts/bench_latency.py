@@ -434,11 +434,12 @@ def serve_hf(arguments: list[str]) -> int:
 
         def commit(self, rows: Iterable[int]) -> None:
             self.cached_ids += [self._tail[row] for row in rows]
-            self._cache.crop(len(self.cached_ids))
+            assert len(self.cached_ids) == self._cache.get_seq_length(), "a causal tail is committed whole"
 
         def truncate(self, length: int) -> None:
-            del self.cached_ids[length:]
-            self._cache.crop(length)
+            if length < len(self.cached_ids):
+                self._cache.crop(length - len(self.cached_ids))
+                del self.cached_ids[length:]
 
     class HfModel:
         """A loaded checkpoint whose sequences are transformers'."""
