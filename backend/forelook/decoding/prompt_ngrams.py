@@ -73,7 +73,8 @@ class PromptNgrams:
         scored.sort(reverse=True)
         del scored[max_candidates:]
         return _drafts(
-            [ids[place + 1 : place + 1 + max_length] for _, place in scored],
+            # a short match is seldom right for long
+            [ids[place + 1 : place + 1 + min(max_length, 6 + 2 * length)] for length, place in scored],
             [length for length, _ in scored],
             [place >= self._prompt_end for _, place in scored],
         )

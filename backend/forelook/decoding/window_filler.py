@@ -83,17 +83,20 @@ class WindowFiller:
             room: most tail tokens left.
         """
         left = min(len(curve.seconds) - 1 - num_drafts, room)
-        columns = min((left + 1) // (_NGRAM_SIZE - 1), _MAX_WINDOW_SIZE)
         window = self._window
-        if window is None and columns >= 2 and len(self._seed_ids):
-            window = LookaheadWindow(columns, _NGRAM_SIZE, self._seed_ids)
-        if window is None or len(window) > left:
-            self._window = None
+        if window is None:
+            columns = min((left + 1) // (_NGRAM_SIZE - 1), _MAX_WINDOW_SIZE)
+            size = columns * (_NGRAM_SIZE - 1) - 1
+        else:
+            columns, size = window.window_size, len(window)
+        self._window = None
+        if columns < 2 or size > left or not self._seed_ids:
             return None
         base = curve.seconds[num_drafts]
-        cost = curve.seconds[num_drafts + len(window)] - base
+        cost = curve.seconds[num_drafts + size] - base
         # the same bargain as for a draft: tokens gained against the rate that the time would earn otherwise
-        self._window = window if self._gain.per_token * len(window) > cost * expected / base else None
+        if self._gain.per_token * size > cost * expected / base:
+            self._window = LookaheadWindow(columns, _NGRAM_SIZE, self._seed_ids) if window is None else window
         return self._window
 
     def learn(
