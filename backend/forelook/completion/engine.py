@@ -18,6 +18,7 @@ from forelook.completion.completer import Aids, Completer, CompletionModel, Watc
 from forelook.completion.context import ContextChooser
 from forelook.completion.documents import Document, DocumentStore
 from forelook.completion.figures import EngineFigures
+from forelook.completion.pool_keys import pool_key
 from forelook.completion.request import (
     CompletionRequest,
     CompletionResult,
@@ -206,7 +207,7 @@ class CompletionEngine:
 
         def take() -> None:
             self._context.touch(document)
-            self._with_pool(workspace, lambda pool: pool.open_document(uri, text))
+            self._with_pool(workspace, lambda pool: pool.open_document(pool_key(workspace, uri), text))
 
         self._command(take)
 
@@ -221,7 +222,8 @@ class CompletionEngine:
 
         def update() -> None:
             self._context.touch(document)
-            self._with_pool(document.workspace, lambda pool: pool.change_document(uri, document.text))
+            key = pool_key(document.workspace, uri)
+            self._with_pool(document.workspace, lambda pool: pool.change_document(key, document.text))
             if cursor is not None:
                 self._warm_at = (uri, cursor, self._clock())
 
@@ -237,7 +239,8 @@ class CompletionEngine:
 
         def close() -> None:
             self._context.forget(uri)
-            self._with_pool(document.workspace, lambda pool: pool.close_document(uri))
+            key = pool_key(document.workspace, uri)
+            self._with_pool(document.workspace, lambda pool: pool.close_document(key))
             if self._completer is not None:
                 self._completer.prompts.forget(uri)
 
@@ -454,7 +457,7 @@ class CompletionEngine:
         sources: list[DraftSource] = []
 
         def add_source(pool: WorkspacePool) -> None:
-            sources.append(pool.source(document.uri, offset))
+            sources.append(pool.source(pool_key(document.workspace, document.uri), offset))
 
         # Without its drafts a completion is slower and no worse.
         self._guarded("drafting from the workspace", lambda: self._with_pool(document.workspace, add_source))
