@@ -505,3 +505,14 @@ def test_invoked_request_may_take_longer_than_an_automatic_one(rigs: Callable[..
     reply = rig.ask(13, trigger=TriggerKind.INVOKED, num_suggestions=3)
     assert reply.texts[0] == "    x = 1\n    return x"
     assert len(set(reply.texts)) == len(reply.texts) <= 3
+
+
+def test_a_scanned_file_and_its_open_document_are_held_once(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(FakeModel(""))
+    text = "def area(width, height):\n    return width * height\n"
+    rig.engine.add_workspace_files("file:///p", [("a.py", text), ("b.py", text)])
+    rig.engine.open_document("file:///p", "file:///p/a.py", "python", 1, text)
+    wait_until(lambda: rig.engine.pool_stats("file:///p").get("num_documents", 0) == 2)
+    rig.engine.close_document("file:///p/a.py")
+    rig.engine.remove_workspace_files("file:///p", ["a.py"])
+    wait_until(lambda: rig.engine.pool_stats("file:///p")["num_documents"] == 1)
