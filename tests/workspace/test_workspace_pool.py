@@ -298,3 +298,20 @@ def test_a_slice_says_whether_work_is_left(budget_s: float) -> None:
     assert pool.run_slice(budget_s) is True
     settle(pool)
     assert pool.run_slice(0.01) is False
+
+
+def test_a_request_does_not_wait_for_a_large_document_to_be_indexed() -> None:
+    encoded: list[int] = []
+
+    def encode(text: str) -> list[int]:
+        encoded.append(len(text))
+        return encode_bytes(text)
+
+    pool = WorkspacePool(encode, catch_up_s=0.0)
+    encoded.clear()
+    pool.open_document("large.py", HELPER * 100)
+    pool.source("large.py", 0)
+    assert encoded == []
+    settle(pool)
+    assert sum(encoded) >= len(HELPER) * 100
+    assert drafted(pool, "large.py", "def convert_every") == "thing(values"

@@ -69,6 +69,7 @@ class WorkspacePool:
         cache: PoolCache | None = None,
         max_tokens: int = 1 << 20,
         permits: Callable[[str], bool] = lambda key: True,  # noqa: ARG005 - the name is part of the interface
+        catch_up_s: float = 0.01,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make the pool; what the cache holds arrives in the background.
@@ -78,12 +79,14 @@ class WorkspacePool:
             cache: where the pool is kept between starts; ``None`` to keep it in memory only.
             max_tokens: bound; the documents touched longest ago leave first.
             permits: whether a key's name may be read; what the cache has of others is dropped.
+            catch_up_s: how long a request may wait for its document's latest text to be indexed.
             clock: seconds, for retries.
         """
         self._encode = encode
         self._rule = find_cut_rule(encode)
         self._max_tokens = max_tokens
         self._permits = permits
+        self._catch_up_s = catch_up_s
         self._clock = clock
         self._pool = NgramPool(max_tokens)
         self._open: dict[str, LineTokens] = {}
@@ -160,17 +163,19 @@ class WorkspacePool:
             self._pool.set_weight(_ACCEPTED, _ACCEPTED_WEIGHT)
 
     def source(self, uri: str, offset: int | None = None) -> WorkspaceSource:
-        """A draft source for one request in an open document, its latest text included.
+        """A draft source for one request in an open document, its latest text included if that is quickly done.
+
+        A large document that was just opened takes seconds to index; the request goes on with what there is.
 
         Args:
             uri: the document.
             offset: the cursor, in code points; the text after it helps. ``None``: the document's end.
         """
         self._adopt_restored(wait=False)
-        self._index_changes(uri)
+        is_current = self._catch_up(uri)
         lines = self._open.get(uri)
         after = np.zeros(0, dtype=np.int32)
-        if lines is not None and offset is not None and uri in self._pool:
+        if is_current and lines is not None and offset is not None and uri in self._pool:
             after = self._pool.tokens(uri)[lines.tokens_until(offset) :]
         return WorkspaceSource(self._pool, uri, after)
 
@@ -225,12 +230,19 @@ class WorkspacePool:
         self._drop_unconfirmed()
         return False
 
-    def _index_changes(self, uri: str) -> None:
-        """Bring one document up to date at once."""
-        self._finish_job()
-        if uri in self._changed:
-            for _ in self._indexing_changes(uri):
-                pass
+    def _catch_up(self, uri: str) -> bool:
+        """Bring one document up to date if little time suffices; whether it is."""
+        deadline = time.perf_counter() + self._catch_up_s
+        while self._job is not None or uri in self._changed:
+            if time.perf_counter() >= deadline:
+                return False
+            if self._job is None:
+                self._job = self._indexing_changes(uri)
+            try:
+                next(self._job)
+            except StopIteration:
+                self._job = None
+        return True
 
     def _finish_job(self) -> None:
         """Do the rest of what a slice left half done."""
