@@ -80,7 +80,8 @@ class Histories(RuleBasedStateMachine):
         assert logits.dtype == torch.float64
         for row, actual in zip(rows, logits, strict=True):
             expected = self.models.recompute([*self.committed, *ids[self.paths[row]].tolist()])
-            torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+            # transformers computes its norms in float32 whatever the dtype; a wrong mask or position is far larger.
+            torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
     @precondition(lambda self: len(self.committed) < MAX_POSITIONS)
     @rule(seed=st.integers(0, 10**9), partly=st.booleans())

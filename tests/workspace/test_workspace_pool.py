@@ -314,4 +314,4 @@ def test_a_request_does_not_wait_for_a_large_document_to_be_indexed() -> None:
     assert encoded == []
     settle(pool)
     assert sum(encoded) >= len(HELPER) * 100
-    assert drafted(pool, "large.py", "def convert_every") == "thing(values"
+    assert drafted(pool, "main.py", "def convert_every") == "thing(values"
