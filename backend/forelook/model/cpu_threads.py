@@ -12,12 +12,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 _SLOWER = 1.5
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
+_SPIN_S = 0.005
+"""How long a team's other threads spin after a forward, as OpenMP runtimes do by default, before they sleep."""
 
 
 class ThreadGovernor:
@@ -25,7 +28,9 @@ class ThreadGovernor:
 
     Args:
         max_threads: of a team, torch's current setting by default; with one there is nothing to choose.
-        free_cores: how many cores no other program is using now, this thread's own included; ``None`` if unknown.
+        count_runnable: how many threads of the machine run or want to, this one included; ``None`` if unknown.
+        count_own: how many of them are this process's.
+        num_cores: of the machine.
         clock: monotonic seconds.
     """
 
@@ -33,15 +38,20 @@ class ThreadGovernor:
         self,
         max_threads: int | None = None,
         *,
-        free_cores: Callable[[], int | None] | None = None,
+        count_runnable: Callable[[], int | None] | None = None,
+        count_own: Callable[[], int] | None = None,
+        num_cores: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_threads = torch.get_num_threads() if max_threads is None else max_threads
-        self._free_cores = _free_cores if free_cores is None else free_cores
+        self._count_runnable = _count_runnable if count_runnable is None else count_runnable
+        self._count_own = _count_own if count_own is None else count_own
+        self._num_cores = (os.cpu_count() or 1) if num_cores is None else num_cores
         self._clock = clock
         self._single_s: dict[tuple[int, int], float] = {}
         self._pause_s = _FIRST_PAUSE_S
         self._paused_until = -float("inf")
+        self._team_ended_s = -float("inf")
 
     @contextmanager
     def forward(self, num_tokens: int, prefix_length: int) -> Iterator[None]:
@@ -64,18 +74,29 @@ class ThreadGovernor:
             return 1
         if self._clock() < self._paused_until:
             return 1
-        free = self._free_cores()
-        return self._max_threads if free is None else max(1, min(free, self._max_threads))
+        runnable = self._count_runnable()
+        if runnable is None:
+            return self._max_threads
+        others = 0
+        if runnable > 1:
+            # A team's other threads still spin after a forward: they are not somebody else's.
+            is_spinning = self._clock() - self._team_ended_s < _SPIN_S
+            others = max(0, runnable - (self._max_threads if is_spinning else self._count_own()))
+        return max(1, min(self._num_cores - others, self._max_threads))
 
     def observe(self, num_tokens: int, prefix_length: int, num_threads: int, elapsed_s: float) -> None:
         """Learn how long a forward took."""
         size = _size(num_tokens, prefix_length)
         single_s = self._single_s.get(size)
+        is_awake = True
+        if num_threads > 1:
+            is_awake = self._clock() - elapsed_s - self._team_ended_s < _SPIN_S
+            self._team_ended_s = self._clock()
         if num_threads == 1:
             self._single_s[size] = elapsed_s if single_s is None else min(single_s, elapsed_s)
         elif single_s is None or elapsed_s <= _SLOWER * single_s:
             self._pause_s = _FIRST_PAUSE_S
-        else:
+        elif is_awake:  # the first forward after a rest wakes the team's threads, which takes milliseconds
             self._paused_until = self._clock() + self._pause_s
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
@@ -85,14 +106,26 @@ def _size(num_tokens: int, prefix_length: int) -> tuple[int, int]:
     return (num_tokens - 1).bit_length(), prefix_length.bit_length()
 
 
-def _free_cores() -> int | None:
-    """Cores without a runnable thread of others, from Linux's count of runnable threads, which includes this one."""
+def _count_runnable() -> int | None:
+    """Linux's count of runnable threads, for about a microsecond."""
     try:
         descriptor = os.open("/proc/loadavg", os.O_RDONLY)
         try:
             runnable, _, _ = os.read(descriptor, 64).split()[3].partition(b"/")
         finally:
             os.close(descriptor)
-        return (os.cpu_count() or 1) - int(runnable) + 1
+        return int(runnable)
     except (OSError, IndexError, ValueError):
         return None
+
+
+def _count_own() -> int:
+    """Runnable threads of this process, at least the calling one; some microseconds per thread."""
+    count = 0
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]
+        except OSError:
+            continue  # it has just ended
+        count += state == b"R"
+    return max(1, count)
