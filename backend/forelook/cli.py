@@ -256,7 +256,6 @@ def _identity(options: argparse.Namespace) -> BackendIdentity:
 def serve(options: argparse.Namespace, here: Surroundings) -> int:
     """Run the backend until it is idle, told to stop, or signalled."""
     os.umask(0o077)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads take 0.3 s a step where other programs run
     _log_to_stderr(options.log_level)
 
     def announce(message: dict[str, object]) -> None:

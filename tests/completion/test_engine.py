@@ -516,3 +516,15 @@ def test_a_scanned_file_and_its_open_document_are_held_once(rigs: Callable[..., 
     rig.engine.close_document("file:///p/a.py")
     rig.engine.remove_workspace_files("file:///p", ["a.py"])
     wait_until(lambda: rig.engine.pool_stats("file:///p")["num_documents"] == 1)
+
+
+def test_the_last_suggestion_is_verified_again_after_a_keystroke_that_left_it(rigs: Callable[..., Rig]) -> None:
+    text = "total = 1\nvalue = "
+    rig = rigs(
+        FakeModel(text + "combine(first, second, third, fourth)\n"), EngineSettings(prewarm=False, deadline_ms=20_000)
+    )
+    rig.open(text)
+    assert rig.ask(len(text)).texts == ["combine(first, second, third, fourth)"]
+    rig.engine.change_document(URI, 2, [TextChange(len(text), len(text), "combine(")])
+    stats = rig.ask(len(text) + len("combine("), version=2).result.stats
+    assert stats.accepted_by_origin.get("previous_suggestion", 0) >= 10

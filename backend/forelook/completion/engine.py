@@ -17,6 +17,7 @@ from typing import Protocol
 from forelook.completion.completer import Aids, Completer, CompletionModel, Watch
 from forelook.completion.context import ContextChooser
 from forelook.completion.documents import Document, DocumentStore
+from forelook.completion.drafting import Drafting
 from forelook.completion.figures import EngineFigures
 from forelook.completion.pool_keys import pool_key
 from forelook.completion.request import (
@@ -31,7 +32,7 @@ from forelook.completion.request import (
 from forelook.completion.settings import EngineSettings
 from forelook.completion.usage import UsageCounters
 from forelook.decoding.drafts import DraftSource
-from forelook.decoding.step_budget import StepBudget
+from forelook.decoding.previous_suggestion import PreviousSuggestion
 from forelook.decoding.tree_drafter import DraftMemory
 from forelook.errors import DecodingError, ForelookError, RequestCancelledError, StaleDocumentError
 from forelook.workspace.workspace_pool import WorkspacePool
@@ -72,7 +73,7 @@ class EngineModel(CompletionModel, Protocol):
 
 LoadModel = Callable[[Callable[[float, str], None]], EngineModel]
 MakePool = Callable[[str, EngineModel], WorkspacePool]
-MakeBudget = Callable[[EngineModel], StepBudget | None]
+MakeDrafting = Callable[[EngineModel], Drafting]
 
 
 @dataclass(eq=False)
@@ -124,7 +125,7 @@ class CompletionEngine:
         settings: limits and shares.
         on_status: told every change of status.
         make_pool: makes the n-gram pool of a workspace.
-        make_budget: measures what a decode step costs; ``None`` for a common shape.
+        make_drafting: measures what drafting wants to know of a model; by default nothing is measured.
         clock: monotonic seconds.
     """
 
@@ -135,14 +136,15 @@ class CompletionEngine:
         on_status: Callable[[EngineStatus], None],
         *,
         make_pool: MakePool | None = None,
-        make_budget: MakeBudget | None = None,
+        make_drafting: MakeDrafting | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._settings = settings
         self._on_status = on_status
         self._make_pool = make_pool or self._default_pool
-        self._make_budget = make_budget or (lambda _model: None)
+        self._make_drafting = make_drafting or (lambda _model: Drafting())
+        self._drafting = Drafting()
         self._clock = clock
         self._status = EngineStatus(EngineState.STARTING, message="starting")
         self._documents = DocumentStore(settings.max_document_chars)
@@ -368,6 +370,7 @@ class CompletionEngine:
     def _load_model(self) -> None:
         self._set_status(EngineState.LOADING, progress=0.0, message="loading")
         model = self._load(lambda share, line: self._set_status(EngineState.LOADING, progress=share, message=line))
+        self._drafting = self._make_drafting(model)
         self._completer = self._make_completer(model)
         self._model = model
         self._status = EngineStatus(
@@ -376,7 +379,7 @@ class CompletionEngine:
         self._on_status(self._status)
 
     def _make_completer(self, model: EngineModel) -> Completer:
-        return Completer(model, self._settings, budget=self._make_budget(model))
+        return Completer(model, self._settings, budget=self._drafting.budget)
 
     def _set_status(self, state: EngineState, *, progress: float | None = None, message: str = "") -> None:
         self._status = EngineStatus(state, progress, message)
@@ -453,6 +456,20 @@ class CompletionEngine:
             self._warm_at = None
         return result
 
+    def _previous_suggestion(self, document: Document) -> PreviousSuggestion | None:
+        """The last answer in this document: after a keystroke that leaves it, much of it often still holds."""
+        if self._last_answer is None or self._model is None:
+            return None
+        before, request, result = self._last_answer
+        if before.uri != document.uri or not result.suggestions:
+            return None
+        suggestion = result.suggestions[0]
+        encode = self._model.tokenizer.encode
+        line_start = before.text.rfind("\n", 0, suggestion.start) + 1
+        typed = before.text[line_start : request.offset]
+        shown = suggestion.text[max(0, request.offset - suggestion.start) :]
+        return PreviousSuggestion(encode(typed), encode(shown + result.unused_tail))
+
     def _aids(self, document: Document, offset: int) -> Aids:
         sources: list[DraftSource] = []
 
@@ -461,7 +478,12 @@ class CompletionEngine:
 
         # Without its drafts a completion is slower and no worse.
         self._guarded("drafting from the workspace", lambda: self._with_pool(document.workspace, add_source))
-        memory = self._memories.setdefault(document.workspace, DraftMemory())
+        memory = self._memories.get(document.workspace)
+        if memory is None:
+            memory = self._memories[document.workspace] = DraftMemory(self._drafting.seeds)
+        previous = self._previous_suggestion(document)
+        if previous is not None:
+            sources.append(previous)
         wanted = self._completer is not None and self._completer.wants_context
         return Aids(self._context.choose(document, offset) if wanted else (), sources, memory)
 

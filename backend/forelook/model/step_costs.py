@@ -95,13 +95,13 @@ def step_costs(
         device: where it runs.
         dtype: of its weights.
     """
-    path = None if cache_dir is None else cache_dir / f"step-costs-{_key(fingerprint, device, dtype)}.json"
-    if path is not None and path.exists():
-        stored = _read_costs(path)
+    if cache_dir is not None:
+        stored = stored_step_costs(cache_dir, fingerprint=fingerprint, device=device, dtype=dtype)
         if stored is not None:
             return stored
     costs = measure_step_costs(model)
-    if path is not None:
+    if cache_dir is not None:
+        path = _costs_path(cache_dir, fingerprint, device, dtype)
         content = {
             "format": _FORMAT,
             "device": device_key(device),
@@ -112,6 +112,18 @@ def step_costs(
         }
         _write_atomically(path, json.dumps(content).encode())
     return costs
+
+
+def stored_step_costs(
+    cache_dir: Path, *, fingerprint: str, device: torch.device, dtype: torch.dtype
+) -> StepCosts | None:
+    """The device's step costs as measured before; ``None`` where there are none that can be read."""
+    path = _costs_path(cache_dir, fingerprint, device, dtype)
+    return _read_costs(path) if path.exists() else None
+
+
+def _costs_path(cache_dir: Path, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Path:
+    return cache_dir / f"step-costs-{_key(fingerprint, device, dtype)}.json"
 
 
 def successor_seeds(

@@ -14,7 +14,6 @@ from forelook.server.withheld import is_secret
 if TYPE_CHECKING:
     from forelook.completion.engine import EngineModel
     from forelook.completion.settings import EngineSettings
-    from forelook.model.loading import LoadedModel
     from forelook.workspace.workspace_pool import WorkspacePool
 
 
@@ -41,8 +40,9 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
     """What makes the engine for ``identity``."""
 
     def make(on_status: OnStatus) -> Engine:
+        from forelook.completion.drafting import Drafting, measure_drafting
         from forelook.completion.engine import CompletionEngine
-        from forelook.model.loading import load_model
+        from forelook.model.loading import LoadedModel, load_model
 
         def load(on_progress: Callable[[float, str], None]) -> LoadedModel:
             return load_model(
@@ -68,7 +68,12 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
                 permits=lambda key: not is_secret(workspace, key),
             )
 
-        return CompletionEngine(load, settings, on_status, make_pool=make_pool)
+        def make_drafting(model: EngineModel) -> Drafting:
+            if options.autoregressive or not isinstance(model, LoadedModel):
+                return Drafting()
+            return measure_drafting(model, make_private_dir(paths.cache_dir))
+
+        return CompletionEngine(load, settings, on_status, make_pool=make_pool, make_drafting=make_drafting)
 
     return make
 

@@ -1,0 +1,58 @@
+"""What drafting is told about a model on this device: what a step costs, and the model's own successors."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from forelook.decoding.step_budget import StepBudget, StepCosts
+from forelook.decoding.successors import SuccessorSeeds
+from forelook.model.loading import LoadedModel
+from forelook.model.step_costs import step_costs, stored_step_costs, successor_seeds
+
+_LOG = logging.getLogger(__name__)
+_BUSY_SHARE = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """Measured once per model and device.
+
+    Attributes:
+        budget: how many drafts a step may carry; ``None`` for a common shape of costs.
+        seeds: what the model says after each single token; ``None`` to begin without.
+    """
+
+    budget: StepBudget | None = None
+    seeds: SuccessorSeeds | None = None
+
+
+def measure_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
+    """Read what was measured before, or measure it: a second or two at a model's first start on a device.
+
+    On a busy machine step costs are left for a later start: other programs' load would be taken for the step's.
+
+    Args:
+        model: just loaded, idle.
+        cache_dir: where measurements are kept; ``None`` to measure each time.
+    """
+    sequence = model.new_sequence()
+    name, device, dtype = model.fingerprint, model.device, model.dtype
+    costs: StepCosts | None = None
+    if cache_dir is not None:
+        costs = stored_step_costs(cache_dir, fingerprint=name, device=device, dtype=dtype)
+    if costs is None and _is_busy():
+        _LOG.info("step costs are not measured now: the machine is busy")
+    elif costs is None:
+        costs = step_costs(sequence, cache_dir=cache_dir, fingerprint=name, device=device, dtype=dtype)
+    start = model.config.bos_token_id
+    seeds = successor_seeds(sequence, [] if start is None else [start], cache_dir=cache_dir, fingerprint=name)
+    return Drafting(None if costs is None else StepBudget(costs), seeds)
+
+
+def _is_busy() -> bool:
+    if not hasattr(os, "getloadavg"):
+        return False
+    return os.getloadavg()[0] > _BUSY_SHARE * (os.cpu_count() or 1)
