@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from forelook.decoding.drafter import Drafter, StepState
 from forelook.decoding.drafts import DraftSource
 from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams, TokenConstraint
-from forelook.decoding.prefill import PREFILL_CHUNK, begin_prompt, run_leading_chunks
+from forelook.decoding.prefill import DRAFTED_CHUNK, PREFILL_CHUNK, begin_prompt, run_leading_chunks
 from forelook.decoding.prompt_ngrams import PromptNgrams
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
@@ -118,7 +118,9 @@ def decode(
         stats.finish_reason = FinishReason.MAX_TOKENS
         return
     pending = begin_prompt(model, prompt_ids, stats)
-    pending, reason = run_leading_chunks(model, pending, prefill_chunk, limits, stats)
+    pending, reason = run_leading_chunks(
+        model, pending, prefill_chunk, limits, stats, last_chunk=min(DRAFTED_CHUNK, prefill_chunk)
+    )
     num_cached = len(prompt_ids) - len(pending)
     while reason is None:
         reason = limits.interrupted()
