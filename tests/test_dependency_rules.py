@@ -64,7 +64,17 @@ STANDARD_LIBRARY_ONLY = {
     "forelook.server.wire",
     "forelook.server.protocol",
 }
-SOCKET_MODULES = {"socket", "websockets", "starlette", "uvicorn", "httpx", "http", "socketserver", "ssl", "urllib.request"}
+SOCKET_MODULES = {
+    "socket",
+    "websockets",
+    "starlette",
+    "uvicorn",
+    "httpx",
+    "http",
+    "socketserver",
+    "ssl",
+    "urllib.request",
+}
 MAY_TOUCH_SOCKETS = {"forelook.server", "forelook.endpoint", "forelook.cli"}
 LSP_MAY_TOUCH_SOCKETS = {"forelook_lsp.backend_client", "forelook_lsp.websocket", "forelook_lsp.__main__"}
 READS_ENVIRONMENT = {"forelook.cli", "forelook.__main__", "forelook_lsp.__main__"}
