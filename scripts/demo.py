@@ -273,7 +273,9 @@ def main() -> int:
     missing = [path for path in arguments.files if not path.is_file()]
     if missing:
         parser.error(f"no such file: {missing[0]}")
-    console = Console(highlight=False, record=arguments.svg is not None)
+    # A picture is wide enough for its own code, and shows ghost text as a terminal does.
+    picture = {"record": True, "width": 118, "force_terminal": True} if arguments.svg is not None else {}
+    console = Console(highlight=False, **picture)
     # A private runtime folder: the demo neither meets nor disturbs a backend the user runs. Short, for socket paths.
     folder = Path(tempfile.mkdtemp(prefix="forelook-"))
     folder.chmod(0o700)
