@@ -171,6 +171,17 @@ def test_every_context_around_an_edit_finds_what_the_naive_pool_finds(ids: list[
         assert places_of(pool, context, "document 0") == naive.places(context, "document 0")
 
 
+def test_stale_text_that_is_not_sorted_yet_crowds_out_nothing() -> None:
+    text = random.Random(0).choices(range(4), k=60)
+    pool, naive = NgramPool(1000, head_tokens=1000), NaivePool(1000)
+    for _ in range(15):  # the same document over and over: only its last text counts
+        pool.set_document("a", text)
+    naive.set("a", text)
+    for end in range(1, len(text) + 1):
+        context = text[max(0, end - 20) : end]
+        assert places_of(pool, context, "a") == naive.places(context, "a")
+
+
 CONTEXT = [101, 102, 103, 104, 105, 106, 107, 108]
 """Long enough for one place that matches all of it to be believed."""
 

@@ -344,6 +344,8 @@ class NgramIndex:
         if start >= self._length:
             return np.zeros(0, dtype=np.int64)
         hits = np.flatnonzero(self._tokens[start : self._length] == tail[-1]) + start
+        if len(hits) > _WIDE_SCAN:
+            hits = hits[self._owners[hits] != NOBODY]  # stale entries must not crowd out live ones
         if len(hits) > _WIDE_SCAN and len(tail) > 1:
             closer = hits[self._tokens[hits - 1] == tail[-2]]
             hits = closer if len(closer) else hits
