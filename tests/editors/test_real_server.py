@@ -133,7 +133,9 @@ def test_emacs_shows_and_takes_what_the_model_suggests(tmp_path: Path, home: Pat
     editor = Emacs(tmp_path, [LSP, "--log-level", "warning"], settings, home=home)
     try:
         editor.open("a.py", BEFORE + "\n")
-        poll(lambda: editor.state()["status"] == "", lambda: f"a loaded model; {editor.state()}", START_S)
+        # Before the server's first word the mode line is as empty as when the model is ready.
+        state = "(or (plist-get (cdar forelook--status) :state) \"\")"
+        poll(lambda: editor.eval(state) == "ready", lambda: f"a loaded model; {editor.eval(state)}", START_S)
         editor.goto(len(BEFORE))
         editor.type(" ")
         ghost = poll(lambda: editor.state()["ghost"], lambda: complain(editor.terminal.screen()), START_S)
