@@ -36,3 +36,12 @@ def test_a_busy_machine_is_not_measured(tmp_path: Path, monkeypatch: pytest.Monk
     assert measured.budget is None
     assert measured.seeds is not None
     assert not list(tmp_path.glob("step-costs-*"))
+
+
+def test_a_cache_that_cannot_be_written_costs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafting, "_is_busy", lambda: False)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    measured = measure_drafting(load_model(None, device="cpu", dtype="float32"), blocked / "folder")
+    assert measured.budget is not None
+    assert measured.seeds is not None

@@ -38,6 +38,15 @@ def measure_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
         model: just loaded, idle.
         cache_dir: where measurements are kept; ``None`` to measure each time.
     """
+    try:
+        return _measure(model, cache_dir)
+    except OSError as error:
+        # A full disk or a read-only folder costs a second at the next start, not the model.
+        _LOG.warning("measurements cannot be kept in %s: %s", cache_dir, error.strerror or error)
+        return _measure(model, None)
+
+
+def _measure(model: LoadedModel, cache_dir: Path | None) -> Drafting:
     sequence = model.new_sequence()
     name, device, dtype = model.fingerprint, model.device, model.dtype
     costs: StepCosts | None = None
