@@ -134,7 +134,7 @@ def test_emacs_shows_and_takes_what_the_model_suggests(tmp_path: Path, home: Pat
     try:
         editor.open("a.py", BEFORE + "\n")
         # Before the server's first word the mode line is as empty as when the model is ready.
-        state = "(or (plist-get (cdar forelook--status) :state) \"\")"
+        state = '(or (plist-get (cdar forelook--status) :state) "")'
         poll(lambda: editor.eval(state) == "ready", lambda: f"a loaded model; {editor.eval(state)}", START_S)
         editor.goto(len(BEFORE))
         editor.type(" ")
