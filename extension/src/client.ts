@@ -11,6 +11,7 @@ import {
 import { forwardedSettings, SECTION } from "./config";
 import { type Ended, type Link, linkFor, type Transport } from "./links";
 import { type Connection, parseStatus } from "./status";
+import { keepSurrogatesOut } from "./surrogates";
 
 const SELECTOR: DocumentSelector = [
   { scheme: "file" },
@@ -183,6 +184,12 @@ export class Session implements vscode.Disposable {
         },
       },
       middleware: {
+        provideInlineCompletionItems: async (document, position, context, token, next) => {
+          const answer = await next(document, position, context, token);
+          const items = Array.isArray(answer) ? answer : (answer?.items ?? []);
+          items.forEach((item) => keepSurrogatesOut(item, document, position));
+          return answer;
+        },
         workspace: {
           configuration: (params) => params.items.map((item) => (item.section === SECTION ? forwardedSettings() : null)),
           // The settings are sent by `sendSettings`, without those that are the extension's own.

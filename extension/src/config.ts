@@ -26,7 +26,14 @@ type Json = string | number | boolean | null | readonly Json[] | { readonly [key
 export function forwardedSettings(): Record<string, Json> {
   const section = vscode.workspace.getConfiguration().get<Record<string, Json>>(SECTION) ?? {};
   const forwarded = Object.entries(section).filter(([name]) => !OWN_GROUPS.has(name));
-  return { ...Object.fromEntries(forwarded), commandSuffix: COMMAND_SUFFIX };
+  return { ...Object.fromEntries(forwarded), ...ignoredByAll(), commandSuffix: COMMAND_SUFFIX };
+}
+
+/** The workspace's ignore globs and then the user's: a workspace may hide more from Forelook, and uncover nothing. */
+function ignoredByAll(): { readonly ignore?: readonly Json[] } {
+  const found = vscode.workspace.getConfiguration(SECTION).inspect<unknown>("ignore");
+  const lists = [found?.workspaceValue, found?.globalValue].filter((list): list is Json[] => Array.isArray(list));
+  return lists.length < 2 ? {} : { ignore: lists.flat() };
 }
 
 /** The id under which the language server of this window offers its command `name`. */

@@ -19,6 +19,19 @@ test("all settings but the extension's own are forwarded, groups and all", () =>
   });
 });
 
+test("a workspace adds to the user's ignore globs, and takes none away", () => {
+  fake.set("forelook.ignore", ["*.secret"]);
+  fake.set("forelook.ignore", ["vendor/", "!*.secret"], ConfigurationTarget.Workspace);
+  expect(config.forwardedSettings()).toMatchObject({ ignore: ["vendor/", "!*.secret", "*.secret"] });
+  fake.set("forelook.ignore", [], ConfigurationTarget.Workspace);
+  expect(config.forwardedSettings()).toMatchObject({ ignore: ["*.secret"] });
+});
+
+test("an ignore list that is none is forwarded as it is: the language server says what is wrong with it", () => {
+  fake.set("forelook.ignore", "*.secret");
+  expect(config.forwardedSettings()).toMatchObject({ ignore: "*.secret" });
+});
+
 test("blank settings count as none", () => {
   fake.set("forelook.server.url", "  ");
   fake.set("forelook.server.interpreter", "");
