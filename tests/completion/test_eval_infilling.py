@@ -55,7 +55,7 @@ def test_cuts_join_to_the_missing_line(script: ModuleType) -> None:
     problem = script.Problem("p", "f", "def f():\n", "    return y\n", "    y = g(x, 1)", "")
     assert problem.cut("line") == ("", "    y = g(x, 1)")
     assert problem.cut("indented") == ("    ", "y = g(x, 1)")
-    assert problem.cut("middle") == ("    y = g(x,", " 1)")
+    assert problem.cut("middle") == ("    y =", " g(x, 1)")
     assert script.Problem("p", "f", "", "", "    pass", "").cut("middle") is None
 
 
