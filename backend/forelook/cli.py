@@ -190,6 +190,10 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     listen.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a further name in Host")
     listen.add_argument("--idle-timeout", type=float, default=1800.0, metavar="SECONDS", help="0 never ends")
     listen.add_argument("--max-connections", type=int, default=64)
+    parser.add_argument(
+        "--keep-alive", type=float, metavar="SECONDS",
+        help="unload the model after this long without use, and load it again when you edit (default: never)",
+    )  # fmt: skip
     decoding = parser.add_argument_group(
         "decoding",
         "By default drafts are chosen by what they cost; W, N or G switch to lookahead decoding as published.",
@@ -292,6 +296,7 @@ def serve(options: argparse.Namespace, here: Surroundings) -> int:
             pool=PoolConfig(persistent=not options.no_persistent_pool, **_given(max_tokens=options.pool_tokens)),
             autoregressive=options.autoregressive,
             left_to_right=options.left_to_right,
+            keep_alive_s=ModelConfig(keep_alive_s=options.keep_alive).keep_alive_s,
         )
         factory = engine_factory(identity, engine_options, here.paths)
         from forelook.server.serve import serve as run_server

@@ -65,12 +65,14 @@ class ModelConfig:
         revision: of a hub id.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ….
         dtype: of the weights; ``"auto"`` is bfloat16 where the device has it.
+        keep_alive_s: the model is unloaded after this long without use; ``None`` never.
     """
 
     model: str | None = None
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    keep_alive_s: float | None = None
 
     def __post_init__(self) -> None:
         _text("model", self.model, optional=True)
@@ -79,6 +81,7 @@ class ModelConfig:
         if kind not in DEVICES or (colon and not (kind == "cuda" and index.isdecimal())):
             raise ConfigError("device", self.device, f"one of {', '.join(DEVICES)} or cuda:N")
         _one_of("dtype", self.dtype, DTYPES)
+        _number("keep_alive_s", self.keep_alive_s, 1.0, 10_000_000, optional=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The completion engine: one thread that owns model, KV caches and pools, and everything waiting for it.
 
 Requests go first and the newest of a document replaces the one before it. Between requests the thread indexes in
-slices of about a millisecond, warms the prompt around the last edit and saves; any request pre-empts that.
+slices of about a millisecond, warms the prompt around the last edit and saves; any request pre-empts that. Unused for
+the keep-alive time, the model and its caches are let go, and the next request or edit loads them again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from forelook.completion.completer import Aids, Completer, CompletionModel, Watch
@@ -126,6 +127,7 @@ class CompletionEngine:
         on_status: told every change of status.
         make_pool: makes the n-gram pool of a workspace.
         make_drafting: measures what drafting wants to know of a model; by default nothing is measured.
+        release_memory: gives back to the system what an unloaded model held.
         clock: monotonic seconds.
     """
 
@@ -137,6 +139,7 @@ class CompletionEngine:
         *,
         make_pool: MakePool | None = None,
         make_drafting: MakeDrafting | None = None,
+        release_memory: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
@@ -144,6 +147,7 @@ class CompletionEngine:
         self._on_status = on_status
         self._make_pool = make_pool or self._default_pool
         self._make_drafting = make_drafting or (lambda _model: Drafting())
+        self._release_memory = release_memory
         self._drafting = Drafting()
         self._clock = clock
         self._status = EngineStatus(EngineState.STARTING, message="starting")
@@ -156,6 +160,7 @@ class CompletionEngine:
         self._commands: deque[Callable[[], None]] = deque()
         self._running: _Job | None = None
         self._closing = False
+        self._wants_model = False
         self._thread: threading.Thread | None = None
 
         # Only the engine's thread touches these.
@@ -168,6 +173,8 @@ class CompletionEngine:
         self._speculate_from: tuple[Document, CompletionRequest, CompletionResult] | None = None
         self._warm_at: tuple[str, int, float] | None = None
         self._saved_s = clock()
+        self._used_s = clock()
+        self._unloaded = False
         self._pool_changed = False
 
         self._figures = EngineFigures()
@@ -211,7 +218,7 @@ class CompletionEngine:
             self._context.touch(document)
             self._with_pool(workspace, lambda pool: pool.open_document(pool_key(workspace, uri), text))
 
-        self._command(take)
+        self._command(take, wants_model=True)
 
     def change_document(self, uri: str, version: int, changes: Sequence[TextChange]) -> None:
         """Apply changes, each to the text the ones before it left.
@@ -229,7 +236,7 @@ class CompletionEngine:
             if cursor is not None:
                 self._warm_at = (uri, cursor, self._clock())
 
-        self._command(update)
+        self._command(update, wants_model=True)
 
     def close_document(self, uri: str) -> None:
         """Forget a document; its text stays in the pool of its workspace.
@@ -250,7 +257,7 @@ class CompletionEngine:
 
     def add_workspace_files(self, workspace: str, files: Sequence[tuple[str, str]]) -> None:
         """Learn from files that are not open, at low priority."""
-        self._command(lambda: self._with_pool(workspace, lambda pool: pool.add_files(files)))
+        self._command(lambda: self._with_pool(workspace, lambda pool: pool.add_files(files)), wants_model=True)
 
     def remove_workspace_files(self, workspace: str, paths: Sequence[str]) -> None:
         """Forget such files."""
@@ -321,6 +328,7 @@ class CompletionEngine:
         return {
             "model": self._status.model,
             "state": self._status.state.value,
+            "is_model_loaded": completer is not None,
             "num_documents": len(self._documents),
             "kv_cache_bytes": completer.sequences.nbytes if completer else 0,
             "num_cached_prompts": len(completer.sequences) if completer else 0,
@@ -347,9 +355,11 @@ class CompletionEngine:
 
     # --- the engine's thread
 
-    def _command(self, command: Callable[[], None]) -> None:
+    def _command(self, command: Callable[[], None], *, wants_model: bool = False) -> None:
+        """Queue work; an unloaded model is loaded for it where the work says that a request may follow."""
         with self._wake:
             self._commands.append(command)
+            self._wants_model |= wants_model
             self._wake.notify_all()
 
     def _run(self) -> None:
@@ -371,11 +381,50 @@ class CompletionEngine:
         self._set_status(EngineState.LOADING, progress=0.0, message="loading")
         model = self._load(lambda share, line: self._set_status(EngineState.LOADING, progress=share, message=line))
         self._drafting = self._make_drafting(model)
+        self._take_model(model)
+        self._used_s = self._clock()
+
+    def _take_model(self, model: EngineModel) -> None:
         self._completer = self._make_completer(model)
         self._model = model
         self._status = EngineStatus(
             EngineState.READY, None, model.status_line, model.name, str(model.device), str(model.dtype).split(".")[-1]
         )
+        self._on_status(self._status)
+
+    def _unload(self) -> None:
+        """Let go of weights and caches; documents, pools and what drafting learned stay."""
+        self._save()
+        self._completer = self._model = self._warm_at = self._speculate_from = None
+        self._unloaded = True
+        self._guarded("giving memory back", self._release_memory)
+        message = f"unloaded after {self._settings.keep_alive_s:g} s without use; loads again when you edit"
+        self._set_ready_status(None, message)
+
+    def _reload(self) -> ForelookError | None:
+        """Load the model again. Clients are told that it is ready all the while, as their requests wait for it."""
+        started = self._clock()
+        try:
+            model = self._load(lambda share, line: self._set_ready_status(share, line))
+        except ForelookError as error:
+            failure: ForelookError = error
+        except Exception as error:  # noqa: BLE001 - border of the thread: what waits is told, the next one tries again
+            _LOG.error("loading the model again failed: %s", _where(error))
+            failure = DecodingError(f"the model cannot be loaded again ({type(error).__name__}); see the backend's log")
+        else:
+            self._unloaded = False
+            self._take_model(model)
+            now = self._clock()
+            with self._wake:  # the user's time for an answer begins when there can be one
+                for job in (self._running, *self._jobs):
+                    if job is not None:
+                        job.deadline_s += min(now - started, now - job.arrived_s)
+            return None
+        self._set_ready_status(None, f"not loaded: {failure}")
+        return failure
+
+    def _set_ready_status(self, progress: float | None, message: str) -> None:
+        self._status = replace(self._status, state=EngineState.READY, progress=progress, message=message)
         self._on_status(self._status)
 
     def _make_completer(self, model: EngineModel) -> Completer:
@@ -393,10 +442,20 @@ class CompletionEngine:
             self._commands.clear()
             self._running = job
             closing = self._closing
+            wants_model, self._wants_model = self._wants_model or job is not None, False
+        failure: ForelookError | None = None
+        if wants_model and not closing:
+            failure = self._reload() if self._unloaded else None
+            self._used_s = self._clock()
         for command in commands:
             self._guarded("a document change", command)
         if job is not None:
-            self._answer(job)
+            if failure is None:
+                self._answer(job)
+            else:
+                self._figures.add("failed")
+                self._guarded("a completion's callback", lambda: job.on_done(failure))
+            self._used_s = self._clock()
             with self._wake:
                 self._running = None
             return True
@@ -516,6 +575,12 @@ class CompletionEngine:
                 self._save()
                 return 0
             waits.append(due)
+        if self._settings.keep_alive_s is not None:
+            due = self._used_s + self._settings.keep_alive_s - self._clock()
+            if due <= 0:
+                self._unload()
+                return 0
+            waits.append(due)
         return min(waits) if waits else None
 
     def _index(self) -> bool:
@@ -581,16 +646,13 @@ class CompletionEngine:
         self._usage.save()
 
     def _with_pool(self, workspace: str, work: Callable[[WorkspacePool], None]) -> None:
-        """Do something with the pool of a workspace; without a model there is none."""
-        if self._model is not None:
-            self._pool_changed = True
-            work(self._pool(workspace, self._model))
-
-    def _pool(self, workspace: str, model: EngineModel) -> WorkspacePool:
+        """Do something with the pool of a workspace; before there was a model there is none."""
         pool = self._pools.get(workspace)
-        if pool is None:
-            pool = self._pools[workspace] = self._make_pool(workspace, model)
-        return pool
+        if pool is None and self._model is not None:
+            pool = self._pools[workspace] = self._make_pool(workspace, self._model)
+        if pool is not None:
+            self._pool_changed = True
+            work(pool)
 
     def _default_pool(self, _workspace: str, model: EngineModel) -> WorkspacePool:
         return WorkspacePool(model.tokenizer.encode)

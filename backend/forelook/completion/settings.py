@@ -42,6 +42,7 @@ class EngineSettings:
         max_document_chars: larger documents are refused.
         statistics_path: file of the usage counters; ``None`` keeps them in memory.
         pool_cache_dir: folder of the persistent n-gram pools; ``None`` keeps them in memory.
+        keep_alive_s: the model is unloaded after this long without use, and loaded again when needed; ``None`` never.
     """
 
     max_line_tokens: int = 48
@@ -61,6 +62,7 @@ class EngineSettings:
     max_document_chars: int = 8_000_000
     statistics_path: Path | None = None
     pool_cache_dir: Path | None = None
+    keep_alive_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_line_tokens", "max_block_tokens", "deadline_ms", "invoked_deadline_ms", "max_document_chars"):
@@ -75,6 +77,8 @@ class EngineSettings:
             raise ConfigError("suffix_share + context_share", self.suffix_share + self.context_share, "at most 0.9")
         if self.kv_cache_bytes < 0:
             raise ConfigError("kv_cache_bytes", self.kv_cache_bytes, "0 or more")
+        if self.keep_alive_s is not None and not self.keep_alive_s > 0.0:
+            raise ConfigError("keep_alive_s", self.keep_alive_s, "above 0, or unset")
         if not self.sampling_temperature > 0.0:
             raise ConfigError("sampling_temperature", self.sampling_temperature, "above 0")
         if not 0.0 < self.index_slice_s <= 0.1:

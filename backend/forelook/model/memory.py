@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,3 +99,10 @@ def out_of_memory_named(what: str) -> Iterator[None]:
         raise InsufficientMemoryError(
             f"out of memory: {what}; close other programs, shorten the context, or choose a smaller model"
         ) from error
+
+
+def release_memory() -> None:
+    """Give back to the system what dropped tensors held, so that other programs can have it."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()

@@ -27,6 +27,7 @@ class EngineOptions:
         pool: the n-gram pools.
         autoregressive: decode token by token, for comparison.
         left_to_right: take a model that was not trained to infill.
+        keep_alive_s: unload the model after this long without use; ``None`` never.
     """
 
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -34,6 +35,7 @@ class EngineOptions:
     pool: PoolConfig = field(default_factory=PoolConfig)
     autoregressive: bool = False
     left_to_right: bool = False
+    keep_alive_s: float | None = None
 
 
 def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: UserPaths) -> EngineFactory:
@@ -43,6 +45,7 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
         from forelook.completion.drafting import Drafting, measure_drafting
         from forelook.completion.engine import CompletionEngine
         from forelook.model.loading import LoadedModel, load_model
+        from forelook.model.memory import release_memory
 
         def load(on_progress: Callable[[float, str], None]) -> LoadedModel:
             return load_model(
@@ -73,7 +76,14 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
                 return Drafting()
             return measure_drafting(model, make_private_dir(paths.cache_dir))
 
-        return CompletionEngine(load, settings, on_status, make_pool=make_pool, make_drafting=make_drafting)
+        return CompletionEngine(
+            load,
+            settings,
+            on_status,
+            make_pool=make_pool,
+            make_drafting=make_drafting,
+            release_memory=release_memory,
+        )
 
     return make
 
@@ -89,7 +99,7 @@ def engine_settings(options: EngineOptions, paths: UserPaths) -> EngineSettings:
         for name in ("window_size", "ngram_size", "max_candidates")
         if (value := getattr(decoding, name)) is not None
     }
-    chosen: dict[str, Any] = {"statistics_path": paths.statistics_path}
+    chosen: dict[str, Any] = {"statistics_path": paths.statistics_path, "keep_alive_s": options.keep_alive_s}
     make_private_dir(paths.state_dir)
     if options.pool.persistent:
         chosen["pool_cache_dir"] = paths.pools_dir

@@ -1,0 +1,150 @@
+"""An unused model is let go and comes back for the next request or edit; nothing that was asked is lost."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+from forelook.completion.engine import CompletionEngine
+from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus, TextChange
+from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.errors import ConfigError, ForelookError, InsufficientMemoryError
+
+from tests.completion.fake_model import FakeModel
+
+URI, TARGET, TEXT = "file:///a.py", "x = alpha(1)\n", "x = al"
+TIMEOUT_S = 20.0
+
+
+class Rig:
+    """An engine with a short keep-alive; ``loading`` runs at every load after the first."""
+
+    def __init__(self, loading: Callable[[], None] = lambda: None, deadline_ms: int = 20_000) -> None:
+        self.models: list[weakref.ref[FakeModel]] = []
+        self.statuses: list[EngineStatus] = []
+        self.released = threading.Semaphore(0)
+        self._loading = loading
+        settings = EngineSettings(
+            method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, deadline_ms=deadline_ms, keep_alive_s=0.05
+        )
+        self.engine = CompletionEngine(self._load, settings, self.statuses.append, release_memory=self.released.release)
+        self.engine.start()
+        assert self.released.acquire(timeout=TIMEOUT_S), "the unused model was not let go"
+
+    def _load(self, progress: Callable[[float, str], None]) -> FakeModel:
+        progress(0.5, "loading the fake")
+        if self.models:
+            self._loading()
+        model = FakeModel(TARGET)
+        self.models.append(weakref.ref(model))
+        return model
+
+    def ask(self, version: int = 1) -> CompletionResult | ForelookError:
+        outcomes: list[CompletionResult | ForelookError] = []
+        done = threading.Event()
+
+        def finish(outcome: CompletionResult | ForelookError) -> None:
+            outcomes.append(outcome)
+            done.set()
+
+        self.engine.submit(CompletionRequest(URI, version, len(TEXT)), lambda _text: None, finish)
+        assert done.wait(TIMEOUT_S), "the request was lost"
+        return outcomes[0]
+
+
+@pytest.fixture
+def rigs() -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def make(*args: object, **options: object) -> Rig:
+        made.append(Rig(*args, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.engine.close()
+
+
+def suggested(outcome: CompletionResult | ForelookError) -> list[str]:
+    assert isinstance(outcome, CompletionResult), outcome
+    return [suggestion.text for suggestion in outcome.suggestions]
+
+
+def test_unused_model_is_freed_and_status_tells(rigs: Callable[..., Rig]) -> None:
+    rig = rigs()
+    gc.collect()
+    assert rig.models[0]() is None, "somebody still holds the unloaded model"
+    deadline = time.monotonic() + TIMEOUT_S
+    while "unloaded" not in rig.engine.status.message and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert rig.engine.status.state is EngineState.READY, "clients would not ask an engine that is not ready"
+    assert "unloaded after 0.05 s" in rig.engine.status.message
+    assert rig.engine.stats()["is_model_loaded"] is False
+
+
+def test_request_on_an_unloaded_model_loads_it_and_is_answered(rigs: Callable[..., Rig]) -> None:
+    rig = rigs()
+    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    assert rig.released.acquire(timeout=TIMEOUT_S)
+    num_loaded = len(rig.models)
+    assert suggested(rig.ask()) == ["pha(1)"]
+    assert len(rig.models) == num_loaded + 1
+
+
+def test_edit_loads_the_model_before_anybody_asks(rigs: Callable[..., Rig]) -> None:
+    loaded = threading.Event()
+    rig = rigs(loaded.set)
+    rig.engine.open_document("w", URI, "python", 1, "x = a")
+    assert loaded.wait(TIMEOUT_S)
+    assert rig.released.acquire(timeout=TIMEOUT_S)
+    loaded.clear()
+    rig.engine.change_document(URI, 2, [TextChange(5, 5, "l")])
+    assert loaded.wait(TIMEOUT_S)
+    assert suggested(rig.ask(version=2)) == ["pha(1)"], "the edit was lost"
+
+
+def test_closing_a_document_does_not_load_the_model(rigs: Callable[..., Rig]) -> None:
+    rig = rigs()
+    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    assert rig.released.acquire(timeout=TIMEOUT_S)
+    num_loaded = len(rig.models)
+    rig.engine.close_document(URI)
+    rig.engine.record_event("w", "python", "shown")
+    time.sleep(0.1)
+    assert len(rig.models) == num_loaded
+
+
+def test_loading_again_does_not_eat_a_requests_deadline(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(lambda: time.sleep(0.4), deadline_ms=300)
+    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    assert rig.released.acquire(timeout=TIMEOUT_S)
+    assert suggested(rig.ask()) == ["pha(1)"]
+
+
+def test_failed_load_fails_that_request_and_the_next_one_tries_again(rigs: Callable[..., Rig]) -> None:
+    faults: list[Exception] = []
+
+    def loading() -> None:
+        if faults:
+            raise faults.pop()
+
+    rig = rigs(loading)
+    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    assert rig.released.acquire(timeout=TIMEOUT_S)
+    for fault in (InsufficientMemoryError("the model does not fit"), RuntimeError("a driver fell over")):
+        faults.append(fault)
+        outcome = rig.ask()
+        assert isinstance(outcome, ForelookError)
+        assert rig.engine.status.state is EngineState.READY
+        assert "not loaded" in rig.engine.status.message
+    assert suggested(rig.ask()) == ["pha(1)"]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_keep_alive_must_be_a_time(value: float) -> None:
+    with pytest.raises(ConfigError, match="keep_alive_s"):
+        EngineSettings(keep_alive_s=value)
