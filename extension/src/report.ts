@@ -59,8 +59,20 @@ function isGroup(value: Json): value is { readonly [key: string]: Json } {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** Names that say little to someone who has not read the language server. */
+const WORDS: Readonly<Record<string, string>> = {
+  window: "This window",
+  num_asks: "Requests to the model",
+  num_withdrawn: "Requests withdrawn",
+  num_chars_accepted: "Characters accepted",
+};
+
 /** `tokens_per_step` → `Tokens per step`; units and the mark of counts are said by the value. */
 function inWords(name: string): string {
+  const known = WORDS[name];
+  if (known !== undefined) {
+    return known;
+  }
   const words = name.replace(/^num_/, "").replace(/_(ms|s|bytes)$/, "").replaceAll("_", " ");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }

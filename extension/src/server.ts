@@ -6,6 +6,7 @@ import { serverSettings, setInterpreter } from "./config";
 import { type Attempt, type Interpreter, InterpreterFinder, type Search } from "./interpreter";
 import { install, InstallError } from "./install";
 import type { Tokens } from "./tokens";
+import { chooseTorchBuild } from "./torchBuild";
 import { AddressError } from "./websocket";
 
 const INSTALL = "Install";
@@ -82,12 +83,17 @@ export class Server {
 
   /** Makes the private environment, with progress, and starts from it. */
   async installPrivately(): Promise<void> {
+    const { pipArguments } = serverSettings();
+    const forTorch = await chooseTorchBuild(pipArguments);
+    if (forTorch === undefined) {
+      return;
+    }
     // The environment cannot be replaced under a server that runs from it.
     await this.session.stop({ kind: "missing", message: "Forelook is being installed." });
     const installation = {
       extensionPath: this.context.extensionPath,
       version: this.ownVersion,
-      pipArguments: serverSettings().pipArguments,
+      pipArguments: [...forTorch, ...pipArguments],
     };
     const title = "Forelook: installing the server";
     const progressOptions = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
@@ -162,7 +168,7 @@ export class Server {
   }
 
   private async showProblem(message: string, choices: readonly string[]): Promise<void> {
-    await this.act(await vscode.window.showWarningMessage(`Forelook: ${message}`, ...choices));
+    await this.act(await vscode.window.showWarningMessage(message, ...choices));
   }
 
   private async act(answer: string | undefined): Promise<void> {
@@ -192,8 +198,8 @@ export function explain({ attempts }: Search): string {
   }
   const usable = attempts.some(({ outcome }) => outcome === "without Forelook");
   return usable
-    ? "its server is not installed yet. It can be installed into an environment of its own, which changes nothing else."
-    : "it needs Python 3.10 or newer, which was not found on this machine. Install Python, then try again.";
+    ? "Forelook's server is not installed yet. It can be installed into an environment of its own, which changes nothing else."
+    : "Forelook needs Python 3.10 or newer, which was not found on this machine. Install Python, then choose Install.";
 }
 
 function inWords({ outcome }: Attempt): string {

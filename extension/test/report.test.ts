@@ -4,7 +4,7 @@ import { statisticsPage } from "../src/report";
 test("figures become a table, groups become headings, units come from the names", () => {
   const page = statisticsPage({
     engine: { num_requests: 1234, latency_p50_ms: 48.31, accept_rate: 0.345, pool_bytes: 3_145_728, tokens_per_step: 2.4567 },
-    origins: { pool: { num_accepted_tokens: 7 } },
+    origins: { pool: { num_accepted_tokens: 7, num_chars_accepted: 20 } },
     missing: null,
     empty: {},
   });
@@ -29,6 +29,7 @@ Counts and times, kept on this machine; never text.
 | | |
 |---|---:|
 | Accepted tokens | 7 |
+| Characters accepted | 20 |
 `);
 });
 

@@ -99,22 +99,30 @@ test("a wrong interpreter in the settings is named", async () => {
 
 test("the offer's answer installs, and the new environment is started", async () => {
   await writePython(path.join(folder, "path", "python3"), {});
-  fake.answers = ["Install"];
+  fake.answers = ["Install", "For the CPU"];
   await server.start();
   await vi.waitFor(() => expect(told.at(-1)).toMatchObject({ kind: "stdio" }), { timeout: 5000 });
   expect(server.interpreter).toMatchObject({ origin: "private environment", version: "9.9.9" });
 });
 
 test("a failed installation says why", async () => {
+  fake.answers = ["For the CPU"];
   await writePython(path.join(folder, "path", "python3"), { pip: "echo 'No space left'; exit 1" });
   await server.installPrivately();
-  expect(fake.prompts).toContain("Forelook: pip could not install Forelook: No space left");
+  expect(fake.prompts).toContain("pip could not install Forelook: No space left");
   expect(told.at(-1)).toMatchObject({ kind: "missing" });
+});
+
+test("an installation the user thought better of leaves what runs", async () => {
+  fake.answers = [undefined];
+  await server.installPrivately();
+  expect(told).toEqual([]);
 });
 
 test("an installation puts a setting aside that would win over it", async () => {
   await writePython(path.join(folder, "path", "python3"), {});
   fake.set("forelook.server.interpreter", "/nowhere/python");
+  fake.answers = ["With CUDA"];
   await server.installPrivately();
   expect(fake.value("forelook.server.interpreter")).toBeUndefined();
 });

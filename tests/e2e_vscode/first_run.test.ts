@@ -1,6 +1,8 @@
 /** A machine without the server, and a workspace without trust. */
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import path from "node:path";
 import { after, before, describe } from "node:test";
 import { eventually, neverWithin } from "./eventually.ts";
 import { Lab } from "./lab.ts";
@@ -12,7 +14,7 @@ describe("on a machine without the server", () => {
   let window: EditorWindow;
 
   before(async () => {
-    lab = await Lab.start({ name: "first_run", machineSettings: {} });
+    lab = await Lab.start({ name: "first_run", machineSettings: {}, environment: borrowedPackages() });
     window = await lab.open("shop.py");
   });
   after(() => lab?.stop());
@@ -21,7 +23,7 @@ describe("on a machine without the server", () => {
 
   inEditor("it is offered, once, and the status says what is missing", async () => {
     await window.untilStatus(/Forelook is not set up/);
-    const offer = window.page.locator(".notification-toast", { hasText: "its server is not installed yet" });
+    const offer = window.page.locator(".notification-toast", { hasText: "server is not installed yet" });
     await offer.locator(".monaco-button", { hasText: "Install" }).waitFor();
     await window.screenshot("01 offered");
     assert.equal(await offer.count(), 1);
@@ -37,7 +39,54 @@ describe("on a machine without the server", () => {
     await window.editMachineSettings(Lab.machineSettings);
     await window.untilStatus(/starter-model/);
   });
+
+  inEditor("which PyTorch to download is asked, and to change one's mind changes nothing", async () => {
+    await window.editMachineSettings({});
+    await window.untilStatus(/Forelook is not set up/);
+    await window.command("Forelook: Install the Server in a Private Environment");
+    await window.page.locator(".quick-input-list .monaco-list-row", { hasText: "For the CPU" }).waitFor();
+    await window.screenshot("03 which PyTorch");
+    await window.press("Escape");
+    assert.equal(await lab.privateEnvironment(), undefined);
+  });
+
+  inEditor("a private environment is made from the wheel in the package, and suggestions come from it", async () => {
+    await window.editMachineSettings({ "forelook.server.pipArguments": ["--no-deps", "--ignore-installed"] });
+    await window.command("Forelook: Open Walkthrough");
+    // The step is done since an interpreter was set, and so the next one is open.
+    const walkthrough = window.page.locator(".gettingStartedContainer");
+    await walkthrough.locator(".step-title", { hasText: "Set up the server" }).click();
+    await walkthrough.locator(".monaco-button", { hasText: "Install in a private environment" }).click();
+    await window.page.locator(".notification-toast", { hasText: "installing the server" }).waitFor();
+    await window.screenshot("04 installing");
+    await window.untilStatus(/starter-model/);
+    const environment = await lab.privateEnvironment();
+    assert.ok(environment);
+    for (const id of [...(await lab.languageServerIds()), ...(await lab.backendIds())]) {
+      assert.ok((await lab.commandLine(id)).startsWith(environment), "it runs from the private environment");
+    }
+    await lab.write("installed.py", "\n    def find(self, name: str) -> Item:\n        ");
+    await window.openFile("installed.py");
+    await window.press("Control+End");
+    await window.type("return ");
+    const ghost = await window.untilGhost();
+    await window.press("Tab");
+    await window.untilSaved("installed.py", (text) => text.includes(`return ${ghost.split("\n")[0]}`));
+    await window.screenshot("05 from the private environment");
+  });
 });
+
+/**
+ * What the server depends on, lent by this checkout's environment, so that no test downloads PyTorch. Forelook itself is
+ * not among it: the checkout's own is found through a `.pth` file, which counts in its environment only.
+ */
+function borrowedPackages(): Record<string, string> {
+  const program = "import sys, sysconfig; print(sysconfig.get_path('purelib')); print(sys._base_executable)";
+  const finished = spawnSync(Lab.python, ["-c", program], { encoding: "utf8" });
+  const [packages = "", base = ""] = finished.stdout.split("\n");
+  assert.equal(finished.status, 0, finished.stderr);
+  return { PYTHONPATH: packages, PATH: `${path.dirname(base)}${path.delimiter}${process.env["PATH"]}` };
+}
 
 describe("in a workspace that is not trusted", () => {
   let lab: Lab;

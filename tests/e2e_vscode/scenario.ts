@@ -3,18 +3,9 @@
 import { test } from "node:test";
 import type { EditorWindow } from "./window.ts";
 
-/**
- * Defines a test over `window`, which exists once the tests run.
- *
- * @param knownFault why it is known to fail; it is run and reported, and fails nothing
- */
-export function scenario(
-  name: string,
-  window: () => EditorWindow,
-  run: (window: EditorWindow) => Promise<void>,
-  knownFault?: string,
-): void {
-  test(name, knownFault === undefined ? {} : { todo: knownFault }, async () => {
+/** Defines a test over `window`, which exists once the tests run. */
+export function scenario(name: string, window: () => EditorWindow, run: (window: EditorWindow) => Promise<void>): void {
+  test(name, async () => {
     try {
       await run(window());
     } catch (error) {

