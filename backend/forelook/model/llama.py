@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -13,6 +14,7 @@ from forelook.decoding.step_layout import StepLayout
 from forelook.errors import ConfigError, ContextOverflowError
 from forelook.model.attention import AttentionBackend, Visibility, step_visibility
 from forelook.model.config import LlamaConfig
+from forelook.model.cpu_step import MAX_TOKENS, CpuStep
 from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.kv_cache import KVCache
 from forelook.model.memory import out_of_memory_named
@@ -198,6 +200,7 @@ class LlamaSequence:
                 dtype=weights.kv_dtype,
                 device=weights.device,
             )
+        self._cpu_step = CpuStep(weights) if CpuStep.serves(weights) else None
         self._ids: list[int] = []
         self._tail: list[int] = []
 
@@ -244,9 +247,10 @@ class LlamaSequence:
     def _run(self, layout: StepLayout) -> torch.Tensor:
         num_tokens, device = len(layout), self._weights.device
         every_row = len(layout.logit_rows) == num_tokens
+        cpu_step = self._cpu_step if num_tokens <= MAX_TOKENS else None
         with torch.inference_mode(), out_of_memory_named(f"a step of {num_tokens} tokens"):
-            return forward(
-                self._weights,
+            run = partial(forward, self._weights) if cpu_step is None else cpu_step.forward
+            return run(
                 self._cache,
                 torch.from_numpy(layout.token_ids).to(device),
                 torch.from_numpy(layout.positions).to(device),
