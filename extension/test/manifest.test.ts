@@ -1,4 +1,4 @@
-import { readFileSync, existsSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { fake, log } from "./fakes/vscode";
@@ -38,6 +38,17 @@ describe("the walkthrough", () => {
       expect(contributed).toContain(command);
     }
   });
+});
+
+test("the pictures of the README and of the walkthrough are there, and small", () => {
+  const pages = ["README.md", ...manifest.contributes.walkthroughs.flatMap(({ steps }) => steps.map(({ media }) => media.markdown))];
+  const pictures = pages.flatMap((page) =>
+    [...readFileSync(path.join(root, page), "utf8").matchAll(/!\[[^\]]*\]\(([^)]+)\)/g)].map(([, link]) => path.join(root, path.dirname(page), link as string)),
+  );
+  expect(pictures.map((picture) => path.basename(picture))).toContain("forelook.gif");
+  for (const picture of pictures) {
+    expect([picture, statSync(picture).size < 1_000_000]).toEqual([picture, true]);
+  }
 });
 
 test("the icon is there, 256 pixels square", () => {
