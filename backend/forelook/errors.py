@@ -9,7 +9,8 @@
     │   ├── TokenizerError              tokenizer missing, or without the infill sentinels
     │   └── InsufficientMemoryError
     ├── DecodingError
-    │   └── ContextOverflowError        prompt and output do not fit the model's positions
+    │   ├── ContextOverflowError        prompt and output do not fit the model's positions
+    │   └── RankLostError               a process that decodes with this one died or hangs
     ├── DocumentError
     │   ├── UnknownDocumentError
     │   ├── StaleDocumentError          the request names a version the backend does not hold
@@ -98,6 +99,12 @@ class ContextOverflowError(DecodingError):
     """Prompt and output together exceed the model's positions."""
 
     code = -32031
+
+
+class RankLostError(DecodingError):
+    """A rank of lookahead parallelism died, hangs or did not come."""
+
+    code = -32032
 
 
 class DocumentError(ForelookError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from forelook.decoding.drafts import Draft, DraftOrigin
 
 _MATCH_LIMIT = 16
@@ -55,16 +57,16 @@ class AcceptanceCalibration:
         self.probabilities = [hits / _PRIOR_WEIGHT for hits in self._hits]
 
     @staticmethod
-    def cells(draft: Draft) -> list[int]:
-        """The cell of each token of a draft."""
+    def cells_of(draft: Draft) -> Iterator[int]:
+        """The cell of each token of a draft, one by one: often the first few are all that is wanted."""
         base = _ORIGINS[draft.origin] * _CELLS_PER_ORIGIN
-        match = draft.match_length
-        cells = []
+        last_row = base + (_MATCH_LIMIT - 1) * _SHARE_BUCKETS
+        row = min(base + draft.match_length * _SHARE_BUCKETS, last_row)
         for share in draft.shares:
-            row = match if match < _MATCH_LIMIT else _MATCH_LIMIT - 1
-            cells.append(base + row * _SHARE_BUCKETS + min(int(share * _SHARE_BUCKETS), _SHARE_BUCKETS - 1))
-            match += 1
-        return cells
+            bucket = int(share * _SHARE_BUCKETS)
+            yield row + (bucket if bucket < _SHARE_BUCKETS else _SHARE_BUCKETS - 1)
+            if row < last_row:
+                row += _SHARE_BUCKETS
 
     @staticmethod
     def cell(origin: DraftOrigin, match_length: int, share: float) -> int:

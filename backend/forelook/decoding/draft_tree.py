@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from forelook.decoding.calibration import AcceptanceCalibration
 from forelook.decoding.drafts import Draft
 from forelook.decoding.step_budget import CostCurve
-from forelook.decoding.successors import Ending, SuccessorTable
+from forelook.decoding.successors import Ending, SuccessorTable, ending_then
 
 
 class DraftTree:
@@ -64,11 +64,13 @@ class Selection:
         tree: the drafts.
         probabilities: [n] of each node to be accepted; they never rise along the list.
         cells: [n] the calibration cell each node is owed to.
+        endings: [n+1] the last tokens before each node's successors, node 0 first; empty where none were asked for.
     """
 
     tree: DraftTree
     probabilities: list[float]
     cells: list[int]
+    endings: list[Ending]
 
 
 class CandidateTree:
@@ -87,40 +89,57 @@ class CandidateTree:
         self._max_depth = max_depth
         self._floor = floor
         self._token_ids = [-1]
-        self._parents = [0]
         self._conditionals = [1.0]
-        self._cells: list[list[int]] = [[]]  # best first
+        self._cells = [-1]  # the most confident one's
+        self._other_cells: dict[int, list[int]] = {}
         self._children: list[dict[int, int]] = [{}]
 
     def add(self, draft: Draft) -> None:
         """Merge a draft as far as its path stays probable enough."""
-        probabilities = self._calibration.probabilities
+        probabilities, conditionals = self._calibration.probabilities, self._conditionals
+        children = self._children
+        floor, depth_left = self._floor, self._max_depth
         node = 0
         path_probability = 1.0
-        for token, cell in zip(draft.token_ids[: self._max_depth], self._calibration.cells(draft), strict=False):
+        for token, cell in zip(draft.token_ids, self._calibration.cells_of(draft), strict=False):
+            if depth_left == 0:
+                return
+            depth_left -= 1
             conditional = probabilities[cell]
-            node = self._add_child(node, token, cell, conditional)
-            path_probability *= max(conditional, self._conditionals[node])
-            if path_probability < self._floor:
+            child = children[node].get(token)
+            if child is None:
+                child = self._new_child(node, token, cell, conditional)
+            else:
+                self._merge(child, cell, conditional)
+                conditional = conditionals[child]
+            node = child
+            path_probability *= conditional
+            if path_probability < floor:
                 return
 
-    def _add_child(self, parent: int, token: int, cell: int, conditional: float) -> int:
-        node = self._children[parent].get(token)
-        if node is None:
-            node = len(self._token_ids)
-            self._children[parent][token] = node
-            self._token_ids.append(token)
-            self._parents.append(parent)
-            self._conditionals.append(conditional)
-            self._cells.append([cell])
-            self._children.append({})
-        elif cell not in self._cells[node]:
-            if conditional > self._conditionals[node]:
-                self._conditionals[node] = conditional
-                self._cells[node].insert(0, cell)
-            else:
-                self._cells[node].append(cell)
+    def _new_child(self, parent: int, token: int, cell: int, conditional: float) -> int:
+        node = len(self._token_ids)
+        self._children[parent][token] = node
+        self._token_ids.append(token)
+        self._conditionals.append(conditional)
+        self._cells.append(cell)
+        self._children.append({})
         return node
+
+    def _merge(self, node: int, cell: int, conditional: float) -> None:
+        """One more guess of a node's token: the most confident one counts."""
+        best = self._cells[node]
+        others = self._other_cells.get(node)
+        if cell == best or (others is not None and cell in others):
+            return
+        if conditional > self._conditionals[node]:
+            self._conditionals[node] = conditional
+            self._cells[node] = cell
+            cell = best
+        if others is None:
+            self._other_cells[node] = [cell]
+        else:
+            others.append(cell)
 
     def select(
         self,
@@ -142,72 +161,79 @@ class CandidateTree:
         """
         tree = DraftTree()
         chosen: list[float] = []
-        chosen_nodes: list[int] = []
-        seconds, slopes = curve.seconds, curve.slopes
+        cells: list[int] = []
+        seconds, slopes, floor = curve.seconds, curve.slopes, self._floor
+        token_ids, all_cells, conditionals = self._token_ids, self._cells, self._conditionals
         max_nodes = min(max_nodes, len(seconds) - 1)
         expected = 1.0
         best_size, best_rate = 0, 1.0 / seconds[0]
-        heap: list[tuple[float, int]] = []
-        places = {0: 0}
-        depths = {0: 0}
-        endings = {0: ending}
-        paths: dict[int, list[int]] = {0: []}
-        node, probability = 0, 1.0
+        # (-probability of the path, candidate, its parent's place in the tree)
+        heap: list[tuple[float, int, int]] = []
+        # by place in the tree, which is a draft node's number
+        depths = [0]
+        endings = [] if ending is None else [ending]
+        paths: list[list[int]] = [[]]
+        node, place, probability = 0, 0, 1.0
         while True:
-            if depths[node] < self._max_depth:
-                here = endings[node]
-                if successors is not None and here is not None:
-                    self._add_successors(node, successors.successors(here))
-                self._push_children(node, probability, heap)
+            if depths[place] < self._max_depth:
+                if successors is not None and endings:
+                    self._add_successors(node, successors.successors(endings[place]))
+                # Each guess was calibrated alone, so a weaker one has only what the stronger ones leave.
+                left = probability
+                children: Iterable[int] = self._children[node].values()
+                if len(self._children[node]) > 1:
+                    children = sorted(children, key=conditionals.__getitem__, reverse=True)
+                for child in children:
+                    path_probability = left * conditionals[child]
+                    if path_probability < floor:
+                        break
+                    heappush(heap, (-path_probability, child, place))
+                    left -= path_probability
             if is_allowed is not None:
-                while heap and not is_allowed(paths[self._parents[heap[0][1]]], self._token_ids[heap[0][1]]):
-                    heapq.heappop(heap)
+                while heap and not is_allowed(paths[heap[0][2]], token_ids[heap[0][1]]):
+                    heappop(heap)
             size = len(chosen)
             # no later guess is likelier than the next one: stop where even a run of such could not raise the rate
             if not heap or size >= max_nodes or -heap[0][0] <= best_rate * slopes[size]:
                 break
-            negative, node = heapq.heappop(heap)
+            negative, node, parent = heappop(heap)
             probability = -negative
-            token, parent = self._token_ids[node], self._parents[node]
-            places[node] = tree.add_child(places[parent], token)
-            depths[node] = depths[parent] + 1
-            before = endings[parent]
-            endings[node] = None if before is None else before.then(token)
+            token = token_ids[node]
+            place = tree.add_child(parent, token)
+            depths.append(depths[parent] + 1)
+            if endings:
+                endings.append(ending_then(endings[parent], token))
             if is_allowed is not None:
-                paths[node] = [*paths[parent], token]
+                paths.append([*paths[parent], token])
             chosen.append(probability)
-            chosen_nodes.append(node)
+            cells.append(all_cells[node])
             expected += probability
             if expected > best_rate * seconds[size + 1]:
                 best_size, best_rate = size + 1, expected / seconds[size + 1]
         tree.keep_first(best_size)
-        return Selection(tree, chosen[:best_size], [self._cells[node][0] for node in chosen_nodes[:best_size]])
+        return Selection(tree, chosen[:best_size], cells[:best_size], endings[: best_size + 1])
 
-    def _add_successors(self, node: int, found: dict[int, int]) -> None:
+    def _add_successors(self, node: int, found: list[tuple[int, int]]) -> None:
         probabilities = self._calibration.probabilities
-        for token, cell in found.items():
-            self._add_child(node, token, cell, probabilities[cell])
-
-    def _push_children(self, node: int, probability: float, heap: list[tuple[float, int]]) -> None:
-        """Rank a node's guesses: each was calibrated alone, so a weaker one has only what the stronger ones leave."""
-        conditionals = self._conditionals
-        children: Iterable[int] = self._children[node].values()
-        if len(self._children[node]) > 1:
-            children = sorted(children, key=conditionals.__getitem__, reverse=True)
-        for child in children:
-            path_probability = probability * conditionals[child]
-            if path_probability < self._floor:
-                return
-            heapq.heappush(heap, (-path_probability, child))
-            probability -= path_probability
+        children = self._children[node]
+        for token, cell in found:
+            child = children.get(token)
+            if child is None:
+                self._new_child(node, token, cell, probabilities[cell])
+            else:
+                self._merge(child, cell, probabilities[cell])
 
     def learn(self, target_ids: Sequence[int]) -> None:
         """Judge the guesses after every token of the path that the target took."""
+        observe, cells, others = self._calibration.observe, self._cells, self._other_cells
         node: int | None = 0
         for target in target_ids:
             if node is None:
                 return
-            for token, child in self._children[node].items():
-                for cell in self._cells[child]:
-                    self._calibration.observe(cell, token == target)
-            node = self._children[node].get(target)
+            children = self._children[node]
+            for token, child in children.items():
+                accepted = token == target
+                observe(cells[child], accepted)
+                for cell in others.get(child, ()):
+                    observe(cell, accepted)
+            node = children.get(target)

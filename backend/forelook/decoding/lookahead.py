@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from forelook.decoding.drafter import Drafter, StepState
 from forelook.decoding.drafts import DraftSource
@@ -15,6 +16,25 @@ from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.step_layout import StepModel, lay_out
 from forelook.decoding.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.verification import TargetChooser, verify
+
+
+class DecodeLoop(Protocol):
+    """``decode``, or what stands in for it, such as the loop of several ranks."""
+
+    def __call__(
+        self,
+        model: StepModel,
+        prompt_ids: Sequence[int],
+        limits: Limits,
+        drafter: Drafter,
+        *,
+        sampling: SamplingParams = ...,
+        constraint: TokenConstraint | None = ...,
+        prefill_chunk: int = ...,
+        stats: DecodingStats | None = ...,
+    ) -> Iterator[list[int]]:
+        """Generate with a drafter's guesses."""
+        ...
 
 
 def lookahead(
@@ -31,6 +51,7 @@ def lookahead(
     memory: DraftMemory | None = None,
     prefill_chunk: int = PREFILL_CHUNK,
     stats: DecodingStats | None = None,
+    loop: DecodeLoop | None = None,
 ) -> Iterator[list[int]]:
     """Generate with drafts from the prompt, the output, the model's earlier choices and further sources.
 
@@ -48,6 +69,7 @@ def lookahead(
         memory: what earlier requests to this model taught; kept up to date. By default this call starts afresh.
         prefill_chunk: most prompt tokens per forward; the last chunk carries the first drafts.
         stats: filled as generation goes.
+        loop: runs the steps; ``decode`` by default.
 
     Yields:
         The tokens each step accepted, its bonus token included; never an empty list.
@@ -69,7 +91,7 @@ def lookahead(
         model.tail_sizes,
         boundary_ids,
     )
-    return decode(
+    return (loop or decode)(
         model,
         prompt_ids,
         limits,

@@ -93,44 +93,47 @@ class PromptNgrams:
 
 
 def _drafts(continuations: list[list[int]], match_lengths: list[int], in_output: list[bool]) -> list[Draft]:
-    """One draft per different continuation; its shares count the occurrences matched at least as long."""
+    """One draft per different continuation; its shares count the occurrences matched at least as long.
+
+    Continuations come the longest match first.
+    """
+    for tokens in continuations:
+        if _NOTHING in tokens:
+            del tokens[tokens.index(_NOTHING) :]
+    count = len(continuations)
+    agreement = [[0] * count for _ in range(count)]  # leading tokens that two continuations share
+    for right in range(1, count):
+        for left in range(right):
+            agreement[left][right] = agreement[right][left] = _agreed(continuations[left], continuations[right])
     drafts: list[Draft] = []
-    children: list[dict[int, int]] = [{}]
-    counts = [0]
-    emitted = [True]
-    paths: list[tuple[list[int], int]] = []
+    end = 0
     for index, (tokens, match_length) in enumerate(zip(continuations, match_lengths, strict=True)):
-        node = 0
-        counts[0] += 1
-        path = []
-        for token in tokens:
-            if token < 0:
-                break
-            child = children[node].get(token)
-            if child is None:
-                child = children[node][token] = len(counts)
-                children.append({})
-                counts.append(0)
-                emitted.append(False)
-            counts[child] += 1
-            path.append(child)
-            node = child
-        paths.append((path, index))
-        if index + 1 < len(match_lengths) and match_lengths[index + 1] == match_length:
+        while end < count and match_lengths[end] >= match_length:
+            end += 1  # the whole group of equal match length has a say
+        length = len(tokens)
+        if length == 0 or any(agreement[index][earlier] == length for earlier in range(index)):
             continue
-        # a whole group of equal match length is counted: emit what it adds
-        for group_path, candidate in paths:
-            if not group_path or emitted[group_path[-1]]:
-                continue
-            shares = []
-            total = counts[0]
-            for child in group_path:
-                emitted[child] = True
-                # half a count against it: one witness is weaker than ten that agree
-                shares.append(counts[child] / (total + 0.5))
-                total = counts[child]
-            origin = DraftOrigin.OUTPUT if in_output[candidate] else DraftOrigin.PROMPT
-            ids = tuple(continuations[candidate][: len(group_path)])
-            drafts.append(Draft(ids, tuple(shares), match_length, origin))
-        paths.clear()
+        agreed = [agreement[index][other] for other in range(end) if other != index]
+        shares = []
+        total = end
+        for depth in range(1, max(agreed, default=0) + 1):
+            supporters = 1 + sum(other >= depth for other in agreed)
+            # half a count against it: one witness is weaker than ten that agree
+            shares.append(supporters / (total + 0.5))
+            total = supporters
+        if len(shares) < length:
+            shares.append(1 / (total + 0.5))
+            shares += [1 / 1.5] * (length - len(shares))
+        origin = DraftOrigin.OUTPUT if in_output[index] else DraftOrigin.PROMPT
+        drafts.append(Draft(tuple(tokens), tuple(shares), match_length, origin))
     return drafts
+
+
+def _agreed(left: list[int], right: list[int]) -> int:
+    """How many leading tokens two continuations share."""
+    length = 0
+    for token, other in zip(left, right, strict=False):
+        if token != other:
+            break
+        length += 1
+    return length

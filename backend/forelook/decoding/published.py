@@ -9,7 +9,7 @@ from forelook.decoding.draft_tree import DraftTree
 from forelook.decoding.drafter import StepPlan, StepState
 from forelook.decoding.drafts import DraftOrigin
 from forelook.decoding.generation import GREEDY, Limits, SamplingParams, TokenConstraint
-from forelook.decoding.lookahead import decode
+from forelook.decoding.lookahead import DecodeLoop, decode
 from forelook.decoding.lookahead_window import LookaheadWindow
 from forelook.decoding.published_pool import PublishedPool
 from forelook.decoding.stats import DecodingStats
@@ -54,14 +54,16 @@ def published_lookahead(
     pool: PublishedPool | None = None,
     boundary_ids: frozenset[int] = frozenset(),
     stats: DecodingStats | None = None,
+    loop: DecodeLoop = decode,
 ) -> Iterator[list[int]]:
     """Decode with fixed W, N and G.
 
     The arguments are those of ``decode``, and besides them W, N and G, a ``pool`` to start from and to fill where it
     outlives the call, and the sentinels as ``boundary_ids``: no n-gram of the prompt contains one.
+    ``loop`` runs the steps.
     """
     drafter = PublishedDrafter(prompt_ids, settings, pool, boundary_ids)
-    return decode(model, prompt_ids, limits, drafter, sampling=sampling, constraint=constraint, stats=stats)
+    return loop(model, prompt_ids, limits, drafter, sampling=sampling, constraint=constraint, stats=stats)
 
 
 class PublishedDrafter:
@@ -75,7 +77,8 @@ class PublishedDrafter:
         boundary_ids: frozenset[int] = frozenset(),
     ) -> None:
         self._settings = settings
-        self._boundary_ids = boundary_ids
+        self._has_own_pool = pool is None
+        self.boundary_ids = boundary_ids
         self._pool = PublishedPool(settings.ngram_size, settings.max_candidates) if pool is None else pool
         self._text_tail = list(prompt_ids[-settings.ngram_size :])
         if settings.prompt_as_reference:
@@ -84,6 +87,11 @@ class PublishedDrafter:
         self._window: LookaheadWindow | None = None
         if len(prompt_ids):
             self._window = LookaheadWindow(settings.window_size, settings.ngram_size, seed_ids)
+
+    @property
+    def replicable_settings(self) -> PublishedSettings | None:
+        """The settings, where a drafter made of them and the prompt alone plans the same steps; else ``None``."""
+        return self._settings if self._has_own_pool else None
 
     def plan(self, state: StepState) -> StepPlan:
         """All candidates of the current token, and the window while there is room for it."""
@@ -117,5 +125,5 @@ class PublishedDrafter:
         text = self._text_tail + accepted
         if self._settings.prompt_as_reference:
             fresh = text[max(0, len(self._text_tail) - size + 1) :]
-            self._pool.insert_text(fresh, self._boundary_ids)
+            self._pool.insert_text(fresh, self.boundary_ids)
         self._text_tail = text[-size:]

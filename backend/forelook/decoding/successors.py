@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -70,24 +69,21 @@ def measure_successor_seeds(
     return SuccessorSeeds(successors, probabilities)
 
 
-class Ending(NamedTuple):
-    """The last one, two and three tokens of a text, each packed into one integer: cheap to extend and to look up."""
+Ending = tuple[int, int, int]
+"""The last one, two and three tokens of a text, each packed into one integer: cheap to extend and to look up."""
 
-    one: int
-    two: int
-    three: int
 
-    @classmethod
-    def of(cls, token_ids: Sequence[int]) -> Ending:
-        """The ending of a text of any length."""
-        ending = cls(0, 0, 0)
-        for token in token_ids[-_MAX_CONTEXT:]:
-            ending = ending.then(token)
-        return ending
+def ending_of(token_ids: Sequence[int]) -> Ending:
+    """The ending of a text of any length."""
+    ending = (0, 0, 0)
+    for token in token_ids[-_MAX_CONTEXT:]:
+        ending = ending_then(ending, token)
+    return ending
 
-    def then(self, token: int) -> Ending:
-        """The ending after one more token."""
-        return Ending(token, self.one << _ID_BITS | token, self.two << _ID_BITS | token)
+
+def ending_then(ending: Ending, token: int) -> Ending:
+    """The ending after one more token."""
+    return token, ending[0] << _ID_BITS | token, ending[1] << _ID_BITS | token
 
 
 class SuccessorTable:
@@ -126,23 +122,22 @@ class SuccessorTable:
                     known.pop()
                 known.insert(0, successor)
 
-    def successors(self, ending: Ending) -> dict[int, int]:
+    def successors(self, ending: Ending) -> list[tuple[int, int]]:
         """Successors known after this ending, each with its calibration cell, the longest known context first."""
-        found: dict[int, int] = {}
-        one, two, three = self._by_length
-        for known, cells in (
-            (three.get(ending.three), _CELLS[3]),
-            (two.get(ending.two), _CELLS[2]),
-            (one.get(ending.one), _CELLS[1]),
-        ):
+        found: list[tuple[int, int]] = []
+        seen: set[int] = set()
+        for order in (2, 1, 0):
+            known = self._by_length[order].get(ending[order])
             if known is not None:
-                for token, cell in zip(known, cells, strict=False):
-                    if token not in found:
-                        found[token] = cell
+                cells = _CELLS[order + 1]
+                for place, token in enumerate(known):
+                    if token not in seen:
+                        seen.add(token)
+                        found.append((token, cells[place]))
+        if not found:
+            return self._seeds_of(ending[0])
         if len(found) < _MAX_GUESSES:
-            for token, cell in self._seeds_of(ending.one):
-                if token not in found:
-                    found[token] = cell
+            found += [pair for pair in self._seeds_of(ending[0]) if pair[0] not in seen]
         return found
 
     def _seeds_of(self, token: int) -> list[tuple[int, int]]:

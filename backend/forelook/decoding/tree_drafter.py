@@ -10,7 +10,7 @@ from forelook.decoding.drafter import StepPlan, StepState
 from forelook.decoding.drafts import DraftOrigin, DraftSource
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
-from forelook.decoding.successors import Ending, SuccessorSeeds, SuccessorTable
+from forelook.decoding.successors import SuccessorSeeds, SuccessorTable, ending_of, ending_then
 from forelook.decoding.verification import Verified
 from forelook.decoding.window_filler import WindowFiller, WindowYield
 
@@ -67,7 +67,7 @@ class TreeDrafter:
         self._memory = memory
         self._tail_sizes = tail_sizes
         self._boundary_ids = boundary_ids
-        self._ending = Ending.of(self._context)
+        self._ending = ending_of(self._context)
         self._candidates: CandidateTree | None = None
         self._selection: Selection | None = None
 
@@ -118,19 +118,14 @@ class TreeDrafter:
         accepted = verified.token_ids
         self._context += accepted
         for token in accepted:
-            self._ending = self._ending.then(token)
+            self._ending = ending_then(self._ending, token)
         for source in self._sources:
             source.extend(accepted)
 
     def _learn_successors(self, tree: DraftTree, argmax: list[int]) -> None:
-        learn = self._memory.successors.learn
-        boundaries = self._boundary_ids
-        endings = [self._ending]
-        if argmax[0] not in boundaries:
-            learn(self._ending, argmax[0])
-        for token, parent, successor in zip(tree.token_ids, tree.parents, argmax[1:], strict=False):
-            ending = endings[parent].then(token)
-            endings.append(ending)
+        endings = [self._ending] if self._selection is None else self._selection.endings
+        learn, boundaries = self._memory.successors.learn, self._boundary_ids
+        for ending, successor in zip(endings, argmax[: len(tree) + 1], strict=True):
             if successor not in boundaries:
                 learn(ending, successor)
 

@@ -1,0 +1,205 @@
+"""Ranks that decode together: a few integers exchanged per step over torch.distributed, and a death noticed in time.
+
+Gloo listens on the loopback address only, as token ids are users' text. Rank 0 waits for the others a bounded time;
+they wait for rank 0 as long as it lives, for requests come when they come. A process that dies closes its
+connections, which every rank that waits for it notices at once; one that hangs is noticed after ``timeout_s``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import AllgatherOptions, BroadcastOptions
+
+from forelook.errors import RankLostError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+_AS_LONG_AS_IT_LIVES = timedelta(days=3650)
+_PLAN_INTS = 512
+_CANCELLED = "cancelled"
+
+
+class RankGroup:
+    """The place of this process among the ranks.
+
+    Every method is a collective except ``cancel`` and ``is_cancelled``: all ranks call the same ones in the same order.
+
+    Args:
+        store: where the ranks find each other; all of them must reach it.
+        rank: of this process; 0 leads.
+        size: number of ranks.
+        device: of this rank's model; ids are exchanged by NCCL between CUDA devices, and by gloo elsewhere.
+        timeout_s: most time rank 0 waits for the others within a request, a prefill that they lack included.
+
+    Raises:
+        RankLostError: a rank did not come in time.
+    """
+
+    def __init__(
+        self, store: Store, rank: int, size: int, *, device: torch.device | None = None, timeout_s: float = 60.0
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self._store = store
+        self._timeout = timedelta(seconds=timeout_s) if rank == 0 else _AS_LONG_AS_IT_LIVES
+        self._posted: Any = None
+        self._device = torch.device("cpu")
+        try:
+            store.set_timeout(timedelta(seconds=timeout_s))
+            if rank == 0:
+                store.set(_CANCELLED, "0")
+            self._control: Any = _gloo(prefixed("control", store), rank, size, self._timeout)
+            self._steps: Any = self._control
+            if device is not None and device.type == "cuda":
+                self._device = device
+                self._steps = _nccl(prefixed("steps", store), rank, size)
+            self.exchange([rank])  # nobody begins before everybody is there
+        except (RuntimeError, dist.DistError) as error:
+            raise RankLostError(
+                f"rank {rank} of {size}: the group did not come together ({_first_line(error)})"
+            ) from error
+
+    def set_timeout(self, timeout_s: float) -> None:
+        """Rank 0: the most time to wait for the others from now on; they may have taken longer to come."""
+        self._timeout = timedelta(seconds=timeout_s)
+
+    def exchange(self, values: Sequence[int]) -> list[list[int]]:
+        """Give every rank every rank's values, of one length on all ranks; [size][len(values)]."""
+        self._finish_posted()
+        mine = torch.tensor(values, dtype=torch.int64, device=self._device)
+        everyone = [torch.empty_like(mine) for _ in range(self.size)]
+        self._wait(lambda: self._steps.allgather([everyone], [mine], self._allgather_options()))
+        rows: list[list[int]] = torch.stack(everyone).tolist()
+        return rows
+
+    def post(self, values: Sequence[int]) -> None:
+        """Take part in an exchange without waiting for the others; the next call of any kind waits for it."""
+        self._finish_posted()
+        mine = torch.tensor(values, dtype=torch.int64, device=self._device)
+        everyone = [torch.empty_like(mine) for _ in range(self.size)]
+        self._posted = (
+            self._begin(lambda: self._steps.allgather([everyone], [mine], self._allgather_options())),
+            mine,
+            everyone,
+        )
+
+    def send(self, values: Sequence[int]) -> None:
+        """Rank 0: give the other ranks some integers."""
+        self._finish_posted()
+        first = torch.zeros(_PLAN_INTS, dtype=torch.int64)
+        first[0] = len(values)
+        head = values[: _PLAN_INTS - 1]
+        first[1 : 1 + len(head)] = torch.tensor(head, dtype=torch.int64)
+        self._wait(lambda: self._control.broadcast([first], self._broadcast_options()))
+        if len(head) < len(values):
+            rest = torch.tensor(values[len(head) :], dtype=torch.int64)
+            self._wait(lambda: self._control.broadcast([rest], self._broadcast_options()))
+
+    def receive(self) -> list[int]:
+        """Other ranks: what rank 0 sends next, however long that takes."""
+        self._finish_posted()
+        first = torch.zeros(_PLAN_INTS, dtype=torch.int64)
+        self._wait(lambda: self._control.broadcast([first], self._broadcast_options()))
+        length = int(first[0])
+        values: list[int] = first[1 : min(length + 1, _PLAN_INTS)].tolist()
+        if len(values) < length:
+            rest = torch.zeros(length - len(values), dtype=torch.int64)
+            self._wait(lambda: self._control.broadcast([rest], self._broadcast_options()))
+            values += rest.tolist()
+        return values
+
+    def cancel(self, request: int) -> None:
+        """Rank 0: ask the others to leave off a request's prefill."""
+        self._guarded(lambda: self._store.set(_CANCELLED, str(request)))
+
+    def is_cancelled(self, request: int) -> bool:
+        """Whether rank 0 has asked so."""
+        return bool(self._guarded(lambda: self._store.get(_CANCELLED)) == str(request).encode())
+
+    def close(self) -> None:
+        """Leave; ranks that wait for this one get a RankLostError."""
+        groups = {id(group): group for group in (self._steps, self._control) if group is not None}
+        self._steps = self._control = self._posted = None
+        for group in groups.values():
+            group.abort()
+
+    # --- collectives
+
+    def _allgather_options(self) -> Any:
+        options = AllgatherOptions()
+        options.timeout = self._timeout
+        return options
+
+    def _broadcast_options(self) -> Any:
+        options = BroadcastOptions()
+        options.timeout = self._timeout
+        return options
+
+    def _finish_posted(self) -> None:
+        if self._posted is not None:
+            posted, self._posted = self._posted, None
+            self._wait(lambda: posted[0])
+
+    def _begin(self, start: Any) -> Any:
+        if self._steps is None:
+            raise RankLostError(f"rank {self.rank} has left its group: start the group again")
+        return self._guarded(start)
+
+    def _wait(self, start: Any) -> None:
+        work = self._begin(start)
+        if self._device.type != "cuda":
+            self._guarded(lambda: work.wait(self._timeout))
+            return
+        # NCCL's own watchdog would end the process, and the service with it: look until it is done, and abort.
+        deadline_s = time.monotonic() + self._timeout.total_seconds()
+        while not self._guarded(work.is_completed):
+            if time.monotonic() > deadline_s:
+                self._lost(f"no answer for {self._timeout.total_seconds():.0f} s")
+        self._guarded(work.wait)
+
+    def _guarded(self, call: Any) -> Any:
+        try:
+            return call()
+        except (RuntimeError, dist.DistError) as error:
+            self._lost(_first_line(error), error)
+
+    def _lost(self, reason: str, error: BaseException | None = None) -> None:
+        self.close()
+        raise RankLostError(
+            f"rank {self.rank} of {self.size} has lost another rank: its process died or hangs ({reason}). "
+            "Ask again; the group is started anew meanwhile"
+        ) from error
+
+
+def prefixed(prefix: str, store: Store) -> Store:
+    """A part of a store with its own names."""
+    return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # torch's stubs leave it out
+
+
+def _gloo(store: Store, rank: int, size: int, timeout: timedelta) -> Any:
+    # Made directly, because init_process_group offers no choice of the address that gloo listens on.
+    gloo: Any = dist.ProcessGroupGloo
+    options = gloo._Options()  # noqa: SLF001
+    options._devices = [gloo.create_device(hostname="127.0.0.1")]  # noqa: SLF001
+    options._timeout = timeout  # noqa: SLF001
+    return gloo(store, rank, size, options)
+
+
+def _nccl(store: Store, rank: int, size: int) -> Any:
+    nccl: Any = dist.ProcessGroupNCCL
+    options = nccl.Options()
+    options._timeout = _AS_LONG_AS_IT_LIVES  # noqa: SLF001
+    return nccl(store, rank, size, options)
+
+
+def _first_line(error: BaseException) -> str:
+    """What torch says, without the place in its sources and its advice."""
+    line = str(error).strip().partition("\n")[0]
+    return line.rpartition("] ")[2].partition(" This is")[0].rstrip(". ") or type(error).__name__

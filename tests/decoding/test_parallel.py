@@ -1,0 +1,368 @@
+"""Lookahead parallelism: the same output from any number of ranks, its work dealt out, and a rank's death noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.draft_tree import DraftTree
+from forelook.decoding.drafter import StepPlan
+from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams
+from forelook.decoding.lookahead import lookahead
+from forelook.decoding.lookahead_window import LookaheadWindow
+from forelook.decoding.parallel import ParallelDecoder, plan_from_ints, plan_to_ints, shared_costs
+from forelook.decoding.published import PublishedSettings, published_lookahead
+from forelook.decoding.shares import deal, join_argmax
+from forelook.decoding.stats import DecodingStats
+from forelook.decoding.step_budget import StepBudget, StepCosts
+from forelook.decoding.step_layout import lay_out
+from forelook.decoding.tree_drafter import DraftMemory
+from forelook.errors import DecodingError, InsufficientMemoryError, RankLostError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.decoding.ranks import ThreadedRanks, rank_processes
+from tests.decoding.test_lossless import FREE, AllowedAtFirst, ScrambledSource, samplings
+from tests.fakes import RandomTransformer, check_layout
+
+# --- the deal
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> StepPlan:
+    tree = DraftTree()
+    for path in draw(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=6), max_size=12)):
+        tree.add_path(path)
+    window = None
+    if draw(st.booleans()):
+        window = LookaheadWindow(draw(st.integers(1, 9)), draw(st.integers(2, 6)), [5, 6, 7])
+        if len(window) == 0:
+            window = None
+    return StepPlan(tree, window)
+
+
+@given(plans(), st.integers(1, 5), st.booleans())
+def test_a_deal_covers_every_draft_and_column_and_every_rank_can_run_its_share(plan, num_ranks, first_rank_drafts):
+    shares = deal(plan, num_ranks, 1 if first_rank_drafts else None)
+    assert len(shares) == num_ranks
+    for share in shares:
+        # the fake's own check: every row sees one token per position before it
+        check_layout(lay_out([1, 2], 3, share.tree.token_ids, share.tree.parents, share.window), 3, 8, 64)
+        for node, token, parent in zip(share.nodes, share.tree.token_ids, share.tree.parents, strict=True):
+            assert token == plan.tree.token_ids[node - 1]
+            assert plan.tree.parents[node - 1] == (share.nodes[parent - 1] if parent else 0)
+    leaves = {node for node in range(1, len(plan.tree) + 1) if not plan.tree.children[node]}
+    owners = [rank for rank, share in enumerate(shares) for node in share.nodes if node in leaves]
+    assert len(owners) == len(leaves), "a leaf is run once"
+    assert not (first_rank_drafts and set(owners) - {0})
+    if plan.window is not None:
+        last_row = [cell for share in shares if share.window for cell in share.window.last_row]
+        assert last_row == list(range(plan.window.num_last_row))
+    # a row's argmax finds its way back: say which row of the whole step it was
+    size = 1 + len(plan.tree)
+    said = [
+        [0, *share.nodes, *(size + cell for cell in (share.window.last_row if share.window else ()))]
+        for share in shares
+    ]
+    assert [len(rows) for rows in said] == [share.num_rows for share in shares]
+    num_last_row = 0 if plan.window is None else plan.window.num_last_row
+    assert join_argmax(plan, shares, said) == list(range(size + num_last_row))
+
+
+@given(plans())
+def test_a_plan_survives_the_wire(plan):
+    copy = plan_from_ints(plan_to_ints(plan))
+    assert (copy.tree.token_ids, copy.tree.parents, copy.tree.children) == (
+        plan.tree.token_ids,
+        plan.tree.parents,
+        plan.tree.children,
+    )
+    assert (copy.window is None) == (plan.window is None)
+    if plan.window is not None:
+        assert copy.window.token_ids == plan.window.token_ids
+        assert (copy.window.offsets == plan.window.offsets).all()
+
+
+def full_plan(window_size: int, ngram_size: int, num_candidates: int) -> StepPlan:
+    tree = DraftTree()
+    for candidate in range(num_candidates):
+        tree.add_path([100 + candidate, *range(1, ngram_size - 1)])
+    return StepPlan(tree, LookaheadWindow(window_size, ngram_size, [9]))
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize(("size", "ngram_size"), [(15, 5), (10, 5), (7, 4)])
+def test_tokens_per_rank_fall_as_one_over_ranks_plus_the_shared_row(num_ranks, size, ngram_size):
+    plan = full_plan(size, ngram_size, size)
+    shares = deal(plan, num_ranks)
+    whole = len(plan.tree) + len(plan.window)
+    assert whole + 1 == 2 * size * (ngram_size - 1)
+    shared_row = size - 1
+    branch = ngram_size - 1
+    for share in shares:
+        assert share.num_tokens <= (whole - shared_row) / num_ranks + shared_row + branch
+    # row 0 counts once per rank, and a rank runs no more of it than its columns see
+    assert sum(share.num_tokens for share in shares) <= whole + (num_ranks - 1) * shared_row
+
+
+# --- decoding
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, ThreadedRanks]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    seeds = {"weights": 0}
+
+    def make(rank: int, max_positions: int) -> RandomTransformer:
+        return RandomTransformer(seeds["weights"], max_positions=max_positions)
+
+    made = {size: ThreadedRanks(folder, size, make) for size in (1, 2, 3)}
+    for ranks in made.values():
+        ranks.seeds = seeds
+    yield made
+    for ranks in made.values():
+        ranks.close()
+
+
+def flat(steps) -> list[int]:
+    tokens = []
+    for ids in steps:
+        assert ids
+        tokens += ids
+    return tokens
+
+
+common = {
+    "weights": st.integers(0, 20),
+    "size": st.sampled_from([1, 2, 3]),
+    "prompt": st.lists(st.integers(0, 31), min_size=1, max_size=150),
+    "max_new_tokens": st.integers(0, 40),
+    "max_positions": st.sampled_from([160, 512]),
+    "stops": st.frozensets(st.integers(0, 31), max_size=2),
+    "boundaries": st.frozensets(st.integers(0, 31), max_size=2),
+    "constrained": st.booleans(),
+    "sampling": samplings,
+}
+quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def expected_of(weights, prompt, limits, max_positions, constraint, sampling):
+    stats = DecodingStats()
+    model = RandomTransformer(weights, max_positions=max_positions)
+    return flat(autoregressive(model, prompt, limits, sampling=sampling, constraint=constraint, stats=stats)), stats
+
+
+@quick
+@given(window_size=st.integers(1, 7), ngram_size=st.integers(2, 6), max_candidates=st.integers(0, 7), **common)
+def test_any_number_of_ranks_gives_the_autoregressive_stream_with_the_published_drafter(
+    groups, weights, size, prompt, max_new_tokens, max_positions, stops, boundaries, constrained, sampling,
+    window_size, ngram_size, max_candidates,
+):  # fmt: skip
+    ranks = groups[size]
+    ranks.seeds["weights"] = weights
+    limits = Limits(max_new_tokens, stops)
+    constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
+    expected, expected_stats = expected_of(weights, prompt, limits, max_positions, constraint, sampling)
+    alone, stats = DecodingStats(), DecodingStats()
+    chosen = PublishedSettings(window_size, ngram_size, max_candidates, prompt_as_reference=True)
+    one = RandomTransformer(weights, max_positions=max_positions)
+    model = ranks.new_model(0, max_positions)
+    for of_loop, loop_stats in ((None, alone), (ranks.decoder.decode, stats)):
+        given_loop = {} if of_loop is None else {"loop": of_loop}
+        steps = published_lookahead(
+            one if of_loop is None else model, prompt, limits, chosen,
+            sampling=sampling, constraint=constraint, boundary_ids=boundaries, stats=loop_stats, **given_loop,
+        )  # fmt: skip
+        assert flat(steps) == expected
+    assert stats.finish_reason is expected_stats.finish_reason
+    # dealing a step out changes who runs what, and nothing of what is drafted, accepted and learned
+    for name in ("num_steps", "num_forwards", "num_generated_tokens", "num_drafted_tokens", "num_accepted_tokens"):
+        assert getattr(stats, name) == getattr(alone, name), name
+    cached = list(model.cached_ids)
+    assert cached == [*prompt, *expected][: len(cached)]
+
+
+@quick
+@given(warm=st.booleans(), draft_seed=st.integers(0, 5), **common)
+def test_any_number_of_ranks_gives_the_autoregressive_stream_with_the_draft_tree(
+    groups, weights, size, prompt, max_new_tokens, max_positions, stops, boundaries, constrained, sampling,
+    warm, draft_seed,
+):  # fmt: skip
+    ranks = groups[size]
+    ranks.seeds["weights"] = weights
+    limits = Limits(max_new_tokens, stops)
+    constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
+    expected, expected_stats = expected_of(weights, prompt, limits, max_positions, constraint, sampling)
+    model = ranks.new_model(0, max_positions)
+    memory = DraftMemory()
+    for _ in range(2 if warm else 1):  # the second time on caches that hold the first one's text
+        stats = DecodingStats()
+        steps = lookahead(
+            model, prompt, limits,
+            sampling=sampling, constraint=constraint, sources=[ScrambledSource(expected, draft_seed)],
+            boundary_ids=boundaries, budget=StepBudget(shared_costs(FREE, size), seconds_per_draft=0.0),
+            memory=memory, stats=stats, loop=ranks.decoder.decode,
+        )  # fmt: skip
+        assert flat(steps) == expected
+        assert stats.finish_reason is expected_stats.finish_reason
+        assert stats.num_accepted_tokens == sum(stats.accepted_by_origin.values())
+        cached = list(model.cached_ids)
+        assert cached == [*prompt, *expected][: len(cached)]
+
+
+def test_ranks_share_the_work_of_real_steps(tmp_path):
+    totals = {}
+    for size in (1, 2, 3):
+        ranks = ThreadedRanks(tmp_path, size, lambda _rank, most: RandomTransformer(3, max_positions=most))
+        stats = DecodingStats()
+        chosen = PublishedSettings(15, 5, 15, prompt_as_reference=True)
+        tokens = flat(
+            published_lookahead(
+                ranks.new_model(), [1, 2, 3], Limits(100), chosen, stats=stats, loop=ranks.decoder.decode
+            )
+        )
+        assert len(tokens) == 100
+        assert stats.tokens_per_step > 1.3
+        totals[size] = [
+            sum(len(layout) for layout in ranks.models[rank][-1].layouts) / stats.num_steps for rank in range(size)
+        ]
+        ranks.close()
+    shared = 15 + 1.5  # the current token, row 0, and accepted tokens that the rank must run again
+    for size in (2, 3):
+        assert max(totals[size]) <= totals[1][0] / size + shared, totals
+        assert max(totals[size]) < 0.75 * totals[1][0], totals
+
+
+def test_costs_are_stretched_by_the_number_of_ranks():
+    shared = shared_costs(StepCosts((1, 9, 17), (1.0, 2.0, 4.0), (0.0, 0.0, 0.0)), 2)
+    assert shared.sizes == (1, 17, 33)
+    assert StepBudget(shared).curve(0, 1).seconds[16] == pytest.approx(2.0, rel=1e-3)
+
+
+# --- ends
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[ThreadedRanks]:
+    ranks = ThreadedRanks(tmp_path, 2, lambda _rank, most: RandomTransformer(3, max_positions=most))
+    yield ranks
+    ranks.close()
+
+
+def decode_with(ranks, model, prompt, limits, published, stats=None):
+    stats = DecodingStats() if stats is None else stats
+    loop = ranks.decoder.decode
+    if published:
+        return published_lookahead(model, prompt, limits, PublishedSettings(5, 4, 5), stats=stats, loop=loop)
+    return lookahead(model, prompt, limits, stats=stats, loop=loop)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_stream_closed_early_leaves_the_ranks_ready_for_the_next(pair, published):
+    model = pair.new_model()
+    expected, _ = expected_of(3, [1, 2, 3], Limits(30), 512, None, GREEDY)
+    for num_steps in (1, 3, 2):
+        stats = DecodingStats()
+        steps = decode_with(pair, model, [1, 2, 3], Limits(30), published, stats)
+        got = [token for _ in range(num_steps) for token in next(steps)]
+        steps.close()
+        assert got == expected[: len(got)]
+        assert stats.finish_reason is FinishReason.CLOSED
+    assert flat(decode_with(pair, model, [1, 2, 3], Limits(30), published)) == expected
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("num_looks", [0, 1, 4])
+def test_a_cancel_stops_all_ranks_in_prefill_as_in_decoding(pair, published, num_looks):
+    prompt = [index % 30 for index in range(400)]
+    looks = []
+
+    def is_cancelled() -> bool:
+        looks.append(None)
+        return len(looks) > num_looks
+
+    stats = DecodingStats()
+    model = pair.new_model(0, 1024)
+    chunk = {"prefill_chunk": 100} if not published else {}
+    steps = (
+        decode_with(pair, model, prompt, Limits(30, is_cancelled=is_cancelled), True, stats)
+        if published
+        else lookahead(
+            model, prompt, Limits(30, is_cancelled=is_cancelled), stats=stats, loop=pair.decoder.decode, **chunk
+        )
+    )
+    flat(steps)
+    assert stats.finish_reason is FinishReason.CANCELLED
+    assert len(looks) == num_looks + 1, "no forward after the cancel"
+    expected, _ = expected_of(3, prompt, Limits(12), 1024, None, GREEDY)
+    assert flat(decode_with(pair, model, prompt, Limits(12), published)) == expected
+
+
+class FailsOnce(RandomTransformer):
+    """Runs out of memory at its third forward."""
+
+    def forward(self, layout):
+        if len(self.layouts) == 2:
+            self.layouts.append(layout)
+            raise InsufficientMemoryError("out of memory: a step")
+        return super().forward(layout)
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failed_forward_ends_that_request_alone(tmp_path, failing, published):
+    def make(rank: int, most: int) -> RandomTransformer:
+        return (FailsOnce if rank == failing else RandomTransformer)(3, max_positions=most)
+
+    ranks = ThreadedRanks(tmp_path, 2, make)
+    model = ranks.new_model()
+    with pytest.raises(InsufficientMemoryError if failing == 0 else DecodingError) as caught:
+        flat(decode_with(ranks, model, [1, 2, 3], Limits(30), published))
+    if failing == 1:
+        assert f"rank 1 of 2 failed with error {InsufficientMemoryError.code}" in str(caught.value)
+    expected, _ = expected_of(3, [1, 2, 3], Limits(30), 512, None, GREEDY)
+    assert flat(decode_with(ranks, model, [1, 2, 3], Limits(30), published)) == expected
+    ranks.close()
+
+
+def test_sampled_streams_of_one_seed_are_equal_and_of_two_are_not(pair):
+    model = pair.new_model()
+    streams = [
+        flat(lookahead(model, [1, 2, 3], Limits(40), sampling=SamplingParams(1.0, seed=seed), loop=pair.decoder.decode))
+        for seed in (1, 1, 2)
+    ]
+    assert streams[0] == streams[1] != streams[2]
+
+
+# --- death
+
+
+@pytest.mark.parametrize(
+    ("blow", "num_ranks", "most_s"), [(signal.SIGKILL, 3, 1.5), (signal.SIGSTOP, 2, 4.0)], ids=["dies", "hangs"]
+)
+def test_a_rank_that_dies_or_hangs_ends_the_request_in_time(tmp_path, blow, num_ranks, most_s):
+    with rank_processes(tmp_path, num_ranks, timeout_s=2.0) as (group, processes):
+        decoder = ParallelDecoder(group)
+        model = RandomTransformer(3, max_positions=4096)
+        chosen = PublishedSettings(5, 4, 5)
+        steps = published_lookahead(model, [1, 2, 3], Limits(4000), chosen, loop=decoder.decode)
+        got = [*next(steps), *next(steps)]
+        os.kill(processes[0].pid, blow)
+        struck_s = time.monotonic()
+        with pytest.raises(RankLostError, match=f"rank 0 of {num_ranks} has lost another rank"):
+            got.extend(token for ids in steps for token in ids)
+        assert time.monotonic() - struck_s < most_s
+        # what came before the blow is right, and rank 0 goes on alone from its cache
+        expected, _ = expected_of(3, [1, 2, 3], Limits(len(got)), 4096, None, GREEDY)
+        assert got == expected
+        assert flat(published_lookahead(model, [1, 2, 3], Limits(len(got)), chosen)) == expected
+        with pytest.raises(RankLostError, match="start the group again"):
+            next(published_lookahead(model, [1, 2, 3], Limits(5), chosen, loop=decoder.decode))
+        for process in processes[1:]:  # nobody lingers
+            process.join(10)
+            assert process.exitcode == 3
