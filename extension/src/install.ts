@@ -15,6 +15,8 @@ export interface Installation {
   /** The extension's folder, whose `server/` holds the wheel that belongs to this version. */
   readonly extensionPath: string;
   readonly version: string;
+  /** Where PyTorch comes from, if not from where the rest does. */
+  readonly torchIndex: string | undefined;
   readonly pipArguments: readonly string[];
 }
 
@@ -65,11 +67,21 @@ export async function install(
       ["-m", "venv", finder.privateEnvironment],
       "Python could not make an environment (on Debian and Ubuntu it needs the package python3-venv)",
     );
+    const pip = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check"];
+    if (installation.torchIndex !== undefined) {
+      // By itself: an index beside the main one would be asked for every package.
+      await step(
+        "downloading PyTorch",
+        finder.privatePython,
+        [...pip, "--index-url", installation.torchIndex, ...installation.pipArguments, "torch"],
+        `pip could not install PyTorch from ${new URL(installation.torchIndex).host}`,
+      );
+    }
     const source = (await bundledWheel(installation.extensionPath)) ?? `forelook==${installation.version}`;
     await step(
       "downloading",
       finder.privatePython,
-      ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", ...installation.pipArguments, source],
+      [...pip, ...installation.pipArguments, source],
       "pip could not install Forelook",
     );
   } catch (error) {

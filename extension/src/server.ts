@@ -84,8 +84,8 @@ export class Server {
   /** Makes the private environment, with progress, and starts from it. */
   async installPrivately(): Promise<void> {
     const { pipArguments } = serverSettings();
-    const forTorch = await chooseTorchBuild(pipArguments);
-    if (forTorch === undefined) {
+    const build = await chooseTorchBuild(pipArguments);
+    if (build === undefined) {
       return;
     }
     // The environment cannot be replaced under a server that runs from it.
@@ -93,7 +93,8 @@ export class Server {
     const installation = {
       extensionPath: this.context.extensionPath,
       version: this.ownVersion,
-      pipArguments: [...forTorch, ...pipArguments],
+      torchIndex: build.torchIndex,
+      pipArguments,
     };
     const title = "Forelook: installing the server";
     const progressOptions = { location: vscode.ProgressLocation.Notification, title, cancellable: true };

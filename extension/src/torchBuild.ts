@@ -16,28 +16,28 @@ const DRIVER = ["/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1"];
  * Asks for the build of PyTorch where there is a choice.
  *
  * @param pipArguments the user's own
- * @returns further arguments for pip; `undefined` where the user changed their mind about installing
+ * @returns the index to get PyTorch from first, where not with the rest; `undefined` where the user changed their mind
  */
 export async function chooseTorchBuild(
   pipArguments: readonly string[],
   platform: NodeJS.Platform = process.platform,
   hasGpu: boolean = DRIVER.some((file) => existsSync(file)),
-): Promise<readonly string[] | undefined> {
+): Promise<{ readonly torchIndex: string | undefined } | undefined> {
   if (platform !== "linux" || pipArguments.some((argument) => CHOOSES_SOURCE.test(argument))) {
-    return [];
+    return { torchIndex: undefined };
   }
-  const builds: (vscode.QuickPickItem & { readonly pipArguments: readonly string[] })[] = [
+  const builds: (vscode.QuickPickItem & { readonly torchIndex: string | undefined })[] = [
     {
       label: "$(circuit-board) For the CPU",
       description: "about 250 MB",
       detail: "Packages from the package index, and PyTorch from download.pytorch.org.",
-      pipArguments: ["--extra-index-url", CPU_INDEX],
+      torchIndex: CPU_INDEX,
     },
     {
       label: "$(zap) With CUDA",
       description: "about 3 GB",
       detail: "All from the package index. Needed for a model on an NVIDIA GPU.",
-      pipArguments: [],
+      torchIndex: undefined,
     },
   ];
   const found = hasGpu ? "an NVIDIA driver was found" : "no NVIDIA driver was found";
@@ -46,5 +46,5 @@ export async function chooseTorchBuild(
     placeHolder: `Which PyTorch should be downloaded? On this machine ${found}.`,
     ignoreFocusOut: true,
   });
-  return picked?.pipArguments;
+  return picked && { torchIndex: picked.torchIndex };
 }

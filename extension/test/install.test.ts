@@ -28,8 +28,8 @@ afterEach(async () => {
 
 const never = new AbortController().signal;
 
-function installHere(report: (doing: string) => void = () => undefined, signal = never, pipArguments: string[] = []) {
-  const installation = { extensionPath: folder, version: "1.2.3", pipArguments };
+function installHere(report: (doing: string) => void = () => undefined, signal = never, pipArguments: string[] = [], torchIndex?: string) {
+  const installation = { extensionPath: folder, version: "1.2.3", torchIndex, pipArguments };
   return install(finder, installation, channel as never, report, signal);
 }
 
@@ -52,6 +52,24 @@ test("an environment of its own is made, and has Forelook afterwards", async () 
   expect(calls).toContain(
     "-m pip install --no-input --disable-pip-version-check --index-url https://mirror.example.org forelook==1.2.3",
   );
+});
+
+test("PyTorch comes first, and alone, from an index of its own", async () => {
+  await writePython(path.join(folder, "path", "python3"), {});
+  const python = await installHere(undefined, never, [], "https://torch.example.org/whl/cpu");
+  const installs = (await readFile(`${python}.calls`, "utf8")).split("\n").filter((call) => call.includes("-m pip install"));
+  expect(installs.map((call) => call.split("--disable-pip-version-check ")[1])).toEqual([
+    "--index-url https://torch.example.org/whl/cpu torch",
+    "forelook==1.2.3",
+  ]);
+});
+
+test("an index of PyTorch that cannot be reached is named, and no environment is left", async () => {
+  await writePython(path.join(folder, "path", "python3"), { pip: "echo 'No route to host'; exit 1" });
+  await expect(installHere(undefined, never, [], "https://torch.example.org/whl/cpu")).rejects.toThrow(
+    "pip could not install PyTorch from torch.example.org: No route to host",
+  );
+  expect(await exists(path.join(home, "environment"))).toBe(false);
 });
 
 test("the wheel that came with the extension is what gets installed", async () => {

@@ -106,7 +106,7 @@ test("the offer's answer installs, and the new environment is started", async ()
 });
 
 test("a failed installation says why", async () => {
-  fake.answers = ["For the CPU"];
+  fake.answers = ["With CUDA"];
   await writePython(path.join(folder, "path", "python3"), { pip: "echo 'No space left'; exit 1" });
   await server.installPrivately();
   expect(fake.prompts).toContain("pip could not install Forelook: No space left");

@@ -6,10 +6,10 @@ beforeEach(() => fake.reset());
 
 describe("on Linux", () => {
   test.each([
-    ["For the CPU", ["--extra-index-url", CPU_INDEX]],
-    ["With CUDA", []],
+    ["For the CPU", { torchIndex: CPU_INDEX }],
+    ["With CUDA", { torchIndex: undefined }],
     [undefined, undefined],
-  ])("the answer %s gives pip %j", async (answer, expected) => {
+  ])("the answer %s gives %j", async (answer, expected) => {
     fake.answers = [answer];
     expect(await chooseTorchBuild([], "linux", false)).toEqual(expected);
   });
@@ -23,7 +23,7 @@ describe("on Linux", () => {
     "a user whose arguments have %s is not asked",
     async (argument) => {
       fake.answers = ["For the CPU"];
-      expect(await chooseTorchBuild([argument], "linux", false)).toEqual([]);
+      expect(await chooseTorchBuild([argument], "linux", false)).toEqual({ torchIndex: undefined });
       expect(fake.answers).toHaveLength(1);
     },
   );
@@ -31,7 +31,7 @@ describe("on Linux", () => {
 
 test("elsewhere there is one build only, and no question", async () => {
   fake.answers = ["For the CPU"];
-  expect(await chooseTorchBuild([], "darwin", false)).toEqual([]);
+  expect(await chooseTorchBuild([], "darwin", false)).toEqual({ torchIndex: undefined });
   expect(fake.answers).toHaveLength(1);
 });
 
