@@ -15,19 +15,23 @@ die() { say "$*"; exit 1; }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || die "runs on Linux on x86-64, not on $(uname -sm)"
 
-if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "chromium is missing: apt-get install chromium"
-    say "installing chromium"
+# need COMMAND PACKAGE...: installs packages where the command is missing, if that may be done here.
+need() {
+    local command=$1
+    shift
+    command -v "$command" >/dev/null && return
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        die "$command is missing: apt-get install $*"
+    fi
+    say "installing $*"
     export DEBIAN_FRONTEND=noninteractive
     apt-get -o DPkg::Lock::Timeout=300 update -qq
-    apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
-fi
-if ! command -v npm >/dev/null; then
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "npm is missing: install node 20.19 or newer"
-    say "installing npm"
-    apt-get -o DPkg::Lock::Timeout=300 update -qq
-    apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends npm >/dev/null
-fi
+    apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+command -v google-chrome >/dev/null || need chromium chromium fonts-dejavu-core
+need openssl openssl
+need npm npm # only to fetch the pinned one
 
 if [ ! -e "$stamp" ]; then
     say "installing node $NODE_VERSION and code-server $CODE_SERVER_VERSION into $folder"

@@ -1,8 +1,11 @@
 /** VS Code with a language server that somebody else started, over a websocket. */
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe } from "node:test";
 import { eventually } from "./eventually.ts";
@@ -15,18 +18,26 @@ describe("over websocket", () => {
   let window: EditorWindow;
   let address: string;
   let token: string;
+  let certificates: string;
+  let hasCertificate: boolean;
 
   before(async () => {
-    lab = await Lab.start({ name: "websocket" });
+    certificates = await mkdtemp(path.join(tmpdir(), "flcert-"));
+    hasCertificate = makeCertificate(certificates);
+    // As an administrator makes a company's own authority known to node.
+    lab = await Lab.start({ name: "websocket", environment: { NODE_EXTRA_CA_CERTS: path.join(certificates, "certificate.pem") } });
     await listen("127.0.0.1:0");
     await lab.writeSettings({}, { "forelook.server.url": address });
     window = await lab.open("shop.py");
   });
-  after(() => lab?.stop());
+  after(async () => {
+    await lab?.stop();
+    await rm(certificates, { recursive: true, force: true });
+  });
 
   /** Starts a language server that listens, and keeps its address and token. */
-  async function listen(where: string) {
-    const server = lab.spawn("forelook-lsp", Lab.python, ["-m", "forelook_lsp", "--websocket", where]);
+  async function listen(where: string, ...args: string[]) {
+    const server = lab.spawn("forelook-lsp", Lab.python, ["-m", "forelook_lsp", "--websocket", where, ...args]);
     assert.ok(server.stdout);
     const [line] = (await once(createInterface({ input: server.stdout }), "line")) as [string];
     const announced = JSON.parse(line) as { listening: string; token_file: string };
@@ -81,4 +92,25 @@ describe("over websocket", () => {
     await window.untilReady();
     await suggests("again.py");
   });
+
+  inEditor("a server with a certificate is reached over wss", async () => {
+    assert.ok(hasCertificate, "the openssl command makes the certificate");
+    const file = (name: string): string => path.join(certificates, name);
+    await listen("127.0.0.1:0", "--tls-certificate", file("certificate.pem"), "--tls-key", file("key.pem"));
+    assert.match(address, /^wss:/);
+    await window.editMachineSettings({ "forelook.server.url": address });
+    await eventually("no token belongs to it yet", async () => /refused the connection without a token/.test(await window.statusDetail()));
+    await setToken(token);
+    await window.untilReady();
+    await suggests("encrypted.py");
+    await window.screenshot("03 over wss");
+  });
 });
+
+/** A certificate for this machine, signed by itself; false where there is no openssl. */
+function makeCertificate(folder: string): boolean {
+  const names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+  const files = ["-keyout", path.join(folder, "key.pem"), "-out", path.join(folder, "certificate.pem")];
+  const made = spawnSync("openssl", ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", ...names, ...files]);
+  return made.status === 0;
+}
