@@ -38,16 +38,17 @@ types: setup-dev
 
 check: lint types test
 
+# The scripts below take PYTHON for the interpreter that has Forelook, which is the environment's.
 e2e: setup-dev
-	tests/e2e_vscode/run.sh
+	PYTHON=$(abspath $(BIN)/python) tests/e2e_vscode/run.sh
 
 test-extension: setup-dev
 	npm ci --ignore-scripts --no-audit --no-fund
-	npm run check
+	PYTHON=$(abspath $(BIN)/python) npm run check
 
 package: setup-dev
 	npm ci --ignore-scripts --no-audit --no-fund
-	npm run package
+	PYTHON=$(abspath $(BIN)/python) npm run package
 
 format: setup-dev
 	$(BIN)/ruff check --fix backend lsp tests scripts
