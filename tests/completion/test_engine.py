@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ from forelook.workspace.workspace_pool import WorkspacePool
 from tests.completion.fake_model import FakeModel
 
 URI = "file:///a.py"
-PLAIN = EngineSettings(method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, deadline_ms=20_000)
+PLAIN = EngineSettings(method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, deadline_ms=20_000, partial_every_s=0.0)
 TIMEOUT_S = 30.0
 
 
@@ -528,3 +528,53 @@ def test_the_last_suggestion_is_verified_again_after_a_keystroke_that_left_it(ri
     rig.engine.change_document(URI, 2, [TextChange(len(text), len(text), "combine(")])
     stats = rig.ask(len(text) + len("combine("), version=2).result.stats
     assert stats.accepted_by_origin.get("previous_suggestion", 0) >= 10
+
+
+def test_an_answer_at_once_tells_no_parts(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(FakeModel("x = compute(1)\ny = 2\n"), replace(PLAIN, partial_every_s=5.0))
+    rig.open("x = \n")
+    reply = rig.ask(4)
+    assert reply.texts == ["compute(1)"]
+    assert reply.partial == []
+
+
+def test_a_request_ends_prewarming_before_its_next_forward(rigs: Callable[..., Rig]) -> None:
+    gate = Gate(at=2)
+    model = FakeModel("y", on_forward=gate)
+    rig = rigs(model, replace(PLAIN, prewarm=True))
+    text = "# a comment of some length\n" * 40
+    rig.open(text)
+    rig.engine.change_document(URI, 2, [TextChange(len(text), len(text), "x")])
+    assert gate.reached.wait(TIMEOUT_S), "it was not prewarmed in several forwards"
+    reply = rig.ask(len(text) + 1, version=2)
+    gate.open.set()
+    before = len(model.forwards)
+    assert reply.result is not None
+    assert rig.engine.stats()["background_forwards"] == before == 2
+
+
+def test_what_a_cancelled_request_cost_is_counted(rigs: Callable[..., Rig]) -> None:
+    gate = Gate(at=3)
+    rig = rigs(FakeModel("x = compute(1)\n", on_forward=gate))
+    rig.open("x = \n")
+    reply = rig.ask(4)
+    assert gate.reached.wait(TIMEOUT_S)
+    assert reply.handle is not None
+    reply.handle.cancel()
+    gate.open.set()
+    assert isinstance(reply.outcome, RequestCancelledError)
+    stats = rig.engine.stats()
+    assert stats["cancelled_forwards"] == stats["forwards"] == 3
+
+
+def test_what_was_computed_ahead_goes_with_its_document(rigs: Callable[..., Rig]) -> None:
+    model = FakeModel("x = compute(1)\ny = compute(2)\n")
+    rig = rigs(model, replace(PLAIN, speculate_on_show=True))
+    rig.open("x = \n")
+    rig.settle(4)
+    rig.engine.record_event("w", "python", "shown", 10)
+    wait_until(lambda: rig.engine.stats()["speculations"] == 1)
+    rig.engine.close_document(URI)
+    rig.open("x = compute(1)\n")
+    rig.settle(14)
+    assert rig.engine.stats()["answered_ahead"] == 0

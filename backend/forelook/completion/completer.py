@@ -107,13 +107,15 @@ class Watch:
     Attributes:
         arrived_s, deadline_s: ``time.monotonic()`` values.
         is_cancelled: asked before every forward.
-        on_partial: given all text generated so far, from the cursor on, after every step.
+        on_partial: given all text generated so far, from the cursor on, as often as the settings say.
+        on_cancelled: told what a cancelled request had cost.
     """
 
     arrived_s: float
     deadline_s: float | None = None
     is_cancelled: Callable[[], bool] = lambda: False
     on_partial: Callable[[str], None] = lambda _text: None
+    on_cancelled: Callable[[RequestStats], None] = lambda _stats: None
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class Completer:
     def __init__(self, model: CompletionModel, settings: EngineSettings, *, budget: StepBudget | None = None) -> None:
         self._model = model
         self._settings = settings
-        self._budget = budget
+        self._budget = StepBudget() if budget is None else budget
         self.sequences = SequencePool(model.new_sequence, settings.kv_cache_bytes)
         num_tokens = self._max_prompt_tokens()
         # Below some two thousand tokens other files push out text of the file itself, which is worth more.
@@ -172,7 +174,11 @@ class Completer:
         if not prepared.prompt_ids or not _has_text(prepared.prompt, aids):
             return _nothing("empty_prompt", watch, started)
         ready = time.monotonic()
-        cleaned, finish_reason = self._generate_all(prepared, request, watch, aids)
+        try:
+            cleaned, finish_reason = self._generate_all(prepared, request, watch, aids)
+        except RequestCancelledError:
+            watch.on_cancelled(_request_stats(prepared.stats, watch.arrived_s, started, ready))
+            raise
         suggestions = tuple(self._place(prepared.situation, text, offset, request) for text in cleaned)
         stats = _request_stats(prepared.stats, watch.arrived_s, started, ready)
         return CompletionResult(suggestions, cleaned[0].unused_tail if cleaned else "", finish_reason, stats)
@@ -185,8 +191,8 @@ class Completer:
         steps = self._steps(prepared, limits, Aids(), GREEDY, DecodingStats())
         return "".join(stream.push(ids) for ids in steps) + stream.finish()
 
-    def prefill(self, document: Document, offset: int, aids: Aids, is_cancelled: Callable[[], bool]) -> int:
-        """Bring the prompt at ``offset`` into a KV cache; returns how many tokens were computed."""
+    def prefill(self, document: Document, offset: int, aids: Aids, is_cancelled: Callable[[], bool]) -> tuple[int, int]:
+        """Bring the prompt at ``offset`` into a KV cache; returns how many tokens that took, and how many forwards."""
         request = CompletionRequest(document.uri, document.version, offset)
         prepared = self._prepare(document, offset, request, aids)
         sequence = self.sequences.take(prepared.prompt_ids)
@@ -194,7 +200,7 @@ class Completer:
         stats = DecodingStats()
         for _ in autoregressive(sequence, prepared.prompt_ids, limits, prefill_chunk=64, stats=stats):
             pass
-        return len(prepared.prompt_ids) - stats.num_reused_tokens
+        return len(sequence.cached_ids) - stats.num_reused_tokens, stats.num_forwards
 
     def num_uncached(self, document: Document, offset: int, aids: Aids) -> int:
         """How many tokens of the prompt at ``offset`` no KV cache holds."""
@@ -261,15 +267,18 @@ class Completer:
         stream = TextStream(self._model.tokenizer, skip=prepared.healing.forced)
         stats = DecodingStats()
         raw, end = "", None
+        told_s = time.monotonic()
         steps = self._steps(prepared, limits, aids, sampling, stats)
         for ids in steps:
             raw += stream.push(ids)
             if not raw:
                 continue
             end = find_end(situation, raw, multi_line=prepared.multi_line)
-            watch.on_partial(raw if end is None else raw[:end])
             if end is not None:
                 break
+            if time.monotonic() - told_s >= settings.partial_every_s:
+                watch.on_partial(raw)
+                told_s = time.monotonic()
         _add(prepared.stats, stats)
         if end is not None:
             return _Generation(raw, "scope_end", interrupted=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from forelook.completion.request import CompletionResult
+from forelook.completion.request import CompletionResult, RequestStats
 
 _NUM_LATENCIES = 512
 COUNTS = (
@@ -15,6 +15,8 @@ COUNTS = (
     "answered_ahead",
     "suggestions",
     "forwards",
+    "cancelled_forwards",
+    "background_forwards",
     "decode_steps",
     "prompt_tokens",
     "prefill_tokens",
@@ -53,6 +55,16 @@ class EngineFigures:
             generated_tokens=stats.num_generated_tokens,
             drafted_tokens=stats.num_drafted_tokens,
             accepted_tokens=stats.num_accepted_tokens,
+        )
+
+    def add_cancelled(self, stats: RequestStats) -> None:
+        """Count what a request cost that nobody wanted any more."""
+        self._counts.update(
+            forwards=stats.num_forwards,
+            cancelled_forwards=stats.num_forwards,
+            prompt_tokens=stats.num_prompt_tokens,
+            prefill_tokens=stats.num_prefill_tokens,
+            generated_tokens=stats.num_generated_tokens,
         )
 
     def to_dict(self) -> dict[str, object]:

@@ -35,6 +35,8 @@ class EngineSettings:
         method: lookahead decoding, the same as published, or the plain loop.
         published: W, N and G of lookahead decoding as published.
         sampling_temperature: for the second and third suggestion of an invoked request.
+        partial_every_s: how often a running request tells what it has so far. That serves to see whether what was typed
+            meanwhile still fits; nobody types faster, and passing parts on takes a core from the next step.
         prewarm: bring the prompt around the last edit into the KV cache while idle.
         speculate_on_show: compute the completion that would follow acceptance while the user reads; ``None`` means
             wherever the device is not a CPU.
@@ -56,6 +58,7 @@ class EngineSettings:
     method: DecodingMethod = DecodingMethod.LOOKAHEAD
     published: PublishedSettings = field(default_factory=PublishedSettings)
     sampling_temperature: float = 0.7
+    partial_every_s: float = 0.025
     prewarm: bool = True
     speculate_on_show: bool | None = None
     index_slice_s: float = 0.001
@@ -81,5 +84,7 @@ class EngineSettings:
             raise ConfigError("keep_alive_s", self.keep_alive_s, "above 0, or unset")
         if not self.sampling_temperature > 0.0:
             raise ConfigError("sampling_temperature", self.sampling_temperature, "above 0")
+        if not 0.0 <= self.partial_every_s <= 10.0:
+            raise ConfigError("partial_every_s", self.partial_every_s, "from 0 to 10")
         if not 0.0 < self.index_slice_s <= 0.1:
             raise ConfigError("index_slice_s", self.index_slice_s, "above 0 and at most 0.1")
