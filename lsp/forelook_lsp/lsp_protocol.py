@@ -189,7 +189,7 @@ def quiet_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
             except Exception as error:  # noqa: BLE001 - the border to the editor
                 raise as_answer(error, handler.__name__) from None
 
-        return run_async
+        return _without_annotations(run_async)
 
     def run(*args: Any) -> Any:
         try:
@@ -199,7 +199,13 @@ def quiet_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:  # noqa: BLE001 - the border to the editor
             raise as_answer(error, handler.__name__) from None
 
-    return run
+    return _without_annotations(run)
+
+
+def _without_annotations(wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    """Pygls asks of an annotation whether it is a subclass, and on Python 3.10 ``Any`` is no class."""
+    wrapper.__annotations__ = {}
+    return wrapper
 
 
 def as_answer(error: Exception, where: str) -> JsonRpcException:
