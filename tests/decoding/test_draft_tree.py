@@ -9,7 +9,7 @@ from forelook.decoding.calibration import AcceptanceCalibration
 from forelook.decoding.draft_tree import CandidateTree, DraftTree
 from forelook.decoding.drafts import Draft, DraftOrigin
 from forelook.decoding.step_budget import CostCurve
-from forelook.decoding.successors import Ending, SuccessorTable
+from forelook.decoding.successors import SuccessorTable, ending_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ def naive_paths(guesses: list[Draft], calibration: AcceptanceCalibration, max_de
     """Every path → probability: at each node the best calibrated guess per token, weaker ones share what is left."""
     best: dict[tuple, float] = {}
     for guess in guesses:
-        for depth, cell in enumerate(calibration.cells(guess)[:max_depth]):
+        for depth, cell in enumerate(list(calibration.cells_of(guess))[:max_depth]):
             path = guess.token_ids[: depth + 1]
             best[path] = max(best.get(path, 0.0), calibration.probabilities[cell])
     result: dict[tuple, float] = {(): 1.0}
@@ -105,11 +105,11 @@ def test_drafts_the_constraint_excludes_are_left_out_with_all_below_them():
 def test_successors_extend_drafts_and_the_empty_tree():
     table = SuccessorTable()
     for _ in range(3):
-        table.learn(Ending.of([7, 8, 9]), 1)
-        table.learn(Ending.of([8, 9, 1]), 2)
+        table.learn(ending_of([7, 8, 9]), 1)
+        table.learn(ending_of([8, 9, 1]), 2)
     candidates = CandidateTree(AcceptanceCalibration(), 2, floor=0.0)
     curve = CostCurve.of([1.0 + 1e-6 * size for size in range(9)])
-    tree = candidates.select(curve, 8, ending=Ending.of([7, 8, 9]), successors=table).tree
+    tree = candidates.select(curve, 8, ending=ending_of([7, 8, 9]), successors=table).tree
     assert paths_of(tree) == [(1,), (1, 2)]
 
 
@@ -122,7 +122,7 @@ def test_learning_judges_exactly_the_guesses_whose_parent_was_accepted(guesses, 
         candidates.add(guess)
     judged: dict[tuple, set[int]] = {}
     for guess in guesses:
-        for depth, cell in enumerate(calibration.cells(guess)):
+        for depth, cell in enumerate(calibration.cells_of(guess)):
             if list(guess.token_ids[:depth]) == target[:depth] and depth < len(target):
                 judged.setdefault(guess.token_ids[: depth + 1], set()).add(cell)
     expected = AcceptanceCalibration()

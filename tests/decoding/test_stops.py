@@ -12,7 +12,7 @@ from forelook.decoding.lookahead import lookahead
 from forelook.decoding.published import PublishedSettings, published_lookahead
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget, StepCosts
-from forelook.decoding.successors import Ending, SuccessorSeeds, SuccessorTable
+from forelook.decoding.successors import SuccessorSeeds, SuccessorTable, ending_of
 from forelook.errors import ContextOverflowError, DecodingError
 
 from tests.fakes import ScriptedModel
@@ -191,9 +191,9 @@ def test_without_drafts_every_step_is_one_token_wide():
 def test_successors_are_forgotten_oldest_first():
     table = SuccessorTable(max_keys=8)
     for token in range(40):
-        table.learn(Ending.of([token]), token + 1)
-    assert list(table.successors(Ending.of([39]))) == [40]
-    assert not table.successors(Ending.of([0]))
+        table.learn(ending_of([token]), token + 1)
+    assert [token for token, _ in table.successors(ending_of([39]))] == [40]
+    assert not table.successors(ending_of([0]))
     assert len(table) <= 3 * 9
 
 
@@ -202,8 +202,8 @@ def test_successors_of_a_longer_context_come_first_and_seeds_last():
 
     seeds = SuccessorSeeds(np.full((10, 2), 9), np.full((10, 2), 0.5))
     table = SuccessorTable(seeds)
-    table.learn(Ending.of([1, 2, 3]), 4)
-    table.learn(Ending.of([7, 7, 3]), 5)
-    assert list(table.successors(Ending.of([1, 2, 3]))) == [4, 5, 9]
-    assert list(table.successors(Ending.of([8, 8, 3]))) == [5, 4, 9]
-    assert list(table.successors(Ending.of([6]))) == [9]
+    table.learn(ending_of([1, 2, 3]), 4)
+    table.learn(ending_of([7, 7, 3]), 5)
+    assert [token for token, _ in table.successors(ending_of([1, 2, 3]))] == [4, 5, 9]
+    assert [token for token, _ in table.successors(ending_of([8, 8, 3]))] == [5, 4, 9]
+    assert [token for token, _ in table.successors(ending_of([6]))] == [9]
