@@ -122,12 +122,13 @@ def _without_excess(situation: Situation, text: str) -> str:
     if excess <= 0:
         return text
     first, *others = text.split("\n")
-    return "\n".join([first.lstrip(" \t"), *(_dedented(line, excess) for line in others)])
+    return "\n".join([first.lstrip(" \t"), *(_dedented(line, excess, have) for line in others)])
 
 
-def _dedented(line: str, columns: int) -> str:
+def _dedented(line: str, columns: int, least: int) -> str:
+    """The line by up to ``columns`` less deep, but not less deep than ``least``."""
     own = len(line) - len(line.lstrip(" "))
-    return line[min(own, columns) :]
+    return line[max(0, min(own - least, columns)) :]
 
 
 def _respaced(line: str, unit: int, indent: str) -> str:
@@ -154,6 +155,9 @@ def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
         return _without_overlap(text, rest), 0
     start = _first_closing(situation, text)
     if start is None:
+        angle = _unopened_angle(text) if rest.lstrip().startswith(">") else None
+        if angle is not None:
+            return text[:angle], 0
         return (_without_overlap(text, rest) if _PUNCTUATION.fullmatch(rest) else text), 0
     closing = text[start:]
     if "".join(closing.split()) == "".join(rest.split()) or "".join(rest.split()).startswith("".join(closing.split())):
@@ -194,6 +198,23 @@ def _first_closing(situation: Situation, text: str) -> int | None:
     return None
 
 
+def _unopened_angle(text: str) -> int | None:
+    """Where the text closes an angle bracket it has not opened, outside other brackets; arrows are none."""
+    depth = angles = 0
+    for position, character in enumerate(text):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "<" and depth == 0:
+            angles += 1
+        elif character == ">" and depth == 0 and text[max(0, position - 1) : position] not in ("-", "="):
+            angles -= 1
+            if angles < 0:
+                return position
+    return None
+
+
 def _subsequence_length(rest: str, closing: str) -> int:
     """How many of the rest's leading characters stand in ``closing`` in their order."""
     position = 0
@@ -216,6 +237,8 @@ def _without_overlap(text: str, rest: str) -> str:
 def _trim(situation: Situation, text: str, covered: int) -> str:
     """Drop trailing space, and blank lines at the end; in mid-line a space may be what separates words."""
     if situation.rest.strip() and not covered and "\n" not in text:
+        if situation.rest[0] in " \t":
+            return text.rstrip(" \t")  # what separates words stands there already
         return text if not situation.rest_closes else text.rstrip(" \t") if not text.isspace() else text
     lines = text.split("\n")
     if situation.syntax.place is Place.CODE:
