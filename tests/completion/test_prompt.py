@@ -140,6 +140,34 @@ def test_context_that_does_not_fit_is_left_out_whole(starter: CodeTokenizer) -> 
     assert starter.decode(prompt.context_ids) == short
 
 
+def test_the_most_useful_context_stands_nearest_to_the_cursor_behind_its_separator(starter: CodeTokenizer) -> None:
+    builder = PromptBuilder(starter, PromptBudget(400, 0.3, 0.2), file_separator_id=7)
+    prompt = build(builder, "x = 1\n", 4, ("# first\n", "# second\n"))
+    second, first = starter.encode("# second\n"), starter.encode("# first\n")
+    assert prompt.context_ids == [7, *second, 7, *first, 7]
+    assert build(builder, "x = 1\n", 4).context_ids == []
+
+
+def test_windows_stand_still_beside_more_context_than_fits(starter: CodeTokenizer, source: str) -> None:
+    builder = PromptBuilder(starter, PromptBudget(400, 0.3, 0.2))
+    context = ("# note one\n" * 8, "word " * 3000, "# note two\n" * 4)
+    offset = len(source) // 2
+    first = build(builder, source, offset, context)
+    assert first.context_ids
+    for count, character in enumerate("value = 1", start=1):
+        typed = "value = 1"[:count]
+        prompt = build(builder, source[:offset] + typed + source[offset:], offset + count, context)
+        assert prompt.prefix == first.prefix + typed, character
+        assert prompt.context_ids == first.context_ids
+
+
+def test_context_that_comes_later_is_taken_up(starter: CodeTokenizer, source: str) -> None:
+    builder = PromptBuilder(starter, PromptBudget(400, 0.3, 0.2))
+    offset = len(source) // 2
+    assert not build(builder, source, offset).context_ids
+    assert build(builder, source, offset, ("# note\n",)).context_ids
+
+
 @given(
     st.text(alphabet="ab (){}\n\t\r\f\0é漢🙂\u202e", max_size=1500),
     st.integers(0, 1500),

@@ -26,9 +26,10 @@ from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.completion.stopping import Situation, find_end, look_around, wants_block
 from forelook.completion.suggestion import CleanText, clean, to_suggestion
 from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.drafter import NoDrafts
 from forelook.decoding.drafts import DraftSource
 from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams
-from forelook.decoding.lookahead import lookahead
+from forelook.decoding.lookahead import DecodeLoop, decode, lookahead
 from forelook.decoding.published import published_lookahead
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
@@ -142,8 +143,16 @@ class _Prepared:
 class Completer:
     """Runs requests on one model, one at a time."""
 
-    def __init__(self, model: CompletionModel, settings: EngineSettings, *, budget: StepBudget | None = None) -> None:
+    def __init__(
+        self,
+        model: CompletionModel,
+        settings: EngineSettings,
+        *,
+        budget: StepBudget | None = None,
+        loop: DecodeLoop = decode,
+    ) -> None:
         self._model = model
+        self._loop = loop
         self._settings = settings
         self._budget = StepBudget() if budget is None else budget
         self.sequences = SequencePool(model.new_sequence, settings.kv_cache_bytes)
@@ -151,7 +160,8 @@ class Completer:
         # Below some two thousand tokens other files push out text of the file itself, which is worth more.
         self.wants_context = settings.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
         context_share = settings.context_share if self.wants_context else 0.0
-        self.prompts = PromptBuilder(model.tokenizer, PromptBudget(num_tokens, settings.suffix_share, context_share))
+        prompt_budget = PromptBudget(num_tokens, settings.suffix_share, context_share)
+        self.prompts = PromptBuilder(model.tokenizer, prompt_budget, model.infill.file_separator_id)
         sentinels = {part for part in model.infill.template if isinstance(part, int)}
         self._boundary_ids = frozenset(sentinels | model.stop_token_ids)
 
@@ -198,7 +208,8 @@ class Completer:
         sequence = self.sequences.take(prepared.prompt_ids)
         limits = Limits(max_new_tokens=1, is_cancelled=is_cancelled)
         stats = DecodingStats()
-        for _ in autoregressive(sequence, prepared.prompt_ids, limits, prefill_chunk=64, stats=stats):
+        # the loop, and not the plain one: ranks that decode together need the prompt in each cache
+        for _ in self._loop(sequence, prepared.prompt_ids, limits, NoDrafts(), prefill_chunk=64, stats=stats):
             pass
         return len(sequence.cached_ids) - stats.num_reused_tokens, stats.num_forwards
 
@@ -311,6 +322,7 @@ class Completer:
                 constraint=prepared.healing.constraint,
                 boundary_ids=self._boundary_ids,
                 stats=stats,
+                loop=self._loop,
             )
         return lookahead(
             sequence,
@@ -324,6 +336,7 @@ class Completer:
             budget=self._budget,
             memory=aids.memory,
             stats=stats,
+            loop=self._loop,
         )
 
     def _place(self, situation: Situation, cleaned: CleanText, offset: int, request: CompletionRequest) -> Suggestion:

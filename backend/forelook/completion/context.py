@@ -186,7 +186,7 @@ class ContextChooser:
             if best is not None and best[0] >= _MIN_SIMILARITY:
                 ranked.append(best)
         ranked.sort(reverse=True)
-        # The least similar first: what stands nearest to the cursor counts most. A stable order keeps the cache.
+        # The most useful first; a stable order keeps the cache.
         windows = [_headed(language, uri, text) for _, uri, _, text in ranked[:_MAX_WINDOWS]]
         heads = ["\n".join(signatures[:_MAX_SIGNATURES]) + "\n"] if signatures else []
         return tuple(heads + windows)

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from forelook.decoding.lookahead import DecodeLoop, decode
 from forelook.decoding.step_budget import StepBudget, StepCosts
 from forelook.decoding.successors import SuccessorSeeds
 from forelook.model.loading import LoadedModel
@@ -23,10 +24,12 @@ class Drafting:
     Attributes:
         budget: how many drafts a step may carry; ``None`` for a common shape of costs.
         seeds: what the model says after each single token; ``None`` to begin without.
+        loop: runs the steps, on this process alone or together with others.
     """
 
     budget: StepBudget | None = None
     seeds: SuccessorSeeds | None = None
+    loop: DecodeLoop = decode
 
 
 def measure_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:

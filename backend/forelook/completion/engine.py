@@ -267,7 +267,8 @@ class CompletionEngine:
         self._completer = self._make_completer(model)
 
     def _make_completer(self, model: EngineModel) -> Completer:
-        return Completer(model, self._settings, budget=self._holder.drafting.budget)
+        drafting = self._holder.drafting
+        return Completer(model, self._settings, budget=drafting.budget, loop=drafting.loop)
 
     def _turn(self) -> bool:
         """One piece of work, the most urgent first; False when the engine is to end."""

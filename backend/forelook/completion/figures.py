@@ -26,6 +26,8 @@ COUNTS = (
     "prewarmed_tokens",
     "speculations",
 )
+# Where the time of answered requests went; what ``total`` holds beyond the others is stop rule, clean-up and waiting.
+PARTS = ("queue", "prompt", "prefill", "decode", "total")
 
 
 class EngineFigures:
@@ -36,6 +38,7 @@ class EngineFigures:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._spent_ms: Counter[str] = Counter()
         self._latencies_ms: deque[float] = deque(maxlen=_NUM_LATENCIES)
 
     def add(self, name: str, count: int = 1) -> None:
@@ -46,6 +49,8 @@ class EngineFigures:
         """Count what an answered request cost."""
         stats = result.stats
         self._latencies_ms.append(stats.total_ms)
+        for part in PARTS:
+            self._spent_ms[part] += getattr(stats, f"{part}_ms")
         self._counts.update(
             suggestions=len(result.suggestions),
             forwards=stats.num_forwards,
@@ -68,10 +73,11 @@ class EngineFigures:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Every count, and percentiles of the latency in milliseconds."""
+        """Every count, percentiles of the latency in milliseconds, and where the milliseconds went."""
         ordered = sorted(self._latencies_ms)
         percentiles = {
             name: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3) if ordered else None
             for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
         }
-        return {"latency_ms": percentiles, **{name: self._counts[name] for name in COUNTS}}
+        spent = {part: round(self._spent_ms[part], 3) for part in PARTS}
+        return {"latency_ms": percentiles, "spent_ms": spent, **{name: self._counts[name] for name in COUNTS}}

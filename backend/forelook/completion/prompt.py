@@ -108,6 +108,11 @@ class PromptBudget:
     suffix_share: float
     context_share: float
 
+    @property
+    def context_tokens(self) -> int:
+        """What context gets of a full prompt."""
+        return int((self.num_tokens - int(self.num_tokens * _GROWTH_SHARE)) * self.context_share)
+
     def split(self, num_prefix: int, num_suffix: int, num_context: int) -> tuple[int, int, int]:
         """Tokens for prefix, suffix and context, given how many each has to offer."""
         total = self.num_tokens
@@ -115,7 +120,7 @@ class PromptBudget:
             return num_prefix, num_suffix, num_context
         total -= int(total * _GROWTH_SHARE)
         suffix = min(num_suffix, int(total * self.suffix_share))
-        context = min(num_context, int(total * self.context_share))
+        context = min(num_context, self.context_tokens)
         prefix = min(num_prefix, total - suffix - context)
         suffix = min(num_suffix, total - prefix - context)
         context = min(num_context, total - prefix - suffix)
@@ -143,18 +148,29 @@ class PromptText:
 
 @dataclass(frozen=True, slots=True)
 class _Anchor:
-    """Window borders that survive an edit at the cursor: one counts from the start, the other from the end."""
+    """Window borders that survive an edit at the cursor: one counts from the start, the other from the end.
+
+    ``num_context`` is the room that context had beside them.
+    """
 
     prefix_start: int
     chars_after_suffix: int
+    num_context: int
 
 
 class PromptBuilder:
-    """Chooses windows and tokenises them. Remembers where windows stood, per document."""
+    """Chooses windows and tokenises them. Remembers where windows stood, per document.
 
-    def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget) -> None:
+    Args:
+        tokenizer: the model's.
+        budget: most tokens, and the parts' shares.
+        file_separator_id: the token the model expects before each file, where it knows one.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget, file_separator_id: int | None = None) -> None:
         self.encoder = LineEncoder(tokenizer)
         self._budget = budget
+        self._separator = [] if file_separator_id is None else [file_separator_id]
         self._anchors: OrderedDict[str, list[_Anchor]] = OrderedDict()
 
     def forget(self, uri: str) -> None:
@@ -167,13 +183,14 @@ class PromptBuilder:
         Args:
             document: the snapshot.
             offset: the cursor.
-            context: texts of other files, most useful first; whole ones are taken while they fit.
+            context: texts of other files, most useful first; whole ones are taken while they fit, and the most useful
+                comes to stand nearest to the cursor.
         """
         text = document.text
         rest = text[offset : document.line_end(offset)]
         anchored = rest_is_closers(rest)
         suffix_start = offset + len(rest) if anchored else offset
-        context_ids = [self.encoder.encode(chunk) for chunk in context]
+        context_ids = [self._separator + self.encoder.encode(chunk) for chunk in context]
 
         for anchor in self._anchors.get(document.uri, ()):
             prompt = self._from_anchor(document, offset, suffix_start, anchored, anchor, context_ids)
@@ -198,11 +215,13 @@ class PromptBuilder:
             return None
         if offset - start > self._max_chars or end - suffix_start > self._max_chars:
             return None
-        num_context = sum(map(len, context_ids))
+        if anchor.num_context < min(sum(map(len, context_ids)), self._budget.context_tokens):
+            return None  # there is more of it now
+        kept = self._context_that_fits(context_ids, anchor.num_context)
         prefix = model_text(text[start:offset])
         prefix_ids = self.encoder.encode(prefix, starts_document=True)
         suffix_ids = self.encoder.encode(model_text(text[suffix_start:end]))
-        if len(prefix_ids) + len(suffix_ids) + num_context > self._budget.num_tokens:
+        if len(prefix_ids) + len(suffix_ids) + len(kept) > self._budget.num_tokens:
             return None
         share = self._budget.suffix_share
         if (
@@ -212,8 +231,7 @@ class PromptBuilder:
             return None
         if end < len(text) and len(suffix_ids) < _MIN_FILL * share * self._budget.num_tokens:
             return None
-        flat = [token for ids in context_ids for token in ids]
-        return PromptText(prefix, prefix_ids, suffix_ids, flat, anchored)
+        return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
 
     def _from_scratch(
         self, document: Document, offset: int, suffix_start: int, anchored: bool, context_ids: list[list[int]]
@@ -241,14 +259,21 @@ class PromptBuilder:
         suffix_ids = [token for _, ids in suffix_pieces for token in ids]
         if not suffix and after:
             suffix_ids = self.encoder.encode(after[: for_suffix * _MAX_CHARS_PER_TOKEN])[:for_suffix]
-        kept: list[int] = []
-        for ids in context_ids:
-            if len(kept) + len(ids) <= for_context:
-                kept.extend(ids)
+        kept = self._context_that_fits(context_ids, for_context)
         start = offset - _raw_length(text, len(prefix), end=offset)
         end = suffix_start + _raw_length(text, len(suffix), start=suffix_start)
-        self._remember(document.uri, _Anchor(start, len(text) - end))
+        self._remember(document.uri, _Anchor(start, len(text) - end, for_context))
         return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
+
+    def _context_that_fits(self, context_ids: list[list[int]], num_tokens: int) -> list[int]:
+        """Whole texts while they fit, the first of them last; where files are told apart, the own one follows."""
+        chosen: list[list[int]] = []
+        for ids in context_ids:
+            if len(ids) <= num_tokens:
+                chosen.append(ids)
+                num_tokens -= len(ids)
+        flat = [token for ids in reversed(chosen) for token in ids]
+        return flat + self._separator if flat else flat
 
     def _take(self, pieces: list[str], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:
         """Tokenise pieces, nearest to the cursor first, until ``num_tokens`` are at hand."""
