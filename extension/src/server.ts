@@ -14,6 +14,7 @@ const CHOOSE = "Choose Interpreter…";
 const UPDATE = "Update";
 const SHOW_LOG = "Show Log";
 const SETTINGS = "Open Settings";
+const TRUST = "Manage Workspace Trust";
 
 export class Server {
   private readonly finder: InterpreterFinder;
@@ -83,13 +84,16 @@ export class Server {
 
   /** Makes the private environment, with progress, and starts from it. */
   async installPrivately(): Promise<void> {
+    if (this.refusedForTrust()) {
+      return;
+    }
     const { pipArguments } = serverSettings();
     const build = await chooseTorchBuild(pipArguments);
     if (build === undefined) {
       return;
     }
     // The environment cannot be replaced under a server that runs from it.
-    await this.session.stop({ kind: "missing", message: "Forelook is being installed." });
+    await this.session.stop({ kind: "installing" });
     const installation = {
       extensionPath: this.context.extensionPath,
       version: this.ownVersion,
@@ -126,6 +130,9 @@ export class Server {
   }
 
   async chooseInterpreter(): Promise<void> {
+    if (this.refusedForTrust()) {
+      return;
+    }
     const picked = await vscode.window.showOpenDialog({
       title: "The Python interpreter that has Forelook",
       openLabel: "Use This Interpreter",
@@ -141,6 +148,14 @@ export class Server {
     } else {
       void this.showProblem(explain(search), [INSTALL, CHOOSE]);
     }
+  }
+
+  /** Whether nothing may be started here, not even by a command; says so. */
+  private refusedForTrust(): boolean {
+    if (!vscode.workspace.isTrusted) {
+      void this.showProblem("Forelook starts no program in a workspace that is not trusted.", [TRUST]);
+    }
+    return !vscode.workspace.isTrusted;
   }
 
   private get ownVersion(): string {
@@ -179,6 +194,8 @@ export class Server {
       await this.chooseInterpreter();
     } else if (answer === SHOW_LOG) {
       this.log.show();
+    } else if (answer === TRUST) {
+      await vscode.commands.executeCommand("workbench.trust.manage");
     } else if (answer === SETTINGS) {
       await vscode.commands.executeCommand("workbench.action.openSettings", "forelook.server");
     }

@@ -22,6 +22,7 @@ export interface ServerStatus {
 export type Connection =
   | { readonly kind: "untrusted" }
   | { readonly kind: "missing"; readonly message: string }
+  | { readonly kind: "installing" }
   | { readonly kind: "starting"; readonly message: string }
   | { readonly kind: "failed"; readonly message: string; readonly retryInS: number | undefined }
   | { readonly kind: "running"; readonly status: ServerStatus | undefined }
@@ -47,6 +48,8 @@ export function viewOf(connection: Connection, paused: Paused, languageId: strin
       return warning("$(shield)", "waits for trust", "Nothing was started: you have not trusted this workspace.");
     case "missing":
       return error("is not set up", connection.message);
+    case "installing":
+      return busy("installing", "The server is being installed into an environment of its own; the log tells more.");
     case "starting":
       return busy("starting", connection.message);
     case "failed":

@@ -53,6 +53,18 @@ test("an untrusted workspace starts nothing, not even a look for Python", async 
   await expect(realpath(`${python}.calls`)).rejects.toThrow();
 });
 
+test("in an untrusted workspace the commands start nothing either, and say why", async () => {
+  fake.isTrusted = false;
+  const python = await writePython(path.join(folder, "path", "python3"), {});
+  fake.answers = [undefined, "Manage Workspace Trust"];
+  await server.installPrivately();
+  await server.chooseInterpreter();
+  await vi.waitFor(() => expect(fake.executed).toContainEqual({ command: "workbench.trust.manage", args: [] }));
+  expect(fake.prompts).toEqual(Array(2).fill("Forelook starts no program in a workspace that is not trusted."));
+  expect(told).toEqual([]);
+  await expect(realpath(`${python}.calls`)).rejects.toThrow();
+});
+
 test("the server is started in the extension's own folder, not in the workspace", async () => {
   const python = await writePython(path.join(folder, "python"), { forelook: "9.9.9" });
   fake.set("forelook.server.interpreter", python);
@@ -102,6 +114,7 @@ test("the offer's answer installs, and the new environment is started", async ()
   fake.answers = ["Install", "For the CPU"];
   await server.start();
   await vi.waitFor(() => expect(told.at(-1)).toMatchObject({ kind: "stdio" }), { timeout: 5000 });
+  expect(told.map((state) => state.kind)).toEqual(["missing", "installing", "stdio"]);
   expect(server.interpreter).toMatchObject({ origin: "private environment", version: "9.9.9" });
 });
 

@@ -47,6 +47,10 @@ describe("the status item", () => {
     expect(shown.tooltip).toEqual(["**Forelook** — ready", "Model: codellama/CodeLlama-7b-hf", "Device: cuda:0"]);
   });
 
+  test("spins while the server is being installed", () => {
+    expect(view({ kind: "installing" }).text).toBe("$(loading~spin) Forelook installing");
+  });
+
   test("spins while a completion is under way", () => {
     expect(view(running({ ...READY, state: "completing" })).text).toBe("$(loading~spin) CodeLlama-7b-hf");
   });

@@ -52,12 +52,14 @@ describe("on a machine without the server", () => {
 
   inEditor("a private environment is made from the wheel in the package, and suggestions come from it", async () => {
     await window.editMachineSettings({ "forelook.server.pipArguments": ["--no-deps", "--ignore-installed"] });
+    lab.forelook("stop"); // the one that the interpreter of the settings started
     await window.command("Forelook: Open Walkthrough");
     // The step is done since an interpreter was set, and so the next one is open.
     const walkthrough = window.page.locator(".gettingStartedContainer");
     await walkthrough.locator(".step-title", { hasText: "Set up the server" }).click();
     await walkthrough.locator(".monaco-button", { hasText: "Install in a private environment" }).click();
     await window.page.locator(".notification-toast", { hasText: "installing the server" }).waitFor();
+    await window.untilStatus(/Forelook installing/);
     await window.screenshot("04 installing");
     await window.untilStatus(/starter-model/);
     const environment = await lab.privateEnvironment();

