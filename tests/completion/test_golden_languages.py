@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from forelook.completion.languages import language_for
+from forelook.completion.suggestion import next_line
 
 from tests.completion.golden import check
 from tests.completion.test_golden import CASES as FIRST_CASES
@@ -278,6 +280,22 @@ LANGUAGES = {
 @pytest.mark.parametrize("name", CASES)
 def test_suggestion_is_what_a_person_expects(name: str) -> None:
     check(*CASES[name])
+
+
+@pytest.mark.parametrize(
+    ("after", "tail", "expect"),
+    [
+        ("\n", "\n    y = 2\n    z", "\n    y = 2"),
+        ("\n", "\n\n    y = 2\n", "\n\n    y = 2"),
+        ("\n    y = 2\n", "\n    y = 2\n", ""),  # what stands there already
+        ("\n", "\n    y = co", ""),  # half a line
+        ("\n", " + 1\n", ""),
+        ("\n", "\n    y = 2)\n", "\n    y = 2"),
+        (")\n", "\n    y = 2\n", ""),  # the cursor's line goes on
+    ],
+)
+def test_the_line_after_a_suggestion_is_cleaned_too(after: str, tail: str, expect: str) -> None:
+    assert next_line(language_for("python"), "def f():\n    x = 1", after, tail) == expect
 
 
 def test_every_language_has_five_cases() -> None:

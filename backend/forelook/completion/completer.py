@@ -24,7 +24,7 @@ from forelook.completion.request import (
 from forelook.completion.sequences import CachedSequence, SequencePool
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.completion.stopping import Situation, find_end, look_around, wants_block
-from forelook.completion.suggestion import CleanText, clean, to_suggestion
+from forelook.completion.suggestion import CleanText, clean, next_line, to_suggestion
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafter import NoDrafts
 from forelook.decoding.drafts import DraftSource
@@ -191,7 +191,12 @@ class Completer:
             raise
         suggestions = tuple(self._place(prepared.situation, text, offset, request) for text in cleaned)
         stats = _request_stats(prepared.stats, watch.arrived_s, started, ready)
-        return CompletionResult(suggestions, cleaned[0].unused_tail if cleaned else "", finish_reason, stats)
+        raw_tail = cleaned[0].unused_tail if cleaned else ""
+        unused = ""
+        if raw_tail and request.selected is None:
+            before, after = _around(document.text, offset)
+            unused = next_line(language_for(document.language_id), before + cleaned[0].text, after, raw_tail)
+        return CompletionResult(suggestions, unused, finish_reason, stats, raw_tail)
 
     def raw_middle(self, document: Document, offset: int, max_new_tokens: int) -> str:
         """What the model says at ``offset`` until it stops itself: no stop rule, no clean-up."""
@@ -220,9 +225,7 @@ class Completer:
         return len(prepared.prompt_ids) - self.sequences.best_overlap(prepared.prompt_ids)
 
     def _prepare(self, document: Document, offset: int, request: CompletionRequest, aids: Aids) -> _Prepared:
-        text = document.text
-        before = model_text(text[max(0, offset - _LOOK_AROUND_CHARS) : offset])
-        after = model_text(text[offset : offset + _LOOK_AROUND_CHARS + 1])
+        before, after = _around(document.text, offset)
         situation = look_around(language_for(document.language_id), before, after)
         prompt = self.prompts.build(document, offset, aids.context)
         healing = self._model.healer.heal(prompt.prefix_ids)
@@ -352,6 +355,12 @@ class Completer:
         room = max(model.max_positions - reserve, 16)
         most = _MAX_CPU_PROMPT_TOKENS if model.device.type == "cpu" else _MAX_PROMPT_TOKENS
         return min(room, settings.max_prompt_tokens or most)
+
+
+def _around(text: str, offset: int) -> tuple[str, str]:
+    """What is looked at before and after a cursor."""
+    before = model_text(text[max(0, offset - _LOOK_AROUND_CHARS) : offset])
+    return before, model_text(text[offset : offset + _LOOK_AROUND_CHARS + 1])
 
 
 def _with_selection(document: Document, offset: int, selected: SelectedCompletion) -> tuple[Document, int] | None:

@@ -377,7 +377,7 @@ class CompletionEngine:
         line_start = before.text.rfind("\n", 0, suggestion.start) + 1
         typed = before.text[line_start : request.offset]
         shown = suggestion.text[max(0, request.offset - suggestion.start) :]
-        return PreviousSuggestion(encode(typed), encode(shown + answer.result.unused_tail))
+        return PreviousSuggestion(encode(typed), encode(shown + answer.result.raw_tail))
 
     # --- between requests
 

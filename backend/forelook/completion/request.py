@@ -111,15 +111,17 @@ class CompletionResult:
 
     Attributes:
         suggestions: cleaned suggestions; the text before the cursor in each one's range is a prefix of its text.
-        unused_tail: text generated beyond the first suggestion, good for the next request right after it.
+        unused_tail: a line generated beyond the first suggestion, good to offer right after it.
         finish_reason: the decoding loop's reason, or why there is none (``"no_model"``, ``"empty_prompt"`` …).
         stats: what it cost.
+        raw_tail: all that was generated beyond the first suggestion, to draft from.
     """
 
     suggestions: tuple[Suggestion, ...]
     unused_tail: str
     finish_reason: str
     stats: RequestStats
+    raw_tail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass
 
 from forelook.completion.brackets import scan_brackets
-from forelook.completion.languages import ScopeRule
+from forelook.completion.languages import Language, ScopeRule
 from forelook.completion.request import Suggestion
-from forelook.completion.stopping import Closer, Situation, find_end, indentation_of
+from forelook.completion.stopping import Closer, Situation, find_end, indentation_of, look_around
 from forelook.completion.syntax import Place
 
 _WORD_END = re.compile(r"\w+$")
+_NEXT_LINE = re.compile(r"(?P<break>\n+[ \t]*)(?P<line>[^\n]*\S[^\n]*)\n")
 _MIN_OVERLAP = 3
 _ONLY_OPENS = re.compile(r"""[\[({]+|\"\"\"|\'\'\'|["'`]""")
 _PUNCTUATION = re.compile(r"\s*[:;,{]\s*")
@@ -55,6 +56,26 @@ def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool
         return None
     whole = not covered and kept.startswith(text) and not kept[len(text) :].strip()
     return CleanText(text, covered, tail if whole else "")
+
+
+def next_line(language: Language, before: str, after: str, tail: str) -> str:
+    """The one line that may be offered right after a suggestion was taken, from what was generated beyond it.
+
+    Only a whole line is: generation ends in the middle of one as a rule. It is cleaned like any suggestion, as it may
+    be just what stands there already, which is often why the suggestion ended before it.
+
+    Args:
+        language: the document's.
+        before: text before the cursor once the suggestion is taken.
+        after: text after it.
+        tail: what was generated beyond the suggestion.
+    """
+    match = _NEXT_LINE.match(tail)
+    if match is None or after.split("\n", 1)[0].strip():
+        return ""
+    situation = look_around(language, before + match.group("break"), after)
+    cleaned = clean(situation, match.group("line"), multi_line=False)
+    return match.group("break") + cleaned.text if cleaned is not None and not cleaned.num_covered else ""
 
 
 def to_suggestion(situation: Situation, cleaned: CleanText, offset: int) -> Suggestion:
