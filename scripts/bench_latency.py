@@ -5,17 +5,22 @@ Traces:
   editing    a recorded editing session (../shared/data/editing-traces) replayed with its edits
   folder     files of any folder: a few lines of each are taken out and typed again
 
-After every key the editor sends the change and asks for an inline completion, as VS Code does, and types the next key
-once the reply is there (never faster than ``--keys-per-second``); with ``--impatient`` it types on at that speed and
-cancels what has not been answered. Requests are told apart by the language server's own counters: answered from its
-cache (hit), by a request that was already running (kept), or by a new one.
+After every key the editor sends the change and asks for an inline completion, as VS Code does. How fast it types:
+
+  steady     the next key comes once the reply is there, never faster than ``--keys-per-second``: every request is
+             answered, so that latencies of engines can be compared
+  human      five to eight keys a second, slower at a word's end, with pauses at line ends and now and then to think;
+             the next key does not wait for a reply, and what is not answered by then is cancelled
+
+Requests are told apart by the language server's own counters: answered from its cache (hit), by a request that was
+already running (kept), or by a new one. The engines take turns, a session each, on servers that run side by side.
 
 Engines: ``hf_greedy`` is transformers' model and cache, greedy, one token a forward, the prompt computed anew for every
 request; ``autoregressive`` is Forelook without drafts; ``forelook`` is the product. All three get the same prompts,
-stop rules and limits. The last line is one JSON object.
+stop rules and limits. The last line is one JSON object; the line before it holds all figures.
 
 Usage: python scripts/bench_latency.py [--trace functions|editing|folder] [--path FOLDER] [--engine NAME ...]
-       [--limit N] [--plot PICTURE]
+       [--pace steady|human] [--limit N] [--keys N] [--plot PICTURE]
 """
 
 from __future__ import annotations
@@ -23,112 +28,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gzip
 import json
 import os
-import random
 import re
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
+from latency_traces import Session, editing_sessions, folder_sessions, function_sessions, gaps_s
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DATA = REPOSITORY.parent / "shared" / "data"
 ENGINES = ("hf_greedy", "autoregressive", "forelook")
 CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
-LANGUAGE_IDS = {".py": "python", ".ts": "typescript", ".js": "javascript", ".go": "go", ".rs": "rust", ".java": "java"}
 READY_TIMEOUT_S = 180.0
 REPLY_TIMEOUT_S = 60.0
-
-
-# --- traces --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Replace ``[start, end)`` (code points) by ``text``; ask for a completion afterwards if ``ask``."""
-
-    start: int
-    end: int
-    text: str
-    ask: bool = True
-
-
-@dataclass(frozen=True)
-class Session:
-    """One document and the edits made in it."""
-
-    name: str
-    language_id: str
-    text: str
-    edits: tuple[Edit, ...]
-
-
-def typed(start: int, text: str) -> tuple[Edit, ...]:
-    return tuple(Edit(start + index, start + index, character) for index, character in enumerate(text))
-
-
-def function_sessions(limit: int) -> Iterator[Session]:
-    """HumanEval functions and ClassEval classes, in turn, each between others of its kind."""
-    with gzip.open(DATA / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
-        human = [json.loads(line) for line in file]
-    functions = [task["prompt"].strip("\n") + "\n" + task["canonical_solution"].strip("\n") for task in human]
-    classes = [
-        task["solution_code"].strip("\n")
-        for task in json.loads((DATA / "classeval" / "ClassEval_data.json").read_text())
-    ]
-    for number in range(limit):
-        texts = functions if number % 3 else classes
-        index = (number * 7) % len(texts)
-        others = [texts[(index + step) % len(texts)] for step in range(1, 25)]
-        before = "\n\n\n".join(others[:12]) + "\n\n\n"
-        after = "\n\n\n" + "\n\n\n".join(others[12:]) + "\n"
-        yield Session(f"function-{number}.py", "python", before + after, typed(len(before), texts[index]))
-
-
-def editing_sessions(limit: int) -> Iterator[Session]:
-    """The recorded session's first ``limit`` transactions; an insertion is followed by a request."""
-    with gzip.open(DATA / "editing-traces" / "sveltecomponent.json.gz", "rt", encoding="utf-8") as file:
-        trace = json.load(file)
-    edits: list[Edit] = []
-    for transaction in trace["txns"][:limit]:
-        patches = transaction["patches"]
-        for number, (start, deleted, inserted) in enumerate(patches):
-            edits.append(Edit(start, start + deleted, inserted, ask=bool(inserted) and number == len(patches) - 1))
-    yield Session("component.svelte", "svelte", trace["startContent"], tuple(edits))
-
-
-def folder_sessions(folder: Path, limit: int) -> Iterator[Session]:
-    """Files of a folder, in an order that does not depend on the file system; six lines of each are typed again."""
-    random_ = random.Random(7)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in LANGUAGE_IDS and ".venv" not in path.parts)
-    random_.shuffle(paths)
-    found = 0
-    for path in paths:
-        if found == limit:
-            return
-        text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
-        lines = text.splitlines(keepends=True)
-        if not 60 <= len(lines) <= 5000:
-            continue
-        first = random_.randrange(20, len(lines) - 20)
-        before, removed = "".join(lines[:first]), "".join(lines[first : first + 6]).rstrip("\n")
-        if not removed.strip():
-            continue
-        found += 1
-        yield Session(
-            path.name,
-            LANGUAGE_IDS[path.suffix],
-            before + text[len(before) + len(removed) :],
-            typed(len(before), removed),
-        )
 
 
 # --- the editor ----------------------------------------------------------------------------------------------------
@@ -211,8 +130,13 @@ class Figures:
     num_asked: int = 0
     num_cancelled: int = 0
     num_forwards: int = 0
+    num_cancelled_forwards: int = 0
+    num_background_forwards: int = 0
     num_with_items: int = 0
     cpu_s: float = 0.0
+    typing_s: float = 0.0
+    session_p50_ms: list[float | None] = field(default_factory=list)
+    spent_ms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -221,6 +145,7 @@ class Counters:
 
     answers: dict[str, int]
     engine: dict[str, int]
+    spent_ms: dict[str, float]
 
     def since(self, older: Counters) -> tuple[str, int, int]:
         """The source of the answer in between, forwards and prefill tokens."""
@@ -237,7 +162,9 @@ async def counters(editor: Editor) -> Counters:
     result = reply["result"]
     engine = result["backend"]["engine"]
     return Counters(
-        dict(result["window"]["answers"]), {name: value for name, value in engine.items() if isinstance(value, int)}
+        dict(result["window"]["answers"]),
+        {name: value for name, value in engine.items() if isinstance(value, int)},
+        dict(engine["spent_ms"]),
     )
 
 
@@ -253,15 +180,17 @@ def anchored_suffix(text: str, offset: int) -> str:
     return text[end:] if CLOSERS_ONLY.fullmatch(text[offset:end]) else text[offset:]
 
 
-async def replay(editor: Editor, session: Session, figures: Figures, interval_s: float, impatient: bool) -> None:
+async def replay(editor: Editor, session: Session, figures: Figures, options: argparse.Namespace) -> None:
     """Type a session, one request per key."""
     uri = (Path(tempfile.gettempdir()) / "bench" / session.name).as_uri()
     text, version = session.text, 1
     document = {"uri": uri, "languageId": session.language_id, "version": version, "text": text}
     editor.notify("textDocument/didOpen", {"textDocument": document})
-    seen = await counters(editor)
+    seen = first = await counters(editor)
     suffix: str | None = None
-    for edit in session.edits:
+    clean = True  # whether the counts since ``seen`` are those of one request
+    num_new = len(figures.latency_ms["new"])
+    for edit, gap_s in zip(session.edits, gaps_s(session, options.pace, options.keys_per_second), strict=False):
         begun = time.perf_counter()
         version += 1
         change = {"range": {"start": position(text, edit.start), "end": position(text, edit.end)}, "text": edit.text}
@@ -279,13 +208,13 @@ async def replay(editor: Editor, session: Session, figures: Figures, interval_s:
             "textDocument/inlineCompletion",
             {"textDocument": {"uri": uri}, "position": position(text, cursor), "context": {"triggerKind": 2}},
         )
-        timeout = interval_s if impatient else REPLY_TIMEOUT_S
+        timeout = gap_s if options.pace == "human" else REPLY_TIMEOUT_S
         done, _ = await asyncio.wait([reply], timeout=timeout)
         elapsed_ms = (time.perf_counter() - begun) * 1e3
         if not done:
             editor.notify("$/cancelRequest", {"id": number})
             figures.num_cancelled += 1
-            suffix = None
+            clean = False
             continue
         answer = reply.result().get("result") or {}
         figures.num_with_items += bool(answer.get("items"))
@@ -293,18 +222,25 @@ async def replay(editor: Editor, session: Session, figures: Figures, interval_s:
         source, forwards, prefill = now.since(seen)
         seen = now
         figures.latency_ms.setdefault(source, []).append(elapsed_ms)
-        figures.num_forwards += forwards
         new_suffix = anchored_suffix(text, cursor)
         if source == "hit":
             figures.forwards_on_hit += forwards
-        elif source == "new" and forwards:
+        elif source == "new" and forwards and clean:
             figures.prefill_new.append(prefill)
             if new_suffix == suffix:
                 figures.extra_same_suffix.append(prefill)
             else:
                 figures.prefill_other.append(prefill)
-        suffix = new_suffix
-        await asyncio.sleep(max(0.0, interval_s - (time.perf_counter() - begun)))
+        suffix, clean = new_suffix, True
+        await asyncio.sleep(max(0.0, gap_s - (time.perf_counter() - begun)))
+    # Counts of the whole session, so that what was cancelled is among them.
+    last = await counters(editor)
+    figures.num_forwards += last.engine["forwards"] - first.engine["forwards"]
+    figures.num_cancelled_forwards += last.engine["cancelled_forwards"] - first.engine["cancelled_forwards"]
+    figures.num_background_forwards += last.engine["background_forwards"] - first.engine["background_forwards"]
+    for part, milliseconds in last.spent_ms.items():
+        figures.spent_ms[part] = figures.spent_ms.get(part, 0.0) + milliseconds - first.spent_ms[part]
+    figures.session_p50_ms.append(percentile(figures.latency_ms["new"][num_new:], 0.5))
     editor.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
 
 
@@ -323,7 +259,7 @@ async def running(
     if model:
         options += ["--model", model]
     if engine == "hf_greedy":
-        command = [sys.executable, __file__, "--serve-hf", *options]
+        command = [sys.executable, str(REPOSITORY / "scripts" / "hf_greedy_backend.py"), *options]
     else:
         command = [sys.executable, "-m", "forelook.cli", "serve", *options]
         command += ["--autoregressive"] if engine == "autoregressive" else []
@@ -380,96 +316,46 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def measure(engine: str, sessions: Iterable[Session], options: argparse.Namespace) -> Figures:
-    """Replay all sessions on one engine."""
-    figures = Figures()
-    async with running(engine, options.model, options.deadline_ms) as (editor, backend):
-        server = psutil.Process(editor.process.pid)
-        # What asking for the counters costs is no part of the product's work.
-        begun = cpu_seconds(backend) + cpu_seconds(server)
+@dataclass
+class Contestant:
+    """One engine that takes its turns."""
+
+    editor: Editor
+    processes: tuple[psutil.Process, ...]
+    figures: Figures
+    cost_of_counting_s: float = 0.0
+
+    def cpu_s(self) -> float:
+        return sum(cpu_seconds(process) for process in self.processes)
+
+    async def learn_cost_of_counting(self) -> None:
+        """What asking for the counters costs is no part of the product's work."""
+        begun = self.cpu_s()
         for _ in range(100):
-            await counters(editor)
-        cost_of_counting = (cpu_seconds(backend) + cpu_seconds(server) - begun) / 100
-        begun = cpu_seconds(backend) + cpu_seconds(server)
+            await counters(self.editor)
+        self.cost_of_counting_s = (self.cpu_s() - begun) / 100
+
+    async def play(self, session: Session, options: argparse.Namespace) -> None:
+        begun, begun_s = self.cpu_s(), time.perf_counter()
+        num_counted = self.figures.num_asked - self.figures.num_cancelled
+        await replay(self.editor, session, self.figures, options)
+        num_counted = self.figures.num_asked - self.figures.num_cancelled - num_counted
+        self.figures.typing_s += time.perf_counter() - begun_s
+        self.figures.cpu_s += max(0.0, self.cpu_s() - begun - self.cost_of_counting_s * num_counted)
+
+
+async def measure(sessions: Sequence[Session], options: argparse.Namespace) -> dict[str, Figures]:
+    """Replay all sessions on all engines, in turn."""
+    contestants: dict[str, Contestant] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        for engine in options.engine:
+            editor, backend = await stack.enter_async_context(running(engine, options.model, options.deadline_ms))
+            contestants[engine] = Contestant(editor, (backend, psutil.Process(editor.process.pid)), Figures())
+            await contestants[engine].learn_cost_of_counting()
         for session in sessions:
-            await replay(editor, session, figures, 1 / options.keys_per_second, options.impatient)
-        spent = cpu_seconds(backend) + cpu_seconds(server) - begun
-        figures.cpu_s = max(0.0, spent - cost_of_counting * (figures.num_asked - figures.num_cancelled))
-    return figures
-
-
-# --- the baseline --------------------------------------------------------------------------------------------------
-
-
-def serve_hf(arguments: list[str]) -> int:
-    """``forelook serve`` with transformers' model and cache in place of Forelook's."""
-    import torch
-    import transformers
-    from forelook import cli
-    from forelook.completion import engine as engine_module
-    from forelook.completion.completer import Completer
-    from forelook.completion.request import CompletionResult
-    from forelook.decoding.step_layout import StepLayout
-    from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel
-
-    class HfSequence:
-        """transformers' model and cache behind the decoding protocol, for causal tails."""
-
-        def __init__(self, model: transformers.PreTrainedModel, max_positions: int) -> None:
-            self._model = model
-            self._cache = transformers.DynamicCache(config=model.config)
-            self.cached_ids: list[int] = []
-            self.max_positions = max_positions
-            self.vocab_size = int(model.config.vocab_size)
-            self.tail_sizes = None
-            self.nbytes = 0
-            self._tail: list[int] = []
-
-        @torch.inference_mode()
-        def forward(self, layout: StepLayout) -> torch.Tensor:
-            self._tail = layout.token_ids.tolist()
-            ids = torch.tensor([self._tail], device=self._model.device)
-            out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-            return out.logits[0].float()
-
-        def commit(self, rows: Iterable[int]) -> None:
-            self.cached_ids += [self._tail[row] for row in rows]
-            assert len(self.cached_ids) == self._cache.get_seq_length(), "a causal tail is committed whole"
-
-        def truncate(self, length: int) -> None:
-            if length < len(self.cached_ids):
-                self._cache.crop(length - len(self.cached_ids))
-                del self.cached_ids[length:]
-
-    class HfModel:
-        """A loaded checkpoint whose sequences are transformers'."""
-
-        def __init__(self, loaded: LoadedModel) -> None:
-            self._loaded = loaded
-            folder = STARTER_MODEL_PATH if loaded.name == "starter-model" else loaded.name
-            self._model = (
-                transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=loaded.dtype).to(loaded.device).eval()
-            )
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self._loaded, name)
-
-        def new_sequence(self, max_positions: int | None = None) -> HfSequence:
-            return HfSequence(self._model, max_positions or self._loaded.max_positions)
-
-    class HfCompleter(Completer):
-        """Every prompt from its first token, as ``generate`` does; all threads at every step."""
-
-        def complete(self, *request: object) -> CompletionResult:
-            self.sequences.clear()
-            return super().complete(*request)  # type: ignore[arg-type]
-
-    class HfEngine(engine_module.CompletionEngine):
-        def _make_completer(self, model: engine_module.EngineModel) -> Completer:
-            return HfCompleter(HfModel(model), self._settings)  # type: ignore[arg-type]
-
-    engine_module.CompletionEngine = HfEngine  # type: ignore[misc]
-    return cli.main(["serve", "--autoregressive", *arguments])
+            for contestant in contestants.values():
+                await contestant.play(session, options)
+    return {name: contestant.figures for name, contestant in contestants.items()}
 
 
 # --- the report ----------------------------------------------------------------------------------------------------
@@ -483,30 +369,60 @@ def percentile(values: list[float] | list[int], share: float) -> float | None:
 
 
 def summary(figures: Figures) -> dict[str, object]:
-    new, asked = figures.latency_ms["new"], max(1, figures.num_asked)
-    same, other = figures.extra_same_suffix, figures.prefill_other
+    """The figures the benchmark's last line holds."""
+    new = figures.latency_ms["new"]
     return {
         "p50_ms": percentile(new, 0.5),
         "p95_ms": percentile(new, 0.95),
         "p99_ms": percentile(new, 0.99),
         "hit_p99_ms": percentile(figures.latency_ms["hit"], 0.99),
         "prefill_tokens_mean": round(statistics.fmean(figures.prefill_new), 1) if figures.prefill_new else None,
-        "forwards_per_100_keys": round(100 * figures.num_forwards / asked, 1),
+        "forwards_per_100_keys": round(100 * figures.num_forwards / max(1, figures.num_keys), 1),
         "cpu_s_per_1000_keys": round(1000 * figures.cpu_s / max(1, figures.num_keys), 2),
-        "hit_p50_ms": percentile(figures.latency_ms["hit"], 0.5),
-        "kept_p50_ms": percentile(figures.latency_ms["kept"], 0.5),
-        "kept_p95_ms": percentile(figures.latency_ms["kept"], 0.95),
-        "num_new": len(new),
-        "num_hit": len(figures.latency_ms["hit"]),
-        "num_kept": len(figures.latency_ms["kept"]),
+    }
+
+
+def details(figures: Figures) -> dict[str, object]:
+    """Everything else."""
+    latency, asked, keys = figures.latency_ms, max(1, figures.num_asked), max(1, figures.num_keys)
+    same, other = figures.extra_same_suffix, figures.prefill_other
+    answered = max(1, len(latency["new"]) + len(latency["kept"]))
+    return {
+        "keys_per_s": round(keys / figures.typing_s, 2) if figures.typing_s else None,
+        "num_keys": figures.num_keys,
+        "num_new": len(latency["new"]),
+        "num_hit": len(latency["hit"]),
+        "num_kept": len(latency["kept"]),
         "num_cancelled": figures.num_cancelled,
+        "answered_with_text_share": round(figures.num_with_items / asked, 3),
+        "hit_p50_ms": percentile(latency["hit"], 0.5),
+        "kept_p50_ms": percentile(latency["kept"], 0.5),
+        "kept_p95_ms": percentile(latency["kept"], 0.95),
         "forwards_on_hit": figures.forwards_on_hit,
+        "cancelled_forwards_per_100_keys": round(100 * figures.num_cancelled_forwards / keys, 1),
+        "background_forwards_per_100_keys": round(100 * figures.num_background_forwards / keys, 1),
         "same_suffix_share": round(len(same) / max(1, len(same) + len(other)), 3),
         "same_suffix_prefill_p50": percentile(same, 0.5),
         "same_suffix_prefill_p95": percentile(same, 0.95),
         "other_prefill_p95": percentile(other, 0.95),
-        "answered_with_text_share": round(figures.num_with_items / asked, 3),
+        "spent_ms_mean": {part: round(spent / answered, 2) for part, spent in figures.spent_ms.items()},
     }
+
+
+def ratios(results: dict[str, Figures]) -> dict[str, object]:
+    """How much slower the others' new requests are than the last engine's, session by session."""
+    *others, own = results
+    found: dict[str, object] = {}
+    for name in others:
+        pairs = zip(results[name].session_p50_ms, results[own].session_p50_ms, strict=True)
+        quotients = sorted(theirs / ours for theirs, ours in pairs if theirs and ours)
+        if quotients:
+            found[f"{name} / {own}"] = {
+                "median": round(statistics.median(quotients), 2),
+                "range": [round(quotients[0], 2), round(quotients[-1], 2)],
+                "sessions": len(quotients),
+            }
+    return found
 
 
 def print_table(results: dict[str, dict[str, object]]) -> None:
@@ -530,7 +446,7 @@ def plot(path: Path, latencies: dict[str, dict[str, list[float]]], trace: str) -
 
     figure, axes = plt.subplots(figsize=(8, 4.5))
     for name, by_source in latencies.items():
-        for source, style in (("new", "-"), ("hit", ":")):
+        for source, style in (("new", "-"), ("kept", "--"), ("hit", ":")):
             values = sorted(by_source.get(source, []))
             if values:
                 shares = [(index + 1) / len(values) for index in range(len(values))]
@@ -546,8 +462,6 @@ def plot(path: Path, latencies: dict[str, dict[str, list[float]]], trace: str) -
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--serve-hf"]:
-        return serve_hf(sys.argv[2:])
     parser = argparse.ArgumentParser(description="Latency of the real language server, keystroke to reply.")
     parser.add_argument("--trace", choices=("functions", "editing", "folder"), default="functions")
     parser.add_argument("--path", type=Path, default=REPOSITORY, help="the folder of --trace folder")
@@ -555,7 +469,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="functions, transactions or files (default: all, or 20 files)")
     parser.add_argument("--keys", type=int, help="keys of each session (default: all)")
     parser.add_argument("--keys-per-second", type=float, default=20.0)
-    parser.add_argument("--impatient", action="store_true", help="type on and cancel instead of waiting for replies")
+    parser.add_argument("--pace", choices=("steady", "human"), default="steady", help="how it types")
     parser.add_argument("--deadline-ms", type=int, help="the engine's deadline (default: the product's)")
     parser.add_argument("--model", help="a checkpoint folder or hub id (default: the starter model)")
     parser.add_argument("--plot", type=Path)
@@ -567,14 +481,13 @@ def main() -> int:
     else:
         sessions = list(function_sessions(options.limit or 264))
     sessions = [replace(session, edits=session.edits[: options.keys]) for session in sessions]
-    results: dict[str, dict[str, object]] = {}
-    latencies: dict[str, dict[str, list[float]]] = {}
-    for engine in options.engine:
-        figures = asyncio.run(measure(engine, sessions, options))
-        results[engine], latencies[engine] = summary(figures), figures.latency_ms
-    print_table(results)
+    figures = asyncio.run(measure(sessions, options))
+    results = {name: summary(found) for name, found in figures.items()}
+    everything = {name: results[name] | details(found) for name, found in figures.items()}
+    print_table(everything)
     if options.plot:
-        plot(options.plot, latencies, options.trace)
+        plot(options.plot, {name: found.latency_ms for name, found in figures.items()}, options.trace)
+    print(json.dumps({"trace": options.trace, "pace": options.pace, "engines": everything, "ratios": ratios(figures)}))
     print(json.dumps({"trace": options.trace, "engines": results}))
     return 0
 

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S = 3.0  # beyond a deadline: a backend that keeps it has answered long before
 ASKS_BETWEEN_POOL_STATS = 20
+SHOW_AFTER_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Completing:
         self._request_of_ask: dict[int, int] = {}
         self._ask_of_request: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._show_timer: asyncio.TimerHandle | None = None
 
     # --- The editor ------------------------------------------------------------------------------------------
 
@@ -151,8 +153,9 @@ class Completing:
 
     def close(self) -> None:
         """Stop keeping time."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._show_timer):
+            if timer is not None:
+                timer.cancel()
 
     # --- The backend -----------------------------------------------------------------------------------------
 
@@ -205,7 +208,7 @@ class Completing:
             self._status.last_latency_ms = latency_ms
         self._report(self.outcomes.shown(place.uri, place.offset, answer.items, latency_ms, self._clock()))
         future.set_result(self._placed(answer))
-        self._show_status()
+        self._show_soon()
 
     def _placed(self, answer: Answer) -> tuple[PlacedItem, ...]:
         """The items in the editor's units; a document that changed has discarded its request before this."""
@@ -241,7 +244,7 @@ class Completing:
         self._request_of_ask[ask.ask_id] = request_id
         self._ask_of_request[request_id] = ask.ask_id
         self._status.num_running += 1
-        self._show_status()
+        self._show_soon()
         future.add_done_callback(partial(self._asked, ask, request_id))
         if self.suggestions.pace.num_asks % ASKS_BETWEEN_POOL_STATS == 1:
             self._ask_pool_stats(self._documents[query.place.uri].workspace)
@@ -261,7 +264,7 @@ class Completing:
             else:
                 logger.info("no suggestion: %s", error)
                 self._perform(self.suggestions.failed(ask.ask_id, self._clock()))
-        self._show_status()
+        self._show_soon()
 
     def _ask_pool_stats(self, workspace: str) -> None:
         _, future = self._client.request(protocol.POOL_STATS, protocol.WorkspaceParams(workspace))
@@ -270,7 +273,7 @@ class Completing:
             if not done.cancelled() and done.exception() is None:
                 num_tokens = done.result().pool.get("num_tokens")
                 self._status.pool_tokens = num_tokens if isinstance(num_tokens, int) else None
-                self._show_status()
+                self._show_soon()
 
         future.add_done_callback(take)
 
@@ -290,7 +293,16 @@ class Completing:
                 self._client.notify(protocol.COMPLETION_EVENT, params)
         if outcomes:
             self._status.accept_rate = self.outcomes.statistics.accept_rate
-            self._show_status()
+            self._show_soon()
+
+    def _show_soon(self) -> None:
+        """Show the status in a moment: an answer goes first, and one that comes at once does not make it flicker."""
+        if self._show_timer is None:
+            self._show_timer = asyncio.get_running_loop().call_later(SHOW_AFTER_S, self._show_now)
+
+    def _show_now(self) -> None:
+        self._show_timer = None
+        self._show_status()
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -1,0 +1,102 @@
+"""The latency benchmark's baseline: ``forelook serve`` on transformers' model and cache, greedy.
+
+Same prompts, token healing, stop rules, limits and clean-up; but one token a forward, and every prompt computed anew,
+in one forward, as ``generate`` does. Takes the arguments of ``forelook serve``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import torch
+import transformers
+from forelook import cli
+from forelook.completion import engine as engine_module
+from forelook.completion.completer import Completer
+from forelook.completion.request import CompletionResult
+from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.step_layout import StepLayout
+from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel
+
+
+class HfSequence:
+    """transformers' model and cache behind the decoding protocol, for causal tails."""
+
+    def __init__(self, model: transformers.PreTrainedModel, max_positions: int) -> None:
+        self._model = model
+        self._cache = transformers.DynamicCache(config=model.config)
+        self.cached_ids: list[int] = []
+        self.max_positions = max_positions
+        self.vocab_size = int(model.config.vocab_size)
+        self.tail_sizes = None
+        self.nbytes = 0
+        self._tail: list[int] = []
+
+    @torch.inference_mode()
+    def forward(self, layout: StepLayout) -> torch.Tensor:
+        self._tail = layout.token_ids.tolist()
+        ids = torch.tensor([self._tail], device=self._model.device)
+        out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        return out.logits[0].float()
+
+    def commit(self, rows: Iterable[int]) -> None:
+        self.cached_ids += [self._tail[row] for row in rows]
+        assert len(self.cached_ids) == self._cache.get_seq_length(), "a causal tail is committed whole"
+
+    def truncate(self, length: int) -> None:
+        if length < len(self.cached_ids):
+            self._cache.crop(length - len(self.cached_ids))
+            del self.cached_ids[length:]
+
+
+class HfModel:
+    """A loaded checkpoint whose sequences are transformers'."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        folder = STARTER_MODEL_PATH if loaded.name == "starter-model" else loaded.name
+        self._model = (
+            transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=loaded.dtype).to(loaded.device).eval()
+        )
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loaded, name)
+
+    def new_sequence(self, max_positions: int | None = None) -> HfSequence:
+        return HfSequence(self._model, max_positions or self._loaded.max_positions)
+
+
+class HfCompleter(Completer):
+    """Every prompt from its first token, as ``generate`` does; all threads at every step."""
+
+    def complete(self, *request: object) -> CompletionResult:
+        self.sequences.clear()
+        return super().complete(*request)  # type: ignore[arg-type]
+
+    def _steps(self, prepared, limits, _aids, sampling, stats):  # type: ignore[no-untyped-def]
+        """The plain loop, the prompt in one forward."""
+        return autoregressive(
+            self.sequences.take(prepared.prompt_ids),
+            prepared.prompt_ids,
+            limits,
+            sampling=sampling,
+            constraint=prepared.healing.constraint,
+            prefill_chunk=1 << 20,
+            stats=stats,
+        )
+
+
+class HfEngine(engine_module.CompletionEngine):
+    def _make_completer(self, model: engine_module.EngineModel) -> Completer:
+        return HfCompleter(HfModel(model), self._settings)  # type: ignore[arg-type]
+
+
+def main() -> int:
+    # The command makes its engine by this name; the baseline must be that command in everything else.
+    engine_module.CompletionEngine = HfEngine  # type: ignore[misc]
+    return cli.main(["serve", "--autoregressive", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

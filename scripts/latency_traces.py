@@ -1,0 +1,111 @@
+"""What is typed in the latency benchmark, and how fast: sessions of edits in one document each."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+LANGUAGE_IDS = {".py": "python", ".ts": "typescript", ".js": "javascript", ".go": "go", ".rs": "rust", ".java": "java"}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace ``[start, end)`` (code points) by ``text``; ask for a completion afterwards if ``ask``."""
+
+    start: int
+    end: int
+    text: str
+    ask: bool = True
+
+
+@dataclass(frozen=True)
+class Session:
+    """One document and the edits made in it."""
+
+    name: str
+    language_id: str
+    text: str
+    edits: tuple[Edit, ...]
+
+
+def typed(start: int, text: str) -> tuple[Edit, ...]:
+    return tuple(Edit(start + index, start + index, character) for index, character in enumerate(text))
+
+
+def function_sessions(limit: int) -> Iterator[Session]:
+    """HumanEval functions and ClassEval classes, in turn, each between others of its kind."""
+    with gzip.open(DATA / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
+        human = [json.loads(line) for line in file]
+    functions = [task["prompt"].strip("\n") + "\n" + task["canonical_solution"].strip("\n") for task in human]
+    classes = [
+        task["solution_code"].strip("\n")
+        for task in json.loads((DATA / "classeval" / "ClassEval_data.json").read_text())
+    ]
+    for number in range(limit):
+        texts = functions if number % 3 else classes
+        index = (number * 7) % len(texts)
+        others = [texts[(index + step) % len(texts)] for step in range(1, 25)]
+        before = "\n\n\n".join(others[:12]) + "\n\n\n"
+        after = "\n\n\n" + "\n\n\n".join(others[12:]) + "\n"
+        yield Session(f"function-{number}.py", "python", before + after, typed(len(before), texts[index]))
+
+
+def editing_sessions(limit: int) -> Iterator[Session]:
+    """The recorded session's first ``limit`` transactions; an insertion is followed by a request."""
+    with gzip.open(DATA / "editing-traces" / "sveltecomponent.json.gz", "rt", encoding="utf-8") as file:
+        trace = json.load(file)
+    edits: list[Edit] = []
+    for transaction in trace["txns"][:limit]:
+        patches = transaction["patches"]
+        for number, (start, deleted, inserted) in enumerate(patches):
+            edits.append(Edit(start, start + deleted, inserted, ask=bool(inserted) and number == len(patches) - 1))
+    yield Session("component.svelte", "svelte", trace["startContent"], tuple(edits))
+
+
+def folder_sessions(folder: Path, limit: int) -> Iterator[Session]:
+    """Files of a folder, in an order that does not depend on the file system; six lines of each are typed again."""
+    random_ = random.Random(7)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in LANGUAGE_IDS and ".venv" not in path.parts)
+    random_.shuffle(paths)
+    found = 0
+    for path in paths:
+        if found == limit:
+            return
+        text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
+        lines = text.splitlines(keepends=True)
+        if not 60 <= len(lines) <= 5000:
+            continue
+        first = random_.randrange(20, len(lines) - 20)
+        before, removed = "".join(lines[:first]), "".join(lines[first : first + 6]).rstrip("\n")
+        if not removed.strip():
+            continue
+        found += 1
+        yield Session(
+            path.name,
+            LANGUAGE_IDS[path.suffix],
+            before + text[len(before) + len(removed) :],
+            typed(len(before), removed),
+        )
+
+
+def gaps_s(session: Session, pace: str, keys_per_second: float) -> Iterator[float]:
+    """Seconds between keys; the same for every engine."""
+    if pace == "steady":
+        while True:
+            yield 1 / keys_per_second
+    random_ = random.Random(session.name)
+    for edit in session.edits:
+        gap = random_.lognormvariate(math.log(0.14), 0.35)
+        if edit.text.endswith("\n"):
+            gap += random_.uniform(0.4, 1.2)
+        elif not edit.text.isalnum():
+            gap *= 1.4
+        if random_.random() < 0.015:
+            gap += random_.uniform(1.0, 2.5)
+        yield gap
