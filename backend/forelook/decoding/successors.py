@@ -146,9 +146,9 @@ class SuccessorTable:
             known = []
             if self._seeds is not None:
                 row = zip(self._seeds.token_ids[token].tolist(), self._seeds.probabilities[token].tolist(), strict=True)
-                known = [
-                    (successor, AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, 0, probability))
-                    for successor, probability in row
-                ]
+                best: dict[int, int] = {}
+                for successor, probability in row:
+                    best.setdefault(successor, AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, 0, probability))
+                known = list(best.items())
             self._seed_cells[token] = known
         return known

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Fit the priors of draft acceptance (``decoding/calibration.py``) on text that no benchmark reads.
+
+    python scripts/fit_draft_priors.py FOLDER [FOLDER ...] --limit 150
+
+Folders of Python sources, packages of the standard library for instance. Half of the prompts end at a seeded place of
+a file, half are infilling with the rest of the folder as warm documents. Every guess whose parent was accepted counts,
+chosen for its step or not. Prints the acceptance rate per kind of guess, tokens matched and share of the evidence, made
+monotonous, and as its last line one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench_decoding import WarmPool
+from decoding_datasets import BenchPrompt, workspace_prompts
+from forelook.decoding.calibration import AcceptanceCalibration
+from forelook.decoding.drafts import DraftOrigin
+from forelook.decoding.generation import Limits
+from forelook.decoding.lookahead import lookahead
+from forelook.decoding.step_budget import StepBudget
+from forelook.decoding.tree_drafter import DraftMemory
+from forelook.model.loading import LoadedModel, load_model
+from forelook.model.step_costs import successor_seeds
+
+NUM_BUCKETS = 8
+MATCHED = (DraftOrigin.PROMPT, DraftOrigin.OUTPUT, DraftOrigin.WORKSPACE)
+
+
+class CountingCalibration(AcceptanceCalibration):
+    """Counts, per (origin, tokens matched up to three, share bucket), guesses and hits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell_of = {
+            self.cell(origin, match, (bucket + 0.5) / NUM_BUCKETS): (origin, min(match, 3), bucket)
+            for origin in DraftOrigin
+            for match in range(16)
+            for bucket in range(NUM_BUCKETS)
+        }
+        self.counts: dict[tuple[DraftOrigin, int, int], list[int]] = {}
+
+    def observe(self, cell: int, accepted: bool) -> None:
+        super().observe(cell, accepted)
+        counts = self.counts.setdefault(self.cell_of[cell], [0, 0])
+        counts[0] += 1
+        counts[1] += accepted
+
+
+def monotonous(rates: Sequence[tuple[int, int]], between: tuple[float, float]) -> list[float]:
+    """Rates from (tries, hits), pooled so that none falls; two guesses of the overall rate are added to each."""
+    total = sum(tries for tries, _ in rates)
+    overall = sum(hits for _, hits in rates) / total if total else sum(between) / 2
+    pools: list[list[float]] = []  # tries, hits, buckets
+    for tries, hits in rates:
+        pools.append([tries + 2.0, hits + 2.0 * overall, 1.0])
+        while len(pools) > 1 and pools[-2][1] / pools[-2][0] >= pools[-1][1] / pools[-1][0]:
+            last = pools.pop()
+            pools[-1] = [left + right for left, right in zip(pools[-1], last, strict=True)]
+    return [
+        round(min(max(hits / tries, between[0]), between[1]), 2)
+        for tries, hits, width in pools
+        for _ in range(int(width))
+    ]
+
+
+def run(model: LoadedModel, prompts: Sequence[BenchPrompt], max_new_tokens: int) -> CountingCalibration:
+    """Decode every prompt with all sources and count what became of their guesses."""
+    sequence = model.new_sequence()
+    bos = model.config.bos_token_id
+    seeds = successor_seeds(sequence, [] if bos is None else [bos], cache_dir=None, fingerprint=model.fingerprint)
+    calibration = CountingCalibration()
+    pool = WarmPool()
+    for prompt in prompts:
+        stream = lookahead(
+            sequence,
+            prompt.prompt_ids,
+            Limits(max_new_tokens, model.stop_token_ids),
+            sources=[] if prompt.documents is None else [pool.knowing(prompt.documents)],
+            context=prompt.context,
+            boundary_ids=frozenset(model.tokenizer.special_ids),
+            budget=StepBudget(),
+            memory=DraftMemory(seeds, calibration),
+        )
+        for _ in stream:
+            pass
+    return calibration
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--model")
+    parser.add_argument("--limit", type=int, default=150, help="prompts per folder")
+    parser.add_argument("--max-new-tokens", type=int, default=48)
+    arguments = parser.parse_args()
+    model = load_model(arguments.model, device="cpu", dtype="auto")
+    bos = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
+    room = model.max_positions - arguments.max_new_tokens - len(bos)
+    prompts: list[BenchPrompt] = []
+    for folder in arguments.folders:
+        taken = workspace_prompts(folder, model, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
+        for index, prompt in enumerate(taken):
+            ids = prompt.context[-room:]
+            prompts.append(
+                prompt if index % 2 else replace(prompt, prompt_ids=[*bos, *ids], context=ids, documents=None)
+            )
+    counts = run(model, prompts, arguments.max_new_tokens).counts
+    tables: dict[str, list[list[float]]] = {}
+    tries_of: dict[str, list[list[int]]] = {}
+    for name, origins in (("matched", MATCHED), ("successor", (DraftOrigin.SUCCESSOR,))):
+        for match in range(4):
+            cells = [
+                [sum(counts.get((origin, match, bucket), [0, 0])[index] for origin in origins) for index in (0, 1)]
+                for bucket in range(NUM_BUCKETS)
+            ]
+            rates = monotonous([(tries, hits) for tries, hits in cells], (0.02, 0.97))
+            tables.setdefault(name, []).append(rates)
+            tries_of.setdefault(name, []).append([tries for tries, _ in cells])
+            print(f"{name:<10} matched {match}{'+' if match == 3 else ' '} {rates}  of {[tries for tries, _ in cells]}")
+    print(json.dumps({"num_prompts": len(prompts), "tables": tables, "tries": tries_of}))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
