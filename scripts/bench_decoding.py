@@ -51,6 +51,7 @@ PAIRS = (
     ("forelook", "lookahead_published"),
 )
 NEAR_TIE = 1e-4
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -270,17 +271,31 @@ class Comparison:
 
 
 def compare(
-    dataset: str, model: LoadedModel, prompts: list[BenchPrompt], methods: dict[str, Method], repeats: int
+    dataset: str,
+    model: LoadedModel,
+    prompts: list[BenchPrompt],
+    methods: dict[str, Method],
+    repeats: int,
+    seconds: float | None = None,
 ) -> Comparison:
-    """Run every method on every prompt, in turns; of repeats the median one counts."""
+    """Run every method on every prompt, in turns; of repeats the median one counts.
+
+    With a time limit in ``seconds`` prompts are taken in a scattered order until it is reached, so that those left out
+    are not the last ones of the data set.
+    """
     result = Comparison(dataset, model.name, str(model.device), str(model.dtype).removeprefix("torch."))
-    result.prompts = prompts
+    if seconds is not None:
+        prompts = [prompts[index] for index in sorted(range(len(prompts)), key=lambda index: index * GOLDEN % 1.0)]
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
     names = list(methods)
     result.runs = {name: [] for name in names}
     for name in names:  # warm-up, not counted
         methods[name](prompts[0])
     show = sys.stderr.isatty()
     for index, prompt in enumerate(prompts):
+        if time.monotonic() > deadline:
+            break
+        result.prompts.append(prompt)
         taken: dict[str, list[Run]] = {name: [] for name in names}
         for repeat in range(repeats):
             shift = (index + repeat) % len(names)  # nobody always follows the same neighbour
@@ -450,7 +465,7 @@ def sampling_table(
         sampling = SamplingParams(temperature, seed=7) if temperature else GREEDY
         ours = OurMethods(model, arguments.max_new_tokens, arguments.published, sampling)
         methods = {name: ours.methods()[name] for name in ("autoregressive", "forelook")}
-        content = report(compare(dataset, model, prompts, methods, arguments.repeats), {})
+        content = report(compare(dataset, model, prompts, methods, arguments.repeats, arguments.seconds), {})
         part = content["clean"] if content["clean"]["num_prompts"] else content
         figures, ratio = part["methods"]["forelook"], part["ratios"]["forelook/autoregressive"]["decode"]
         interval = f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
@@ -500,6 +515,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", "--models", nargs="+", default=[], help="folders or hub ids, side by side")
     parser.add_argument("--limit", type=int, help="most prompts per data set, evenly spread")
+    parser.add_argument("--seconds", type=float, help="start no further prompt of a data set after this long")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--dtype", default="auto", help="auto, bfloat16, float16, float32 or float64")
     parser.add_argument("--device", default="auto")
@@ -548,7 +564,7 @@ def main() -> None:
                     limit=arguments.limit,
                     max_new_tokens=arguments.max_new_tokens,
                 )
-            result = compare(dataset, model, prompts, methods, arguments.repeats)
+            result = compare(dataset, model, prompts, methods, arguments.repeats, arguments.seconds)
             find_divergences(result, source, None)
             content = report(result, describe_machine(model))
             content["max_new_tokens"] = arguments.max_new_tokens
