@@ -121,6 +121,8 @@ def main() -> None:
                 for bucket in range(NUM_BUCKETS)
             ]
             rates = monotonous([(tries, hits) for tries, hits in cells], (0.02, 0.97))
+            if match > 1:  # one more token matched never makes a guess less likely
+                rates = [max(pair) for pair in zip(rates, tables[name][-1], strict=True)]
             tables.setdefault(name, []).append(rates)
             tries_of.setdefault(name, []).append([tries for tries, _ in cells])
             print(f"{name:<10} matched {match}{'+' if match == 3 else ' '} {rates}  of {[tries for tries, _ in cells]}")
