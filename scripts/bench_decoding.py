@@ -16,8 +16,9 @@ import math
 import os
 import platform
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 from decoding_datasets import DATASETS, BenchPrompt, has_repetition, load_prompts, workspace_prompts
-from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.calibration import AcceptanceCalibration
-from forelook.decoding.generation import GREEDY, Limits, SamplingParams
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.ngram_pool import NgramPool
-from forelook.decoding.published import PublishedSettings, published_lookahead
-from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import StepBudget
+from decoding_methods import HuggingFaceMethods, Method, OurMethods, Run
+from forelook.decoding.generation import GREEDY, SamplingParams
+from forelook.decoding.published import PublishedSettings
 from forelook.decoding.step_layout import StepModel, causal_layout
-from forelook.decoding.tree_drafter import DraftMemory
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
-from forelook.model.step_costs import device_key, measure_step_costs, successor_seeds
+from forelook.model.step_costs import device_key
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 METHODS = ("hf_greedy", "hf_prompt_lookup", "autoregressive", "lookahead_published", "forelook")
@@ -52,199 +47,6 @@ PAIRS = (
 )
 NEAR_TIE = 1e-4
 GOLDEN = (5**0.5 - 1) / 2
-
-
-@dataclass(frozen=True)
-class Run:
-    """One method on one prompt."""
-
-    token_ids: tuple[int, ...]
-    total_s: float
-    first_s: float
-    num_steps: int
-    host_s: float | None = None
-
-    @property
-    def ms_per_token(self) -> float:
-        """End to end, prefill included."""
-        return 1e3 * self.total_s / max(1, len(self.token_ids))
-
-    @property
-    def decode_ms_per_token(self) -> float | None:
-        """After the first forward that yielded tokens; none where there was nothing left to decode."""
-        if len(self.token_ids) < 2:
-            return None
-        return 1e3 * (self.total_s - self.first_s) / (len(self.token_ids) - 1)
-
-
-Method = Callable[[BenchPrompt], Run]
-
-
-class OurMethods:
-    """Autoregressive, published lookahead and forelook over one sequence of our engine."""
-
-    def __init__(
-        self, model: LoadedModel, max_new_tokens: int, published: PublishedSettings, sampling: SamplingParams
-    ) -> None:
-        self.model = model
-        self.sequence = model.new_sequence()
-        self.limits = Limits(max_new_tokens, model.stop_token_ids)
-        self.published = published
-        self.sampling = sampling
-        self.boundary_ids = frozenset(model.tokenizer.special_ids)
-        bos = model.config.bos_token_id
-        self.budget = StepBudget(measure_step_costs(self.sequence))
-        self.seeds = successor_seeds(
-            self.sequence, [] if bos is None else [bos], cache_dir=None, fingerprint=model.fingerprint
-        )
-        self.calibration = AcceptanceCalibration()
-        self.warm = DraftMemory(self.seeds)
-        self.pool = WarmPool()
-
-    def methods(self) -> dict[str, Method]:
-        return {
-            "autoregressive": self.autoregressive,
-            "lookahead_published": self.lookahead_published,
-            "forelook": self.forelook,
-            "forelook_warm": self.forelook_warm,
-        }
-
-    def autoregressive(self, prompt: BenchPrompt) -> Run:
-        return self._timed(
-            lambda stats: autoregressive(
-                self.sequence, prompt.prompt_ids, self.limits, sampling=self.sampling, stats=stats
-            )
-        )
-
-    def lookahead_published(self, prompt: BenchPrompt) -> Run:
-        return self._timed(
-            lambda stats: published_lookahead(
-                self.sequence, prompt.prompt_ids, self.limits, self.published, sampling=self.sampling, stats=stats
-            )
-        )
-
-    def forelook(self, prompt: BenchPrompt) -> Run:
-        return self._forelook(prompt, DraftMemory(self.seeds, self.calibration))
-
-    def forelook_warm(self, prompt: BenchPrompt) -> Run:
-        return self._forelook(prompt, self.warm)
-
-    def _forelook(self, prompt: BenchPrompt, memory: DraftMemory) -> Run:
-        sources = [] if prompt.documents is None else [self.pool.knowing(prompt.documents)]
-        return self._timed(
-            lambda stats: lookahead(
-                self.sequence,
-                prompt.prompt_ids,
-                self.limits,
-                sampling=self.sampling,
-                sources=sources,
-                context=prompt.context,
-                boundary_ids=self.boundary_ids,
-                budget=self.budget,
-                memory=memory,
-                stats=stats,
-            )
-        )
-
-    def _timed(self, start: Callable[[DecodingStats], Iterator[list[int]]]) -> Run:
-        self.sequence.truncate(0)
-        stats = DecodingStats()
-        started = time.perf_counter()
-        first_s = None
-        ids: list[int] = []
-        for tokens in start(stats):
-            if first_s is None:
-                first_s = time.perf_counter() - started
-            ids += tokens
-        total_s = time.perf_counter() - started
-        host_s = stats.prefill_s + stats.decode_s - stats.forward_s
-        return Run(tuple(ids), total_s, total_s if first_s is None else first_s, stats.num_steps, host_s)
-
-
-class WarmPool:
-    """The workspace pool, changed only where one prompt's documents differ from the last one's."""
-
-    def __init__(self) -> None:
-        self._pool = NgramPool(1 << 22)
-        self._known: dict[str, list[int]] = {}
-
-    def knowing(self, documents: dict[str, list[int]]) -> PoolSource:
-        for key in [key for key in self._known if key not in documents]:
-            self._pool.remove_document(key)
-            del self._known[key]
-        for key, ids in documents.items():
-            if self._known.get(key) != ids:
-                self._pool.set_document(key, ids)
-                self._known[key] = ids
-        self._pool.settle()
-        return PoolSource(self._pool)
-
-
-class PoolSource:
-    """The pool as a draft source; the output under way is not its business."""
-
-    def __init__(self, pool: NgramPool) -> None:
-        self._pool = pool
-
-    def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Any]:
-        return self._pool.propose(context, max_candidates=max_candidates, max_length=max_length)
-
-    def extend(self, token_ids: Sequence[int]) -> None:
-        del token_ids
-
-
-class HuggingFaceMethods:
-    """transformers' generate on the same weights, greedily, plain and with prompt lookup."""
-
-    def __init__(self, path: str, model: LoadedModel, max_new_tokens: int) -> None:
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype).to(model.device)
-        self._model.eval()
-        self._max_new_tokens = max_new_tokens
-        self._stops = sorted(model.stop_token_ids)
-
-    def methods(self) -> dict[str, Method]:
-        return {
-            "hf_greedy": lambda prompt: self._generate(prompt),
-            "hf_prompt_lookup": lambda prompt: self._generate(prompt, prompt_lookup_num_tokens=10),
-        }
-
-    def _generate(self, prompt: BenchPrompt, **options: Any) -> Run:
-        import transformers
-
-        marks: list[float] = []
-
-        class Clock(transformers.StoppingCriteria):  # type: ignore[misc]
-            """Called once a step: when, and how often, is all that is wanted of it."""
-
-            def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-                del scores, kwargs
-                marks.append(time.perf_counter())
-                return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-        ids = torch.tensor([prompt.prompt_ids], device=self._model.device)
-        started = time.perf_counter()
-        with torch.inference_mode():
-            output = self._model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=self._max_new_tokens,
-                do_sample=False,
-                eos_token_id=self._stops,
-                pad_token_id=self._stops[0],
-                stopping_criteria=transformers.StoppingCriteriaList([Clock()]),
-                **options,
-            )
-        total_s = time.perf_counter() - started
-        new = output[0, ids.shape[1] :].tolist()
-        for place, token in enumerate(new):
-            if token in self._stops:
-                new = new[:place]
-                break
-        first_s = marks[0] - started if marks else total_s
-        return Run(tuple(new), total_s, first_s, len(marks))
 
 
 @dataclass
@@ -486,6 +288,45 @@ def sampling_table(
     return rows
 
 
+def random_checkpoint(shape: str, folder: Path) -> str:
+    """A checkpoint with random weights, the starter model's tokenizer and LAYERSxHIDDEN as its shape.
+
+    It shows what a step of that size costs. What it says is noise or a loop, so its tokens per step mean nothing.
+    """
+    import shutil
+
+    import transformers
+
+    layers, hidden = (int(part) for part in shape.split("x"))
+    config = transformers.LlamaConfig.from_pretrained(STARTER_MODEL_PATH)
+    config.num_hidden_layers, config.hidden_size, config.intermediate_size = layers, hidden, hidden * 11 // 4
+    config.num_attention_heads = config.num_key_value_heads = hidden // 64
+    config.head_dim = 64
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    target = folder / f"random-{sum(part.numel() for part in model.parameters()) / 1e6:.0f}M"
+    model.save_pretrained(target)
+    for path in STARTER_MODEL_PATH.iterdir():
+        if path.is_file() and path.suffix != ".safetensors" and path.name != "config.json":
+            shutil.copy(path, target)
+    return str(target)
+
+
+def folder_documents(folder: Path, model: LoadedModel, num_tokens: int) -> dict[str, list[int]]:
+    """Python files of a folder as tokens, until there are so many of them."""
+    documents: dict[str, list[int]] = {}
+    total = 0
+    for path in sorted(folder.rglob("*.py")):
+        if total >= num_tokens:
+            break
+        ids = model.tokenizer.encode(path.read_text(encoding="utf-8", errors="replace"))[: num_tokens - total]
+        documents[str(path)] = ids
+        total += len(ids)
+    if total < num_tokens:
+        raise SystemExit(f"--pool-folder {folder}: its Python files have {total} tokens, --pool-tokens is {num_tokens}")
+    return documents
+
+
 def describe_machine(model: LoadedModel) -> dict[str, Any]:
     """What the figures were measured on."""
     import transformers
@@ -514,6 +355,13 @@ def parse_arguments() -> argparse.Namespace:
         "--workspace", type=Path, default=REPOSITORY / "backend", help="folder of the workspace data set"
     )
     parser.add_argument("--model", "--models", nargs="+", default=[], help="folders or hub ids, side by side")
+    parser.add_argument(
+        "--random", nargs="+", default=[], metavar="LAYERSxHIDDEN", help="also random weights of these shapes"
+    )
+    parser.add_argument(
+        "--pool-folder", type=Path, help="sources that are in the pool besides a prompt's own documents"
+    )
+    parser.add_argument("--pool-tokens", type=int, default=1_000_000, help="how many of their tokens")
     parser.add_argument("--limit", type=int, help="most prompts per data set, evenly spread")
     parser.add_argument("--seconds", type=float, help="start no further prompt of a data set after this long")
     parser.add_argument("--max-new-tokens", type=int, default=64)
@@ -540,9 +388,14 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     contents = []
-    for source in arguments.model or [None]:
+    scratch = tempfile.TemporaryDirectory()
+    random_sources = [random_checkpoint(shape, Path(scratch.name)) for shape in arguments.random]
+    for source in [*(arguments.model or [None]), *random_sources]:
         model = load_model(source, device=arguments.device, dtype=arguments.dtype)
-        ours = OurMethods(model, arguments.max_new_tokens, arguments.published, GREEDY)
+        pool_documents = None
+        if arguments.pool_folder is not None:
+            pool_documents = folder_documents(arguments.pool_folder, model, arguments.pool_tokens)
+        ours = OurMethods(model, arguments.max_new_tokens, arguments.published, GREEDY, pool_documents)
         available = ours.methods()
         if any(name.startswith("hf_") for name in arguments.methods):
             path = str(STARTER_MODEL_PATH) if source is None else source
@@ -574,6 +427,7 @@ def main() -> None:
             contents.append(content)
     if len(contents) > 1:
         print_side_by_side(contents)
+    scratch.cleanup()
     last: dict[str, Any] = contents[0] if len(contents) == 1 else {"runs": contents}
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench_decoding import WarmPool
 from decoding_datasets import BenchPrompt, workspace_prompts
+from decoding_methods import WarmPool
 from forelook.decoding.calibration import AcceptanceCalibration
 from forelook.decoding.drafts import DraftOrigin
 from forelook.decoding.generation import Limits

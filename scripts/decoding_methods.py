@@ -1,0 +1,227 @@
+"""The methods that the decoding benchmark compares, ours and transformers', behind one signature."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from decoding_datasets import BenchPrompt
+from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.calibration import AcceptanceCalibration
+from forelook.decoding.generation import Limits, SamplingParams
+from forelook.decoding.lookahead import lookahead
+from forelook.decoding.ngram_pool import NgramPool
+from forelook.decoding.published import PublishedSettings, published_lookahead
+from forelook.decoding.stats import DecodingStats
+from forelook.decoding.step_budget import StepBudget
+from forelook.decoding.tree_drafter import DraftMemory
+from forelook.model.loading import LoadedModel
+from forelook.model.step_costs import measure_step_costs, successor_seeds
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one prompt."""
+
+    token_ids: tuple[int, ...]
+    total_s: float
+    first_s: float
+    num_steps: int
+    host_s: float | None = None
+
+    @property
+    def ms_per_token(self) -> float:
+        """End to end, prefill included."""
+        return 1e3 * self.total_s / max(1, len(self.token_ids))
+
+    @property
+    def decode_ms_per_token(self) -> float | None:
+        """After the first forward that yielded tokens; none where there was nothing left to decode."""
+        if len(self.token_ids) < 2:
+            return None
+        return 1e3 * (self.total_s - self.first_s) / (len(self.token_ids) - 1)
+
+
+Method = Callable[[BenchPrompt], Run]
+
+
+class OurMethods:
+    """Autoregressive, published lookahead and forelook over one sequence of our engine."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        max_new_tokens: int,
+        published: PublishedSettings,
+        sampling: SamplingParams,
+        pool_documents: dict[str, list[int]] | None = None,
+    ) -> None:
+        self.model = model
+        self.sequence = model.new_sequence()
+        self.limits = Limits(max_new_tokens, model.stop_token_ids)
+        self.published = published
+        self.sampling = sampling
+        self.boundary_ids = frozenset(model.tokenizer.special_ids)
+        bos = model.config.bos_token_id
+        self.budget = StepBudget(measure_step_costs(self.sequence))
+        self.seeds = successor_seeds(
+            self.sequence, [] if bos is None else [bos], cache_dir=None, fingerprint=model.fingerprint
+        )
+        self.calibration = AcceptanceCalibration()
+        self.warm = DraftMemory(self.seeds)
+        self.pool = WarmPool(pool_documents or {})
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            "autoregressive": self.autoregressive,
+            "lookahead_published": self.lookahead_published,
+            "forelook": self.forelook,
+            "forelook_warm": self.forelook_warm,
+        }
+
+    def autoregressive(self, prompt: BenchPrompt) -> Run:
+        return self._timed(
+            lambda stats: autoregressive(
+                self.sequence, prompt.prompt_ids, self.limits, sampling=self.sampling, stats=stats
+            )
+        )
+
+    def lookahead_published(self, prompt: BenchPrompt) -> Run:
+        return self._timed(
+            lambda stats: published_lookahead(
+                self.sequence, prompt.prompt_ids, self.limits, self.published, sampling=self.sampling, stats=stats
+            )
+        )
+
+    def forelook(self, prompt: BenchPrompt) -> Run:
+        return self._forelook(prompt, DraftMemory(self.seeds, self.calibration))
+
+    def forelook_warm(self, prompt: BenchPrompt) -> Run:
+        return self._forelook(prompt, self.warm)
+
+    def _forelook(self, prompt: BenchPrompt, memory: DraftMemory) -> Run:
+        sources = [] if prompt.documents is None else [self.pool.knowing(prompt.documents)]
+        return self._timed(
+            lambda stats: lookahead(
+                self.sequence,
+                prompt.prompt_ids,
+                self.limits,
+                sampling=self.sampling,
+                sources=sources,
+                context=prompt.context,
+                boundary_ids=self.boundary_ids,
+                budget=self.budget,
+                memory=memory,
+                stats=stats,
+            )
+        )
+
+    def _timed(self, start: Callable[[DecodingStats], Iterator[list[int]]]) -> Run:
+        self.sequence.truncate(0)
+        stats = DecodingStats()
+        started = time.perf_counter()
+        first_s = None
+        ids: list[int] = []
+        for tokens in start(stats):
+            if first_s is None:
+                first_s = time.perf_counter() - started
+            ids += tokens
+        total_s = time.perf_counter() - started
+        host_s = stats.prefill_s + stats.decode_s - stats.forward_s
+        return Run(tuple(ids), total_s, total_s if first_s is None else first_s, stats.num_steps, host_s)
+
+
+class WarmPool:
+    """The workspace pool, changed only where one prompt's documents differ from the last one's.
+
+    Args:
+        always: documents of no prompt that are in it throughout.
+    """
+
+    def __init__(self, always: dict[str, list[int]] | None = None) -> None:
+        self._pool = NgramPool(1 << 22)
+        self._known: dict[str, list[int]] = {}
+        for key, ids in (always or {}).items():
+            self._pool.set_document(f"always:{key}", ids)
+        self._pool.settle()
+
+    def knowing(self, documents: dict[str, list[int]]) -> PoolSource:
+        for key in [key for key in self._known if key not in documents]:
+            self._pool.remove_document(key)
+            del self._known[key]
+        for key, ids in documents.items():
+            if self._known.get(key) != ids:
+                self._pool.set_document(key, ids)
+                self._known[key] = ids
+        self._pool.settle()
+        return PoolSource(self._pool)
+
+
+class PoolSource:
+    """The pool as a draft source; the output under way is not its business."""
+
+    def __init__(self, pool: NgramPool) -> None:
+        self._pool = pool
+
+    def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Any]:
+        return self._pool.propose(context, max_candidates=max_candidates, max_length=max_length)
+
+    def extend(self, token_ids: Sequence[int]) -> None:
+        del token_ids
+
+
+class HuggingFaceMethods:
+    """transformers' generate on the same weights, greedily, plain and with prompt lookup."""
+
+    def __init__(self, path: str, model: LoadedModel, max_new_tokens: int) -> None:
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype).to(model.device)
+        self._model.eval()
+        self._max_new_tokens = max_new_tokens
+        self._stops = sorted(model.stop_token_ids)
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            "hf_greedy": lambda prompt: self._generate(prompt),
+            "hf_prompt_lookup": lambda prompt: self._generate(prompt, prompt_lookup_num_tokens=10),
+        }
+
+    def _generate(self, prompt: BenchPrompt, **options: Any) -> Run:
+        import transformers
+
+        marks: list[float] = []
+
+        class Clock(transformers.StoppingCriteria):  # type: ignore[misc]
+            """Called once a step: when, and how often, is all that is wanted of it."""
+
+            def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+                del scores, kwargs
+                marks.append(time.perf_counter())
+                return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+        ids = torch.tensor([prompt.prompt_ids], device=self._model.device)
+        started = time.perf_counter()
+        with torch.inference_mode():
+            output = self._model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=self._max_new_tokens,
+                do_sample=False,
+                eos_token_id=self._stops,
+                pad_token_id=self._stops[0],
+                stopping_criteria=transformers.StoppingCriteriaList([Clock()]),
+                **options,
+            )
+        total_s = time.perf_counter() - started
+        new = output[0, ids.shape[1] :].tolist()
+        for place, token in enumerate(new):
+            if token in self._stops:
+                new = new[:place]
+                break
+        first_s = marks[0] - started if marks else total_s
+        return Run(tuple(new), total_s, first_s, len(marks))
