@@ -74,6 +74,10 @@ class HfCompleter(Completer):
         self.sequences.clear()
         return super().complete(*request)  # type: ignore[arg-type]
 
+    def prefill(self, *_request: object) -> tuple[int, int]:
+        """Warm nothing: it would be forgotten before it is of use, and a request would wait for it."""
+        return 0, 0
+
     def _steps(self, prepared, limits, _aids, sampling, stats):  # type: ignore[no-untyped-def]
         """The plain loop, the prompt in one forward."""
         return autoregressive(
