@@ -157,11 +157,12 @@ describe("suggestions", () => {
     const cells = [{ cell_type: "code", source, metadata: {}, outputs: [], execution_count: null }];
     await writeFile(path.join(lab.workspace, "shop.ipynb"), JSON.stringify({ cells, metadata: {}, nbformat: 4, nbformat_minor: 5 }));
     await window.open("shop.ipynb");
-    const editor = window.page.locator(".notebook-editor .monaco-editor").last();
-    await editor.locator(".view-line").last().click();
+    const cell = window.page.locator(".cell-editor-part").first();
+    await cell.click();
+    await cell.locator(".monaco-editor.focused").waitFor();
     await window.press("Control+End");
     await window.type("return ");
-    const ghost = editor.locator(".ghost-text-decoration").first();
+    const ghost = cell.locator(".ghost-text-decoration").first();
     await ghost.waitFor();
     await window.screenshot("08 notebook");
     const text = (await ghost.textContent()) ?? "";
