@@ -86,6 +86,15 @@ export async function toggleLanguage(languageId: string): Promise<boolean> {
   return on;
 }
 
+/** The settings that say what runs, as options of the `forelook` command; those at their defaults are left out. */
+export function modelArguments(): string[] {
+  const section = vscode.workspace.getConfiguration(SECTION);
+  return ["model", "revision", "device", "dtype"].flatMap((name) => {
+    const value = section.get<string | null>(name);
+    return value && value !== "auto" ? [`--${name}=${value}`] : [];
+  });
+}
+
 export async function setModel(model: string | undefined): Promise<void> {
   await vscode.workspace.getConfiguration(SECTION).update("model", model, vscode.ConfigurationTarget.Global);
 }

@@ -1,4 +1,8 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
+import { writePython } from "./fakes/python";
 import { fake, log } from "./fakes/vscode";
 import { registerCommands } from "../src/commands";
 import type { Connection } from "../src/status";
@@ -7,6 +11,7 @@ let executed: string[];
 let started: number;
 let state: Connection;
 let secrets: Map<string, string>;
+let interpreter: { python: string } | undefined;
 
 beforeEach(() => {
   fake.reset();
@@ -23,7 +28,13 @@ beforeEach(() => {
     },
     execute: (command: string) => Promise.resolve(void executed.push(command)),
   };
-  const server = { start: () => Promise.resolve(void (started += 1)), interpreter: undefined };
+  interpreter = undefined;
+  const server = {
+    start: () => Promise.resolve(void (started += 1)),
+    get interpreter() {
+      return interpreter;
+    },
+  };
   const tokens = {
     set: (url: string, token: string) => Promise.resolve(void secrets.set(url, token)),
     forget: (url: string) => Promise.resolve(void secrets.delete(url)),
@@ -138,6 +149,18 @@ describe("the server's token", () => {
     await run("setServerToken");
     expect(fake.prompts[0]).toMatch(/Set forelook\.server\.url first/);
   });
+});
+
+test("the doctor examines what the settings would run", async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), "forelook-"));
+  interpreter = { python: await writePython(path.join(folder, "python"), {}) };
+  fake.set("forelook.model", "/models/of mine");
+  fake.set("forelook.device", "cuda:1");
+  fake.set("forelook.dtype", "auto");
+  await run("runDoctor");
+  const calls = await readFile(path.join(folder, "python.calls"), "utf8");
+  expect(calls.trim().split("|")[1]).toBe("-m forelook.cli doctor --model=/models/of mine --device=cuda:1");
+  await rm(folder, { recursive: true });
 });
 
 test("the doctor says why it cannot examine a server that is not here", async () => {
