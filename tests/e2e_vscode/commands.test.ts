@@ -72,8 +72,10 @@ describe("commands", () => {
   inEditor("the log is shown", async () => {
     // Its lines are not: VS Code keeps a log in a file, by a native module that is not built here.
     await window.command("Forelook: Show Log");
-    await window.page.locator(".part.panel .monaco-select-box", { hasText: "Forelook" }).or(window.page.locator(".part.panel select")).first().waitFor();
-    assert.equal(await window.page.locator(".part.panel select").first().evaluate((list: HTMLSelectElement) => list.selectedOptions[0]?.text), "Forelook");
+    const channels = window.page.locator(".part.panel select").first();
+    await channels.waitFor({ state: "attached" });
+    const shown = await channels.evaluate((list: HTMLSelectElement) => list.selectedOptions[0]?.text);
+    assert.equal(shown, "Forelook");
     await window.screenshot("05 log");
     await window.command("View: Hide Panel");
   });

@@ -167,7 +167,8 @@ describe("suggestions", () => {
     await window.screenshot("08 notebook");
     const text = (await ghost.textContent()) ?? "";
     await window.press("Tab");
-    await window.untilSaved("shop.ipynb", (saved) => saved.includes(JSON.stringify(`return ${text.replaceAll("\u00a0", " ").trimEnd()}`).slice(1, -1)));
+    const taken = JSON.stringify(`return ${text.replaceAll("\u00a0", " ").trimEnd()}`).slice(1, -1);
+    await window.untilSaved("shop.ipynb", (saved) => saved.includes(taken));
   });
 
   inEditor("an untitled file gets suggestions", async () => {
