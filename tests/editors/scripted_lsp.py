@@ -11,13 +11,15 @@ The script is a JSON object:
     the texts to insert at the cursor; ``tail`` is how many characters behind the cursor they replace; ``hold`` keeps
     the answer until ``"request"`` (the next one is answered first, so this answer is stale), ``"change"`` (the next
     edit) or ``"cancel"`` (answered with RequestCancelled); ``once`` makes the rule answer one
-    request only; ``die`` ends the process without an answer.
+    request only; ``die`` ends the process without an answer; ``notify`` are ``[method, params]`` pairs sent after it.
 ``encodings``
     the position encodings the server can do, its favourite first; the client's first known one of them is taken.
 ``commands``
     command id → result for ``workspace/executeCommand``.
 ``notifications``
     ``[method, params]`` pairs sent after ``initialized``.
+``name``
+    the server's name.
 """
 
 from __future__ import annotations
@@ -149,7 +151,7 @@ class Server:
         offered = params.get("capabilities", {}).get("general", {}).get("positionEncodings") or ["utf-16"]
         self._encoding = next((encoding for encoding in offered if encoding in able), "utf-16")
         return {
-            "serverInfo": {"name": "scripted", "version": "1"},
+            "serverInfo": {"name": self._script.get("name", "scripted"), "version": "1"},
             "capabilities": {
                 "positionEncoding": self._encoding,
                 "textDocumentSync": {"openClose": True, "change": 2, "save": False},
@@ -196,6 +198,8 @@ class Server:
             self._held.append((rule["hold"], request, {"items": items}))
             return
         self._send({"id": request, "result": {"items": items}})
+        for method, content in rule.get("notify", []) if rule is not None else []:
+            self._send({"method": method, "params": content})
         self._release("request")
 
     def _items(self, rule: dict[str, Any], row: int, before: str, after: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.editors.nvim_rig import Neovim
 from tests.editors.rig import Script, poll
+from tests.editors.test_nvim import loading_server
 
 Start = Callable[..., Neovim]
 Scripted = Callable[..., Script]
@@ -122,3 +123,20 @@ def test_native_after_the_server_was_killed(native_neovim: Start, script: Script
     nvim.wait_for_ghost("lo world", NATIVE)
     nvim.keys("<Tab>")
     nvim.wait_for_lines("die", "more", "hello world")
+
+
+def test_native_suggestion_appears_when_the_model_is_loaded_without_another_key(
+    native_neovim: Start, script: Scripted
+) -> None:
+    nvim = native_neovim(loading_server(script))
+    nvim.open("a.txt", "")
+    nvim.append("hel")
+    nvim.wait_for_ghost("lo world", NATIVE)
+
+
+def test_native_in_a_buffer_without_a_name(native_neovim: Start, script: Scripted) -> None:
+    nvim = native_neovim(script(rules=[HELLO]))
+    nvim.keys("ihel")
+    nvim.wait_for_ghost("lo world", NATIVE)
+    nvim.keys("<Tab>")
+    nvim.wait_for_lines("hello world")

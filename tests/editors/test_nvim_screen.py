@@ -80,3 +80,33 @@ def test_suggestion_shrinks_while_it_is_typed(screen: Callable[..., Terminal], s
     terminal.wait_for("hello world")
     terminal.type("X")
     assert visible(terminal.wait_until_gone("orld")) == ["hello wX"]
+
+
+def test_a_failure_is_told_in_one_line_and_never_stops_the_typing(
+    screen: Callable[..., Terminal], script: Scripted
+) -> None:
+    message = "model '/no/such/model': no such folder, and not a hub id such as owner/name; " * 2
+    failed = {"state": "error", "message": message, "progress": None, "model": "", "device": ""}
+    server = script(notifications=[["forelook/status", failed]] * 3)
+    terminal = screen(server, "a.txt", "")
+    terminal.press("i")
+    terminal.type("abc")
+    told = terminal.wait_for("no such fol")
+    assert "Press ENTER" not in told
+    assert next(line for line in told.splitlines() if "Forelook" in line).endswith(":Forelook says more")
+    terminal.type("def")
+    assert "abcdef" in terminal.wait_for("abcdef")
+
+
+def test_a_missing_program_is_told_in_one_line_and_never_stops_the_typing(
+    script: Scripted, tmp_path: Path, need_tmux: None
+) -> None:
+    init = write_init(tmp_path, ["no-such-forelook-lsp-of-a-long-name"], renderer="own")
+    command = [need_neovim("nvim"), "-u", str(init), "-n", "-i", "NONE", str(tmp_path / "a.txt")]
+    terminal = Terminal(command, {**environment(tmp_path / "home"), "TERM": "screen-256color"})
+    try:
+        assert "Press ENTER" not in terminal.wait_for("no-such-forelook-lsp")
+        terminal.type("iabc")
+        terminal.wait_for("abc")
+    finally:
+        terminal.close()

@@ -8,12 +8,13 @@ local api = vim.api
 local M = {}
 
 local METHOD = 'textDocument/inlineCompletion'
+local SERVER_NAME = 'forelook-lsp'
 local RESTART_WINDOW_S = 300
 local SILENT_ERRORS = { [-32800] = true, [-32801] = true, [-32802] = true } -- cancelled, modified, server cancelled
 
 local options
 local servers = {} -- root ('' where none) → { client_id, attempts: seconds[] }
-local buffers = {} -- buffer → root
+local buffers = {} -- buffer → { root, uri }: the uri its document was opened under
 local on_ready = function() end
 
 ---@param opts table
@@ -72,7 +73,7 @@ local function on_exit(root, client_id, code, signal)
   local how = ('the language server ended (exit code %d, signal %d)'):format(code, signal)
   if #server.attempts >= options.max_restarts then
     status.set('error', how .. '; see :Forelook log, then :Forelook restart')
-    vim.notify('Forelook: ' .. how .. '. :Forelook log tells why, :Forelook restart starts it again.', vim.log.levels.WARN)
+    status.warn(how, ':Forelook log tells why')
     return
   end
   table.insert(server.attempts, now)
@@ -95,7 +96,7 @@ start = function(root)
     local message = ('"%s" is no program on your PATH; install Forelook, or set the option "cmd"'):format(options.cmd[1])
     if status.get().message ~= message then
       status.set('error', message)
-      vim.notify('Forelook: ' .. message, vim.log.levels.WARN)
+      status.warn(message)
     end
     return nil
   end
@@ -128,12 +129,15 @@ start = function(root)
         status.on_change_status(params)
       end,
     },
-    on_init = function(client)
+    on_init = function(client, result)
       if not client.server_capabilities.inlineCompletionProvider then
         status.set('error', 'the server offers no inline completion; is "cmd" really forelook-lsp?')
         return
       end
-      if status.get().state == 'starting' then
+      -- Ours says itself when it is ready; another one is, as far as anybody can tell.
+      local name = type(result) == 'table' and type(result.serverInfo) == 'table' and result.serverInfo.name
+      local says_so = name == SERVER_NAME and options.server.statusNotifications ~= false
+      if status.get().state == 'starting' and not says_so then
         status.set('ready')
       end
     end,
@@ -160,8 +164,8 @@ start = function(root)
     status.set('error', 'the language server could not be started; see :Forelook log')
     return nil
   end
-  for buf, its_root in pairs(buffers) do
-    if its_root == root and api.nvim_buf_is_loaded(buf) then
+  for buf, document in pairs(buffers) do
+    if document.root == root and api.nvim_buf_is_loaded(buf) then
       vim.lsp.buf_attach_client(buf, server.client_id)
     end
   end
@@ -173,8 +177,9 @@ function M.attach(buf)
   if buffers[buf] then
     return
   end
-  local root = find_root(vim.fn.fnamemodify(api.nvim_buf_get_name(buf), ':p')) or ''
-  buffers[buf] = root
+  local name = api.nvim_buf_get_name(buf)
+  local root = find_root(name ~= '' and vim.fn.fnamemodify(name, ':p') or vim.fn.getcwd() .. '/unnamed') or ''
+  buffers[buf] = { root = root, uri = vim.uri_from_bufnr(buf) }
   sync.watch(buf, M.get)
   local server = servers[root]
   if server and server.client_id then
@@ -186,12 +191,22 @@ end
 
 ---@param buf integer
 function M.detach(buf)
-  local client = M.get(buf)
+  local client, document = M.get(buf), buffers[buf]
   buffers[buf] = nil
   sync.forget(buf)
   if client and api.nvim_buf_is_loaded(buf) then
+    if document.uri ~= vim.uri_from_bufnr(buf) then
+      -- Renamed: Neovim closes the document by its new name, which the server has never heard.
+      compat.notify(client, 'textDocument/didClose', { textDocument = { uri = document.uri } })
+    end
     vim.lsp.buf_detach_client(buf, client.id)
   end
+end
+
+---@param buf integer
+---@return boolean whether the buffer got another name since its document was opened
+function M.was_renamed(buf)
+  return buffers[buf] ~= nil and buffers[buf].uri ~= vim.uri_from_bufnr(buf)
 end
 
 ---@param buf integer
@@ -203,8 +218,7 @@ end
 ---@param buf integer
 ---@return table? client only once it can be asked
 function M.get(buf)
-  local root = buffers[buf]
-  local server = root and servers[root]
+  local server = buffers[buf] and servers[buffers[buf].root]
   local client = server and server.client_id and vim.lsp.get_client_by_id(server.client_id)
   if not client or compat.is_stopped(client) or not client.attached_buffers[buf] then
     return nil
@@ -235,8 +249,8 @@ end
 function M.restart()
   stop_all()
   local roots = {}
-  for _, root in pairs(buffers) do
-    roots[root] = true
+  for _, document in pairs(buffers) do
+    roots[document.root] = true
   end
   for root in pairs(roots) do
     start(root)

@@ -39,9 +39,8 @@ function M.why_not(buf)
   if vim.bo[buf].buftype ~= '' then
     return ('this is no ordinary file (buftype "%s")'):format(vim.bo[buf].buftype)
   end
-  local name = api.nvim_buf_get_name(buf)
-  if name == '' then
-    return 'the buffer has no name yet; save it first'
+  if api.nvim_buf_get_name(buf) == '' and buf ~= api.nvim_get_current_buf() then
+    return 'the buffer has no name and is not the current one'
   end
   local filetype = vim.bo[buf].filetype
   local on = switched[filetype]
@@ -80,10 +79,16 @@ end
 
 ---Bring a buffer in line with what is enabled.
 ---@param buf integer?
-function M.refresh(buf)
+---@param typing boolean? whether somebody is about to type in it
+function M.refresh(buf, typing)
   buf = resolve(buf)
   if not api.nvim_buf_is_loaded(buf) then
     return
+  end
+  if client.was_renamed(buf) then
+    native.detach(buf)
+    suggestion.detach(buf)
+    client.detach(buf)
   end
   if M.why_not(buf) then
     native.detach(buf)
@@ -94,8 +99,17 @@ function M.refresh(buf)
     if server then
       on_ready(server, buf)
     end
-  else
+  elseif typing or api.nvim_buf_get_name(buf) ~= '' then
     client.attach(buf)
+  end
+end
+
+---The server has suggestions from now on: whoever waits for one gets it without another keystroke.
+local function ask_again()
+  local buf = api.nvim_get_current_buf()
+  if not M.why_not(buf) and client.get(buf) then
+    native.ask_again(buf)
+    suggestion.ask_again(buf)
   end
 end
 
@@ -319,11 +333,26 @@ function M.start()
   end
   options = config.merge(given or vim.g.forelook)
   client.configure(options, on_ready)
+  status.configure(ask_again)
   suggestion.configure(options.debounce_ms)
   ghost.define_highlights()
   local group = api.nvim_create_augroup('forelook', { clear = true })
   compat.autocmd(group, { 'FileType', 'BufEnter', 'BufFilePost', 'BufWritePost' }, function(args)
     M.refresh(args.buf)
+  end)
+  -- All buffers without a name share one uri, so only the one that is typed in has a document.
+  compat.autocmd(group, { 'InsertEnter', 'BufLeave' }, function(args)
+    if api.nvim_buf_get_name(args.buf) ~= '' then
+      return
+    elseif args.event == 'InsertEnter' then
+      M.refresh(args.buf, true)
+    else
+      vim.schedule(function()
+        if api.nvim_buf_is_valid(args.buf) then
+          M.refresh(args.buf)
+        end
+      end)
+    end
   end)
   compat.autocmd(group, { 'BufUnload' }, function(args)
     native.detach(args.buf)
@@ -343,14 +372,18 @@ function M.start()
   refresh_all()
 end
 
----Set options. Needed only to change a default; see :help forelook-options.
+---Set options. Needed only to change a default; see :help forelook-options. A configuration may be read again.
 ---@param opts table?
 function M.setup(opts)
+  opts = opts or vim.g.forelook or {}
+  local merged = config.merge(opts) -- a wrong option is named where it was written
   if options then
-    error('forelook: setup() came after the start; call it from your configuration', 0)
+    if not vim.deep_equal(merged, options) then
+      vim.notify('Forelook: restart Neovim for the new options', vim.log.levels.INFO)
+    end
+    return
   end
-  given = opts or {}
-  config.merge(given) -- a wrong option is named where it was written
+  given = opts
   if vim.v.vim_did_enter == 1 then
     M.start()
   end

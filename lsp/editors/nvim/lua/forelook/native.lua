@@ -30,10 +30,22 @@ function M.watch_requests(group)
   })
 end
 
+---Ask without a keystroke. Neovim asks on its own autocommands only, so one of them is made to run; should they be
+---named differently one day, the next key asks.
+---@param buf integer
+function M.ask_again(buf)
+  if contexts[buf] and api.nvim_get_mode().mode:sub(1, 1) == 'i' and buf == api.nvim_get_current_buf() then
+    pcall(api.nvim_exec_autocmds, 'CursorMovedI', { group = 'nvim.lsp.inline_completion:' .. buf, buffer = buf })
+  end
+end
+
 ---@param buf integer
 function M.attach(buf)
-  contexts[buf] = contexts[buf] or {}
-  vim.lsp.inline_completion.enable(true, { bufnr = buf })
+  if not contexts[buf] then
+    contexts[buf] = {}
+    vim.lsp.inline_completion.enable(true, { bufnr = buf })
+    M.ask_again(buf)
+  end
 end
 
 ---@param buf integer

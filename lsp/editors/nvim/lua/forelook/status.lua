@@ -10,6 +10,10 @@ local current = { state = 'stopped', message = '' }
 local num_running = 0
 local progress = {} -- token → title
 local told = false -- whether this server sends forelook/status, which knows more than the protocol's own progress
+local on_ready = function() end
+local complained = {} -- messages of errors that a person has been told of
+
+local PATIENCE_MS = 2000 -- an error that heals by itself within this time is not worth a message
 
 local function changed()
   -- Callers may be in a fast event, where neither autocommands nor redraws are allowed.
@@ -25,6 +29,48 @@ end
 function M.set(state, message, percentage)
   current = { state = state, message = message or '', percentage = percentage }
   changed()
+end
+
+---@param ready fun() called when the server says that from now on it has suggestions
+function M.configure(ready)
+  on_ready = ready
+end
+
+---Tell a person, in one line: a longer message would stop the typing with "Press ENTER".
+---@param message string
+---@param hint string? how to learn more; a message that is cut short refers to :Forelook
+function M.warn(message, hint)
+  local whole = 'Forelook: ' .. message:gsub('%s+', ' ') .. (hint and '; ' .. hint or '')
+  local room = math.max(40, vim.o.columns - 14) -- the command line also holds what 'showcmd' and 'ruler' show
+  if vim.fn.strdisplaywidth(whole) > room then
+    local tail = '… ' .. (hint or ':Forelook says more')
+    local kept = vim.fn.strcharpart(whole, 0, room - vim.fn.strdisplaywidth(tail))
+    whole = kept .. tail
+  end
+  vim.notify(whole, vim.log.levels.WARN)
+end
+
+---What the server says of itself.
+---@param state forelook.State
+---@param message string
+---@param percentage integer?
+local function heard(state, message, percentage)
+  local was = current.state
+  if state == was and message == current.message and percentage == current.percentage then
+    return
+  end
+  M.set(state, message, percentage)
+  if state == 'ready' and was ~= 'ready' then
+    complained = {}
+    vim.schedule(on_ready)
+  elseif state == 'error' and message ~= '' and not complained[message] then
+    complained[message] = true
+    vim.defer_fn(function()
+      if current.state == 'error' and current.message == message then
+        M.warn(message)
+      end
+    end, PATIENCE_MS)
+  end
 end
 
 ---@return {state: forelook.State, message: string, percentage: integer?}
@@ -61,10 +107,10 @@ function M.on_progress(params)
   if value.kind == 'end' then
     progress[token] = nil
     if current.state == 'loading' then
-      M.set('ready', value.message)
+      heard('ready', value.message or '')
     end
   elseif current.state ~= 'error' then
-    M.set('loading', value.message or title, value.percentage)
+    heard('loading', value.message or title, value.percentage)
   end
 end
 
@@ -81,9 +127,7 @@ function M.on_status(params)
   if state == 'ready' and message == '' and type(params.model) == 'string' and params.model ~= '' then
     message = ('%s on %s'):format(params.model, params.device)
   end
-  if state ~= current.state or message ~= current.message or percentage ~= current.percentage then
-    M.set(state, message, percentage)
-  end
+  heard(state, message, percentage)
 end
 
 ---`didChangeStatus` as Copilot's clients know it: {busy, message, kind}.
@@ -94,11 +138,11 @@ function M.on_change_status(params)
   end
   local message = type(params.message) == 'string' and params.message or ''
   if params.kind == 'Error' then
-    M.set('error', message)
+    heard('error', message)
   elseif params.busy then
-    M.set('loading', message, current.percentage)
+    heard('loading', message, current.percentage)
   else
-    M.set('ready', message)
+    heard('ready', message)
   end
 end
 

@@ -15,6 +15,7 @@ local INVOKED, AUTOMATIC = 1, 2
 
 local debounce_ms = 50
 local states = {} -- buffer → state
+local failure -- why the latest request failed
 
 ---@class forelook.BufferState
 ---@field automatic boolean ask while typing
@@ -140,13 +141,16 @@ local function request(buf, kind, on_items)
     if err then
       state.asked_at = nil
       if client.is_real_error(err) then
-        status.set('error', err.message)
+        failure = err.message
+        status.set('error', failure)
       end
       return
     end
-    if status.get().state == 'error' then
+    -- An answer heals what a request broke, not what the server says of itself.
+    if failure and status.get().message == failure then
       status.set('ready')
     end
+    failure = nil
     if not inserting() or buf ~= api.nvim_get_current_buf() then
       return
     end
@@ -257,6 +261,16 @@ function M.attach(buf, mode)
     leave(buf)
   end, buf)
   if inserting() and buf == api.nvim_get_current_buf() then
+    on_change(buf)
+  end
+end
+
+---Ask where an earlier answer was empty only because the server was not ready.
+---@param buf integer
+function M.ask_again(buf)
+  local state = states[buf]
+  if state and inserting() and #state.items == 0 and not state.cancel then
+    state.asked_at = nil
     on_change(buf)
   end
 end
