@@ -395,6 +395,7 @@ def details(figures: Figures) -> dict[str, object]:
         "num_kept": len(latency["kept"]),
         "num_cancelled": figures.num_cancelled,
         "answered_with_text_share": round(figures.num_with_items / asked, 3),
+        "mean_ms": round(statistics.fmean(latency["new"]), 2) if latency["new"] else None,
         "hit_p50_ms": percentile(latency["hit"], 0.5),
         "kept_p50_ms": percentile(latency["kept"], 0.5),
         "kept_p95_ms": percentile(latency["kept"], 0.95),
