@@ -1,0 +1,1 @@
+"""Training of the starter model: corpus, infill samples, network, optimizer, loop, held-out loss."""

@@ -1,0 +1,64 @@
+"""Held-out loss as bits per byte of text, which compares models whatever their tokenizers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from forelook.model.tokenizer import CodeTokenizer
+
+from training.corpus import Shelf
+from training.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Pieces of held-out text, by language; the same for every model."""
+
+    texts: Mapping[str, tuple[str, ...]]
+
+
+def held_out_texts(shelves: Mapping[str, Shelf], *, bytes_per_language: int, piece_bytes: int = 2400) -> HeldOut:
+    """Text from evenly spaced places of the held-out files, each piece from the start of a line.
+
+    Args:
+        shelves: held-out shelves.
+        bytes_per_language: about how much to take; less where there is less.
+        piece_bytes: of one piece, some 700 tokens of Python.
+    """
+    texts: dict[str, tuple[str, ...]] = {}
+    for language, shelf in sorted(shelves.items()):
+        count = max(1, min(bytes_per_language, shelf.num_bytes) // piece_bytes)
+        pieces: list[str] = []
+        for number in range(count):
+            offset = number * shelf.num_bytes // count
+            text = shelf[shelf.at_byte(offset)].text
+            # Half of the pieces from a file's start, the others from where the offset falls.
+            start = 0 if number % 2 == 0 else text.find("\n", offset % max(1, len(text))) + 1
+            piece = text[start : start + piece_bytes]
+            if len(piece) >= 200:
+                pieces.append(piece)
+        if pieces:
+            texts[language] = tuple(pieces)
+    return HeldOut(texts)
+
+
+@torch.no_grad()
+def bits_per_byte(network: Network, tokenizer: CodeTokenizer, held_out: HeldOut, *, bos_id: int) -> dict[str, float]:
+    """Bits per byte of each language: all tokens' loss after the beginning-of-sequence token, over the texts' bytes."""
+    device = network.embed_tokens.device
+    result: dict[str, float] = {}
+    for language, texts in held_out.texts.items():
+        nats, num_bytes = 0.0, 0
+        for first in range(0, len(texts), 8):
+            rows = [[bos_id, *tokenizer.encode(text)] for text in texts[first : first + 8]]
+            rows = [row[: network.shape.max_position_embeddings] for row in rows]
+            lengths = [len(row) - 1 for row in rows]
+            ids = torch.tensor([token for row in rows for token in row[:-1]], device=device)
+            targets = torch.tensor([token for row in rows for token in row[1:]], device=device)
+            nats += float(network.token_losses(ids, targets, lengths).double().sum())
+            num_bytes += sum(len(b"".join(map(tokenizer.token_bytes, row[1:]))) for row in rows)
+        result[language] = round(nats / math.log(2) / max(1, num_bytes), 4)
+    return result

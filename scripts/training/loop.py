@@ -1,0 +1,208 @@
+"""The training loop: batches, steps, checkpoints that survive a kill at any moment, held-out loss, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from forelook.model.tokenizer import CodeTokenizer
+from torch import Tensor
+
+from training.held_out import HeldOut, bits_per_byte
+from training.network import Network, save_network
+from training.optimizer import MuonAdam
+from training.samples import Sample, SampleMaker
+from training.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How long and how often.
+
+    Attributes:
+        tokens_per_step: about; samples are whole.
+        middle_weight: of an answer's tokens in the loss, against 1 for those of its prompt.
+        checkpoint_s: time between checkpoints.
+        held_out_s: time between held-out losses.
+        finish_at_s: ``time.time()`` at which to be done; ``None`` for the budget alone.
+        total_steps: measure the run in steps instead of time.
+    """
+
+    tokens_per_step: int = 8192
+    middle_weight: float = 2.0
+    checkpoint_s: float = 150.0
+    held_out_s: float = 300.0
+    finish_at_s: float | None = None
+    total_steps: int | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What a step tells whoever watches.
+
+    Attributes:
+        step, num_tokens: so far.
+        loss: mean of the last steps, in nats a token, unweighted.
+        middle_loss: the same of the answers alone.
+        tokens_per_s: of the last step.
+        scale: of the learning rates.
+        progress: from 0 to 1.
+    """
+
+    step: int
+    num_tokens: int
+    loss: float
+    middle_loss: float
+    tokens_per_s: float
+    scale: float
+    progress: float
+    gradient_norm: float
+    held_out: dict[str, float] | None = None
+
+
+@dataclass
+class Trainer:
+    """One run; ``run`` goes on until the schedule is done or ``stop`` says so, and can be called after a resume."""
+
+    network: Network
+    optimizer: MuonAdam
+    schedule: Schedule
+    maker: SampleMaker
+    tokenizer: CodeTokenizer
+    tokenizer_json: str
+    settings: LoopSettings
+    folder: Path
+    held_out: HeldOut | None = None
+    next_sample: int = 0
+    num_tokens: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, watch: Callable[[Report], None], stop: Callable[[], bool] = lambda: False) -> None:
+        """Train; the checkpoint and the exported model are written before it returns."""
+        saved_at = measured_at = time.monotonic()
+        loss = middle = 0.0
+        while not self.schedule.is_done and not stop():
+            begun = time.monotonic()
+            samples, self.next_sample = self.maker.batch(self.next_sample, self.settings.tokens_per_step)
+            step_loss, step_middle, count = self._forward_backward(samples)
+            scale = self.schedule.scale
+            norm = self.optimizer.step(scale)
+            self.num_tokens += count
+            elapsed = time.monotonic() - begun
+            self._count(elapsed)
+            first = self.schedule.num_steps == 1 or not loss
+            loss = step_loss if first else 0.95 * loss + 0.05 * step_loss
+            middle = step_middle if first else 0.95 * middle + 0.05 * step_middle
+            report = Report(
+                self.schedule.num_steps,
+                self.num_tokens,
+                loss,
+                middle,
+                count / elapsed,
+                scale,
+                self.schedule.progress,
+                norm,
+            )
+            now = time.monotonic()
+            if self.held_out is not None and (now - measured_at > self.settings.held_out_s or self.schedule.is_done):
+                report.held_out = self.measure()
+                measured_at = time.monotonic()
+            if now - saved_at > self.settings.checkpoint_s:
+                self.save()
+                saved_at = time.monotonic()
+            watch(report)
+        self.save()
+
+    def measure(self) -> dict[str, float]:
+        """Held-out bits per byte now; also kept in the run's history."""
+        if self.held_out is None:
+            return {}
+        figures = bits_per_byte(self.network, self.tokenizer, self.held_out, bos_id=0)
+        self.history.append({"step": self.schedule.num_steps, "num_tokens": self.num_tokens, "bits_per_byte": figures})
+        return figures
+
+    def save(self) -> None:
+        """Write ``state.pt`` and ``model/``; a kill at any moment leaves the old or the new ones, never half of one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "next_sample": self.next_sample,
+            "num_tokens": self.num_tokens,
+            "history": self.history,
+        }
+        partial = self.folder / "state.pt.partial"
+        torch.save(state, partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(self.folder / "state.pt")
+        self.export(self.folder / "model")
+
+    def export(self, folder: Path) -> None:
+        """Write the folder that ``forelook serve --model`` loads."""
+        partial = folder.with_name(folder.name + ".partial")
+        save_network(self.network, partial, self.tokenizer_json)
+        (partial / "history.json").write_text(json.dumps(self.history, indent=1) + "\n", "utf-8")
+        folder.mkdir(exist_ok=True)
+        for path in partial.iterdir():
+            path.replace(folder / path.name)
+        partial.rmdir()
+
+    def resume(self) -> bool:
+        """Take over ``state.pt``, if there is one: weights, optimizer, schedule and data position."""
+        path = self.folder / "state.pt"
+        if not path.is_file():
+            return False
+        state = torch.load(path, map_location=self.network.embed_tokens.device, weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.next_sample, self.num_tokens = state["next_sample"], state["num_tokens"]
+        self.history = state["history"]
+        return True
+
+    def _count(self, elapsed_s: float) -> None:
+        if self.settings.total_steps is not None:
+            self.schedule.count_step(self.settings.total_steps)
+            return
+        finish = self.settings.finish_at_s
+        self.schedule.count(elapsed_s, clock_left_s=None if finish is None else finish - time.time())
+
+    def _forward_backward(self, samples: list[Sample]) -> tuple[float, float, int]:
+        """Gradients of one batch; mean loss of all tokens, of the answers, and how many tokens there were."""
+        ids, targets, weights, is_middle, lengths = pack(samples, self.settings.middle_weight)
+        device = self.network.embed_tokens.device
+        loss, per_token = self.network.losses(ids.to(device), targets.to(device), lengths, weights.to(device))
+        loss.backward()
+        answers = per_token[is_middle.to(device)]
+        return float(per_token.mean()), float(answers.mean()) if len(answers) else 0.0, len(ids)
+
+
+def pack(samples: list[Sample], middle_weight: float) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
+    """Lay samples end to end: ids, targets, weights, which targets are an answer's, and lengths.
+
+    Each sample is one token shorter than its ids: the last has nothing to predict. Control tokens before the answer
+    are given in use, so predicting them is worth nothing; those that end a text are.
+    """
+    ids: list[int] = []
+    targets: list[int] = []
+    weights: list[float] = []
+    is_middle: list[bool] = []
+    lengths: list[int] = []
+    for sample in samples:
+        ids += sample.ids[:-1]
+        targets += sample.ids[1:]
+        lengths.append(len(sample.ids) - 1)
+        for place, target in enumerate(sample.ids[1:], start=1):
+            in_answer = sample.middle_start > 0 and place >= sample.middle_start
+            is_middle.append(in_answer)
+            weights.append(middle_weight if in_answer else 0.0 if target < _NUM_CONTROL and target != 1 else 1.0)
+    return torch.tensor(ids), torch.tensor(targets), torch.tensor(weights), torch.tensor(is_middle), lengths
+
+
+_NUM_CONTROL = 8

@@ -1,0 +1,126 @@
+"""Muon for the matrices, Adam for embeddings and norms, on float32 masters of weights that compute in bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+class MuonAdam:
+    """One optimizer over all parameters of a network.
+
+    Matrices of the layers take Muon steps (Jordan et al., 2024): Nesterov momentum, orthogonalised by five
+    Newton-Schulz iterations and scaled by ``sqrt(max(1, rows / columns))``. Embeddings and norms take Adam steps.
+    Matrices of one shape are orthogonalised together.
+
+    Args:
+        parameters: names and parameters; they may be bfloat16, the masters are float32.
+        muon_lr, adam_lr: learning rates at their highest.
+        momentum: of Muon.
+        weight_decay: of the matrices, decoupled, per unit of learning rate.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[tuple[str, nn.Parameter]],
+        *,
+        muon_lr: float,
+        adam_lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+    ) -> None:
+        self._muon_lr, self._adam_lr = muon_lr, adam_lr
+        self._momentum, self._weight_decay = momentum, weight_decay
+        self._parameters = dict(parameters)
+        self.masters = {name: parameter.detach().float().clone() for name, parameter in parameters}
+        self._first = {name: torch.zeros_like(master) for name, master in self.masters.items()}
+        self._second = {
+            name: torch.zeros_like(master) for name, master in self.masters.items() if not _is_matrix(name, master)
+        }
+        self._num_steps = 0
+
+    @torch.no_grad()
+    def step(self, scale: float) -> float:
+        """One step at ``scale`` times the learning rates; returns the gradient's norm before clipping at 1."""
+        gradients = {
+            name: parameter.grad.float() for name, parameter in self._parameters.items() if parameter.grad is not None
+        }
+        norm = float(torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt())
+        clip = min(1.0, 1.0 / (norm + 1e-9))
+        self._num_steps += 1
+        by_shape: dict[tuple[int, ...], list[str]] = {}
+        for name, gradient in gradients.items():
+            if _is_matrix(name, gradient):
+                by_shape.setdefault(tuple(gradient.shape), []).append(name)
+            else:
+                self._adam(name, gradient * clip, scale)
+        for names in by_shape.values():
+            self._muon(names, [gradients[name] for name in names], scale)
+        for name, parameter in self._parameters.items():
+            parameter.copy_(self.masters[name])
+            parameter.grad = None
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later run needs to go on as if it had not stopped."""
+        return {"masters": self.masters, "first": self._first, "second": self._second, "num_steps": self._num_steps}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state, and the parameters with it."""
+        for mine, other in (
+            (self.masters, state["masters"]),
+            (self._first, state["first"]),
+            (self._second, state["second"]),
+        ):
+            for name, value in mine.items():
+                value.copy_(other[name])
+        self._num_steps = state["num_steps"]
+        for name, parameter in self._parameters.items():
+            parameter.copy_(self.masters[name])
+
+    def _adam(self, name: str, gradient: Tensor, scale: float) -> None:
+        first, second = self._first[name], self._second[name]
+        first.lerp_(gradient, 1 - 0.9)
+        second.lerp_(gradient.square(), 1 - 0.98)
+        corrected = (second / (1 - 0.98**self._num_steps)).sqrt_().add_(1e-10)
+        self.masters[name].addcdiv_(first, corrected, value=-self._adam_lr * scale / (1 - 0.9**self._num_steps))
+
+    def _muon(self, names: Sequence[str], gradients: Sequence[Tensor], scale: float) -> None:
+        updates = []
+        for name, gradient in zip(names, gradients, strict=True):
+            momentum = self._first[name].lerp_(gradient, 1 - self._momentum)
+            updates.append(gradient.lerp(momentum, self._momentum))
+        rate = self._muon_lr * scale
+        rows, columns = updates[0].shape
+        for name, update in zip(names, orthogonalise(torch.stack(updates)), strict=True):
+            master = self.masters[name]
+            master.mul_(1 - rate * self._weight_decay)
+            master.add_(update, alpha=-rate * max(1.0, rows / columns) ** 0.5)
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices, about: singular values come out between 0.7 and 1.2.
+
+    Args:
+        matrices: ``[matrices, rows, columns]``.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    result = matrices.bfloat16()
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    if is_tall:
+        result = result.mT
+    result = result / (result.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = result @ result.mT
+        result = a * result + (b * gram + c * gram @ gram) @ result
+    return (result.mT if is_tall else result).float()
+
+
+def _is_matrix(name: str, value: Tensor) -> bool:
+    return value.ndim == 2 and "embed" not in name

@@ -1,0 +1,367 @@
+"""Training samples as the product asks: prompts from the product's own prompt builder, healer and infill format.
+
+A sample is a function of its number, the seed and the corpus: the data position of a run is one integer.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from forelook.completion.context import ContextChooser
+from forelook.completion.documents import Document
+from forelook.completion.prompt import LineEncoder, PromptBudget, PromptBuilder
+from forelook.model.infill import InfillFormat
+from forelook.model.token_healing import TokenHealer
+from forelook.model.tokenizer import CodeTokenizer
+
+from training.corpus import Shelf, SourceFile
+
+_MIN_PROMPT_TOKENS = 160
+_MAX_MIDDLE_CHARS = 1200
+_SUFFIX_SHARE, _CONTEXT_SHARE = 0.4, 0.15  # of completion/settings.py
+_MIN_TOKENS_FOR_CONTEXT = 700
+_OPERATOR = re.compile(r"(?:=|\breturn|\+|-|\*|/|<|>|\band|\bor|\bin|\bif|&&|\|\||:=|->|=>|:) ")
+_DOT = re.compile(r"(?<=\w)\.(?=\w)")
+_OPENER = re.compile(r"[\[({]")
+_BLOCK_HEAD = re.compile(r"(?:[:{]|=>|->)[ \t]*\n(?=[ \t]+\S)")
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Token ids of one sample.
+
+    Attributes:
+        ids: prompt and answer; at most the longest context asked for.
+        middle_start: where the answer begins, ``0`` for plain text: all of it is the answer.
+        kind: ``plain``, or the cursor's kind.
+    """
+
+    ids: list[int]
+    middle_start: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleMix:
+    """What kinds of samples there are, as shares.
+
+    Attributes:
+        languages: weight of each language; those the corpus lacks are left out.
+        plain: text from left to right.
+        prefix_first: of the infill samples, those with the prefix first.
+        context: of the infill samples that are long enough, those with text of neighbouring files.
+        max_tokens: longest sample.
+    """
+
+    languages: Mapping[str, float]
+    plain: float = 0.3
+    prefix_first: float = 0.08
+    context: float = 0.15
+    max_tokens: int = 2048
+
+
+DEFAULT_LANGUAGES: Mapping[str, float] = {
+    "python": 0.65,
+    "typescript": 0.08,
+    "javascript": 0.06,
+    "go": 0.06,
+    "rust": 0.05,
+    "java": 0.05,
+    "cpp": 0.03,
+    "c": 0.02,
+}
+
+
+class SampleMaker:
+    """Makes samples from shelves of source files."""
+
+    def __init__(
+        self,
+        shelves: Mapping[str, Shelf],
+        tokenizer: CodeTokenizer,
+        healer: TokenHealer,
+        infill: InfillFormat,
+        mix: SampleMix,
+        *,
+        seed: int,
+    ) -> None:
+        self._shelves = {name: shelf for name, shelf in shelves.items() if len(shelf) and mix.languages.get(name)}
+        if not self._shelves:
+            raise ValueError("no text in any language of the mix; check the corpus folder and its report.json")
+        self._names = sorted(self._shelves)
+        self._weights = [mix.languages[name] for name in self._names]
+        self._tokenizer = tokenizer
+        self._healer = healer
+        self._infill = infill
+        self._mix = mix
+        self._seed = seed
+        self._end_id = min(infill.stop_token_ids - {_eos_id(tokenizer)}, default=_eos_id(tokenizer))
+        self._encoder = LineEncoder(tokenizer)
+
+    def make(self, number: int) -> Sample:
+        """The sample of a number; always the same one."""
+        random_ = random.Random(f"{self._seed}:{number}")
+        shelf = self._shelves[random_.choices(self._names, self._weights)[0]]
+        while True:
+            index = shelf.at_byte(random_.randrange(shelf.num_bytes))
+            file = shelf[index]
+            if random_.random() < self._mix.plain:
+                return self._plain(file, random_)
+            sample = self._infilling(shelf, index, file, random_)
+            if sample is not None:
+                return sample
+
+    def batch(self, first: int, num_tokens: int) -> tuple[list[Sample], int]:
+        """Samples from number ``first`` on that make up at least ``num_tokens``, and the next number."""
+        samples: list[Sample] = []
+        total = 0
+        while total < num_tokens:
+            sample = self.make(first)
+            first += 1
+            if len(sample.ids) > 1:
+                samples.append(sample)
+                total += len(sample.ids)
+        return samples, first
+
+    def _num_tokens(self, random_: random.Random) -> int:
+        """A length of prompt: as many octaves of short files as of long ones."""
+        low, high = math.log(min(_MIN_PROMPT_TOKENS, self._mix.max_tokens // 2)), math.log(self._mix.max_tokens)
+        return int(math.exp(random_.uniform(low, high)))
+
+    def _plain(self, file: SourceFile, random_: random.Random) -> Sample:
+        size = self._num_tokens(random_)
+        lines = file.text.split("\n")
+        starts_file = len(file.text) < 3 * size or random_.random() < 0.3
+        start = 0 if starts_file else random_.randrange(len(lines))
+        text = "\n".join(lines[start:])[: size * 6]
+        ids = [_bos_id(self._tokenizer), *self._encoder.encode(text, starts_document=True)]
+        if len(ids) < size and len(text) == len("\n".join(lines[start:])):
+            ids.append(_eos_id(self._tokenizer))
+        return Sample(ids[:size], 0, "plain")
+
+    def _infilling(self, shelf: Shelf, index: int, file: SourceFile, random_: random.Random) -> Sample | None:
+        chosen = choose_cursor(file.text, random_)
+        if chosen is None:
+            return None
+        kind, start, end = chosen
+        middle = file.text[start:end]
+        text = file.text[:start] + file.text[end:]
+        document = Document("train", file.path, shelf.language, 1, text)
+        size = self._num_tokens(random_)
+        room = size - len(middle) // 2 - 16
+        if room < 48:
+            size, room = size + len(middle) // 2, size
+        if size > self._mix.max_tokens:
+            return None
+        context: Sequence[str] = ()
+        if room >= _MIN_TOKENS_FOR_CONTEXT and random_.random() < self._mix.context:
+            context = self._context(shelf, index, document, start, random_)
+        budget = PromptBudget(room, _SUFFIX_SHARE, _CONTEXT_SHARE if context else 0.0)
+        prompt = PromptBuilder(self._tokenizer, budget).build(document, start, context)
+        if prompt.anchored_suffix:
+            # The prompt leaves out the closers that stand behind the cursor: the answer has them.
+            middle += text[start : document.line_end(start)]
+        healing = self._healer.heal(prompt.prefix_ids)
+        prefix_ids = prompt.prefix_ids[: len(prompt.prefix_ids) - healing.num_dropped]
+        answer = self._tokenizer.encode(healing.forced.decode("utf-8", "replace") + middle)
+        if random_.random() < self._mix.prefix_first:
+            ids = prefix_first(self._infill, prefix_ids, prompt.suffix_ids, prompt.context_ids)
+        else:
+            ids = self._infill.build(prefix_ids, prompt.suffix_ids, prompt.context_ids)
+        whole = [*ids, *answer, self._end_id]
+        if len(whole) > self._mix.max_tokens:
+            return None
+        return Sample(whole, len(ids), kind)
+
+    def _context(
+        self, shelf: Shelf, index: int, document: Document, offset: int, random_: random.Random
+    ) -> Sequence[str]:
+        chooser = ContextChooser()
+        for other in shelf.siblings(index)[: random_.randint(1, 3)]:
+            file = shelf[other]
+            if len(file.text) <= 40_000:
+                chooser.touch(Document("train-" + file.path, file.path, shelf.language, 1, file.text))
+        chooser.touch(document)
+        chooser.choose(document, offset)
+        while chooser.has_work:
+            chooser.work()
+        return chooser.choose(document, offset)
+
+
+def prefix_first(
+    infill: InfillFormat, prefix_ids: Sequence[int], suffix_ids: Sequence[int], context_ids: Sequence[int]
+) -> list[int]:
+    """The prefix-first prompt with the sentinels of a suffix-first format: PRE context prefix SUF suffix MID."""
+    sentinels = [part for part in infill.template if isinstance(part, int)]
+    *head, suf, mid = sentinels
+    return [*head, *context_ids, *prefix_ids, suf, *suffix_ids, mid]
+
+
+def choose_cursor(text: str, random_: random.Random) -> tuple[str, int, int] | None:
+    """A place where people ask for a completion, and what they would write there.
+
+    Returns:
+        Kind, start and end of the missing text, or ``None`` when the file has no such place near the one drawn.
+    """
+    kind = random_.choices(list(_CURSORS), [weight for weight, _ in _CURSORS.values()])[0]
+    span = _CURSORS[kind][1](text, random_)
+    if span is None:
+        return None
+    start, end = span
+    if not 0 < end - start <= _MAX_MIDDLE_CHARS or not text[start:end].strip():
+        return None
+    return kind, start, end
+
+
+def _some_line(text: str, random_: random.Random) -> tuple[int, int, int] | None:
+    """Start, first character and end of a line with text."""
+    place = random_.randrange(len(text))
+    for _ in range(8):
+        start = text.rfind("\n", 0, place) + 1
+        end = text.find("\n", place)
+        end = len(text) if end < 0 else end
+        line = text[start:end]
+        if len(line.strip()) >= 2 and len(line) <= 300:
+            return start, start + len(line) - len(line.lstrip()), end
+        place = end + 1
+        if place >= len(text):
+            return None
+    return None
+
+
+def _empty_line(text: str, random_: random.Random) -> tuple[int, int] | None:
+    """At the start of a line, indentation to come."""
+    line = _some_line(text, random_)
+    return line and (line[0], line[2])
+
+
+def _indented_line(text: str, random_: random.Random) -> tuple[int, int] | None:
+    """Behind the indentation of a line."""
+    line = _some_line(text, random_)
+    return line and (line[1], line[2])
+
+
+def _mid_line(text: str, random_: random.Random) -> tuple[int, int] | None:
+    """Anywhere in a line, most often at the border of a word."""
+    line = _some_line(text, random_)
+    if line is None or line[2] - line[1] < 4:
+        return None
+    place = random_.randrange(line[1] + 1, line[2])
+    if random_.random() < 0.6:
+        borders = [match.start() for match in re.finditer(r"\b|(?= )", text[line[1] + 1 : line[2]])]
+        if borders:
+            place = line[1] + 1 + random_.choice(borders)
+    return place, line[2]
+
+
+def _after(pattern: re.Pattern[str]) -> Callable[[str, random.Random], tuple[int, int] | None]:
+    def place(text: str, random_: random.Random) -> tuple[int, int] | None:
+        line = _some_line(text, random_)
+        if line is None:
+            return None
+        ends = [match.end() for match in pattern.finditer(text, line[1], line[2]) if match.end() < line[2]]
+        return (random_.choice(ends), line[2]) if ends else None
+
+    return place
+
+
+def _inside_brackets(text: str, random_: random.Random) -> tuple[int, int] | None:
+    """Behind an opening bracket whose partner the editor has put there."""
+    line = _some_line(text, random_)
+    if line is None:
+        return None
+    openers = [match.start() for match in _OPENER.finditer(text, line[1], line[2])]
+    if not openers:
+        return None
+    start = random_.choice(openers)
+    opener, depth = text[start], 0
+    closer = _CLOSING[opener]
+    for end in range(start, min(len(text), start + _MAX_MIDDLE_CHARS)):
+        depth += (text[end] == opener) - (text[end] == closer)
+        if depth == 0:
+            return start + 1, end
+    return None
+
+
+def _body(text: str, random_: random.Random) -> tuple[int, int] | None:
+    """The empty body of a definition or a block: its lines up to the one that is not deeper than its head."""
+    match = _BLOCK_HEAD.search(text, random_.randrange(len(text)))
+    if match is None:
+        return None
+    head_start = text.rfind("\n", 0, match.start()) + 1
+    start = match.end() - 1
+    end = _end_of_block(text, match.end(), _indent(text, head_start) + 1)
+    if random_.random() < 0.5:
+        # The editor has already broken the line and indented it.
+        start = match.end() + _indent(text, match.end())
+    return start, end
+
+
+def _block(text: str, random_: random.Random) -> tuple[int, int] | None:
+    """A few lines from a cursor behind the indentation of the first."""
+    line = _some_line(text, random_)
+    if line is None:
+        return None
+    end = _end_of_block(text, line[0], line[1] - line[0])
+    lines = text[line[1] : end].split("\n")
+    return line[1], line[1] + len("\n".join(lines[: random_.randint(2, 10)]))
+
+
+def _random_span(text: str, random_: random.Random) -> tuple[int, int] | None:
+    """From anywhere to anywhere."""
+    start = random_.randrange(len(text))
+    return start, min(len(text), start + int(math.exp(random_.uniform(math.log(4), math.log(600)))))
+
+
+def _end_of_block(text: str, start: int, indent: int) -> int:
+    """The end of the last line from ``start`` on that is indented by ``indent`` or more."""
+    end = place = start
+    while place < len(text) and place - start < 2 * _MAX_MIDDLE_CHARS:
+        line_end = text.find("\n", place)
+        line_end = len(text) if line_end < 0 else line_end
+        if text[place:line_end].strip():
+            if _indent(text, place) < indent:
+                break
+            end = line_end
+        place = line_end + 1
+    return end
+
+
+def _indent(text: str, start: int) -> int:
+    end = start
+    while end < len(text) and text[end] in " \t":
+        end += 1
+    return end - start
+
+
+_CURSORS: dict[str, tuple[float, Callable[[str, random.Random], tuple[int, int] | None]]] = {
+    "empty line": (0.20, _empty_line),
+    "indented line": (0.17, _indented_line),
+    "mid line": (0.18, _mid_line),
+    "after operator": (0.11, _after(_OPERATOR)),
+    "after dot": (0.05, _after(_DOT)),
+    "inside brackets": (0.08, _inside_brackets),
+    "body": (0.08, _body),
+    "block": (0.06, _block),
+    "random span": (0.07, _random_span),
+}
+
+
+def _bos_id(tokenizer: CodeTokenizer) -> int:
+    return _control_id(tokenizer, "<s>")
+
+
+def _eos_id(tokenizer: CodeTokenizer) -> int:
+    return _control_id(tokenizer, "</s>")
+
+
+def _control_id(tokenizer: CodeTokenizer, name: str) -> int:
+    token_id = tokenizer.token_id(name)
+    if token_id is None:
+        raise ValueError(f"the tokenizer lacks {name}; train one with the tokenizer step, which adds the sentinels")
+    return token_id
