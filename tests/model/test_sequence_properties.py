@@ -12,6 +12,8 @@ from forelook.decoding.step_layout import StepLayout
 from forelook.errors import ConfigError
 from forelook.model.llama import LlamaSequence
 from forelook.model.loading import LoadedModel, load_model
+from forelook.model.static_step import BucketedSequence, Step, StepSpace
+from forelook.model.step_ops import PLAIN
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -53,10 +55,13 @@ class Histories(RuleBasedStateMachine):
     @initialize(variant=st.sampled_from(sorted(MODELS)))
     def start(self, variant: str) -> None:
         self.models = MODELS[variant]
-        self.sequence: LlamaSequence = self.models.loaded.new_sequence(MAX_POSITIONS)
+        self.sequence: LlamaSequence = self.new_sequence()
         self.committed: list[int] = []
         self.paths: list[list[int]] = []
         self.layout: StepLayout | None = None
+
+    def new_sequence(self) -> LlamaSequence:
+        return self.models.loaded.new_sequence(MAX_POSITIONS)
 
     # Trees come from a seed: drawn number by number they would nearly always be small and plain.
     @precondition(lambda self: len(self.committed) < MAX_POSITIONS)
@@ -115,8 +120,24 @@ class Histories(RuleBasedStateMachine):
             assert list(self.sequence.cached_ids) == self.committed
 
 
+def run_thrice(step: Step) -> Step:
+    """As capturing does: the step is run for warming up before it is wanted."""
+    for _ in range(3):
+        step()
+    return step
+
+
+class PaddedHistories(Histories):
+    """The same for steps of static shapes, padded, with the accepted rows moved by the next step."""
+
+    def new_sequence(self) -> LlamaSequence:
+        return BucketedSequence(StepSpace(self.models.loaded.weights, PLAIN, run_thrice), MAX_POSITIONS)
+
+
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=30, stateful_step_count=12, deadline=None)
+TestPaddedHistories = PaddedHistories.TestCase
+TestPaddedHistories.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
 
 
 @pytest.mark.parametrize("rows", [[1, 0], [0, 0], [3], [-1]])

@@ -61,11 +61,69 @@ class KVCache:
         while settled < len(rows) and rows[settled] == settled:
             settled += 1
         if settled < len(rows):
-            moved = torch.tensor(rows[settled:], device=self._storage.device) + start
-            target = slice(start + settled, start + len(rows))
-            self._storage[:, :, target] = self._storage.index_select(2, moved)
+            self._move([start + row for row in rows[settled:]], start + settled)
         self.length = start + len(rows)
+
+    def _move(self, sources: list[int], target: int) -> None:
+        """Copy slots, ascending, to consecutive ones from ``target`` on; none of them lies behind its source."""
+        moved = torch.tensor(sources, device=self._storage.device)
+        self._storage[:, :, target : target + len(sources)] = self._storage.index_select(2, moved)
 
     def truncate(self, length: int) -> None:
         """Forget committed tokens from ``length`` on."""
         self.length = min(self.length, length)
+
+
+class DeferringKVCache(KVCache):
+    """A cache whose accepted rows are moved by the next step, within its captured graph, rather than at once.
+
+    Attributes:
+        max_moves: most rows that are left to the next step; more are moved at once.
+    """
+
+    max_moves = 32
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_kv_heads: int,
+        head_size: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(
+            num_layers=num_layers,
+            num_kv_heads=num_kv_heads,
+            head_size=head_size,
+            capacity=capacity,
+            dtype=dtype,
+            device=device,
+        )
+        self._pending: tuple[list[int], int] | None = None
+
+    @property
+    def storage(self) -> torch.Tensor:
+        """[layers, 2 Hkv, capacity, D]: key heads, then value heads."""
+        return self._storage
+
+    def take_moves(self) -> tuple[list[int], list[int]]:
+        """Slots to copy from and to; the caller does it, all reads before any write."""
+        if self._pending is None:
+            return [], []
+        (sources, target), self._pending = self._pending, None
+        return sources, list(range(target, target + len(sources)))
+
+    def flush(self) -> None:
+        """Make the moves that are left, before the cache is read in another way."""
+        if self._pending is not None:
+            (sources, target), self._pending = self._pending, None
+            super()._move(sources, target)
+
+    def _move(self, sources: list[int], target: int) -> None:
+        self.flush()
+        if len(sources) > self.max_moves:
+            super()._move(sources, target)
+        else:
+            self._pending = sources, target

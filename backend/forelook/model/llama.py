@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -165,6 +166,21 @@ def _add(hidden: torch.Tensor, update: torch.Tensor, multiplier: float) -> torch
     return hidden + update if multiplier == 1.0 else torch.add(hidden, update, alpha=multiplier)
 
 
+CacheKind = TypeVar("CacheKind", bound=KVCache)
+
+
+def new_cache(kind: type[CacheKind], weights: LlamaWeights, capacity: int) -> CacheKind:
+    """An empty cache of a kind for a model's keys and values."""
+    return kind(
+        num_layers=weights.config.num_layers,
+        num_kv_heads=weights.config.num_kv_heads,
+        head_size=weights.config.head_size,
+        capacity=capacity,
+        dtype=weights.kv_dtype,
+        device=weights.device,
+    )
+
+
 class LlamaSequence:
     """One sequence over shared weights: its tokens, and their keys and values."""
 
@@ -192,17 +208,13 @@ class LlamaSequence:
         self._threads = threads
         self._max_positions = max_positions
         with out_of_memory_named(f"a KV cache of {max_positions} tokens"):
-            self._cache = KVCache(
-                num_layers=config.num_layers,
-                num_kv_heads=config.num_kv_heads,
-                head_size=config.head_size,
-                capacity=max_positions,
-                dtype=weights.kv_dtype,
-                device=weights.device,
-            )
+            self._cache = self._new_cache(max_positions)
         self._cpu_step = CpuStep(weights) if CpuStep.serves(weights) else None
         self._ids: list[int] = []
         self._tail: list[int] = []
+
+    def _new_cache(self, max_positions: int) -> KVCache:
+        return new_cache(KVCache, self._weights, max_positions)
 
     @property
     def cached_ids(self) -> Sequence[int]:
