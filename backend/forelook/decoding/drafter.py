@@ -51,3 +51,15 @@ class Drafter(Protocol):
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
         """Take in what the step yielded; ``argmax`` belongs to the layout's logit rows."""
         ...
+
+
+class NoDrafts:
+    """A drafter for plain steps, as a prefill ends with."""
+
+    def plan(self, state: StepState) -> StepPlan:
+        """No drafts."""
+        del state
+        return StepPlan(DraftTree())
+
+    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
+        """There is nothing to learn."""
