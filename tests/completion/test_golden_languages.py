@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 from forelook.completion.languages import language_for
 from forelook.completion.suggestion import next_line
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.completion.golden import check
 from tests.completion.test_golden import CASES as FIRST_CASES
@@ -57,6 +59,13 @@ CASES: dict[str, tuple[str, str, str, str | None]] = {
         "y := x + 1\n\tfmt.Println(y)\n}\n",
         "func f() {\n\tx := 1\n\ty := x + 1‸\n}\n",
     ),
+    # --- arrows are no closers
+    "ts_arrow_in_generic": (
+        "typescript",
+        "type F = Array<‸>;\n",
+        "(x: number) => string>;\n",
+        "type F = Array<(x: number) => string‸>;\n",
+    ),
     # --- Rust
     "rust_use_braces": (
         "rust",
@@ -76,6 +85,12 @@ CASES: dict[str, tuple[str, str, str, str | None]] = {
         "for (‸) {\n    use(item);\n}\n",
         "Item item : items) {\n",
         "for (Item item : items‸) {\n    use(item);\n}\n",
+    ),
+    "java_generic_in_generic": (
+        "java",
+        "List<‸>\n",
+        "Map<String, Integer>>\n",
+        "List<Map<String, Integer>‸>\n",
     ),
     "java_annotation_argument": (
         "java",
@@ -296,6 +311,23 @@ def test_suggestion_is_what_a_person_expects(name: str) -> None:
 )
 def test_the_line_after_a_suggestion_is_cleaned_too(after: str, tail: str, expect: str) -> None:
     assert next_line(language_for("python"), "def f():\n    x = 1", after, tail) == expect
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text("ab ()[]{}:\n\t\"'#", max_size=60),
+    st.text("ab ()[]{}:\n\t\"'#", max_size=40),
+    st.text("ab ()[]{}:\n\t\"'#", max_size=60),
+)
+def test_the_line_after_a_suggestion_is_one_whole_line_of_the_tail(before: str, after: str, tail: str) -> None:
+    line = next_line(language_for("python"), before, after, tail)
+    if line:
+        body = line.lstrip("\n")
+        assert line.startswith("\n")
+        assert body.strip()
+        assert "\n" not in body
+        assert tail.startswith(line[: len(line) - len(body)])
+        assert not after.split("\n", 1)[0].strip()
 
 
 def test_every_language_has_five_cases() -> None:
