@@ -54,6 +54,7 @@ ALLOWED = {
         "forelook.errors",
     },
 }
+ALLOWED["forelook.commands"] = {name for name in ALLOWED if name != "forelook_lsp"}
 EVERYTHING = {"forelook.cli", "forelook.__main__"}
 STANDARD_LIBRARY_ONLY = {
     "forelook.errors",

@@ -96,6 +96,11 @@ class UserPaths:
         return self.state_dir / "statistics.json"
 
     @property
+    def models_path(self) -> Path:
+        """Which models were pulled, at which commits."""
+        return self.state_dir / "models.json"
+
+    @property
     def pools_dir(self) -> Path:
         """The persistent n-gram pools."""
         return self.cache_dir / "pools"

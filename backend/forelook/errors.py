@@ -7,7 +7,8 @@
     │   ├── UnsupportedArchitectureError
     │   ├── CheckpointError             weights missing, damaged or of the wrong shape
     │   ├── TokenizerError              tokenizer missing, or without the infill sentinels
-    │   └── InsufficientMemoryError
+    │   ├── InsufficientMemoryError
+    │   └── InsufficientDiskError       no room for a download
     ├── DecodingError
     │   ├── ContextOverflowError        prompt and output do not fit the model's positions
     │   └── RankLostError               a process that decodes with this one died or hangs
@@ -87,6 +88,12 @@ class InsufficientMemoryError(ModelError):
     """Weights and cache do not fit the device."""
 
     code = -32025
+
+
+class InsufficientDiskError(ModelError):
+    """A download does not fit the disk."""
+
+    code = -32026
 
 
 class DecodingError(ForelookError):

@@ -50,6 +50,7 @@ class RankGroup:
         self._store = store
         self._timeout = timedelta(seconds=timeout_s) if rank == 0 else _AS_LONG_AS_IT_LIVES
         self._posted: Any = None
+        self._is_closed = False
         self._device = torch.device("cpu")
         try:
             store.set_timeout(timedelta(seconds=timeout_s))
@@ -124,10 +125,11 @@ class RankGroup:
         return bool(self._guarded(lambda: self._store.get(_CANCELLED)) == str(request).encode())
 
     def close(self) -> None:
-        """Leave; ranks that wait for this one get a RankLostError."""
-        groups = {id(group): group for group in (self._steps, self._control) if group is not None}
-        self._steps = self._control = self._posted = None
-        for group in groups.values():
+        """Leave; ranks that wait for this one get a RankLostError, and so does a call of this rank's other threads."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for group in {id(group): group for group in (self._steps, self._control)}.values():
             group.abort()
 
     # --- collectives
@@ -148,7 +150,7 @@ class RankGroup:
             self._wait(lambda: posted[0])
 
     def _begin(self, start: Any) -> Any:
-        if self._steps is None:
+        if self._is_closed:
             raise RankLostError(f"rank {self.rank} has left its group: start the group again")
         return self._guarded(start)
 

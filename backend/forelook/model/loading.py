@@ -85,6 +85,7 @@ def load_model(
     model: str | None,
     *,
     revision: str | None = None,
+    folder: Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     allow_left_to_right: bool = True,
@@ -95,6 +96,7 @@ def load_model(
     Args:
         model: a folder, a hub id (``owner/name``), or ``None`` for the starter model in the package.
         revision: a hub branch, tag or commit.
+        folder: where the files of a hub id are, if that is known; the hub is then not asked.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``.
         allow_left_to_right: take a model without infill sentinels too; it never sees the text after the cursor.
@@ -109,7 +111,8 @@ def load_model(
     report = on_progress or (lambda _fraction, _line: None)
     name = STARTER_MODEL_NAME if model is None else model
     report(0.0, f"Loading {name}")
-    folder = STARTER_MODEL_PATH if model is None else find_checkpoint(model, revision, report)
+    if folder is None:
+        folder = STARTER_MODEL_PATH if model is None else find_checkpoint(model, revision, report)
 
     raw = _read_json(folder / "config.json")
     config = parse_config(raw, str(folder / "config.json"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forelook.config import CompletionConfig, DecodingConfig, PoolConfig
 from forelook.endpoint import BackendIdentity, UserPaths, make_private_dir
 from forelook.server.engine import Engine, EngineFactory, OnStatus
+from forelook.server.rank_source import RankSource
 from forelook.server.withheld import is_secret
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class EngineOptions:
         autoregressive: decode token by token, for comparison.
         left_to_right: take a model that was not trained to infill.
         keep_alive_s: unload the model after this long without use; ``None`` never.
+        ranks: processes that decode together with this one, if any.
     """
 
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -36,6 +38,7 @@ class EngineOptions:
     autoregressive: bool = False
     left_to_right: bool = False
     keep_alive_s: float | None = None
+    ranks: RankSource | None = None
 
 
 def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: UserPaths) -> EngineFactory:
@@ -44,6 +47,7 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
     def make(on_status: OnStatus) -> Engine:
         from forelook.completion.drafting import Drafting, measure_drafting
         from forelook.completion.engine import CompletionEngine
+        from forelook.model.hub import pinned_folder
         from forelook.model.loading import LoadedModel, load_model
         from forelook.model.memory import release_memory
 
@@ -51,6 +55,7 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
             return load_model(
                 identity.model,
                 revision=identity.revision,
+                folder=pinned_folder(paths.models_path, identity.model, identity.revision),
                 device=identity.device,
                 dtype=identity.dtype,
                 allow_left_to_right=options.left_to_right,
@@ -58,6 +63,12 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
             )
 
         settings = engine_settings(options, paths)
+        ranks = None
+        if options.ranks is not None and not options.autoregressive:
+            from forelook.server.ranks import Ranks
+
+            ranks = Ranks(options.ranks)
+            ranks.prepare(identity.device)
 
         def make_pool(workspace: str, model: EngineModel) -> WorkspacePool:
             from forelook.workspace.pool_cache import PoolCache
@@ -74,7 +85,8 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
         def make_drafting(model: EngineModel) -> Drafting:
             if options.autoregressive or not isinstance(model, LoadedModel):
                 return Drafting()
-            return measure_drafting(model, make_private_dir(paths.cache_dir))
+            measured = measure_drafting(model, make_private_dir(paths.cache_dir))
+            return measured if ranks is None else ranks.shared(measured)
 
         return CompletionEngine(
             load,

@@ -1,0 +1,9 @@
+"""``python -m forelook``, and with it ``torchrun -m forelook``: the ``forelook`` command."""
+
+from __future__ import annotations
+
+import sys
+
+from forelook.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the subcommands of ``forelook`` do; arguments and environment reach them from ``forelook.cli`` alone."""
