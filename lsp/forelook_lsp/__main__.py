@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(0.0005)  # while a thread reads the workspace, an answer must not wait 5 ms for its turn
     from forelook_lsp.logs import set_up_logging
 
-    set_up_logging(arguments.log_level, arguments.log_file)
+    try:
+        set_up_logging(arguments.log_level, arguments.log_file)
+    except ForelookError as error:
+        return _complain(error)
     from forelook_lsp.launch import backend_finder
 
     user_id = os.getuid() if sys.platform != "win32" else None
@@ -45,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _serve_websocket(find_backend, arguments, os.environ)
         except (ForelookError, OSError) as error:
-            print(f"forelook-lsp: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
-            return 2
+            return _complain(error)
     from forelook_lsp.stdio import serve_stdio, take_standard_streams
 
     gc.freeze()
@@ -56,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(serve_stdio(find_backend, stdin, stdout))
     except KeyboardInterrupt:
         return 130
+
+
+def _complain(error: Exception) -> int:
+    print(f"forelook-lsp: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
+    return 2
 
 
 def _serve_websocket(find_backend: FindBackend, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -7,8 +7,11 @@ message and the name of an exception are kept.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
+
+from forelook.errors import ConfigError
 
 FOREIGN_LOGGERS = ("pygls", "asyncio", "websockets", "cattrs", "concurrent")
 
@@ -31,12 +34,21 @@ class WithoutArguments(logging.Filter):
 
 
 def set_up_logging(level: str, path: Path | None) -> None:
-    """Send all records to ``path``, or to stderr, which editors show as the server's log."""
+    """Send all records to ``path``, or to stderr, which editors show as the server's log.
+
+    Raises:
+        ConfigError: ``path`` cannot be written.
+    """
     handler: logging.Handler
     if path is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        except OSError as error:
+            allowed = f"a file you can write, and it is not: {error.strerror or error}"
+            raise ConfigError("--log-file", str(path), allowed) from error
         handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(WithoutArguments())

@@ -163,7 +163,11 @@ async def listening(find_backend: FindBackend, listen: Listen) -> AsyncIterator[
     tls: ssl.SSLContext | None = None
     if listen.tls_certificate is not None:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(listen.tls_certificate, listen.tls_key)
+        try:
+            tls.load_cert_chain(listen.tls_certificate, listen.tls_key)
+        except OSError as error:  # a file that is not there, or is no PEM: OpenSSL names neither
+            allowed = f"a PEM certificate whose key is in --tls-key = {listen.tls_key} ({error.strerror or error})"
+            raise ConfigError("--tls-certificate", str(listen.tls_certificate), allowed) from error
     num_connections = 0
 
     def check(connection: ServerConnection, request: Request) -> Response | None:

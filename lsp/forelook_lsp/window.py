@@ -469,6 +469,9 @@ class EditorWindow:
         if not self._started or snapshot == self._shown_status:
             return
         self._shown_status = snapshot
+        if snapshot.state == "error":
+            logger.warning("no suggestions: %s", snapshot.message)
+            self._log_once(snapshot.message)  # the only word of it in an editor that does not show our status
         if self.options.status_notifications:
             self._editor.show_status(snapshot)
         loading = snapshot.state in ("starting", "loading")

@@ -24,6 +24,7 @@ from tests.lsp.lsp_client import (
     range_of,
     shared_websocket_server,
     stdio_server,
+    stdio_server_in_a_thread,
 )
 from tests.lsp.test_positions import split_by_hand
 
@@ -79,8 +80,8 @@ def connected(environment: dict[str, str], listening: WebsocketAddress) -> Conne
     @contextlib.asynccontextmanager
     async def connect(transport: str) -> AsyncIterator[LspClient]:
         if transport == "stdio":
-            async with stdio_server(environment) as server:
-                yield server.client
+            async with stdio_server_in_a_thread(environment) as client:
+                yield client
         else:
             async with listening.connect() as connection:
                 yield connection.client
@@ -262,7 +263,7 @@ def _line_row(name: str, separator: str) -> None:
         assert backend.connections[0].texts[URI] == f"a{separator}b!\nc"
 
 
-for _name, _separator in (("a form feed", "\f"), ("U+2028", "\u2028"), ("U+0085", "\u0085"), ("a tab", "\v")):
+for _name, _separator in (("a form feed", "\f"), ("U+2028", "\u2028"), ("U+0085", "\u0085"), ("a vertical tab", "\v")):
     _line_row(_name, _separator)
 
 
@@ -509,6 +510,62 @@ async def test_conformance(transport: str, found: Row, connected: Connected, bac
             await editor.initialize(**found.initialize)
             await editor.wait_for_status("ready")
         await found.case(editor, backend)
+
+
+# --- The end -------------------------------------------------------------------------------------------------
+
+ENDINGS: dict[str, tuple[bool, tuple[str, ...], int]] = {
+    "exit after shutdown": (True, ("shutdown", "exit"), 0),
+    "exit after shutdown was said twice": (True, ("shutdown", "shutdown", "exit"), 0),
+    "exit without shutdown": (True, ("exit",), 1),
+    "exit before initialize": (False, ("exit",), 1),
+    "no exit: the editor goes away": (True, (), 1),
+}
+
+
+async def _say_goodbye(editor: LspClient, introduced: bool, words: tuple[str, ...]) -> None:
+    if introduced:
+        await editor.initialize()
+        await editor.wait_for_status("ready")
+    for number, word in enumerate(words):
+        if word == "exit":
+            await editor.notify("exit")
+        elif number == 0:
+            assert await editor.request(word) is None
+        else:
+            with pytest.raises(ResponseError) as caught:
+                await editor.request(word)
+            assert caught.value.code == INVALID_REQUEST
+
+
+@pytest.mark.parametrize(("introduced", "words", "code"), ENDINGS.values(), ids=ENDINGS)
+async def test_over_stdio_the_process_ends_with_the_code_of_lsp(
+    introduced: bool, words: tuple[str, ...], code: int, environment: dict[str, str], backend: FakeBackend
+) -> None:
+    async with stdio_server(environment) as server:
+        await _say_goodbye(server.client, introduced, words)
+        if not words:
+            server.close_stdin()
+        assert await server.wait() == code
+    assert b"Traceback" not in server.errors
+    assert "shutdown" not in backend.methods, "the backend is for other windows too"
+
+
+@pytest.mark.parametrize(("introduced", "words", "code"), ENDINGS.values(), ids=ENDINGS)
+async def test_over_websocket_only_the_connection_ends(
+    introduced: bool, words: tuple[str, ...], code: int, listening: WebsocketAddress, backend: FakeBackend
+) -> None:
+    async with listening.connect() as staying:
+        await staying.client.initialize()
+        await staying.client.wait_for_status("ready")
+        async with listening.connect() as leaving:
+            await _say_goodbye(leaving.client, introduced, words)
+            if not words:
+                leaving.websocket.transport.abort()
+            await leaving.wait_closed()
+            assert leaving.websocket.close_code == (1000 if words else 1006)
+        await staying.client.open(URI, "a")
+        assert len(await staying.client.complete(URI, 0, 1)) == 1
 
 
 # --- Whatever order --------------------------------------------------------------------------------------------

@@ -30,27 +30,6 @@ async def command(editor: LspClient, name: str, *arguments: object) -> Any:
 # --- Life ----------------------------------------------------------------------------------------------------
 
 
-async def test_exit_after_shutdown_is_0_and_the_backend_lives_on(server: StdioServer, backend: FakeBackend) -> None:
-    await server.client.initialize()
-    await server.client.wait_for_status("ready")
-    assert await server.client.request("shutdown") is None
-    await server.client.notify("exit")
-    assert await server.wait() == 0
-    assert "shutdown" not in backend.methods
-
-
-async def test_exit_without_shutdown_is_1(server: StdioServer) -> None:
-    await server.client.initialize()
-    await server.client.notify("exit")
-    assert await server.wait() == 1
-
-
-async def test_an_editor_that_goes_away_ends_the_server(server: StdioServer) -> None:
-    await server.client.initialize()
-    server.close_stdin()
-    assert await server.wait() == 1
-
-
 async def test_a_stream_that_is_not_lsp_ends_the_server_with_a_word_in_the_log(server: StdioServer) -> None:
     await server.send_bytes(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert await server.wait() == 1
@@ -120,6 +99,8 @@ async def test_a_model_that_fails_to_load_is_an_error_with_its_remedy(editor: Ls
     await backend.set_status(protocol.Status("error", None, "model = x is not here: download it"))
     status = await editor.wait_for_status("error")
     assert status["message"] == "model = x is not here: download it"
+    said = [params for params in editor.params_of("window/logMessage") if "download it" in params["message"]]
+    assert [params["type"] for params in said] == [1], "told once, also where an editor shows no status"
     assert await editor.complete(URI, 0, 1) == []
 
 
@@ -520,5 +501,6 @@ async def test_the_log_can_go_to_a_file(environment: dict[str, str], backend: Fa
         await server.client.notify("exit")
         assert await server.wait() == 0
     assert "not open" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
     assert log.parent.stat().st_mode & 0o077 == 0
     assert server.errors == b""

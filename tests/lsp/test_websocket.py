@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from forelook.errors import ConfigError
-from forelook_lsp.websocket import Listen
+from forelook_lsp.websocket import MAX_CONNECTIONS, Listen
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
@@ -67,6 +68,32 @@ async def test_an_editor_that_leaves_harms_no_other(listening: WebsocketServer, 
             await odd.wait_closed()
         assert len(await staying.client.complete(URI, 0, 1)) == 1
     assert listening.process.returncode is None
+
+
+async def test_many_editors_at_once_are_served_each_its_own_and_one_too_many_is_refused(
+    listening: WebsocketServer, backend: FakeBackend
+) -> None:
+    backend.script = lambda text, params: f" of {text}"
+
+    async def work(number: int, editor: LspClient) -> None:
+        await ready(editor)
+        uri = f"{URI}.{number}"
+        await editor.open(uri, str(number))
+        for version in range(2, 6):
+            await editor.type_text(uri, version, 0, 0, "x")
+        (item,) = await editor.complete(uri, 0, 4 + len(str(number)))
+        assert item["insertText"] == f"xxxx{number} of xxxx{number}"
+
+    async with contextlib.AsyncExitStack() as stack:
+        editors = [await stack.enter_async_context(listening.connect()) for _ in range(MAX_CONNECTIONS)]
+        await asyncio.gather(*(work(number, editor.client) for number, editor in enumerate(editors)))
+        assert len(backend.connections) == MAX_CONNECTIONS
+        with pytest.raises(InvalidStatus) as caught:
+            async with listening.connect():
+                pass
+        assert caught.value.response.status_code == 503
+    async with listening.connect() as next_one:
+        await work(99, next_one.client)
 
 
 async def test_the_backend_is_told_when_an_editor_leaves(listening: WebsocketServer, backend: FakeBackend) -> None:
@@ -164,6 +191,9 @@ async def test_a_token_may_come_from_the_environment_or_a_file(
         (["--websocket", "127.0.0.1"], {}, b"HOST:PORT"),
         (["--websocket", "127.0.0.1:0"], {"FORELOOK_LSP_TOKEN": "short"}, b"32 characters"),
         (["--websocket", "127.0.0.1:0", "--tls-certificate", "x.pem"], {}, b"--tls-key"),
+        (["--websocket", "127.0.0.1:0", "--tls-certificate", "x.pem", "--tls-key", "y.pem"], {}, b"x.pem"),
+        (["--websocket", "127.0.0.1:0", "--tls-certificate", __file__, "--tls-key", __file__], {}, b"PEM certificate"),
+        (["--websocket", "127.0.0.1:0", "--log-file", "/dev/null/lsp.log"], {}, b"/dev/null/lsp.log"),
         (["--websocket", "127.0.0.1:0", "--token-file", "/does/not/exist"], {}, b"/does/not/exist"),
     ],
 )

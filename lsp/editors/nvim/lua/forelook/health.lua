@@ -40,7 +40,7 @@ function M.check()
   local path = vim.fn.exepath(program)
   if path == '' then
     failure(('"%s" is no program on your PATH'):format(program), {
-      'Install Forelook: pip install forelook',
+      'Install Forelook: pip install /path/to/forelook, into an environment whose bin folder is on PATH',
       'Or name the program: require("forelook").setup({ cmd = { "/path/to/forelook-lsp" } })',
     })
   else
