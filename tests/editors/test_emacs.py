@@ -13,6 +13,7 @@ import pytest
 
 from tests.editors.emacs_rig import LOAD_PATH, PACKAGE, Emacs, need_emacs
 from tests.editors.rig import Script, poll
+from tests.editors.test_nvim import loading_server
 
 Start = Callable[..., Emacs]
 Scripted = Callable[..., Script]
@@ -378,6 +379,23 @@ def test_mode_line_shows_what_the_server_does(emacs: Start, script: Scripted) ->
     editor.open("a.py", "")
     poll(lambda: editor.state()["status"] == "40%%", "the progress")
     editor.terminal.wait_for("Forelook:40%")
+
+
+def test_suggestion_appears_when_the_model_is_loaded_without_another_key(emacs: Start, script: Scripted) -> None:
+    editor = emacs(loading_server(script))
+    editor.open("a.py", "")
+    editor.type("hel")
+    editor.wait_for_ghost("lo world")
+
+
+def test_a_failure_is_told_once_by_its_message(emacs: Start, script: Scripted) -> None:
+    failed = {"state": "error", "message": "no such folder: 100%", "progress": None, "model": "", "device": ""}
+    editor = emacs(script(notifications=[["forelook/status", failed]] * 3))
+    editor.open("a.py", "")
+    editor.terminal.wait_for("Forelook: no such folder: 100%")
+    editor.terminal.wait_for("Forelook:error")
+    told = editor.eval('(with-current-buffer "*Messages*" (how-many "no such folder" (point-min)))')
+    assert told == 1
 
 
 def test_statistics_come_from_the_server(emacs: Start, script: Scripted) -> None:

@@ -39,7 +39,12 @@ def _need_lsp_mode() -> None:
 def test_lsp_mode_shows_and_inserts_the_suggestion(
     emacs: Callable[..., Emacs], script: Callable[..., Script], tmp_path: Path
 ) -> None:
-    server = script(rules=[{"before": "hel", "items": ["lo 🙂\n    world"]}], encodings=["utf-32", "utf-16"])
+    failed = {"state": "error", "message": "no such folder", "progress": None, "model": "", "device": ""}
+    server = script(
+        rules=[{"before": "hel", "items": ["lo 🙂\n    world"]}],
+        encodings=["utf-32", "utf-16"],
+        notifications=[["forelook/status", failed]],
+    )
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True, timeout=30)
     editor = emacs(server, SETTINGS)
     editor.open("a.py", "# 🙂é\n\nlast = 1\n")
@@ -49,5 +54,8 @@ def test_lsp_mode_shows_and_inserts_the_suggestion(
     assert request["before"] == "hel"
     poll(lambda: "world" in editor.terminal.screen(), lambda: f"ghost text; the screen:\n{editor.terminal.screen()}")
     assert editor.state()["text"] == "# 🙂é\nhel\nlast = 1\n"
+    said = '(with-current-buffer "*Messages*" (how-many "%s" (point-min)))'
+    poll(lambda: editor.eval(said % "Forelook: no such folder") == 1, "the error to be told once")
+    assert editor.eval(said % "[Uu]nknown notification") == 0
     editor.run("(lsp-inline-completion-accept)")
     editor.wait_for_text("# 🙂é\nhello 🙂\n    world\nlast = 1\n")

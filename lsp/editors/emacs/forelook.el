@@ -119,6 +119,7 @@ TEXT in the received item."
 (defvar-local forelook--timer nil "Timer that asks the server when input pauses.")
 (defvar-local forelook--tick nil "Modification tick at which the buffer was last looked at.")
 (defvar-local forelook--quiet-tick nil "Modification tick at which the user dismissed.")
+(defvar-local forelook--empty-tick nil "Modification tick at which the server had nothing to suggest.")
 (defvar-local forelook--shown nil "Items the server was told are on screen.")
 (defvar-local forelook--motion-length 0 "Characters that the motion under way takes.")
 
@@ -315,12 +316,36 @@ Return whether one is shown."
 (defvar forelook--status nil
   "What servers last said of themselves: an alist from server to property list.")
 
+(defvar forelook--complaints nil "Errors of servers that the user was told of.")
+
 (cl-defmethod eglot-handle-notification
   ((server forelook-eglot-server) (_method (eql 'forelook/status)) &rest status)
-  "Keep the STATUS of SERVER for the mode line."
+  "Keep the STATUS of SERVER for the mode line; act on what has changed."
   (setq forelook--status (cl-delete-if-not #'jsonrpc-running-p forelook--status :key #'car))
-  (setf (alist-get server forelook--status) status)
-  (force-mode-line-update t))
+  (let ((before (plist-get (alist-get server forelook--status) :state))
+        (now (plist-get status :state)))
+    (setf (alist-get server forelook--status) status)
+    (force-mode-line-update t)
+    (cond
+     ((equal now "error")
+      (forelook--complain-later (plist-get status :message)
+                                (lambda () (alist-get server forelook--status))))
+     ((and (equal now "ready") (not (equal before "completing")))
+      (setq forelook--complaints nil)
+      (forelook--ask-again server)))))
+
+(defun forelook--complain-later (message status)
+  "Tell the user of the error MESSAGE, once, if it does not heal by itself.
+STATUS is a function that gives the server's latest status."
+  (unless (or (not (stringp message)) (member message forelook--complaints))
+    (push message forelook--complaints)
+    (run-with-timer
+     2 nil
+     (lambda ()
+       (let ((latest (funcall status)))
+         (when (and (equal (plist-get latest :state) "error")
+                    (equal (plist-get latest :message) message))
+           (message "Forelook: %s" message)))))))
 
 (defun forelook--server ()
   "The current buffer's server, if inline completion is among its features."
@@ -458,8 +483,19 @@ SERVER was asked in LINE of ROW, with columns in ENCODING."
                             (eq buffer (window-buffer))
                             (not (input-pending-p))
                             (not (run-hook-with-args-until-success 'forelook-inhibit-functions)))
-                   (forelook--ask forelook--automatic
-                                  (lambda (items) (forelook--show-items items nil)))))))))))
+                   (forelook--ask
+                    forelook--automatic
+                    (lambda (items)
+                      (setq forelook--empty-tick (and (null items) (buffer-chars-modified-tick)))
+                      (forelook--show-items items nil)))))))))))
+
+(defun forelook--ask-again (server)
+  "Ask SERVER, ready now, for what it had no suggestion for before."
+  (with-current-buffer (window-buffer (selected-window))
+    (when (and forelook-mode
+               (eq server (forelook--server))
+               (eql forelook--empty-tick (buffer-chars-modified-tick)))
+      (forelook--schedule))))
 
 (defun forelook--post-command ()
   "Keep the suggestion true to the text, or ask for another."
@@ -789,6 +825,19 @@ alternatives, \\[forelook-dismiss] dismisses it."
 (declare-function lsp-stdio-connection "ext:lsp-mode")
 (declare-function make-lsp-client "ext:lsp-mode")
 
+(defvar forelook--lsp-mode-status nil "What the server under lsp-mode last said of itself.")
+
+(defun forelook--lsp-mode-status (_workspace status)
+  "Tell the user of an error in STATUS, a property list or hash table."
+  (setq forelook--lsp-mode-status
+        (if (hash-table-p status)
+            (list :state (gethash "state" status) :message (gethash "message" status))
+          status))
+  (pcase (plist-get forelook--lsp-mode-status :state)
+    ("error" (forelook--complain-later (plist-get forelook--lsp-mode-status :message)
+                                       (lambda () forelook--lsp-mode-status)))
+    ("ready" (setq forelook--complaints nil))))
+
 ;;;###autoload
 (defun forelook-lsp-mode-setup ()
   "Register Forelook with lsp-mode, beside the server of each language.
@@ -800,6 +849,9 @@ Lsp-mode 10 or newer shows the suggestions by itself; see
     :new-connection (lsp-stdio-connection (lambda () forelook-command))
     :activation-fn (lambda (&rest _) (derived-mode-p 'prog-mode 'text-mode 'conf-mode))
     :initialization-options (lambda () (or forelook-settings (make-hash-table)))
+    :notification-handlers (let ((handlers (make-hash-table :test #'equal)))
+                             (puthash "forelook/status" #'forelook--lsp-mode-status handlers)
+                             handlers)
     :add-on? t
     :priority -10
     :server-id 'forelook)))
