@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from forelook.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
+DTYPES = ("auto", "bfloat16", "float16", "float32", "float64", "int8", "int4")
 MULTI_LINE = ("auto", "always", "never")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -64,7 +64,7 @@ class ModelConfig:
         model: a folder or a hub id; ``None`` for the starter model.
         revision: of a hub id.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ….
-        dtype: of the weights; ``"auto"`` is bfloat16 where the device has it.
+        dtype: of the weights; ``"auto"`` is bfloat16 where the device has it, ``"int8"`` and ``"int4"`` quantise them.
         keep_alive_s: the model is unloaded after this long without use; ``None`` never.
     """
 

@@ -10,7 +10,13 @@ from forelook.errors import InsufficientMemoryError
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.llama import LlamaSequence
 from forelook.model.loading import LoadedModel, load_model
-from forelook.model.memory import available_memory, check_memory, num_parameters, out_of_memory_named
+from forelook.model.memory import (
+    available_memory,
+    check_memory,
+    num_parameters,
+    out_of_memory_named,
+    positions_that_fit,
+)
 from safetensors.torch import load_file
 
 from tests.model.checkpoints import build_reference, save
@@ -56,7 +62,9 @@ def test_refusal_suggests_what_would_help(codellama: LlamaConfig) -> None:
         check(codellama, 20, torch.float32)
     with pytest.raises(InsufficientMemoryError, match=r"about 3\.0 billion parameters fit") as refused:
         check(codellama, 8, torch.float32)
-    assert "load it with dtype" not in str(refused.value)
+    assert "load it with dtype int4 (extra forelook[quantise])" in str(refused.value)
+    with pytest.raises(InsufficientMemoryError, match="load it with dtype int8"):
+        check(codellama, 10)
     with pytest.raises(InsufficientMemoryError, match=r"about 0\.0 billion") as refused:
         check(codellama, 1, device="cpu")
     assert "nvidia-smi" not in str(refused.value)
@@ -84,3 +92,22 @@ def test_cache_too_large_for_the_machine_is_refused_and_the_model_stays_usable(s
     with pytest.raises(InsufficientMemoryError, match="out of memory"), out_of_memory_named("a KV cache"):
         torch.empty(2**60, dtype=torch.uint8)
     assert isinstance(starter.new_sequence(8), LlamaSequence)
+
+
+def test_quantised_weights_are_counted_as_such(codellama: LlamaConfig) -> None:
+    cuda, bfloat16 = torch.device("cuda"), torch.bfloat16
+    check_memory(codellama, bfloat16, bfloat16, cuda, "codellama", 10 * GIB, "int8")
+    check_memory(codellama, bfloat16, bfloat16, cuda, "codellama", 7 * GIB, "int4")
+    with pytest.raises(InsufficientMemoryError, match=r"parameters in int8 and a cache") as refused:
+        check_memory(codellama, bfloat16, bfloat16, cuda, "codellama", 7 * GIB, "int8")
+    assert "load it with" not in str(refused.value)
+
+
+def test_cache_is_as_long_as_the_device_has_memory_for(codellama: LlamaConfig) -> None:
+    """CodeLlama's 16 k positions take 8 GiB, which a device that its weights fit on need not have."""
+    cuda, bfloat16 = torch.device("cuda"), torch.bfloat16
+    assert positions_that_fit(codellama, bfloat16, cuda, 60 * GIB) == 16384
+    assert positions_that_fit(codellama, bfloat16, cuda, 4 * GIB) == 6553
+    assert positions_that_fit(codellama, bfloat16, cuda, GIB) == 4096
+    assert positions_that_fit(codellama, bfloat16, torch.device("cpu"), GIB) == 16384
+    assert positions_that_fit(codellama, bfloat16, cuda, None) == 16384

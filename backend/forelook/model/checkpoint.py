@@ -15,6 +15,7 @@ from forelook.model.attention import choose_attention
 from forelook.model.config import LlamaConfig
 from forelook.model.llama import LayerWeights, LlamaWeights, interleave_halves, norm_weight
 from forelook.model.projection import Projection
+from forelook.model.quantisation import Quantise
 from forelook.model.rope import rotation_table
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -58,7 +59,9 @@ class _Reader:
         dtype: torch.dtype,
         device: torch.device,
         on_bytes: Callable[[int], None],
+        quantise: Quantise | None,
     ) -> None:
+        self._quantise = quantise
         self._open_file = open_file
         self._dtype = dtype
         self._device = device
@@ -76,7 +79,7 @@ class _Reader:
             interleave: the head size, when all but the last module's rows are to be interleaved for rotation.
         """
         joined = self._joined(outputs, (num_inputs,), "weight", interleave)
-        return Projection(joined, self._joined(outputs, (), "bias", interleave) if bias else None)
+        return Projection(joined, self._joined(outputs, (), "bias", interleave) if bias else None, self._quantise)
 
     def _joined(
         self, outputs: dict[str, int], rest: tuple[int, ...], kind: str, interleave: int | None
@@ -147,6 +150,7 @@ def read_weights(
     dtype: torch.dtype,
     device: torch.device,
     on_fraction: Callable[[float], None],
+    quantise: Quantise | None = None,
 ) -> LlamaWeights:
     """Read a checkpoint's weights into the forward pass's own layout.
 
@@ -156,6 +160,7 @@ def read_weights(
         dtype: what to convert them to.
         device: where to put them.
         on_fraction: told the share of bytes read so far.
+        quantise: applied to the layers' matrices, one by one as they are read.
 
     Raises:
         CheckpointError: a file or tensor is missing, damaged, or of another shape.
@@ -169,7 +174,7 @@ def read_weights(
         on_fraction(min(done / total, 1.0))
 
     with _opened(folder) as open_file:
-        reader = _Reader(open_file, dtype, device, on_bytes)
+        reader = _Reader(open_file, dtype, device, on_bytes, quantise)
         embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         layers = tuple(_read_layer(reader, config, f"model.layers.{index}.") for index in range(config.num_layers))
         final_norm = norm_weight(reader.one("model.norm.weight", config.hidden_size))

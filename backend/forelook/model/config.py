@@ -81,10 +81,12 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
             f"{where}: model_type is {model_type!r}; supported are the Llama family: {', '.join(SUPPORTED_MODEL_TYPES)}"
         )
     if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method", "unknown")
+        settings = raw["quantization_config"]
+        method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else settings
         raise UnsupportedArchitectureError(
-            f"{where}: quantization_config.quant_method is {method!r}; give the unquantised checkpoint "
-            "(safetensors in float32, float16 or bfloat16)"
+            f"{where}: quantization_config.quant_method is {method!r}, and checkpoints quantised beforehand "
+            "(GPTQ, AWQ, EXL2, bitsandbytes, FP8 …) are not read; give the unquantised checkpoint (safetensors in "
+            "float32, float16 or bfloat16) and, where memory is short, load it with dtype int8 or int4"
         )
     fields = _Fields(raw, where)
     num_heads = fields.count("num_attention_heads")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,13 @@ from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, To
 from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
+from forelook.model.cuda_graphs import CudaGraphs
 from forelook.model.infill import InfillFormat, InfillOrder, infill_formats
 from forelook.model.llama import LlamaSequence, LlamaWeights, kv_cache_dtype
-from forelook.model.memory import available_memory, check_memory, out_of_memory_named
+from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
+from forelook.model.quantisation import QUANTISED_DTYPES, quantiser
+from forelook.model.static_step import BucketedSequence, StepSpace
+from forelook.model.step_ops import choose_step_ops
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
 
@@ -32,6 +37,7 @@ _DTYPES = {
 }
 # What a CPU that multiplies bfloat16 calls it; elsewhere it is emulated and slower than float32.
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
+_LOG = logging.getLogger(__name__)
 ProgressCallback = Callable[[float, str], None]
 
 
@@ -54,6 +60,8 @@ class LoadedModel:
         stop_token_ids: what ends an infilled middle: the format's stops and the model's own.
         status_line: what a user should know about this model, empty when there is nothing.
         threads: chooses the CPU threads of each forward; ``None`` on other devices.
+        max_positions: most tokens of prompt and output together: the model's, or what its device has memory for.
+        space: what the sequences on a GPU share; ``None`` on other devices.
     """
 
     name: str
@@ -70,15 +78,15 @@ class LoadedModel:
     stop_token_ids: frozenset[int]
     status_line: str
     threads: ThreadGovernor | None
-
-    @property
-    def max_positions(self) -> int:
-        """Most tokens of prompt and output together."""
-        return self.config.max_positions
+    max_positions: int
+    space: StepSpace | None = None
 
     def new_sequence(self, max_positions: int | None = None) -> LlamaSequence:
         """A sequence with its own KV cache over the shared weights."""
-        return LlamaSequence(self.weights, max_positions, self.threads)
+        positions = self.max_positions if max_positions is None else max_positions
+        if self.space is not None:
+            return BucketedSequence(self.space, positions)
+        return LlamaSequence(self.weights, positions, self.threads)
 
 
 def load_model(
@@ -98,7 +106,8 @@ def load_model(
         revision: a hub branch, tag or commit.
         folder: where the files of a hub id are, if that is known; the hub is then not asked.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``.
+        dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``; ``"int8"`` or ``"int4"`` keep
+            the layers' matrices in so many bits and compute in the device's own format.
         allow_left_to_right: take a model without infill sentinels too; it never sees the text after the cursor.
         on_progress: told the share of the weights loaded and a line for people.
 
@@ -107,7 +116,9 @@ def load_model(
         ConfigError: no such device or dtype.
     """
     torch_device = choose_device(device)
-    torch_dtype = choose_dtype(dtype, torch_device)
+    quantised = dtype if dtype in QUANTISED_DTYPES else None
+    torch_dtype = choose_dtype("auto" if quantised else dtype, torch_device)
+    quantise = quantiser(quantised, torch_device, torch_dtype) if quantised else None
     report = on_progress or (lambda _fraction, _line: None)
     name = STARTER_MODEL_NAME if model is None else model
     report(0.0, f"Loading {name}")
@@ -139,16 +150,19 @@ def load_model(
             "`forelook serve --left-to-right`"
         )
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
-    check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device))
+    check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device), quantised)
     with out_of_memory_named(f"the weights of {name}"):
         weights = read_weights(
-            folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}")
+            folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}"), quantise
         )
-    line = "" if infills else f"{name} was not trained to infill: text after the cursor is not used"
+    notes = [] if infills else [f"{name} was not trained to infill: text after the cursor is not used"]
+    if quantised:
+        notes.append(f"weights in {quantised}")
+    line = "; ".join(notes)
     loaded = LoadedModel(
         name=name,
         revision=revision,
-        fingerprint=_fingerprint(name, revision, folder, tokenizer),
+        fingerprint=_fingerprint(name, f"{revision or ''}{quantised or ''}", folder, tokenizer),
         device=torch_device,
         dtype=torch_dtype,
         config=config,
@@ -160,9 +174,19 @@ def load_model(
         stop_token_ids=formats[0].stop_token_ids,
         status_line=line,
         threads=ThreadGovernor() if torch_device.type == "cpu" else None,
+        max_positions=positions_that_fit(config, kv_dtype, torch_device, available_memory(torch_device)),
+        space=_step_space(weights, report) if torch_device.type == "cuda" else None,
     )
     report(1.0, line or f"{name} is ready")
     return loaded
+
+
+def _step_space(weights: LlamaWeights, report: ProgressCallback) -> StepSpace:
+    """Where the steps of a GPU are captured, each when it is first run."""
+    report(1.0, "Choosing the operators of a step")
+    ops = choose_step_ops(weights.config, weights.device, weights.dtype)
+    _LOG.info("attention of a step: %s, %s", ops.attention_name, ops.reason)
+    return StepSpace(weights, ops, CudaGraphs(weights.device), lambda line: _LOG.info("%s", line))
 
 
 def choose_device(device: str) -> torch.device:
@@ -185,7 +209,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """The torch dtype for a setting; ``"auto"`` is bfloat16 where the device computes in it, else float32."""
     if dtype != "auto":
         if dtype not in _DTYPES:
-            raise ConfigError("dtype", dtype, f"'auto' or one of {', '.join(_DTYPES)}")
+            raise ConfigError("dtype", dtype, f"'auto' or one of {', '.join((*_DTYPES, *QUANTISED_DTYPES))}")
         return _DTYPES[dtype]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -216,7 +240,7 @@ def find_checkpoint(
     if folder.is_file():
         raise CheckpointError(
             f"{folder} is a single file; give the folder of a Hugging Face checkpoint (config.json, tokenizer.json and "
-            "safetensors). GGUF, GPTQ, AWQ and pickled checkpoints are not read"
+            "safetensors). GGUF, GPTQ, AWQ, EXL2 and pickled checkpoints are not read"
         )
     if not model or model.startswith(("/", ".", "~")) or model.endswith("/") or model.count("/") > 1:
         raise ModelNotFoundError(f"model {model!r}: no such folder, and not a hub id such as owner/name")

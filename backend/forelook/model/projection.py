@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from forelook.model.quantisation import Quantise, stored_bytes
+
 # Rows of input the blocked layout is chosen for: a decode step. Measured: it serves a prefill just as well.
 _LAYOUT_ROWS = 16
 
@@ -20,12 +22,22 @@ class Projection:
     lookup and re-ordering that ``F.linear`` repeats at every call, which is up to half of its time.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
-        """Take a [outputs, inputs] weight, which the caller should then drop, and its [outputs] bias."""
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, quantise: Quantise | None = None
+    ) -> None:
+        """Take a [outputs, inputs] weight, which the caller should then drop, and its [outputs] bias.
+
+        Args:
+            weight: the matrix.
+            bias: added to the product.
+            quantise: makes a quantised matrix of it, which is kept instead.
+        """
         self.num_outputs, self.num_inputs = weight.shape
-        self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)
         self._bias = bias
-        self._packed = _can_pack(weight)
+        self._packed = quantise is None and _can_pack(weight)
+        if quantise is not None:
+            weight = quantise(weight)
+        self.nbytes = stored_bytes(weight) + (0 if bias is None else bias.nbytes)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _LAYOUT_ROWS) if self._packed else weight
 
     def shares(self, weight: torch.Tensor) -> bool:

@@ -1,0 +1,94 @@
+"""Quantised weights: close to the model, smaller, and decoding is lossless with respect to the quantised model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.generation import Limits
+from forelook.decoding.lookahead import lookahead
+from forelook.decoding.step_layout import causal_layout
+from forelook.errors import ConfigError, UnsupportedArchitectureError
+from forelook.model import quantisation
+from forelook.model.loading import LoadedModel, load_model
+from forelook.model.memory import weight_bytes
+from forelook.model.projection import Projection
+from forelook.model.quantisation import quantiser, stored_bytes
+from forelook.model.static_step import BucketedSequence, StepSpace
+from forelook.model.step_ops import PLAIN
+
+from tests.model.checkpoints import build_reference, save
+
+CPU = torch.device("cpu")
+needs_torchao = pytest.mark.skipif(
+    quantisation.importlib.util.find_spec("torchao") is None, reason="needs the optional extra forelook[quantise]"
+)
+
+
+@pytest.fixture(scope="module")
+def prompt(starter: LoadedModel) -> list[int]:
+    return [0, *starter.tokenizer.encode_prefix("def add(a, b):\n    return a + b\n\n\ndef add3(a, b, c):\n    ret")]
+
+
+@needs_torchao
+@pytest.mark.parametrize(("kind", "most"), [("int8", 0.02), ("int4", 0.2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_quantised_product_is_close_and_not_equal(kind: str, most: float, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(96, 256, generator=generator).to(dtype)
+    rows, bias = torch.randn(7, 256, generator=generator).to(dtype), torch.randn(96, generator=generator).to(dtype)
+    exact = Projection(weight.clone(), bias)(rows).float()
+    found = Projection(weight.clone(), bias, quantiser(kind, CPU, dtype))(rows).float()
+    error = float((found - exact).norm() / exact.norm())
+    assert 1e-4 < error < most
+
+
+@needs_torchao
+def test_int8_weights_take_a_quarter_of_float32() -> None:
+    weight = torch.randn(512, 512)
+    assert stored_bytes(weight) == 4 * 512 * 512
+    assert stored_bytes(quantiser("int8", CPU, torch.float32)(weight)) < 1.1 * 512 * 512
+
+
+@needs_torchao
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_drafts_do_not_change_what_the_quantised_model_says(kind: str, padded: bool, prompt: list[int]) -> None:
+    loaded = load_model(None, device="cpu", dtype=kind)
+    assert loaded.status_line == f"weights in {kind}"
+    limits = Limits(64, loaded.stop_token_ids)
+    plain = [token for ids in autoregressive(loaded.new_sequence(), prompt, limits) for token in ids]
+    sequence = BucketedSequence(StepSpace(loaded.weights, PLAIN)) if padded else loaded.new_sequence()
+    drafted = [token for ids in lookahead(sequence, prompt, limits) for token in ids]
+    assert len(plain) > 20
+    if drafted != plain:
+        place = next(i for i, (left, right) in enumerate(zip(plain, drafted, strict=False)) if left != right)
+        top = loaded.new_sequence().forward(causal_layout([*prompt, *plain[:place]], 0))[0].topk(2).values
+        assert loaded.dtype != torch.float32, "in float32 the two must be identical"
+        assert float(top[0] - top[1]) < 0.1, "only a near tie in bfloat16 excuses another token"
+
+
+@needs_torchao
+def test_quantised_model_has_its_own_fingerprint_and_less_memory(starter: LoadedModel) -> None:
+    loaded = load_model(None, device="cpu", dtype="int8")
+    assert loaded.fingerprint != starter.fingerprint
+    assert loaded.weights.nbytes < 0.6 * starter.weights.nbytes
+    layers = loaded.weights.layers
+    matrices = sum(part.nbytes for layer in layers for part in (layer.qkv, layer.output, layer.gate_up, layer.down))
+    embedding = loaded.weights.embedding.nbytes
+    assert matrices + embedding == pytest.approx(weight_bytes(loaded.config, loaded.dtype, "int8"), rel=0.03)
+
+
+@needs_torchao
+def test_int4_refuses_matrices_it_cannot_group(tmp_path: Path) -> None:
+    folder = save(build_reference("llama"), tmp_path / "model")  # 48 inputs
+    with pytest.raises(UnsupportedArchitectureError, match="choose dtype int8"):
+        load_model(str(folder), device="cpu", dtype="int4")
+
+
+def test_missing_torchao_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantisation.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"pip install forelook\[quantise\]"):
+        load_model(None, device="cpu", dtype="int8")
