@@ -32,10 +32,14 @@ export class EditorWindow {
   }
 
   async untilStatus(pattern: RegExp, timeoutMs = 90_000): Promise<string> {
-    return eventually(`the status item shows ${pattern}`, async () => {
-      const status = await this.status();
-      return pattern.test(status) ? status || " " : undefined;
-    }, timeoutMs);
+    try {
+      return await eventually(`the status item shows ${pattern}`, async () => {
+        const status = await this.status();
+        return pattern.test(status) ? status || " " : undefined;
+      }, timeoutMs);
+    } catch (error) {
+      throw new Error(`${(error as Error).message}, but ${await this.statusDetail().catch(() => "nothing")}`);
+    }
   }
 
   /** Waits until the editor is there and the model is ready. */
