@@ -36,8 +36,8 @@ class ThreadedRanks:
         self._make_model = make_model
         self._timeout_s = timeout_s
         self._store = str(folder / f"store-{size}-{id(self)}")
-        self._threads = [threading.Thread(target=self._follow, args=(rank,), daemon=True) for rank in range(1, size)]
-        for thread in self._threads:
+        self.threads = [threading.Thread(target=self._follow, args=(rank,), daemon=True) for rank in range(1, size)]
+        for thread in self.threads:
             thread.start()
         self.group = self._join(0)
         self.decoder = ParallelDecoder(self.group)
@@ -49,7 +49,7 @@ class ThreadedRanks:
 
     def close(self) -> None:
         self.group.close()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(10)
             assert not thread.is_alive(), "a follower stayed though rank 0 is gone"
 

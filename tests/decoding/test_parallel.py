@@ -366,3 +366,12 @@ def test_a_rank_that_dies_or_hangs_ends_the_request_in_time(tmp_path, blow, num_
         for process in processes[1:]:  # nobody lingers
             process.join(10)
             assert process.exitcode == 3
+
+
+def test_followers_end_when_they_are_dismissed(pair):
+    model = pair.new_model()
+    flat(decode_with(pair, model, [1, 2, 3], Limits(8), published=True))
+    pair.decoder.dismiss()
+    for thread in pair.threads:
+        thread.join(10)
+        assert not thread.is_alive()

@@ -108,6 +108,10 @@ class ParallelDecoder:
         chooser = TargetChooser(sampling, constraint)
         yield from _Loop(self._group, model, request, limits, plans, chooser, stats).run(pending, started_s)
 
+    def dismiss(self) -> None:
+        """Tell the other ranks that nothing more will come: their ``follow`` returns."""
+        self._group.send([])
+
     def _sequence_number(self, model: StepModel) -> int:
         number = self._sequences.get(model)
         if number is None:
@@ -117,14 +121,17 @@ class ParallelDecoder:
 
 
 def follow(group: RankGroup, new_sequence: NewSequence) -> None:
-    """Serve as a rank other than 0 until rank 0 is gone.
+    """Serve as a rank other than 0 until rank 0 dismisses it.
 
     Raises:
         RankLostError: rank 0, or another rank, is gone.
     """
     sequences: dict[int, StepModel] = {}
     while True:
-        request = _Request(**json.loads(bytes(group.receive())))
+        message = group.receive()
+        if not message:
+            return
+        request = _Request(**json.loads(bytes(message)))
         for number in set(sequences) - set(request.live_sequences):
             del sequences[number]
         model = sequences.get(request.sequence)

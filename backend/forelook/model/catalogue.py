@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forelook.errors import ModelError
@@ -200,7 +200,8 @@ def installed_models(
         pinned: commits that were pulled and checked, by hub id.
     """
     if (starter / "config.json").is_file():
-        yield inspect_folder(starter, "starter-model", "package")
+        packaged = inspect_folder(starter, "starter-model", "package")
+        yield replace(packaged, licence=packaged.licence or "MIT")  # the package's own
     for repository in sorted(hub_cache.glob("models--*")):
         model = repository.name.removeprefix("models--").replace("--", "/")
         for snapshot in sorted(repository.glob("snapshots/*")):

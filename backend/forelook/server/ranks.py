@@ -6,6 +6,8 @@ and no worse. The request that a death interrupts ends with a RankLostError.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
 import subprocess
@@ -91,6 +93,7 @@ class Ranks:
         if self._keeper is None:
             self._keeper = threading.Thread(target=self._keep, name="forelook-ranks", daemon=True)
             self._keeper.start()
+            atexit.register(self.close)  # the process ends: the other ranks are told, and not left to find out
         costs = COMMON_COSTS if drafting.budget is None else drafting.budget.costs
         return replace(drafting, budget=StepBudget(shared_costs(costs, self._source.num_ranks)), loop=self.decode)
 
@@ -154,7 +157,10 @@ class Ranks:
             except (RankLostError, OSError) as error:
                 _LOG.error("%s", error)
             finally:
-                self._decoder = None
+                decoder, self._decoder = self._decoder, None
+                if decoder is not None and self._closing.is_set():
+                    with contextlib.suppress(RankLostError):
+                        decoder.dismiss()
                 if group is not None:
                     group.close()
                 self._end_processes()
@@ -167,7 +173,9 @@ class Ranks:
     def _gather(self, folder: Path) -> RankGroup:
         size, device = self._source.num_ranks, self._device
         if not self._source.command:
-            return RankGroup(_torchrun_store(), 0, size, device=device, timeout_s=_LOADING_TIMEOUT_S)
+            group = RankGroup(_torchrun_store(), 0, size, device=device, timeout_s=_LOADING_TIMEOUT_S)
+            group.set_timeout(self._step_timeout_s)
+            return group
         for rank in range(1, size):
             command = [*self._source.command, "--rank", f"{rank}/{size}", "--folder", str(folder)]
             # a rank ends when its standard input does, however this process ends

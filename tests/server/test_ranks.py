@@ -1,0 +1,89 @@
+"""Several processes decode together behind the engine: started, used, killed, and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from forelook.completion.drafting import Drafting
+from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.generation import Limits
+from forelook.decoding.lookahead import lookahead
+from forelook.decoding.published import PublishedSettings, published_lookahead
+from forelook.errors import ConfigError, RankLostError
+from forelook.model.loading import load_model
+from forelook.server.rank_source import RankSource, torchrun_rank
+from forelook.server.ranks import Ranks, rank_device
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
+    model = load_model(None, device="cpu", dtype="float32")
+    prompt = model.tokenizer.encode("def add(first, second):\n    return first + second\n\n\ndef sub(first, second):\n")
+    expected = [t for ids in autoregressive(model.new_sequence(512), prompt, Limits(60)) for t in ids]
+    command = [sys.executable, "-m", "forelook", "follow", "--device", "cpu", "--dtype", "float32"]
+    ranks = Ranks(RankSource(2, command))
+    try:
+        drafting = ranks.shared(Drafting())
+        sequence = model.new_sequence(512)
+
+        def decoded() -> list[int]:
+            steps = lookahead(sequence, prompt, Limits(60), budget=drafting.budget, loop=drafting.loop)
+            return [token for ids in steps for token in ids]
+
+        assert decoded() == expected, "alone, while the other rank is loading"
+        wait_for(lambda: ranks.is_ready, 60)
+        assert decoded() == expected, "together"
+        (first,) = ranks.process_ids
+        steps = published_lookahead(sequence, prompt, Limits(400), PublishedSettings(5, 4, 5), loop=drafting.loop)
+        next(steps)
+        os.kill(first, signal.SIGKILL)
+        started_s = time.monotonic()
+        with pytest.raises(RankLostError, match="has lost another rank"):
+            list(steps)
+        assert time.monotonic() - started_s < 2
+        assert decoded() == expected, "alone again at once"
+        wait_for(lambda: ranks.is_ready, 60)
+        assert ranks.process_ids != [first]
+        assert decoded() == expected, "together again"
+        last = ranks.process_ids
+    finally:
+        ranks.close()
+    assert not ranks.is_ready
+    for process_id in last:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process_id, 0)
+
+
+def test_devices_that_are_not_there_are_a_setting_out_of_range():
+    with pytest.raises(ConfigError, match="devices = 1 is not allowed"):
+        RankSource(1)
+    with pytest.raises(ConfigError, match=r"devices = 4096 is not allowed: it must be at most the \d+ CPU cores"):
+        Ranks(RankSource(4096)).prepare("cpu")
+    with pytest.raises(ConfigError, match="where several devices are used"):
+        rank_device("cuda:1", 0)
+
+
+@pytest.mark.parametrize(
+    ("environ", "place"),
+    [
+        ({}, None),
+        ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, (1, 2)),
+        ({"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}, None),
+        ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, None),
+        ({"RANK": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, None),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, None),  # somebody else's variables
+    ],
+)
+def test_torchruns_variables_say_which_rank_this_is(environ, place):
+    assert torchrun_rank(environ) == place
