@@ -31,7 +31,7 @@ INIT = (
 (setq server-socket-dir "%s" server-name "forelook" inhibit-startup-screen t make-backup-files nil
       auto-save-default nil create-lockfiles nil ring-bell-function #'ignore eglot-autoreconnect t
       frame-inhibit-implied-resize t warning-minimum-level :emergency vc-handled-backends nil
-      eglot-extend-to-xref nil eldoc-idle-delay 1000)
+      eglot-extend-to-xref nil eldoc-idle-delay 1000 flymake-indicator-type nil)
 (electric-indent-mode -1)
 (menu-bar-mode -1)
 (prefer-coding-system 'utf-8-unix)
