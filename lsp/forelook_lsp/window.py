@@ -227,7 +227,8 @@ class EditorWindow:
             raise asyncio.CancelledError
         if line >= document.lines.num_lines:
             num_lines = document.lines.num_lines
-            raise PositionError(f"position.line = {line} is not in the document, which has {num_lines} lines")
+            lines = "one line" if num_lines == 1 else f"{num_lines} lines"
+            raise PositionError(f"position.line = {line} is not in the document, which has {lines}")
         if not self._may_suggest(document):
             return ()
         offset = document.lines.offset_at(line, character, self.encoding)

@@ -485,6 +485,16 @@ async def _(editor: LspClient, backend: FakeBackend) -> None:
     assert len(await editor.complete(URI, 0, 1)) == 1
 
 
+@row("an empty document gets a suggestion at its only place")
+async def _(editor: LspClient, backend: FakeBackend) -> None:
+    await editor.open(URI, "")
+    (item,) = await editor.complete(URI, 0, 0)
+    assert (item["insertText"], item["range"]) == ("pass", range_of(0, 0, 0, 0))
+    with pytest.raises(ResponseError) as caught:
+        await editor.complete(URI, 1, 0)
+    assert "which has one line" in caught.value.message
+
+
 @row("text that no encoding likes goes through unharmed")
 async def _(editor: LspClient, backend: FakeBackend) -> None:
     text = "a\x00b\ud800c\u202edcba\n"

@@ -37,6 +37,17 @@ async def test_a_stream_that_is_not_lsp_ends_the_server_with_a_word_in_the_log(s
     assert b"Traceback" not in server.errors
 
 
+async def test_a_message_that_is_not_utf_8_is_answered_and_the_server_goes_on(
+    server: StdioServer, backend: FakeBackend
+) -> None:
+    await server.client.initialize()
+    body = b'{"jsonrpc": "2.0", "id": 7, "method": "\xff\xfe"}'
+    await server.send_bytes(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    await server.client.wait_until(lambda: len(server.client.orphans) == 1)
+    assert server.client.orphans[0]["error"]["code"] == -32700
+    await server.client.wait_for_status("ready")
+
+
 async def test_neither_torch_nor_numpy_is_ever_imported(environment: dict[str, str], backend: FakeBackend) -> None:
     traced = {**environment, "PYTHONPROFILEIMPORTTIME": "1"}
     async with stdio_server(traced) as server:
