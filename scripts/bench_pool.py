@@ -18,7 +18,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +79,10 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
         before = psutil.Process().memory_info().rss
         pool = NgramPool(2 * num_tokens)
         started = time.perf_counter()
-        for number, ids in enumerate(documents):
-            pool.set_document(f"{number}.py", ids)
+        waiting = [(f"{number}.py", ids) for number, ids in enumerate(documents)]
         stepped = time.perf_counter()
-        while pool.step():
+        while waiting or pool.has_work:
+            index_a_little(pool, waiting)
             now = time.perf_counter()
             slowest, stepped = max(slowest, now - stepped), now
         rates.append(num_tokens / (time.perf_counter() - started))
@@ -123,31 +123,41 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
     }
 
 
+def index_a_little(pool: NgramPool, waiting: list[tuple[Hashable, np.ndarray]]) -> None:
+    """One step of a slice, in the order of ``WorkspacePool``, tokenisation apart."""
+    if waiting and not pool.is_behind:
+        pool.set_document(*waiting.pop())
+    else:
+        pool.step()
+
+
 def decode_steps_while_indexing(documents: list[np.ndarray], num_requests: int) -> dict[str, float]:
     """Median decode step, alone and while 1 M tokens are being indexed.
 
-    As in the engine, one thread does both: between requests of a few decode steps, slices of a millisecond index until
-    the next request comes, here after twenty of them. A step looks the pool up, runs the model and commits.
+    As in the engine, one thread does both: between requests of a few decode steps, slices of a millisecond take in and
+    index documents until the next request comes, here after twenty of them. A step looks the pool up, runs the model
+    and commits. A finished index is begun anew, so that every stage of it is measured.
     """
     from forelook.decoding.step_layout import causal_layout
     from forelook.model.loading import load_model
 
     model = load_model(None, device="cpu")
-    prompt = documents[0][:256].tolist()
+    prompt = next(ids for ids in documents if len(ids) > 512)[:256].tolist()
     times: dict[str, list[float]] = {"idle": [], "indexing": []}
-    pools = {"idle": NgramPool(1 << 21), "indexing": NgramPool(1 << 21)}
+    idle_pool = NgramPool(1 << 21)
     for number, ids in enumerate(documents):
-        pools["idle"].set_document(number, ids)
-    pools["idle"].settle()
+        idle_pool.set_document(number, ids)
+    idle_pool.settle()
+    growing_pool = NgramPool(1 << 21)
+    waiting: list[tuple[Hashable, np.ndarray]] = list(enumerate(documents))
     slices = 0
     sequence = model.new_sequence()
     for turn in range(2 * num_requests):
         kind = "indexing" if turn % 2 else "idle"
-        pool = pools[kind]
-        if kind == "indexing" and not pool.has_work:
-            pool = pools[kind] = NgramPool(1 << 21)
-            for number, ids in enumerate(documents):
-                pool.set_document(number, ids)
+        if not waiting and not growing_pool.has_work:
+            growing_pool = NgramPool(1 << 21)
+            waiting = list(enumerate(documents))
+        pool = growing_pool if kind == "indexing" else idle_pool
         sequence.truncate(0)
         sequence.forward(causal_layout(prompt, 0))
         sequence.commit(range(len(prompt)))
@@ -164,7 +174,7 @@ def decode_steps_while_indexing(documents: list[np.ndarray], num_requests: int) 
             deadline = time.perf_counter() + SLICE_S
             while time.perf_counter() < deadline:
                 if kind == "indexing":
-                    pool.step()
+                    index_a_little(pool, waiting)
             slices += kind == "indexing"
     idle, indexing = (statistics.median(times[kind]) for kind in ("idle", "indexing"))
     return {

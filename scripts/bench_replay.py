@@ -11,6 +11,8 @@ far. All methods see the same text:
 - ``published``: lookahead decoding's n-gram pool of one call, filled from prompt and output, keyed by one token.
 - ``pool_cold``: Forelook's pool with the edited file alone.
 - ``pool_warm``: Forelook's pool with the whole workspace.
+- ``pool_session``: the same, and what the earlier edits of the same commit put out has been accepted, as the product
+  learns it. It alone knows added lines of other edits, so it stands beside the contest and not in it.
 
 The prompt is an editor's: text after the cursor, then text before it, as much of each as fits ``--prompt-tokens``.
 
@@ -38,10 +40,12 @@ import numpy as np
 from forelook.decoding.calibration import AcceptanceCalibration
 from forelook.decoding.draft_tree import CandidateTree, DraftTree
 from forelook.decoding.drafts import DraftSource
+from forelook.decoding.ngram_index import BORDER
 from forelook.decoding.ngram_pool import NgramPool
 from forelook.decoding.published_pool import PublishedPool
 from forelook.decoding.step_budget import CostCurve
 from forelook.privacy import content_reason, is_generated_name, is_secret_path
+from forelook.workspace.workspace_pool import ACCEPTED_WEIGHT
 from forelook.workspace.workspace_source import WorkspaceSource
 from tokenizers import Tokenizer
 
@@ -56,6 +60,10 @@ TEXT_SUFFIXES = (
 TOKENIZER_PATH = Path(__file__).resolve().parents[1] / "backend/forelook/starter_model/tokenizer.json"
 SEPARATOR = -2
 """Stands between the two halves of a prompt, as a sentinel would; equal to no token."""
+ACCEPTED = "\0accepted"
+"""Key of what the edits of a commit have put out so far."""
+FLOOR = 0.004
+"""Paths less probable than this are not drafted; a step costs the same whatever it carries."""
 
 
 @dataclass(frozen=True)
@@ -317,9 +325,9 @@ class PoolMethod:
         self._candidates: CandidateTree | None = None
 
     def draft(self) -> DraftTree:
-        candidates = self._candidates = CandidateTree(self._calibration, self._budget, 0.01)
+        candidates = self._candidates = CandidateTree(self._calibration, self._budget, FLOOR)
         for source in self._sources:
-            for draft in source.propose(self._context, max_candidates=10, max_length=self._budget):
+            for draft in source.propose(self._context, max_candidates=self._budget, max_length=self._budget):
                 candidates.add(draft)
         # The oracle's steps cost the same whatever they carry, so every draft that is allowed pays.
         return candidates.select(CostCurve.of([1.0] * (self._budget + 1)), self._budget).tree
@@ -374,7 +382,7 @@ def sync(pool: NgramPool, held: dict[str, str], tree: dict[str, str], repository
     pool.settle()
 
 
-METHODS = ("prompt_lookup", "published", "pool_cold", "pool_warm")
+METHODS = ("prompt_lookup", "published", "pool_cold", "pool_warm", "pool_session")
 
 
 @dataclass
@@ -388,7 +396,7 @@ class Contest:
     replacing: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in METHODS})
     inserting: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in METHODS})
 
-    def run(self, edit: Edit, pool: NgramPool, arguments: argparse.Namespace) -> None:
+    def run(self, edit: Edit, pools: dict[str, NgramPool], arguments: argparse.Namespace) -> None:
         after = edit.after_deleted if self.deletes_replaced else edit.after
         prompt = prompt_of(edit, after, arguments.prompt_tokens)
         budget, tail = arguments.budget, np.array(after, dtype=np.int32)
@@ -399,7 +407,7 @@ class Contest:
             elif name == "published":
                 method = Published(prompt, arguments.published_n, arguments.published_g, budget)
             else:
-                source = WorkspaceSource(pool if name == "pool_warm" else NgramPool(), edit.path, tail)
+                source = WorkspaceSource(pools.get(name) or NgramPool(), edit.path, tail)
                 method = PoolMethod([source], edit.before, self.calibrations[name], budget)
             replay(method, edit.added, (self.replacing if edit.replaces else self.inserting)[name])
 
@@ -416,19 +424,24 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
     encoder = Encoder()
     chosen = list(itertools.islice(repository.commits(), arguments.commits))
     contests = (Contest(deletes_replaced=False), Contest(deletes_replaced=True))
-    pool = NgramPool(1 << 22)
-    held: dict[str, str] = {}
+    pools = {name: NgramPool(1 << 22) for name in ("pool_warm", "pool_session")}
+    held: dict[str, dict[str, str]] = {name: {} for name in pools}
     num_edits = num_tokens = 0
     for number, (commit, parent) in enumerate(reversed(chosen), 1):
         tree = repository.tree(parent)
         edits = edits_of(repository, encoder, parent, commit, tree, arguments.edit_tokens)
         if edits:
-            sync(pool, held, tree, repository, encoder)
+            for name, pool in pools.items():
+                sync(pool, held[name], tree, repository, encoder)
+            session = pools["pool_session"]
+            session.set_document(ACCEPTED, [])
+            session.set_weight(ACCEPTED, ACCEPTED_WEIGHT)
         for edit in edits:
             num_edits += 1
             num_tokens += len(edit.added)
             for contest in contests:
-                contest.run(edit, pool, arguments)
+                contest.run(edit, pools, arguments)
+            session.append_tokens(ACCEPTED, [BORDER, *edit.added])
         if number % 20 == 0:
             print(f"{number}/{len(chosen)} commits, {num_edits} edits", file=sys.stderr, flush=True)
     repository.close()
@@ -437,7 +450,7 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
         "repo": arguments.name or arguments.repo.resolve().name,
         "num_edits": num_edits,
         "num_tokens": num_tokens,
-        "num_pool_tokens": pool.num_tokens,
+        "num_pool_tokens": pools["pool_warm"].num_tokens,
         "methods": methods,
         "methods_replaced_deleted": deleted,
     }

@@ -22,6 +22,7 @@ _POSIX_CLASSES = {
 class _Pattern:
     """One line of an ignore file."""
 
+    expression: bytes
     matches: Callable[[bytes], object]
     negated: bool
     directories_only: bool
@@ -44,10 +45,12 @@ class IgnoreRules:
             PrivacyError: ``strict``, and a line is malformed.
         """
         self._patterns: list[_Pattern] = []
-        flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
+        self._flags = flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
+        self._any_name: Callable[[bytes], object] | None = None
+        self._any_path: Callable[[bytes], object] | None = None
         for number, line in enumerate(text.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
             try:
-                pattern = _parse_line(line.removesuffix(b"\r"), flags, strict)
+                pattern = _parse_line(line.removesuffix(b"\r"), flags, strict, b"p%d_" % number)
             except _BadPatternError as error:
                 if strict:
                     raise PrivacyError(
@@ -69,6 +72,11 @@ class IgnoreRules:
             is_directory: whether it is a folder.
         """
         name = path.rpartition(b"/")[2]
+        if self._any_name is None or self._any_path is None:
+            self._any_name = self._any(basename_only=True)
+            self._any_path = self._any(basename_only=False)
+        if not self._any_name(name) and not self._any_path(path):
+            return None  # nearly always: one look instead of one per pattern
         for pattern in reversed(self._patterns):
             if pattern.directories_only and not is_directory:
                 continue
@@ -76,12 +84,17 @@ class IgnoreRules:
                 return not pattern.negated
         return None
 
+    def _any(self, *, basename_only: bool) -> Callable[[bytes], object]:
+        """Whether any of the patterns of a kind matches, in one expression."""
+        parts = [pattern.expression for pattern in self._patterns if pattern.basename_only is basename_only]
+        return re.compile(b"|".join(b"(?:" + part + b")" for part in parts) or b"(?!)", self._flags).fullmatch
+
 
 class _BadPatternError(Exception):
     """A pattern that git would never match."""
 
 
-def _parse_line(line: bytes, flags: int, strict: bool) -> _Pattern | None:
+def _parse_line(line: bytes, flags: int, strict: bool, group_prefix: bytes) -> _Pattern | None:
     if line.startswith(b"#"):
         return None
     line = _without_trailing_spaces(line)
@@ -102,8 +115,8 @@ def _parse_line(line: bytes, flags: int, strict: bool) -> _Pattern | None:
     body = body[1:] if body.startswith(b"/") else body
     if not body:
         raise _BadPatternError("a pattern without a name")
-    expression = _translate(body, strict)
-    return _Pattern(re.compile(expression, flags).fullmatch, negated, directories_only, basename_only)
+    expression = _translate(body, strict, group_prefix)
+    return _Pattern(expression, re.compile(expression, flags).fullmatch, negated, directories_only, basename_only)
 
 
 def _without_trailing_spaces(line: bytes) -> bytes:
@@ -121,9 +134,9 @@ def _without_trailing_spaces(line: bytes) -> bytes:
     return line[:end]
 
 
-def _translate(glob: bytes, strict: bool) -> bytes:
-    """A regular expression for one gitignore glob."""
-    writer = _RegexWriter()
+def _translate(glob: bytes, strict: bool, group_prefix: bytes) -> bytes:
+    """A regular expression for one gitignore glob; the prefix keeps its groups apart from those of others."""
+    writer = _RegexWriter(group_prefix)
     i = 0
     while i < len(glob):
         char = glob[i : i + 1]
@@ -165,7 +178,8 @@ class _RegexWriter:
     same holds for what stands between two ``**``. Each such stretch but the last is matched atomically.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group_prefix: bytes) -> None:
+        self._group_prefix = group_prefix
         self._done = b""
         self._skip = b""
         self._stretch = b""
@@ -206,7 +220,7 @@ class _RegexWriter:
 
     def _atomic(self, expression: bytes) -> bytes:
         self._num_groups += 1
-        name = b"g%d" % self._num_groups
+        name = self._group_prefix + b"%d" % self._num_groups
         return b"(?=(?P<" + name + b">" + expression + b"))(?P=" + name + b")"
 
 

@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from forelook.errors import PrivacyError
@@ -104,10 +105,15 @@ def is_secret_path(path: str) -> bool:
     if parts[-1].lower() in SECRET_FILE_NAMES:
         return True
     names = [part.encode("utf-8", "surrogateescape") for part in parts]
-    return any(
-        _SECRETS.verdict(b"/".join(names[:depth]), is_directory=depth < len(names))
-        for depth in range(1, len(names) + 1)
-    )
+    return _is_secret_folder(tuple(names[:-1])) or bool(_SECRETS.verdict(b"/".join(names), is_directory=False))
+
+
+@lru_cache(maxsize=4096)
+def _is_secret_folder(names: tuple[bytes, ...]) -> bool:
+    """Whether a folder, or one above it, is withheld; remembered, as many files share it."""
+    if not names:
+        return False
+    return _is_secret_folder(names[:-1]) or bool(_SECRETS.verdict(b"/".join(names), is_directory=True))
 
 
 def is_generated_name(name: str) -> bool:

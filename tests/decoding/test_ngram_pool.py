@@ -58,7 +58,9 @@ class NaivePool:
                     match += 1
                 if match:
                     found[match, key == document, tuple(ids[end : end + REACH])] += 1
-        return found
+        # beside a long match, short ones are not worth a lookup's time
+        least = 1 + max((match for match, _, _ in found), default=0) // 8
+        return Counter({place: count for place, count in found.items() if place[0] >= least})
 
 
 def places_of(pool: NgramPool, context: list[int], document: str, limit: int = 100_000) -> Counter[Place]:
@@ -315,6 +317,20 @@ def test_a_document_of_one_own_is_not_crowded_out() -> None:
     pool = pool_of([1, 77] * 3, crowd)
     tokens = {draft.token_ids[0] for draft in pool.propose([1], max_candidates=4, max_length=1, document="document 0")}
     assert 77 in tokens
+
+
+def test_lookups_search_few_segments_while_much_waits_to_be_sorted() -> None:
+    generator = np.random.default_rng(0)
+    pool = NgramPool(head_tokens=64)
+    for number in range(200):
+        pool.set_document(number, generator.integers(0, 500, 300))
+    assert pool.is_behind
+    most = 0
+    while pool.step():
+        most = max(most, len(pool.index_segment_sizes))
+    assert 4 < most <= 10
+    assert not pool.is_behind
+    assert pool.num_unsorted <= 64
 
 
 def test_memory_stays_within_forty_bytes_per_token() -> None:

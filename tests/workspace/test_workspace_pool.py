@@ -162,6 +162,18 @@ def test_text_after_the_cursor_is_drafted_from() -> None:
     assert bytes(drafts[0].token_ids) == b"ute_va"
 
 
+def test_the_lines_after_the_cursor_are_the_first_guess_where_nothing_matches() -> None:
+    pool = WorkspacePool(encode_bytes)
+    before, after = "~", "\nQWERTYUIOP\n"
+    pool.open_document("main.py", before + after)
+    settle(pool)
+    source = pool.source("main.py", len(before))
+    draft = source.propose(encode_bytes(before), max_candidates=1, max_length=6)[0]
+    assert bytes(draft.token_ids) == b"\nQWERT"
+    source.extend(encode_bytes("z"))
+    assert source.propose(encode_bytes(before + "z"), max_candidates=1, max_length=6) == []
+
+
 def test_a_request_for_an_unknown_document_still_has_the_workspace() -> None:
     pool = pool_with(("helper.py", HELPER))
     assert drafted(pool, "unknown.py", "def convert_every") == "thing(values"

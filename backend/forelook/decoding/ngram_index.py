@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 TokenArray = npt.NDArray[np.int32]
 KeyArray = npt.NDArray[np.uint64]
@@ -39,11 +41,13 @@ HEAD_TOKENS = 4096
 _KEY_TOKENS = 4
 _KEY_BITS = 16
 _KEY_MASK = 0xFFFF
-_SPANS = tuple(1 << (_KEY_BITS * (_KEY_TOKENS - k)) for k in range(1, _KEY_TOKENS + 1))
+_SHIFTS = tuple(_KEY_BITS * (_KEY_TOKENS - 1 - k) for k in range(_KEY_TOKENS))
 _MAX_KEY = (1 << 64) - 1
 _OWN_SCAN = 4096
 _MERGE_TOKENS = 8192
 _SEGMENT_RATIO = 4
+_MAX_SEGMENTS = 8
+_LENGTH_RATIO = 8
 _WIDE_SCAN = 192
 
 
@@ -91,12 +95,11 @@ class IndexState:
 
 
 _NO_EVIDENCE = Evidence([], [], [], [])
-_BACK = -np.arange(MAX_MATCH, dtype=np.int64)
+_NO_POSITIONS: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+_NEVER = [-3] * (MAX_MATCH + 1)
+"""Stands in a context where no token is wanted; equal to nothing in a log."""
 
-
-def fold_token(token: int) -> int:
-    """The 16 bits by which a token enters a key; equal for some different tokens of very large vocabularies."""
-    return (token ^ (token >> 16)) & _KEY_MASK
+_SCORE = itemgetter(0)
 
 
 class NgramIndex:
@@ -114,6 +117,7 @@ class NgramIndex:
         self._owners: TokenArray = np.zeros(len(self._tokens), dtype=np.int32)
         self._length = MAX_MATCH
         self._sorted_length = MAX_MATCH
+        self._view_log()
         self._segments: list[Segment] = []
         self._work: Iterator[None] | None = None
         self._num_owned = 0
@@ -238,13 +242,29 @@ class NgramIndex:
         owners = np.zeros(capacity, dtype=np.int32)
         owners[: self._length] = self._owners[: self._length]
         self._tokens, self._owners = tokens, owners
+        self._view_log()
+
+    def _view_log(self) -> None:
+        """Windows on the log, so that one gather reads whole rows.
+
+        Row ``i`` of the first belongs to position ``i + MAX_MATCH``: its next token, its own, and those before it. Row
+        ``i`` of the second is the tokens from ``i`` on.
+        """
+        tokens = self._tokens
+        size = tokens.itemsize
+        self._backward = as_strided(
+            tokens[MAX_MATCH + 1 :], (len(tokens) - MAX_MATCH - 1, MAX_MATCH + 2), (size, -size), writeable=False
+        )
+        self._forward = as_strided(tokens, (len(tokens) - MAX_REACH, MAX_REACH), (size, size), writeable=False)
 
     # -- lookup -------------------------------------------------------------------------------------------------
 
     def find(
         self, context: Sequence[int], *, limit: int, reach: int, owner: int = NOBODY, without: int = NOBODY
     ) -> Evidence:
-        """Entries that match the end of ``context``, longest matches first in choice, about ``limit`` of them.
+        """Entries that match the end of ``context``, longest matches first, about ``limit`` of them.
+
+        Beside a long match those that agree on a token or two only are left out.
 
         Args:
             context: tokens before the next one, the nearest last.
@@ -259,85 +279,92 @@ class NgramIndex:
         positions = self._candidates(tail, limit, owner)
         if len(positions) == 0:
             return _NO_EVIDENCE
-        tokens = self._tokens
-        columns = positions[:, None]
-        wanted = np.array(tail[::-1], dtype=np.int32)
-        agrees = tokens[columns + _BACK[: len(tail)]] == wanted
-        owners = self._owners[positions]
-        lengths = np.logical_and.accumulate(agrees, axis=1).sum(axis=1)
-        lengths[(owners == NOBODY) | (owners == without)] = 0
-        if len(positions) > limit:
-            keep = np.argsort(-2 * lengths - (owners == owner), kind="stable")[:limit]
-            keep = keep[lengths[keep] > 0]
-        else:
-            keep = np.flatnonzero(lengths)
-        if len(keep) < len(positions):
-            positions, owners, lengths = positions[keep], owners[keep], lengths[keep]
-            columns = positions[:, None]
-        following = tokens[columns + np.arange(1, reach + 1)]
-        return Evidence(lengths.tolist(), owners.tolist(), following.tolist(), positions.tolist())
+        # A column more than can match, and what is wanted there never stands in a log: every row ends in a mismatch.
+        wanted = np.array([*tail[::-1], *_NEVER[len(tail) :]], dtype=np.int32)
+        rows = self._backward[positions - MAX_MATCH]
+        found = (rows[:, 1:] != wanted).argmax(axis=1).tolist()
+        owners = self._owners[positions].tolist()
+        # Lists: for a few dozen places they are quicker to sort and to cut than arrays.
+        places = [
+            (-2 * match - (who == owner), place, match, who)
+            for place, match, who, token in zip(positions.tolist(), found, owners, rows[:, 0].tolist(), strict=True)
+            if match and who != NOBODY and who != without and token != BORDER
+        ]
+        if not places:
+            return _NO_EVIDENCE
+        places.sort(key=_SCORE)
+        del places[limit:]
+        # Beside a long match, what agrees on a token or two is too improbable ever to be drafted.
+        least = 1 + places[0][2] // _LENGTH_RATIO
+        while places[-1][2] < least:
+            places.pop()
+        _, chosen, match_lengths, owners = map(list, zip(*places, strict=True))
+        following = self._forward[np.array(chosen) + 1, :reach]
+        return Evidence(match_lengths, owners, following.tolist(), chosen)
 
     def _candidates(self, tail: list[int], limit: int, owner: int) -> npt.NDArray[np.int64]:
         """Positions worth comparing: more than ``limit`` only where many match four tokens."""
-        parts: list[npt.NDArray[np.int64]] = []
+        parts: list[npt.NDArray[np.int64] | TokenArray] = []
         room = limit
         head = self._scan_head(tail)
         if len(head):
             parts.append(head)
             room -= len(head) // 2
-        depth = min(len(tail), _KEY_TOKENS)
-        ranges = [(segment, *self._ranges(segment, tail, depth)) for segment in reversed(self._segments)]
-        for level in range(depth - 1, -1, -1):
-            if room <= 0 and level < depth - 1:
-                break
-            quota = _WIDE_SCAN if level == depth - 1 else room
-            for segment, lows, highs in ranges:
-                taken = self._take(segment, lows, highs, level, depth, quota, owner)
-                for part in taken:
-                    parts.append(part)
-                    room -= len(part)
-                if room <= 0 and level < depth - 1:
-                    break
-        if not parts:
-            return np.zeros(0, dtype=np.int64)
-        return np.concatenate(parts)
+        keys = self._range_keys(tail)
+        depth = len(keys) // 2
+        ranges = [(segment, segment.keys.searchsorted(keys).tolist()) for segment in reversed(self._segments)]
+        # first all that match four tokens, then those that match three and no more, and so on
+        for segment, ends in ranges:
+            low, high = ends[depth - 1], ends[2 * depth - 1]
+            if low < high:
+                room -= self._take(segment, low, high, _WIDE_SCAN, owner, parts, newest=True)
+        for level in range(depth - 2, -1, -1):
+            for segment, ends in ranges:
+                if room <= 0:
+                    return np.concatenate(parts)
+                quota = room
+                for low, high in ((level, level + 1), (depth + level + 1, depth + level)):
+                    if ends[low] < ends[high]:
+                        room -= self._take(segment, ends[low], ends[high], quota, owner, parts)
+        return np.concatenate(parts) if parts else _NO_POSITIONS
 
     @staticmethod
-    def _ranges(segment: Segment, tail: list[int], depth: int) -> tuple[list[int], list[int]]:
-        """Per match length 1 .. depth, the range of entries that match at least that many tokens."""
+    def _range_keys(tail: list[int]) -> KeyArray:
+        """Per match length 1, 2 …, the least key that matches, then per match length the least key above those."""
         key = 0
         lows: list[int] = []
         highs: list[int] = []
-        for k in range(depth):
-            key |= fold_token(tail[-1 - k]) << (_KEY_BITS * (_KEY_TOKENS - 1 - k))
+        for token, shift in zip(reversed(tail), _SHIFTS, strict=False):
+            key |= ((token ^ (token >> 16)) & _KEY_MASK) << shift
             lows.append(key)
-            highs.append(min(key + _SPANS[k], _MAX_KEY))
-        found = segment.keys.searchsorted(np.array(lows + highs, dtype=np.uint64)).tolist()
-        return found[:depth], found[depth:]
+            highs.append(min(key + (1 << shift), _MAX_KEY))
+        return np.array(lows + highs, dtype=np.uint64)
 
     def _take(
-        self, segment: Segment, lows: list[int], highs: list[int], level: int, depth: int, quota: int, owner: int
-    ) -> list[npt.NDArray[np.int64]]:
-        """Entries that match ``level + 1`` tokens and no more, at most about ``quota``: the newest, or a sample."""
-        if level == depth - 1:
-            pieces = [(lows[level], highs[level])]
-        else:
-            pieces = [(lows[level], lows[level + 1]), (highs[level + 1], highs[level])]
-        parts: list[npt.NDArray[np.int64]] = []
-        for low, high in pieces:
-            size = high - low
-            if size <= 0:
-                continue
-            entries = segment.positions[low:high]
-            if size <= quota:
-                parts.append(entries.astype(np.int64))
-                continue
-            if owner != NOBODY and size <= _OWN_SCAN:
-                own = entries[self._owners[entries] == owner]
-                parts.append(own[-(quota // 2 + 1) :].astype(np.int64))
-            chosen = entries[-quota:] if level == depth - 1 else entries[:: size // quota + 1]
-            parts.append(chosen.astype(np.int64))
-        return parts
+        self,
+        segment: Segment,
+        low: int,
+        high: int,
+        quota: int,
+        owner: int,
+        parts: list[npt.NDArray[np.int64] | TokenArray],
+        *,
+        newest: bool = False,
+    ) -> int:
+        """Add entries ``[low, high)`` to the parts, at most about ``quota``, the newest or a sample; how many."""
+        size = high - low
+        entries = segment.positions[low:high]
+        if size <= quota:
+            parts.append(entries)
+            return size
+        added = 0
+        if owner != NOBODY and size <= _OWN_SCAN:
+            own = entries[self._owners[entries] == owner][-(quota // 2 + 1) :]
+            parts.append(own)
+            added = len(own)
+        chosen = entries[-quota:] if newest else entries[:: size // quota + 1]
+        parts.append(chosen)
+        return added + len(chosen)
 
     def _scan_head(self, tail: list[int]) -> npt.NDArray[np.int64]:
         start = max(self._sorted_length, self._length - 2 * self._head_tokens)
@@ -354,6 +381,11 @@ class NgramIndex:
     # -- sorting and merging, in small steps ----------------------------------------------------------------------
 
     @property
+    def is_behind(self) -> bool:
+        """Whether lookups miss positions or are slow until :meth:`step` was called some more."""
+        return self.num_unsorted > 2 * self._head_tokens or len(self._segments) > _MAX_SEGMENTS
+
+    @property
     def has_work(self) -> bool:
         """Whether :meth:`step` has something to do."""
         return (
@@ -365,13 +397,16 @@ class NgramIndex:
     def step(self) -> bool:
         """Do a fraction of a millisecond of sorting or merging; True when there was something to do."""
         if self._work is None:
-            if self._length - self._sorted_length > self._head_tokens:
+            # Every segment costs each lookup a search: while much is unsorted, merge just often enough.
+            is_unsorted = self._length - self._sorted_length > self._head_tokens
+            first = None if is_unsorted and len(self._segments) <= _MAX_SEGMENTS else self._merge_from()
+            if first is not None:
+                self._work = self._merge(first)
+            elif is_unsorted:
                 self._sort_head()
                 return True
-            first = self._merge_from()
-            if first is None:
+            else:
                 return False
-            self._work = self._merge(first)
         try:
             next(self._work)
         except StopIteration:

@@ -109,6 +109,11 @@ class NgramPool:
         return self._index.num_unsorted
 
     @property
+    def index_segment_sizes(self) -> list[int]:
+        """Entries per sorted segment; each of them costs a lookup one search."""
+        return [len(segment) for segment in self._index.segments]
+
+    @property
     def nbytes(self) -> int:
         """Memory held by log and segments."""
         return self._index.nbytes
@@ -254,6 +259,11 @@ class NgramPool:
     def has_work(self) -> bool:
         """Whether :meth:`step` has something to do."""
         return self._rebuild is not None or self._index.has_work or self._is_stale()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether lookups miss tokens or are slow until :meth:`step` was called some more."""
+        return self._index.is_behind
 
     def step(self) -> bool:
         """Do a fraction of a millisecond of sorting, or of dropping stale tokens; True when there was work."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heappop, heappush, nlargest
+from operator import itemgetter
 
 from forelook.decoding.drafts import Draft, DraftOrigin
 from forelook.decoding.ngram_index import BORDER, MAX_MATCH, MAX_REACH
@@ -19,6 +20,7 @@ MIN_PROBABILITY = 0.004
 """Paths less probable than this are not drafted."""
 
 
+_FIRST_WEIGHT = itemgetter(0)
 _MEMBERS = 8
 """Behind the first token only the weightiest places vote: the others change little and cost as much."""
 
@@ -40,8 +42,8 @@ SAME_DOCUMENT = _weights([0.75, 2.55, 3.65, 4.45, 5.05, 5.45, 5.75, 6.05, 6.35],
 OUTPUT = _weights([2.3, 3.9, 5.1, 5.7, 6.1, 6.5, 6.8, 7.1, 7.4], 0.15)
 """Weight of a place in what the request itself has put out, before its distance counts."""
 
-AFTER_CURSOR = _weights([3.9, 3.4, 4.7, 5.0, 5.3, 5.5], 0.15)
-"""Weight of the text right after the cursor, continued by nothing but its place, by how many of its tokens came so far."""
+AFTER_CURSOR = _weights([3.4, 2.9, 4.2, 4.5, 4.8, 5.0], 0.15)
+"""Weight of the text right after the cursor, which matches by its place alone; by how many tokens of it, and one."""
 
 _ESCAPE = tuple(
     math.exp(value) for value in [3.0, 1.0, 2.9, 2.9, 3.0, 3.3, 3.4, 3.4, 3.4, 3.4] + [3.6] * (MAX_MATCH + MAX_REACH)
@@ -72,95 +74,100 @@ class Places:
         self.continuations += other.continuations
 
 
+_Place = tuple[float, list[int], tuple[float, ...], float, int]
+"""A place's first weight, its continuation, its weights by match length, its factor, its match length."""
+
+
 def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftOrigin) -> list[Draft]:
     """The most probable continuations as drafts that branch from each other, best first."""
     drafts: list[Draft] = []
-    matches = places.match_lengths
-    if not matches or max_candidates < 1 or max_length < 1:
+    if not places.match_lengths or max_candidates < 1 or max_length < 1:
         return drafts
-    longest = max(matches)
-    first_weights = [
-        factor * weights[match] for factor, weights, match in zip(places.factors, places.weights, matches, strict=True)
+    longest = max(places.match_lengths)
+    everywhere: list[_Place] = [
+        (factor * table[match], row, table, factor, match)
+        for row, table, factor, match in zip(
+            places.continuations, places.weights, places.factors, places.match_lengths, strict=True
+        )
     ]
-    weightiest = sorted(range(len(matches)), key=first_weights.__getitem__, reverse=True)
     # (-probability of the path, ticket, places that agree with it, path, shares)
-    heap: list[tuple[float, int, list[int], tuple[int, ...], tuple[float, ...]]] = [(-1.0, 0, weightiest, (), ())]
+    heap: list[tuple[float, int, list[_Place], tuple[int, ...], tuple[float, ...]]] = [(-1.0, 0, everywhere, (), ())]
     tickets = 0
     while heap and len(drafts) < max_candidates:
         negative, _, members, path, shares = heappop(heap)
         probability = -negative
         tokens, confidences = list(path), list(shares)
-        while len(tokens) < max_length:
+        depth = len(tokens)
+        while depth < max_length:
             if len(members) == 1:
-                _follow(places, members[0], probability, tokens, confidences, max_length)
+                _follow(members[0], probability, tokens, confidences, max_length)
                 break
-            weight_of, members_of, total = _vote(places, members, len(tokens))
+            weight_of, members_of, total = _vote(members, depth)
             if not weight_of:
                 break
             best = max(weight_of, key=weight_of.__getitem__)
             if len(weight_of) > 1:
+                least = MIN_PROBABILITY * total / probability
                 for token, weight in weight_of.items():
-                    if token != best and probability * weight >= MIN_PROBABILITY * total:
+                    if weight >= least and token != best:
                         tickets += 1
                         share = weight / total
-                        item = (
-                            -probability * share,
-                            tickets,
-                            members_of[token],
-                            (*tokens, token),
-                            (*confidences, share),
-                        )
+                        branch = (*tokens, token)
+                        item = (-probability * share, tickets, members_of[token], branch, (*confidences, share))
                         heappush(heap, item)
             share = weight_of[best] / total
             probability *= share
             if probability < MIN_PROBABILITY:
                 break
-            members = members_of[best][:_MEMBERS]
+            members = members_of[best]
+            if len(members) > _MEMBERS:
+                members = nlargest(_MEMBERS, members, key=_FIRST_WEIGHT)
             tokens.append(best)
             confidences.append(share)
-        if len(tokens) > len(path) or path:
+            depth += 1
+        if tokens:
             drafts.append(Draft(tuple(tokens), tuple(confidences), longest, origin))
     return drafts
 
 
-def _follow(
-    places: Places, member: int, probability: float, tokens: list[int], confidences: list[float], max_length: int
-) -> None:
+def _follow(place: _Place, probability: float, tokens: list[int], confidences: list[float], max_length: int) -> None:
     """Take over the rest of one place's continuation, as far as it stays probable."""
-    row, weights = places.continuations[member], places.weights[member]
-    factor, match = places.factors[member], places.match_lengths[member]
-    for depth in range(len(tokens), min(max_length, len(row))):
-        token = row[depth]
-        weight = factor * weights[match + depth]
-        share = weight / (weight + _ESCAPE[match + depth])
+    _, row, table, factor, match = place
+    depth = len(tokens)
+    match += depth
+    for token in row[depth:max_length]:
+        weight = factor * table[match]
+        share = weight / (weight + _ESCAPE[match])
         probability *= share
         if token == BORDER or probability < MIN_PROBABILITY:
             return
         tokens.append(token)
         confidences.append(share)
+        match += 1
 
 
-def _vote(places: Places, members: list[int], depth: int) -> tuple[dict[int, float], dict[int, list[int]], float]:
+def _vote(members: list[_Place], depth: int) -> tuple[dict[int, float], dict[int, list[_Place]], float]:
     """Weights and supporters of the tokens that follow ``depth`` agreed ones, and the weight of all and of none."""
-    matches, factors, weights, rows = places.match_lengths, places.factors, places.weights, places.continuations
     weight_of: dict[int, float] = {}
-    members_of: dict[int, list[int]] = {}
+    members_of: dict[int, list[_Place]] = {}
     longest = 0
-    for i in members:
-        row = rows[i]
+    total = 0.0
+    for member in members:
+        _, row, table, factor, match = member
         if depth >= len(row):
             continue
         token = row[depth]
         if token == BORDER:
             continue
-        match = matches[i] + depth
+        match += depth
         if match > longest:
             longest = match
-        weight = factors[i] * weights[i][match]
+        weight = factor * table[match]
+        total += weight
         if token in weight_of:
             weight_of[token] += weight
-            members_of[token].append(i)
+            members_of[token].append(member)
         else:
             weight_of[token] = weight
-            members_of[token] = [i]
-    return weight_of, members_of, sum(weight_of.values()) + _ESCAPE[longest]
+            members_of[token] = [member]
+    return weight_of, members_of, total + _ESCAPE[longest]

@@ -23,10 +23,22 @@ class RestoredPool:
 
 
 class CacheWorker:
-    """One thread that owns a :class:`PoolCache`. Faults are logged here; the pool goes on in memory."""
+    """One thread that owns a :class:`PoolCache`. Faults are logged here; the pool goes on in memory.
 
-    def __init__(self, cache: PoolCache, max_tokens: int) -> None:
+    Args:
+        cache: the files.
+        max_tokens: bound of a restored pool.
+        permits: whether a document's name may be read; others are dropped from what is restored.
+    """
+
+    def __init__(
+        self,
+        cache: PoolCache,
+        max_tokens: int,
+        permits: Callable[[str], bool] = lambda key: True,  # noqa: ARG005 - the name is part of the interface
+    ) -> None:
         self._cache = cache
+        self._permits = permits
         self._max_tokens = max_tokens
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forelook-pool-cache")
         self._last_fault = ""
@@ -116,13 +128,13 @@ class CacheWorker:
             if restored.state is None:
                 return None
             try:
-                return _build(restored, restored.state, self._max_tokens)
+                return _build(restored, restored.state, self._max_tokens, self._permits)
             except ValueError as error:  # sound checksums around parts that do not fit: a writer's fault
                 if not self._cache.reject(restored.generation, error):
                     return None
 
 
-def _build(restored: Restored, state: PoolState, max_tokens: int) -> RestoredPool:
+def _build(restored: Restored, state: PoolState, max_tokens: int, permits: Callable[[str], bool]) -> RestoredPool:
     pool = NgramPool.load(state, max_tokens)
     digests = dict(restored.digests)
     for change in restored.changes:
@@ -138,4 +150,7 @@ def _build(restored: Restored, state: PoolState, max_tokens: int) -> RestoredPoo
             raise ValueError("the journal changes what the base does not have")
         if change.digest:
             digests[change.key] = change.digest
+    for key in map(str, pool.document_keys()):
+        if not permits(key):
+            pool.remove_document(key)
     return RestoredPool(pool, {key: digest for key, digest in digests.items() if key in pool})

@@ -26,7 +26,9 @@ _ACCEPTED = "\0accepted"
 """Key of the text the user took; no uri or path has a NUL in it."""
 
 _ACCEPTED_TOKENS = 1 << 14
-_ACCEPTED_WEIGHT = 2.0
+ACCEPTED_WEIGHT = 2.0
+"""How much places in text the user took count, against those in files."""
+
 _BATCH_CHARS = 2048
 _JOURNAL_LIMIT_BYTES = 1 << 21
 _RETRY_S = 30.0
@@ -97,7 +99,7 @@ class WorkspacePool:
         self._files_came_s: float | None = None
         self._job: Iterator[None] | None = None
         self._cache_path = "" if cache is None else str(cache.folder)
-        self._worker = None if cache is None else CacheWorker(cache, max_tokens)
+        self._worker = None if cache is None else CacheWorker(cache, max_tokens, self._permits_key)
         self._restoring: Future[RestoredPool | None] | None = None
         if self._worker is not None:
             self._restoring = self._worker.restore()
@@ -160,7 +162,7 @@ class WorkspacePool:
                 self._replace(_ACCEPTED, 0, end // 2, tokens[:0])
         else:
             self._set(_ACCEPTED, tokens, 0)
-            self._pool.set_weight(_ACCEPTED, _ACCEPTED_WEIGHT)
+            self._pool.set_weight(_ACCEPTED, ACCEPTED_WEIGHT)
 
     def source(self, uri: str, offset: int | None = None) -> WorkspaceSource:
         """A draft source for one request in an open document, its latest text included if that is quickly done.
@@ -201,8 +203,8 @@ class WorkspacePool:
     def run_slice(self, budget_s: float) -> bool:
         """Work for about ``budget_s``; True while more is left.
 
-        Open documents come first, then sorting, then other files. No single step of the work takes much longer than
-        tokenising two thousand characters.
+        Open documents come first, then as much sorting as lookups need, then other files, then the rest of the sorting.
+        No single step of the work takes much longer than tokenising two thousand characters.
         """
         deadline = time.perf_counter() + budget_s
         self._adopt_restored(wait=False)
@@ -221,9 +223,10 @@ class WorkspacePool:
         if self._changed:
             self._job = self._indexing_changes(next(iter(self._changed)))
             return True
-        if self._pool.step():
+        has_waiting = bool(self._waiting) and self._restoring is None
+        if (self._pool.is_behind or not has_waiting) and self._pool.step():
             return True
-        if self._waiting and self._restoring is None:
+        if has_waiting:
             key, text = self._waiting.popitem(last=False)
             self._job = self._indexing_file(key, text)
             return True
@@ -342,8 +345,12 @@ class WorkspacePool:
     def _take_in(self, found: RestoredPool) -> None:
         """Learn the documents that another process on this workspace had and we have not."""
         for key in map(str, found.pool.document_keys()):
-            if key not in self._pool and self._permits(key):
+            if key not in self._pool:
                 self._set(key, found.pool.tokens(key), found.digests.get(key, 0))
+
+    def _permits_key(self, key: str) -> bool:
+        """Runs on the cache's thread: names are many, and judging them must not hold up a request."""
+        return key == _ACCEPTED or self._permits(key)
 
     def wait_restored(self) -> None:
         """Wait until what the cache held is in the pool."""
@@ -398,14 +405,11 @@ class WorkspacePool:
         learned, self._pool = self._pool, restored.pool
         for key in learned.document_keys():
             self._pool.set_document(key, learned.tokens(key))
-        for key in restored.pool.document_keys():
-            if key != _ACCEPTED and not self._permits(str(key)):
-                self._pool.remove_document(key)
         self._digests = {key: value for key, value in restored.digests.items() if key not in learned}
         confirmed = {*self._open, *self._waiting, *learned.document_keys(), _ACCEPTED}
         self._unconfirmed = {str(key) for key in self._pool.document_keys()} - {str(key) for key in confirmed}
         if _ACCEPTED in self._pool:
-            self._pool.set_weight(_ACCEPTED, _ACCEPTED_WEIGHT)
+            self._pool.set_weight(_ACCEPTED, ACCEPTED_WEIGHT)
 
 
 def _digest(text: str) -> int:

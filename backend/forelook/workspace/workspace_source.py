@@ -9,7 +9,7 @@ import numpy as np
 from forelook.decoding.drafts import Draft, DraftOrigin
 from forelook.decoding.ngram_index import BORDER, MAX_MATCH, MAX_REACH, TokenArray
 from forelook.decoding.ngram_pool import NgramPool
-from forelook.decoding.ngram_ranking import OUTPUT, SAME_DOCUMENT, Places, rank
+from forelook.decoding.ngram_ranking import AFTER_CURSOR, OUTPUT, SAME_DOCUMENT, Places, rank
 
 _BEFORE_LIMIT = 6000
 _AFTER_LIMIT = 3000
@@ -52,9 +52,16 @@ class LocalText:
     def places(self, tail: Sequence[int], reach: int) -> Places:
         """Where the end of the context stands, the weightiest places of all."""
         log = self._log
+        places = Places()
+        if self._length == self._cursor and self._after_start < self._after_end:
+            # Nothing matches yet, but what is written next often resembles the lines it replaces or stands above.
+            places.match_lengths.append(1)
+            places.factors.append(1.0)
+            places.weights.append(AFTER_CURSOR)
+            places.continuations.append(log[self._after_start : self._after_start + reach].tolist())
         found = np.flatnonzero(log[: self._length - 1] == tail[-1])
         if len(found) == 0:
-            return Places()
+            return places
         is_after = found < self._after_end
         distances = np.where(is_after, found - self._after_start + 1, self._length - found)
         if len(found) > _NEAREST:
@@ -70,7 +77,8 @@ class LocalText:
             found, matches, factors = found[best], matches[best], factors[best]
         rows = log[found[:, None] + np.arange(1, reach + 1)]
         weights = [OUTPUT if place >= self._cursor else SAME_DOCUMENT for place in found.tolist()]
-        return Places(matches.tolist(), factors.tolist(), weights, rows.tolist())
+        places.extend(Places(matches.tolist(), factors.tolist(), weights, rows.tolist()))
+        return places
 
 
 _SAME_DOCUMENT = np.array(SAME_DOCUMENT)
