@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.generation import Limits
+from forelook.decoding.lookahead import lookahead
 from forelook.decoding.step_layout import StepLayout, causal_layout
-from forelook.errors import ConfigError, ContextOverflowError
+from forelook.errors import ConfigError, ContextOverflowError, TokenizerError
 from forelook.model.attention import AttentionBackend, attend_torch_flash
 from forelook.model.llama import LlamaSequence
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
@@ -182,6 +187,61 @@ def test_codellama_shaped_checkpoint_greedy_ids_equal_transformers_generate(tmp_
     for infill in loaded.infill_formats:
         prompt = infill.build(loaded.tokenizer.encode_prefix(prefix), loaded.tokenizer.encode(suffix))
         assert greedy_ids(loaded, prompt, 32) == transformers_greedy_ids(model, prompt, 32)
+
+
+def test_codellama_shaped_generation_stops_where_transformers_does(tmp_path: Path, shared_dir: Path) -> None:
+    """At 32010, the end of the infilled middle, and at 2, the end of the text; with and without drafts."""
+    tokenizer = shared_dir / "data" / "codellama-tokenizer" / "tokenizer.json"
+    sizes = {"vocab_size": 32016, "max_position_embeddings": 16384, "bos_token_id": 1, "eos_token_id": 2}
+    model = build_reference("llama", **sizes, rope_parameters={"rope_type": "default", "rope_theta": 1e6}, seed=4)
+    first = load_model(
+        str(save(model, tmp_path / "CodeLlama-7b-hf", tokenizer=tokenizer)), device="cpu", dtype="float32"
+    )
+    assert first.stop_token_ids == {2, 32010}
+    prompt = first.infill.build(
+        first.tokenizer.encode_prefix("def f(x):\n    "), first.tokenizer.encode("\n    return y\n")
+    )
+    free = greedy_ids(first, prompt, 24)
+    for stop, place in ((32010, 6), (2, 11)):
+        place = free.index(free[place])
+        changed = copy.deepcopy(model)
+        with torch.no_grad():  # what the model said there is now the stop's row of the head
+            rows = changed.lm_head.weight
+            rows[[free[place], stop]] = rows[[stop, free[place]]]
+        folder = save(changed, tmp_path / str(stop) / "CodeLlama-7b-hf", max_shard_size="3MB", tokenizer=tokenizer)
+        loaded = load_model(str(folder), device="cpu", dtype="float32")
+        output = changed.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=[2, 32010],
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        assert output[-1] == stop
+        assert len(output) == place + 1
+        for run in (autoregressive, lookahead):
+            steps = run(loaded.new_sequence(256), prompt, Limits(24, loaded.stop_token_ids))
+            assert [token for ids in steps for token in ids] == output[:-1], run.__name__
+
+
+def test_codellama_34b_is_refused_for_infilling_and_taken_left_to_right(tmp_path: Path, shared_dir: Path) -> None:
+    """It has the same text pieces, and no embeddings for the sentinels."""
+    raw = json.loads((shared_dir / "data" / "codellama-tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab = raw["model"]["vocab"] = {piece: index for piece, index in raw["model"]["vocab"].items() if index < 32000}
+    raw["added_tokens"] = [token for token in raw["added_tokens"] if token["id"] < 32000]
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in raw["model"]["merges"]]
+    raw["model"]["merges"] = [pair for pair in pairs if {*pair, "".join(pair)} <= vocab.keys()]
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text(json.dumps(raw), encoding="utf-8")
+    model = build_reference("llama", vocab_size=32000, bos_token_id=1, eos_token_id=2)
+    folder = str(save(model, tmp_path / "CodeLlama-34b-hf", tokenizer=tokenizer))
+    with pytest.raises(TokenizerError, match=r"could not use the text after the cursor.*--left-to-right"):
+        load_model(folder, device="cpu", allow_left_to_right=False)
+    loaded = load_model(folder, device="cpu", dtype="float32")
+    assert "not trained to infill" in loaded.status_line
+    prompt = loaded.infill.build(loaded.tokenizer.encode_prefix("def f(x):"), loaded.tokenizer.encode("ignored"))
+    assert greedy_ids(loaded, prompt, 16) == transformers_greedy_ids(model, prompt, 16)
 
 
 def test_sliding_window_bounds_the_positions_to_where_the_model_is_exact(tmp_path: Path) -> None:

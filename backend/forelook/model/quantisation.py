@@ -65,4 +65,6 @@ def _config(kind: str, num_inputs: int, device: torch.device, dtype: torch.dtype
         )
     if device.type == "cuda" and dtype == torch.bfloat16:
         return Int4WeightOnlyConfig(group_size=group_size, int4_packing_format="tile_packed_to_4d")
-    return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(group_size))
+    # torch ships no stub for its four-bit dtype
+    four_bits: torch.dtype = torch.int4  # type: ignore[attr-defined]
+    return IntxWeightOnlyConfig(weight_dtype=four_bits, granularity=PerGroup(group_size))

@@ -221,6 +221,15 @@ class BucketedSequence(LlamaSequence):
         """Sizes of which a step has been prepared."""
         return sorted(self._steps)
 
+    def repeat_step(self, num_tokens: int, num_rows: int) -> None:
+        """Queue the last step of this size again with its inputs as they are: for timing the device's part alone.
+
+        Only to be called when no accepted row is left to be moved.
+        """
+        with torch.inference_mode():
+            self._steps[padded_size(num_tokens)][1]()
+            self._space.run_head(num_rows)
+
     def _new_cache(self, max_positions: int) -> DeferringKVCache:
         # Padded rows are written too; behind the last position there is room for them.
         self._slots = new_cache(DeferringKVCache, self._weights, max_positions + TAIL_SIZES[-1])
@@ -234,8 +243,14 @@ class BucketedSequence(LlamaSequence):
         size = padded_size(len(layout))
         with torch.inference_mode(), out_of_memory_named(f"a step of {size} tokens"):
             inputs, step = self._steps.get(size) or self._prepared(size)
-            inputs.write(layout, self._slots.length, self._slots.take_moves())
-            step()
+            length, moves = self._slots.length, self._slots.take_moves()
+            try:
+                inputs.write(layout, length, moves)
+                step()
+            except BaseException:
+                # Whether the rows accepted before have been moved is not known: they are run again.
+                self.truncate(min(moves[1], default=length))
+                raise
             return self._space.run_head(len(layout.logit_rows))
 
     def _prepared(self, size: int) -> tuple[StepInputs, Step]:

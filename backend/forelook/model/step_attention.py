@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from forelook.model.attention import merge_by_log_sum_exp
+from forelook.model.attention import choose_attention, merge_by_log_sum_exp
 
 StepAttention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 # (queries [rows, Hkv, D], keys [capacity, Hkv, D], values, prefix length, scale) → ([rows, Hkv, D], log-sum-exp
@@ -48,6 +48,17 @@ def step_attention_choices(device: torch.device, dtype: torch.dtype, head_size: 
         _varlen_choice(device, dtype),
         StepAttentionChoice("masked", attend_masked),
     ]
+
+
+def describe_attention(device: torch.device, dtype: torch.dtype, head_size: int = 128) -> str:
+    """Which ways to attend a device has and why not the others, for ``forelook doctor``."""
+    if device.type != "cuda":
+        chosen = choose_attention(device, dtype)
+        return f"{chosen.name}: {chosen.reason}"
+    choices = step_attention_choices(device, dtype, head_size)
+    usable = ", ".join(choice.name for choice in choices if choice.attend is not None)
+    missing = [f"{choice.name}: {choice.reason}" for choice in choices if choice.attend is None]
+    return "; ".join([f"the fastest of {usable} on this device, timed when a model is loaded", *missing])
 
 
 def attend_masked(

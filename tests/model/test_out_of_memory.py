@@ -1,0 +1,123 @@
+"""Out of memory within a step: that request fails, what was committed stays right, and the engine goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from forelook.completion.engine import CompletionEngine
+from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus
+from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.decoding.step_layout import StepLayout, causal_layout
+from forelook.errors import ForelookError, InsufficientMemoryError
+from forelook.model.llama import LlamaSequence
+from forelook.model.loading import LoadedModel
+from forelook.model.static_step import BucketedSequence, StepSpace
+from forelook.model.step_ops import PLAIN
+
+TIMEOUT_S = 60.0
+
+
+class Allocator:
+    """The border to memory: attention asks it at every layer, and while it is full it says so as torch does."""
+
+    def __init__(self) -> None:
+        self.calls_until_full: int | None = None
+
+    def guard(self, attend: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def guarded(*arguments: object) -> torch.Tensor:
+            if self.calls_until_full is not None:
+                self.calls_until_full -= 1
+                if self.calls_until_full < 0:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return attend(*arguments)
+
+        return guarded
+
+
+def guarded_sequence(starter: LoadedModel, allocator: Allocator) -> LlamaSequence:
+    space = StepSpace(starter.weights, replace(PLAIN, attend=allocator.guard(PLAIN.attend)))
+    return BucketedSequence(space, 512)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3])
+def test_failed_step_leaves_the_committed_tokens_right(starter: LoadedModel, calls: int) -> None:
+    """With accepted rows still to be moved, whichever layer the memory ran out in."""
+    allocator = Allocator()
+    sequence, ordinary = guarded_sequence(starter, allocator), starter.new_sequence(512)
+    ids = list(range(8, 18))
+    visible = np.eye(4, dtype=np.bool_)
+    visible[3, 1] = True
+    tree = StepLayout(np.array([30, 31, 32, 33]), np.array([10, 10, 10, 11]), visible, np.arange(4))
+    for each in (sequence, ordinary):
+        each.forward(causal_layout(ids, 0))
+        each.commit(range(10))
+        each.forward(tree)
+        each.commit([1, 3])
+    allocator.calls_until_full = calls
+    with pytest.raises(InsufficientMemoryError, match="a step of 1 tokens"):
+        sequence.forward(causal_layout([40], 12))
+    allocator.calls_until_full = None
+    whole = [*ids, 31, 33, 40]
+    kept = len(sequence.cached_ids)
+    assert list(sequence.cached_ids) == whole[:kept]
+    actual = sequence.forward(causal_layout(whole[kept:], kept))
+    torch.testing.assert_close(actual, ordinary.forward(causal_layout([40], 12)), atol=1e-4, rtol=0)
+
+
+def test_out_of_memory_fails_that_request_and_the_engine_goes_on(starter: LoadedModel) -> None:
+    allocator = Allocator()
+
+    class Model:
+        """The starter model with its sequences behind the allocator."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(starter, name)
+
+        def new_sequence(self, max_positions: int | None = None) -> LlamaSequence:
+            return guarded_sequence(starter, allocator)
+
+    ready = threading.Event()
+
+    def on_status(status: EngineStatus) -> None:
+        if status.state is EngineState.READY:
+            ready.set()
+
+    settings = EngineSettings(method=DecodingMethod.LOOKAHEAD, prewarm=False, deadline_ms=60_000)
+    engine = CompletionEngine(lambda _progress: Model(), settings, on_status)  # type: ignore[arg-type, return-value]
+    engine.start()
+    text = "def add(a, b):\n    return a + b\n\n\ndef add3(a, b, c):\n    return a"
+
+    def ask() -> CompletionResult | ForelookError:
+        outcomes: list[CompletionResult | ForelookError] = []
+        done = threading.Event()
+
+        def finish(outcome: CompletionResult | ForelookError) -> None:
+            outcomes.append(outcome)
+            done.set()
+
+        engine.submit(CompletionRequest("file:///a.py", 1, len(text)), lambda _text: None, finish)
+        assert done.wait(TIMEOUT_S)
+        return outcomes[0]
+
+    try:
+        assert ready.wait(TIMEOUT_S)
+        engine.open_document("w", "file:///a.py", "python", 1, text)
+        before = ask()
+        assert isinstance(before, CompletionResult)
+        assert before.suggestions
+        allocator.calls_until_full = 2
+        failed = ask()
+        assert isinstance(failed, InsufficientMemoryError)
+        assert "close other programs, shorten the context" in str(failed)
+        assert engine.status.state is EngineState.READY
+        allocator.calls_until_full = None
+        after = ask()
+        assert isinstance(after, CompletionResult)
+        assert after.suggestions == before.suggestions
+    finally:
+        engine.close()
