@@ -5,7 +5,7 @@ At each size (10 k, 100 k and 1 M tokens of source text, repeated with variation
 - index rate: tokens per second put into the pool and fully sorted, tokenisation apart;
 - lookup: p50 and p99 of ``NgramPool.propose`` after contexts taken from the text;
 - memory per token, as counted by numpy and as the process grows;
-- restore: from the files on disk to the first lookup that finds something.
+- restore: from the files on disk, every name judged again, to the first lookup that finds something.
 
 Then the median decode step of the starter model, alone and with 1 M tokens being indexed in slices between steps on the
 same thread, as the engine does it. The last line is one JSON object.
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from forelook.decoding.ngram_pool import NgramPool
+from forelook.privacy import is_secret_path
 from forelook.workspace.cache_worker import CacheWorker
 from forelook.workspace.pool_cache import PoolCache
 from tokenizers import Tokenizer
@@ -70,6 +71,11 @@ def lookup_contexts(documents: list[np.ndarray], count: int) -> Iterator[tuple[i
         yield number, context
 
 
+def permits(key: str) -> bool:
+    """As in the backend: a restored document's name is judged again."""
+    return not is_secret_path(key)
+
+
 def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[str, float]:
     """All figures at one size; times are medians over the rounds."""
     num_tokens = sum(map(len, documents))
@@ -101,7 +107,7 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
         cache.release()
         _, context = next(lookup_contexts(documents, 1))
         for _ in range(rounds):
-            worker = CacheWorker(PoolCache(Path(folder), "bench", "starter"), 2 * num_tokens)
+            worker = CacheWorker(PoolCache(Path(folder), "bench", "starter"), 2 * num_tokens, permits)
             started = time.perf_counter()
             restored = worker.restore().result()
             assert restored is not None

@@ -16,7 +16,8 @@ _AFTER_LIMIT = 3000
 _NEAREST = 256
 _PLACES = 24
 _GAP: TokenArray = np.full(MAX_REACH + MAX_MATCH, BORDER, dtype=np.int32)
-_BACK = -np.arange(MAX_MATCH)
+_BACK = -np.arange(MAX_MATCH + 1)
+_NEVER = [-3] * (MAX_MATCH + 1)
 
 # Fitted with the weights of ngram_ranking: a place twice as far from the cursor counts three quarters as much, and one
 # after the cursor counts twice one before it.
@@ -67,9 +68,9 @@ class LocalText:
         if len(found) > _NEAREST:
             nearest = np.argpartition(distances, _NEAREST)[:_NEAREST]
             found, is_after, distances = found[nearest], is_after[nearest], distances[nearest]
-        wanted = np.array(tail[::-1], dtype=np.int32)
-        agrees = log[found[:, None] + _BACK[: len(wanted)]] == wanted
-        matches = np.logical_and.accumulate(agrees, axis=1).sum(axis=1)
+        # A column more than can match, where nothing in the log is wanted: every row ends in a mismatch.
+        wanted = np.array([*tail[::-1], *_NEVER[len(tail) :]], dtype=np.int32)
+        matches = (log[found[:, None] + _BACK] != wanted).argmax(axis=1)
         factors = (distances + 1.0) ** _DISTANCE_EXPONENT
         factors[is_after] *= _AFTER_FACTOR
         if len(found) > _PLACES:
