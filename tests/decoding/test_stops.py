@@ -13,6 +13,7 @@ from forelook.decoding.published import PublishedSettings, published_lookahead
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget, StepCosts
 from forelook.decoding.successors import SuccessorSeeds, SuccessorTable, ending_of
+from forelook.decoding.tree_drafter import Patience
 from forelook.errors import ContextOverflowError, DecodingError
 
 from tests.fakes import ScriptedModel
@@ -82,6 +83,18 @@ def test_drafts_ride_on_the_prefill():
     assert len(first) == 17
     assert len(model.layouts) == 1
     assert stats.num_forwards == stats.num_steps == 1
+
+
+def test_a_long_uncached_prompt_runs_without_drafts_and_a_keystroke_with_them():
+    prompt = list(range(40, 240))
+    model = ScriptedModel.saying(len(prompt), SCRIPT, then=END)
+    oracle = Oracle([*SCRIPT, END])
+    assert next(lookahead(model, prompt, Limits(100), sources=[oracle], budget=FREE)) == SCRIPT[:1]
+    assert [len(layout) for layout in model.layouts] == [200]
+    assert model.layouts[0].visibility is None
+    again = lookahead(model, prompt, Limits(100), sources=[Oracle([*SCRIPT, END])], budget=FREE)
+    assert len(next(again)) > 1
+    assert len(model.layouts) == 2
 
 
 @loops
@@ -207,3 +220,32 @@ def test_successors_of_a_longer_context_come_first_and_seeds_last():
     assert [token for token, _ in table.successors(ending_of([1, 2, 3]))] == [4, 5, 9]
     assert [token for token, _ in table.successors(ending_of([8, 8, 3]))] == [5, 4, 9]
     assert [token for token, _ in table.successors(ending_of([6]))] == [9]
+
+
+class WrongSource:
+    """Drafts with confidence what never comes; counts how often it is asked."""
+
+    def __init__(self):
+        self.num_asked = 0
+
+    def propose(self, context, *, max_candidates, max_length):
+        self.num_asked += 1
+        return [Draft((253, 252, 251), (1.0, 1.0, 1.0), 9, DraftOrigin.WORKSPACE)]
+
+    def extend(self, token_ids):
+        pass
+
+
+def test_steps_become_plain_while_drafts_never_come_true_and_good_ones_end_that():
+    model = ScriptedModel(lambda seen: (seen[-1] * 7 + len(seen) * len(seen)) % 251)
+    source = WrongSource()
+    costs = StepCosts((1, 64), (1e-3, 2e-3), (0.0, 0.0))
+    list(lookahead(model, PROMPT, Limits(200), sources=[source], budget=StepBudget(costs)))
+    assert 5 < source.num_asked < 80
+    patience = Patience()
+    for _ in range(30):
+        patience.observe(0, 0.5)
+    assert sum(patience.is_plain() for _ in range(40)) == 15
+    for _ in range(10):
+        patience.observe(3, 0.5)
+    assert not patience.is_plain()

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from forelook.decoding.drafter import Drafter, StepState
+from forelook.decoding.draft_tree import DraftTree
+from forelook.decoding.drafter import Drafter, StepPlan, StepState
 from forelook.decoding.drafts import DraftSource
 from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams, TokenConstraint
-from forelook.decoding.prefill import DRAFTED_CHUNK, PREFILL_CHUNK, begin_prompt, run_leading_chunks
+from forelook.decoding.prefill import DRAFTED_TAIL, PREFILL_CHUNK, begin_prompt, run_leading_chunks
 from forelook.decoding.prompt_ngrams import PromptNgrams
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
@@ -67,7 +68,7 @@ def lookahead(
         boundary_ids: sentinels and file separators, which drafts never contain or cross.
         budget: measured step costs and the most drafts of a step.
         memory: what earlier requests to this model taught; kept up to date. By default this call starts afresh.
-        prefill_chunk: most prompt tokens per forward; the last chunk carries the first drafts.
+        prefill_chunk: most prompt tokens per forward; a short last chunk carries the first drafts.
         stats: filled as generation goes.
         loop: runs the steps; ``decode`` by default.
 
@@ -123,7 +124,7 @@ def decode(
         drafter: where drafts come from.
         sampling: how a token is chosen; greedy and sampling share this loop.
         constraint: which tokens may come next.
-        prefill_chunk: most prompt tokens per forward; the last chunk carries the first drafts.
+        prefill_chunk: most prompt tokens per forward; a short last chunk carries the first drafts.
         stats: filled as generation goes.
 
     Yields:
@@ -140,9 +141,7 @@ def decode(
         stats.finish_reason = FinishReason.MAX_TOKENS
         return
     pending = begin_prompt(model, prompt_ids, stats)
-    pending, reason = run_leading_chunks(
-        model, pending, prefill_chunk, limits, stats, last_chunk=min(DRAFTED_CHUNK, prefill_chunk)
-    )
+    pending, reason = run_leading_chunks(model, pending, prefill_chunk, limits, stats)
     num_cached = len(prompt_ids) - len(pending)
     while reason is None:
         reason = limits.interrupted()
@@ -153,7 +152,10 @@ def decode(
             break
         # draft
         max_depth = limits.max_new_tokens - len(generated) - 1
-        plan = drafter.plan(StepState(generated, num_cached, len(pending), max_depth, room, chooser.constraint))
+        if len(pending) <= DRAFTED_TAIL:
+            plan = drafter.plan(StepState(generated, num_cached, len(pending), max_depth, room, chooser.constraint))
+        else:
+            plan = StepPlan(DraftTree())
         # lay out
         layout = lay_out(pending, num_cached, plan.tree.token_ids, plan.tree.parents, plan.window)
         # forward

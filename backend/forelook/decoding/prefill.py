@@ -16,6 +16,13 @@ PREFILL_CHUNK = 512
 """Tokens run between two looks at the deadline and the cancel flag; also bounds the mask of the last chunk."""
 
 
+DRAFTED_TAIL = 64
+"""Most uncached prompt tokens that drafts are attached to.
+
+Drafts need a mask, which makes a long forward several times dearer, and to split the prompt for them costs a forward of
+its own that a drafted step after it makes better use of. A keystroke leaves a few tokens to run, and they carry drafts.
+"""
+
 DRAFTED_CHUNK = 32
 """Prompt tokens left for the forward that carries the first drafts.
 

@@ -75,6 +75,7 @@ class StepBudget:
         costs: measured on the device; a common shape where nothing was measured.
         max_draft_tokens: most draft tokens of a step; 0 makes every step a plain one.
         seconds_per_draft: host time each draft node costs outside the forward.
+        seconds_per_plan: host time it takes to look for drafts and to learn from them.
     """
 
     def __init__(
@@ -83,11 +84,13 @@ class StepBudget:
         *,
         max_draft_tokens: int = 48,
         seconds_per_draft: float = 3e-6,
+        seconds_per_plan: float = 2e-4,
     ) -> None:
         if max_draft_tokens < 0:
             raise ConfigError("max_draft_tokens", max_draft_tokens, "0 or more")
         self.costs = costs
         self.max_draft_tokens = max_draft_tokens
+        self.seconds_per_plan = seconds_per_plan
         self._seconds_per_draft = seconds_per_draft
         self._curves: dict[tuple[int, int], CostCurve] = {}
 

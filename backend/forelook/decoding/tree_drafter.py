@@ -16,6 +16,8 @@ from forelook.decoding.window_filler import WindowFiller, WindowYield
 
 _MAX_CANDIDATES = 8
 _MAX_LENGTH = 24
+_RECENT = 0.15
+_LONGEST_PAUSE = 15
 
 
 class DraftMemory:
@@ -35,6 +37,34 @@ class DraftMemory:
         self.calibration = AcceptanceCalibration() if calibration is None else calibration
         self.successors = SuccessorTable(seeds)
         self.window_yield = WindowYield()
+
+
+class Patience:
+    """Leaves steps plain while drafts bring less than they cost, as when sampling at a high temperature.
+
+    Costs and gains of recent drafted steps are averaged, in tokens. While the costs are larger, more and more plain
+    steps stand between two drafted ones, so that a change for the better is still noticed.
+    """
+
+    def __init__(self) -> None:
+        self._balance = 0.5  # of a few good steps: nobody begins with a pause
+        self._pause = 0
+        self._left = 0
+
+    def is_plain(self) -> bool:
+        """Whether the next step should do without drafts."""
+        if self._left == 0:
+            return False
+        self._left -= 1
+        return True
+
+    def observe(self, num_accepted: int, cost: float) -> None:
+        """Count a drafted step: accepted drafts, and what it cost beyond a plain step, in plain steps."""
+        self._balance += _RECENT * (num_accepted - cost - self._balance)
+        if self._balance >= 0.0:
+            self._pause = self._left = 0
+        else:
+            self._pause = self._left = min(2 * self._pause + 1, _LONGEST_PAUSE)
 
 
 class TreeDrafter:
@@ -70,12 +100,15 @@ class TreeDrafter:
         self._ending = ending_of(self._context)
         self._candidates: CandidateTree | None = None
         self._selection: Selection | None = None
+        self._patience = Patience()
+        self._cost = 0.0
 
     def plan(self, state: StepState) -> StepPlan:
         """The tree that makes the step yield most tokens per second; empty where drafts are not worth their cost."""
         self._candidates = self._selection = None
         max_nodes = min(self._budget.max_draft_tokens, state.max_tokens)
-        if max_nodes == 0 or state.max_depth == 0:
+        if max_nodes == 0 or state.max_depth == 0 or self._patience.is_plain():
+            self._filler.rest()
             return StepPlan(DraftTree())
         curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
         candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, curve.floor)
@@ -101,6 +134,8 @@ class TreeDrafter:
         num_drafts = len(selection.tree)
         expected = 1.0 + sum(selection.probabilities)
         window = self._filler.fill(curve, num_drafts, expected, state.max_tokens - num_drafts)
+        num_more = num_drafts + (0 if window is None else len(window))
+        self._cost = (curve.seconds[num_more] + self._budget.seconds_per_plan) / curve.seconds[0] - 1.0
         return StepPlan(selection.tree, window)
 
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
@@ -108,6 +143,7 @@ class TreeDrafter:
         tree = plan.tree
         if self._candidates is not None and self._selection is not None:
             self._candidates.learn(verified.token_ids)
+            self._patience.observe(len(verified.node_path), self._cost)
             origins = [self._memory.calibration.origin(cell) for cell in self._selection.cells]
             accepted_origins = [origins[node - 1] for node in verified.node_path]
             _count(origins, stats.drafted_by_origin)

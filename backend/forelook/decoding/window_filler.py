@@ -99,6 +99,10 @@ class WindowFiller:
             self._window = LookaheadWindow(columns, _NGRAM_SIZE, self._seed_ids) if window is None else window
         return self._window
 
+    def rest(self) -> None:
+        """A step without a window: its guesses would stand at the wrong positions afterwards."""
+        self._window = None
+
     def learn(
         self, window: LookaheadWindow | None, context: Sequence[int], new: list[int], num_accepted: int, hits: int
     ) -> None:
