@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,22 @@ def test_steps_are_prepared_once_when_first_needed_and_said_so(tmp_path: Path) -
         sequence.forward(causal_layout([1, 2, 3], 0))
     assert graphs.num_prepared == 2  # a trunk and a head
     assert lines == ["Preparing steps of 8 tokens", "Preparing the logits of 1 tokens"]
+
+
+def test_dropped_sequence_and_space_are_freed_at_once(tmp_path: Path) -> None:
+    """Their caches and weights are gigabytes on a GPU: a cycle would keep them until the garbage collector comes."""
+    loaded = load("llama", tmp_path)
+    space = StepSpace(loaded.weights, PLAIN, FakeGraphs())
+    sequence = BucketedSequence(space, 64)
+    sequence.forward(causal_layout([1, 2, 3], 0))
+    sequence.commit([0, 2])
+    gone = [weakref.ref(sequence), weakref.ref(space)]
+    gc.disable()
+    try:
+        del sequence, space
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_last_position_can_be_used_and_the_one_behind_it_cannot(tmp_path: Path) -> None:

@@ -182,8 +182,8 @@ class StepSpace:
         head = self._heads.get(size)
         if head is None:
             self.on_prepare(f"Preparing the logits of {size} tokens")
-            rows, logits = self.hidden_rows[:size], self.logits[:size]
-            head = self._heads[size] = self.prepare(lambda: run_head(self.weights, rows, logits))
+            weights, rows, logits = self.weights, self.hidden_rows[:size], self.logits[:size]
+            head = self._heads[size] = self.prepare(lambda: run_head(weights, rows, logits))
         head()
         return self.logits[:num_rows]
 
@@ -260,6 +260,8 @@ class BucketedSequence(LlamaSequence):
         rows = space.hidden_rows[:size]
         # Being captured, a step is run for warming up: where no committed token stands, and moving nothing.
         inputs.write_idle(self._slots.capacity - size)
-        step = space.prepare(lambda: run_trunk(space.weights, space.ops, self._slots.storage, inputs, rows))
+        # The step holds what it needs and not the sequence: gigabytes of cache must not wait for the garbage collector.
+        weights, ops, storage = space.weights, space.ops, self._slots.storage
+        step = space.prepare(lambda: run_trunk(weights, ops, storage, inputs, rows))
         self._steps[size] = inputs, step
         return self._steps[size]
