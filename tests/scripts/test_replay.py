@@ -1,0 +1,95 @@
+"""The replay benchmark: its rivals keep their own rules, and no method sees the lines it is to write."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import subprocess
+from argparse import Namespace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def replay(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    return importlib.import_module("bench_replay")
+
+
+def git(root: Path, *arguments: str) -> None:
+    environment = {
+        **os.environ,
+        **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "A"),
+        **dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "a@example.org"),
+        **dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), os.devnull),
+    }
+    subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, env=environment)
+
+
+def arguments(repository: Path) -> Namespace:
+    return Namespace(
+        repo=repository, name=None, commits=5, budget=15, prompt_tokens=4096, edit_tokens=256, lookup_ngram=2,
+        published_n=5, published_g=15,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Files that a second commit gives the same line, made of tokens that stand nowhere before."""
+    git(tmp_path, "init", "-q")
+    for name in ("a.py", "b.py", "c.py"):
+        (tmp_path / name).write_text("import os\n\n\ndef f():\n    return os\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    for name in ("a.py", "b.py", "c.py"):
+        (tmp_path / name).write_text(
+            "import os\nzebra = [quartz.vixen(7351), jumbled / 99, 'wyvern ~ 42']\n\n\ndef f():\n    return os\n"
+        )
+    git(tmp_path, "commit", "-q", "-a", "-m", "two")
+    return tmp_path
+
+
+def test_prompt_lookup_drafts_what_transformers_would(replay: ModuleType) -> None:
+    torch = pytest.importorskip("torch")
+    generators = pytest.importorskip("transformers.generation.candidate_generator")
+    generator = generators.PromptLookupCandidateGenerator(
+        num_output_tokens=15, max_matching_ngram_size=2, max_length=10_000
+    )
+    chooser = random.Random(0)
+    for _ in range(200):
+        ids = chooser.choices(range(chooser.choice([3, 30])), k=chooser.randint(2, 60))
+        found, _ = generator.get_candidates(torch.tensor([ids]))
+        ours = replay.PromptLookup(ids[:1], 2, 15, len(ids) + 15)
+        ours.learn(ids[1:])
+        assert ours.draft().token_ids == found[0, len(ids) :].tolist()
+
+
+def test_a_step_yields_the_drafts_that_agree_and_one_token_more(replay: ModuleType) -> None:
+    class Clairvoyant:
+        def __init__(self) -> None:
+            self.done = 0
+
+        def draft(self) -> object:
+            tree = replay.DraftTree()
+            tree.add_path([*range(self.done, self.done + 4), 99])
+            return tree
+
+        def learn(self, accepted: list[int]) -> None:
+            self.done += len(accepted)
+
+    tally = replay.Tally()
+    replay.replay(Clairvoyant(), list(range(12)), tally)
+    assert (tally.num_steps, tally.num_tokens, tally.num_drafted, tally.num_accepted) == (3, 12, 15, 10)
+
+
+def test_added_lines_are_in_no_index_but_the_sessions(replay: ModuleType, repository: Path) -> None:
+    result = replay.run(arguments(repository))
+    assert result["num_edits"] == 3
+    for kind in ("methods", "methods_replaced_deleted"):
+        methods = result[kind]
+        for name in ("prompt_lookup", "published", "pool_cold", "pool_warm"):
+            assert methods[name]["tokens_per_step"] < 1.4, name
+        assert methods["pool_session"]["tokens_per_step"] > 1.5 * methods["pool_warm"]["tokens_per_step"]
