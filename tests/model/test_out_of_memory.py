@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,24 +24,25 @@ TIMEOUT_S = 60.0
 
 
 class Allocator:
-    """The border to memory: attention asks it at every layer, and while it is full it says so as torch does."""
+    """The border to memory: each step and each layer asks it, and while it is full it says so as torch does."""
 
     def __init__(self) -> None:
         self.calls_until_full: int | None = None
 
-    def guard(self, attend: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def guarded(*arguments: object) -> torch.Tensor:
+    def guard(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*arguments: object) -> Any:
             if self.calls_until_full is not None:
                 self.calls_until_full -= 1
                 if self.calls_until_full < 0:
                     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            return attend(*arguments)
+            return work(*arguments)
 
         return guarded
 
 
 def guarded_sequence(starter: LoadedModel, allocator: Allocator) -> LlamaSequence:
-    space = StepSpace(starter.weights, replace(PLAIN, attend=allocator.guard(PLAIN.attend)))
+    ops = replace(PLAIN, attend=allocator.guard(PLAIN.attend))
+    space = StepSpace(starter.weights, ops, lambda step: allocator.guard(step))
     return BucketedSequence(space, 512)
 
 
