@@ -42,8 +42,10 @@ SAME_DOCUMENT = _weights([0.75, 2.55, 3.65, 4.45, 5.05, 5.45, 5.75, 6.05, 6.35],
 OUTPUT = _weights([2.3, 3.9, 5.1, 5.7, 6.1, 6.5, 6.8, 7.1, 7.4], 0.15)
 """Weight of a place in what the request itself has put out, before its distance counts."""
 
-AFTER_CURSOR = _weights([3.4, 2.9, 4.2, 4.5, 4.8, 5.0], 0.15)
-"""Weight of the text right after the cursor, which matches by its place alone; by how many tokens of it, and one."""
+AFTER_CURSOR = _weights([2.0, 2.9, 4.2, 4.5, 4.8, 5.0], 0.15)
+"""Weight of the text right after the cursor, which matches by its place alone, by how many of its tokens came, and one.
+
+The first is small: whether the line ends at the cursor, other places know better."""
 
 _ESCAPE = tuple(
     math.exp(value) for value in [3.0, 1.0, 2.9, 2.9, 3.0, 3.3, 3.4, 3.4, 3.4, 3.4] + [3.6] * (MAX_MATCH + MAX_REACH)
