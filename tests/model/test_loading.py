@@ -245,6 +245,23 @@ def test_pickled_weights_are_refused_by_name(single: Path) -> None:
         load(single)
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq", "exl2", "bitsandbytes", "fp8", None])
+def test_checkpoint_quantised_beforehand_says_what_to_do_instead(single: Path, method: str | None) -> None:
+    edit_config(single, quantization_config={} | ({"quant_method": method} if method else {"bits": 4}))
+    with pytest.raises(
+        UnsupportedArchitectureError, match=r"not read; give the unquantised.*dtype int8 or int4"
+    ) as refused:
+        load(single)
+    assert repr(method or "unknown") in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["model.Q4_K_M.gguf", "consolidated.00.pth", "pytorch_model.bin", "model.pt"])
+def test_folder_of_another_format_names_what_it_holds_and_what_is_read(single: Path, name: str) -> None:
+    (single / "model.safetensors").rename(single / name)
+    with pytest.raises(CheckpointError, match=rf"found only {name}; only safetensors are read"):
+        load(single)
+
+
 def test_integer_weights_are_refused_as_quantised(single: Path) -> None:
     tensors = load_file(single / "model.safetensors")
     name = "model.layers.0.mlp.down_proj.weight"
