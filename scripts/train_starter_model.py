@@ -4,6 +4,7 @@
   prepare  clean, deduplicate, decontaminate and split the text of folders of packages
   train    train on a prepared corpus, from given weights or from scratch; run it again to go on after a stop
   measure  held-out bits per byte of one or more models on the same text
+  average  weights between two models, which keep what the first knew and have most of what the second learned
 
 Usage:
   python scripts/train_starter_model.py fetch --to corpus/sources
@@ -11,6 +12,7 @@ Usage:
   python scripts/train_starter_model.py train corpus/prepared --to run --minutes 60
   python scripts/train_starter_model.py train --smoke
   python scripts/train_starter_model.py measure corpus/prepared --model run/model --model other
+  python scripts/train_starter_model.py average corpus/prepared --model first run/model --to averages
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from training.corpus import Shelf, benchmark_texts, prepare
 from training.fetch import fetch
 from training.held_out import bits_per_byte, held_out_texts
 from training.loop import LoopSettings, Report, Trainer
-from training.network import Network, Shape, load_network
+from training.network import Network, Shape, load_network, save_network
 from training.optimizer import MuonAdam
 from training.samples import DEFAULT_LANGUAGES, SampleMaker, SampleMix
 from training.schedule import Schedule
@@ -222,6 +224,23 @@ def measure(options: argparse.Namespace) -> int:
     return 0
 
 
+def average(options: argparse.Namespace) -> int:
+    """The ``average`` command: weights between two models, tried at several shares of the second one."""
+    first, second = (load_network(folder, max_positions=options.max_tokens) for folder in options.model)
+    tokenizer_json = (options.model[0] / "tokenizer.json").read_text("utf-8")
+    tokenizer = CodeTokenizer(tokenizer_json, str(options.model[0]))
+    texts = held_out_texts(shelves(options.corpus, "held_out"), bytes_per_language=options.bytes)
+    start = [parameter.detach().clone() for parameter in first.parameters()]
+    for share in options.share:
+        with torch.no_grad():
+            for mine, begin, end in zip(first.parameters(), start, second.parameters(), strict=True):
+                mine.copy_(begin.lerp(end, share))
+        print(f"{share:.2f} {bits_per_byte(first, tokenizer, texts, bos_id=0)}", flush=True)
+        if options.to is not None:
+            save_network(first, options.to / f"{share:.2f}", tokenizer_json)
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(description="Train the starter model.")
@@ -268,6 +287,14 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("corpus", type=Path, help="a prepared corpus")
     part.add_argument("--model", type=Path, action="append", required=True, help="a checkpoint folder; may be repeated")
     part.add_argument("--bytes", type=int, default=200_000, help="of each language")
+
+    part = commands.add_parser("average", help="weights between two models, the first of which the second came from")
+    part.add_argument("corpus", type=Path, help="a prepared corpus, whose held-out text judges")
+    part.add_argument("--model", type=Path, nargs=2, required=True, help="two checkpoint folders of the same shape")
+    part.add_argument("--share", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], help="of the second model")
+    part.add_argument("--to", type=Path, help="write each average to a folder named by its share under this one")
+    part.add_argument("--max-tokens", type=int, default=2048, help="the averages' positions")
+    part.add_argument("--bytes", type=int, default=48_000, help="of each language")
     return top
 
 
@@ -278,6 +305,8 @@ def main() -> int:
             return train(options)
         if options.command == "measure":
             return measure(options)
+        if options.command == "average":
+            return average(options)
         if options.command == "fetch":
             failed = 0
             for registry, name, outcome in fetch(options.to):

@@ -47,7 +47,8 @@ class Licence:
 
 def judge(expression: str) -> bool:
     """Whether an SPDX expression or a licence's name is permissive: one side of each OR, all sides of each AND."""
-    text = expression.replace("/", " OR ") if re.fullmatch(r"[\w.-]+(/[\w.-]+)+", expression) else expression
+    text = re.sub(r"Apache License,? Version 2(\.0)?", "Apache-2.0", expression, flags=re.IGNORECASE)
+    text = text.replace("/", " OR ") if re.fullmatch(r"[\w.-]+(/[\w.-]+)+", text) else text
     choices = re.split(r"\s+or\s+", text.replace("(", " ").replace(")", " "), flags=re.IGNORECASE)
     return any(
         all(_one(term) for term in re.split(r"\s+(?:and|with)\s+|[,;&]", choice, flags=re.IGNORECASE) if term.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import subprocess
@@ -22,6 +23,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import train_starter_model  # noqa: E402
 from training import cleaning, corpus, licences, samples  # noqa: E402
+from training.loop import Trainer  # noqa: E402
 from training.network import load_network, save_network  # noqa: E402
 from training.optimizer import orthogonalise  # noqa: E402
 from training.schedule import Schedule  # noqa: E402
@@ -90,13 +92,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def options(prepared: Path, to: Path, *more: str) -> object:
+def options(prepared: Path, to: Path, *more: str) -> argparse.Namespace:
     """A tiny run measured in steps."""
     line = (
         f"train {prepared} --to {to} --from-scratch --hidden-size 32 --intermediate-size 64 --layers 2 --heads 2 "
         "--max-tokens 256 --tokens-per-step 512 --steps 8 --warmup-steps 2 --held-out-bytes 4000 --threads 1"
     )
     return train_starter_model.parser().parse_args([*line.split(), *more])
+
+
+@pytest.fixture(scope="module")
+def trainer(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A trainer that has not begun."""
+    folder = tmp_path_factory.mktemp("run")
+    return train_starter_model.make_trainer(options(prepared, folder), prepared, folder)
 
 
 class TestCleaning:
@@ -210,12 +219,6 @@ class TestCorpus:
 
 
 class TestSamples:
-    @pytest.fixture(scope="class")
-    def trainer(self, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
-        return train_starter_model.make_trainer(
-            options(prepared, tmp_path_factory.mktemp("run")), prepared, tmp_path_factory.mktemp("run")
-        )
-
     def test_every_kind_of_cursor_leaves_text_that_joins_to_the_file(self) -> None:
         random_ = random.Random(0)
         kinds: dict[str, str] = {}
@@ -246,11 +249,11 @@ class TestSamples:
             model.tokenizer,
             model.healer,
             model.infill,
-            samples.SampleMix({"python": 1.0}, plain=0.0, prefix_first=0.0, context=0.0),
+            samples.SampleMix({"python": 1.0}, plain=0.0, prefix_first=0.0, context=0.0, max_tokens=800),
             seed=3,
         )
         compared = 0
-        for number in range(60):
+        for number in range(160):
             sample = maker.make(number)
             prompt, answer = sample.ids[: sample.middle_start], sample.ids[sample.middle_start :]
             assert answer[-1] in model.stop_token_ids
@@ -278,7 +281,7 @@ class TestSamples:
             compared += 1
         assert compared >= 5
 
-    def test_a_sample_is_a_function_of_its_number_and_the_seed(self, trainer: object) -> None:
+    def test_a_sample_is_a_function_of_its_number_and_the_seed(self, trainer: Trainer) -> None:
         maker = trainer.maker
         assert [maker.make(number) for number in range(20)] == [maker.make(number) for number in range(20)]
         assert len({tuple(maker.make(number).ids) for number in range(20)}) > 10
@@ -287,7 +290,7 @@ class TestSamples:
         infill = SimpleNamespace(template=(0, 2, 3, "{suffix}", 4, "{context}", "{prefix}"))
         assert samples.prefix_first(infill, [10, 11], [20], [30]) == [0, 2, 30, 10, 11, 3, 20, 4]
 
-    def test_no_sample_is_longer_than_asked(self, trainer: object) -> None:
+    def test_no_sample_is_longer_than_asked(self, trainer: Trainer) -> None:
         assert max(len(trainer.maker.make(number).ids) for number in range(60)) <= 256
 
 
