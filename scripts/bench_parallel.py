@@ -91,8 +91,22 @@ def new_sequence(folder: Path) -> LlamaSequence:
 
 
 def lookahead_steps(folder: Path, group: RankGroup, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Rank 0: seconds of steps on one rank and on all, in turns; the other ranks follow."""
+    """Rank 0: seconds of steps on one rank and on all, in turns; the other ranks follow.
+
+    Before that every rank runs whole steps at the same time, each for itself: what the machine's cores can do at all.
+    """
     sequence = new_sequence(folder)
+    prompt = prompt_of(options.prefix)
+    at_once: list[float] = []
+    for round_number in range(options.rounds + 1):
+        group.exchange([0])
+        drafter = FullDrafter(options.window_size, options.ngram_size, options.max_candidates)
+        started = time.perf_counter()
+        for _ in decode(sequence, prompt, Limits(STEPS_PER_ROUND), drafter):
+            elapsed, started = time.perf_counter() - started, time.perf_counter()
+            if round_number:
+                at_once.append(elapsed)
+    group.exchange([0])
     if group.rank != 0:
         try:
             follow(group, lambda _max_positions: sequence)
@@ -100,7 +114,6 @@ def lookahead_steps(folder: Path, group: RankGroup, options: argparse.Namespace)
             return {}
     decoder = ParallelDecoder(group)
     own = LlamaSequence(sequence._weights, 1024)  # noqa: SLF001
-    prompt = prompt_of(options.prefix)
     times: dict[str, list[float]] = {"one rank": [], "lookahead parallel": []}
     for round_number in range(options.rounds + 1):
         for name, loop, model in (("one rank", decode, own), ("lookahead parallel", decoder.decode, sequence)):
@@ -111,7 +124,7 @@ def lookahead_steps(folder: Path, group: RankGroup, options: argparse.Namespace)
                 if round_number:  # the first round prefills and warms up
                     times[name].append(elapsed)
     group.close()
-    return times
+    return {**times, "whole steps on all ranks at once": at_once}
 
 
 def transformers_steps(folder: Path, rank: int, options: argparse.Namespace, tail: int) -> dict[str, list[float]]:

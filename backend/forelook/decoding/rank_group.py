@@ -129,8 +129,10 @@ class RankGroup:
         if self._is_closed:
             return
         self._is_closed = True
-        for group in {id(group): group for group in (self._steps, self._control)}.values():
-            group.abort()
+        if self._device.type == "cuda":
+            self._steps.abort()
+        # gloo closes its connections, which the others are waiting on, when the last reference goes, and not before
+        self._steps = self._control = self._posted = None
 
     # --- collectives
 
@@ -171,6 +173,10 @@ class RankGroup:
             return call()
         except (RuntimeError, dist.DistError) as error:
             self._lost(_first_line(error), error)
+        except AttributeError as error:
+            if not self._is_closed:
+                raise
+            self._lost("this rank has left", error)  # closed by another thread, just now
 
     def _lost(self, reason: str, error: BaseException | None = None) -> None:
         self.close()

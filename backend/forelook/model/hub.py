@@ -1,17 +1,19 @@
 """Models from the Hugging Face hub: safetensors only, resumed, every file checked, the commit recorded.
 
-huggingface_hub downloads and resumes. It checks sizes only, so each file's hash is compared here with the one the hub
-tells: SHA-256 of large files, git's own hash of the others.
+huggingface_hub keeps its cache and speaks to the hub. It throws a partial file away when a download is interrupted, and
+checks sizes only; so large files are written here, to be continued by the next pull, and each file's hash is compared
+with the one the hub tells: SHA-256 of large files, git's own hash of the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,8 @@ def pull(model: str, revision: str | None, hub: Hub, on_progress: OnProgress) ->
     parse_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), f"{model}: config.json")
     _check_room(model, chosen, folder, hub)
     for file in small_first:
+        if file.algorithm == "sha256" and not (folder / file.name).is_file():
+            _fetch_blob(model, commit, file, folder.parents[1] / "blobs", hub, on_progress)
         path = _fetch(model, commit, file, hub, on_progress)
         _check(path.parent, file)
         on_progress(file.name, file.size, file.size)
@@ -197,6 +201,34 @@ def _fetch(model: str, commit: str, file: HubFile, hub: Hub, on_progress: OnProg
     return Path(path)
 
 
+def _fetch_blob(model: str, commit: str, file: HubFile, blobs: Path, hub: Hub, on_progress: OnProgress) -> None:
+    """Bring a large file into the cache, where huggingface_hub finds it by its hash, going on where it stopped."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is public, and re-exported
+
+    blob = blobs / file.digest
+    if blob.is_file():
+        return
+    partial = blobs / f"{file.digest}.pulled.incomplete"
+    partial.touch()
+    with _explained(model, commit, hub), partial.open("r+b") as stream:
+        stream.seek(0, os.SEEK_END)
+        if stream.tell() > file.size:
+            stream.seek(0)
+            stream.truncate()
+        http_get(
+            hf_hub_url(model, file.name, revision=commit, endpoint=hub.endpoint),
+            stream,
+            resume_size=stream.tell(),
+            headers=build_hf_headers(token=hub.token),
+            expected_size=file.size,
+            tqdm_class=_progress_class(file, on_progress),
+        )
+    _check(blobs, replace(file, name=partial.name), shown=file.name)
+    partial.replace(blob)
+
+
 def _progress_class(file: HubFile, on_progress: OnProgress) -> Any:
     """A stand-in for tqdm, which is what huggingface_hub tells its progress."""
 
@@ -225,7 +257,7 @@ def _progress_class(file: HubFile, on_progress: OnProgress) -> Any:
     return Progress
 
 
-def _check(folder: Path, file: HubFile) -> None:
+def _check(folder: Path, file: HubFile, *, shown: str | None = None) -> None:
     """Compare a file with what the hub says; a wrong one is removed, so that the next pull fetches it anew."""
     path = folder / file.name
     if path.is_file() and path.stat().st_size == file.size and digest_of(path, file.algorithm) == file.digest:
@@ -234,8 +266,8 @@ def _check(folder: Path, file: HubFile) -> None:
     path.unlink(missing_ok=True)
     blob.unlink(missing_ok=True)
     raise CheckpointError(
-        f"{file.name} is not the file that the hub describes ({file.algorithm} {file.digest[:12]}…): it was damaged on "
-        "the way or on disk and has been removed; pull again"
+        f"{shown or file.name} is not the file that the hub describes ({file.algorithm} {file.digest[:12]}…): it was "
+        "damaged on the way or on disk and has been removed; pull again"
     )
 
 
