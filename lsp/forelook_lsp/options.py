@@ -146,8 +146,8 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "dtype": Setting(
         "dtype",
-        '"auto", "float32", "bfloat16" or "float16"',
-        _one_of("auto", "float32", "bfloat16", "float16"),
+        '"auto", "float32", "bfloat16", "float16", "int8" or "int4"',
+        _one_of("auto", "float32", "bfloat16", "float16", "int8", "int4"),
         "The number format of the weights.",
         machine=True,
         restarts=True,
