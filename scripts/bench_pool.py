@@ -94,7 +94,7 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
         rates.append(num_tokens / (time.perf_counter() - started))
         grown = psutil.Process().memory_info().rss - before
     times = []
-    for number, context in lookup_contexts(documents, num_lookups):
+    for number, context in list(lookup_contexts(documents, num_lookups)):
         started = time.perf_counter()
         pool.propose(context, max_candidates=8, max_length=15, document=f"{number}.py")
         times.append(time.perf_counter() - started)

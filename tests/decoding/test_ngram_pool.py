@@ -313,8 +313,8 @@ def test_the_best_match_is_found_among_many_places() -> None:
 
 
 def test_a_document_of_one_own_is_not_crowded_out() -> None:
-    crowd = [token for _ in range(3000) for token in (1, 50)]
-    pool = pool_of([1, 77] * 3, crowd)
+    crowd = [token for _ in range(900) for token in (1, 50)]
+    pool = pool_of([1, 77] * 3, crowd, head_tokens=64)
     tokens = {draft.token_ids[0] for draft in pool.propose([1], max_candidates=4, max_length=1, document="document 0")}
     assert 77 in tokens
 

@@ -43,12 +43,13 @@ _KEY_BITS = 16
 _KEY_MASK = 0xFFFF
 _SHIFTS = tuple(_KEY_BITS * (_KEY_TOKENS - 1 - k) for k in range(_KEY_TOKENS))
 _MAX_KEY = (1 << 64) - 1
-_OWN_SCAN = 4096
+_OWN_SCAN = 1024
 _MERGE_TOKENS = 8192
 _SEGMENT_RATIO = 4
 _MAX_SEGMENTS = 8
 _LENGTH_RATIO = 8
-_WIDE_SCAN = 192
+_WIDE_SCAN = 96
+_HEAD_SCAN = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,12 +372,12 @@ class NgramIndex:
         if start >= self._length:
             return np.zeros(0, dtype=np.int64)
         hits = np.flatnonzero(self._tokens[start : self._length] == tail[-1]) + start
-        if len(hits) > _WIDE_SCAN:
+        if len(hits) > _HEAD_SCAN:
             hits = hits[self._owners[hits] != NOBODY]  # stale entries must not crowd out live ones
-        if len(hits) > _WIDE_SCAN and len(tail) > 1:
+        if len(hits) > _HEAD_SCAN and len(tail) > 1:
             closer = hits[self._tokens[hits - 1] == tail[-2]]
             hits = closer if len(closer) else hits
-        return hits[-_WIDE_SCAN:]
+        return hits[-_HEAD_SCAN:]
 
     # -- sorting and merging, in small steps ----------------------------------------------------------------------
 

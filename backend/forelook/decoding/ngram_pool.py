@@ -17,7 +17,7 @@ from forelook.decoding.ngram_index import HEAD_TOKENS, MAX_MATCH, MAX_REACH, NOB
 from forelook.decoding.ngram_ranking import ELSEWHERE, SAME_DOCUMENT, Places, rank
 from forelook.errors import ConfigError
 
-_EVIDENCE_LIMIT = 24
+_EVIDENCE_LIMIT = 12
 _SAME_DOCUMENT_FACTOR = 0.25
 """Where in the document the cursor stands is unknown here: the factor of a middling distance."""
 
