@@ -85,9 +85,17 @@ export class EditorWindow {
   /** Writes a path into VS Code's own dialog for files and folders, and takes it. */
   async chooseInDialog(file: string): Promise<void> {
     const dialog = this.page.locator(".quick-input-widget");
-    await dialog.locator(".quick-input-action", { hasText: /OK|Use/ }).first().waitFor();
-    await dialog.locator("input").first().fill(file);
-    await dialog.locator(".quick-input-action .monaco-button", { hasText: /OK|Use/ }).first().click();
+    const input = dialog.locator("input").first();
+    const button = dialog.locator(".quick-input-action .monaco-button", { hasText: /OK|Use/ }).first();
+    await button.waitFor();
+    // The dialog writes the folder it starts in when it has read it, over or before what stands there.
+    await eventually("the dialog has its own folder", async () => (await input.inputValue()).startsWith("/"));
+    await eventually("the path stands in the dialog", async () => {
+      await input.fill(file);
+      await this.page.waitForTimeout(300);
+      return (await input.inputValue()) === file;
+    });
+    await button.click();
   }
 
   /** The lines of the editor that are on the screen. */
