@@ -65,9 +65,17 @@ local function heard(state, message, percentage)
     vim.schedule(on_ready)
   elseif state == 'error' and message ~= '' and not complained[message] then
     complained[message] = true
-    vim.defer_fn(function()
+    local function tell()
       if current.state == 'error' and current.message == message then
         M.warn(message)
+      end
+    end
+    vim.defer_fn(function()
+      if api.nvim_get_mode().mode:sub(1, 1) == 'i' then
+        -- "-- INSERT --" would be drawn over it at once.
+        api.nvim_create_autocmd('InsertLeave', { once = true, callback = vim.schedule_wrap(tell) })
+      else
+        tell()
       end
     end, PATIENCE_MS)
   end
