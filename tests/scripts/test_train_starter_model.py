@@ -253,7 +253,7 @@ class TestSamples:
             seed=3,
         )
         compared = 0
-        for number in range(160):
+        for number in range(500):
             sample = maker.make(number)
             prompt, answer = sample.ids[: sample.middle_start], sample.ids[sample.middle_start :]
             assert answer[-1] in model.stop_token_ids
