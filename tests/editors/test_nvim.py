@@ -349,6 +349,101 @@ def test_new_request_goes_out_before_the_old_one_is_cancelled(own_neovim: Start,
     server.wait_for("textDocument/inlineCompletion")
     nvim.keys("X")
     server.wait_for("$/cancelRequest")
+    names = [m["method"] for m in server.all() if m["method"] in ("textDocument/inlineCompletion", "$/cancelRequest")]
+    assert names == ["textDocument/inlineCompletion", "textDocument/inlineCompletion", "$/cancelRequest"]
+
+
+def test_version_in_the_request_is_that_of_the_last_change(own_neovim: Start, script: Scripted) -> None:
+    server = script(rules=[HELLO])
+    nvim = own_neovim(server)
+    nvim.open("a.txt", "")
+    nvim.append("hel")
+    request = server.wait_for("textDocument/inlineCompletion")[0]["params"]
+    change = server.messages("textDocument/didChange")[-1]["params"]
+    assert request["textDocument"]["version"] == change["textDocument"]["version"]
+
+
+def test_killed_server_comes_back_with_its_documents(own_neovim: Start, script: Scripted) -> None:
+    server = script(rules=[{"before": "die", "items": [], "die": True}, HELLO])
+    nvim = own_neovim(server)
+    nvim.open("a.txt", "first\n")
+    nvim.append("die")
+    server.wait_for("initialize", 2)
+    poll(nvim.attached, "the new server to attach")
+    opened = server.wait_for("textDocument/didOpen", 2)
+    assert opened[-1]["params"]["textDocument"]["text"] == "firstdie\n"
+    nvim.keys("<CR>hel")
+    nvim.wait_for_ghost("lo world")
+    nvim.keys("<Tab>")
+    nvim.wait_for_lines("firstdie", "hello world")
+
+
+def test_server_that_keeps_dying_is_given_up_with_one_message(own_neovim: Start, script: Scripted) -> None:
+    server = script(rules=[{"before": "die", "items": [], "die": True}])
+    nvim = own_neovim(server, max_restarts=1)
+    nvim.open("a.txt", "")
+    nvim.append("die")
+    server.wait_for("initialize", 2)
+    poll(nvim.attached, "the second server to attach")
+    nvim.keys("<CR>die")
+    state = poll(
+        lambda: (s := nvim.lua("return require('forelook').status()"))["state"] == "error" and s, "the error status"
+    )
+    assert "exit code 3" in state["message"]
+    assert ":Forelook restart" in state["message"]
+    nvim.keys("<CR>still typing")
+    nvim.wait_for_lines("die", "die", "still typing")
+    server.rewrite(rules=[HELLO])
+    nvim.lua("vim.cmd('Forelook restart')")
+    poll(nvim.attached, "the third server to attach")
+    nvim.keys("<CR>hel")
+    nvim.wait_for_ghost("lo world")
+
+
+def test_completion_menu_hides_the_suggestion(own_neovim: Start, script: Scripted) -> None:
+    nvim = own_neovim(script(rules=[HELLO]))
+    nvim.open("a.txt", "helmet\nhelium\n")
+    nvim.append("hel", row=1)
+    nvim.keys("<Esc>o")
+    nvim.keys("hel")
+    nvim.wait_for_ghost("lo world")
+    nvim.keys("<C-n>")
+    poll(lambda: nvim.rpc.call("pumvisible"), "the completion menu")
+    nvim.wait_for_no_ghost()
+
+
+def test_alternatives_can_be_asked_for_without_typing(own_neovim: Start, script: Scripted) -> None:
+    server = script(rules=[HELLO])
+    nvim = own_neovim(server, auto_trigger=False)
+    nvim.open("a.txt", "")
+    nvim.append("hel")
+    nvim.keys("<M-Bslash>")
+    nvim.wait_for_ghost("lo world")
+    assert [m["params"]["context"]["triggerKind"] for m in server.messages("textDocument/inlineCompletion")] == [1]
+    nvim.keys("l")
+    nvim.wait_for_ghost("o world")
+
+
+def test_tabs_in_ghost_text_line_up_with_real_ones(own_neovim: Start, script: Scripted) -> None:
+    nvim = own_neovim(script(rules=[{"before": "\tx {", "items": ["\n\t\ty\n\t}"]}]))
+    nvim.open("a.go", "\tx {\n")
+    nvim.lua("vim.bo.tabstop = 4")
+    nvim.append()
+    nvim.wait_for_ghost("\n        y\n    }")
+    nvim.keys("<Tab>")
+    nvim.wait_for_lines("\tx {", "\t\ty", "\t}")
+
+
+def test_renamed_file_is_followed(own_neovim: Start, script: Scripted) -> None:
+    server = script(rules=[HELLO])
+    nvim = own_neovim(server)
+    nvim.open("a.txt", "first\n")
+    nvim.rpc.command(f"saveas {nvim.folder}/b.txt")
+    poll(nvim.attached, "the server to attach to the renamed buffer")
+    nvim.append(" hel")
+    nvim.wait_for_ghost("lo world")
+    nvim.keys("<Tab>")
+    nvim.wait_for_lines("first hello world")
     opened = [
         (m["method"], m["params"]["textDocument"]["uri"].rsplit("/")[-1])
         for m in server.all()
