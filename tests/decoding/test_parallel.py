@@ -20,7 +20,7 @@ from forelook.decoding.published import PublishedSettings, published_lookahead
 from forelook.decoding.shares import deal, join_argmax
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget, StepCosts
-from forelook.decoding.step_layout import lay_out
+from forelook.decoding.step_layout import causal_layout, lay_out
 from forelook.decoding.tree_drafter import DraftMemory
 from forelook.errors import DecodingError, InsufficientMemoryError, RankLostError
 from hypothesis import HealthCheck, given, settings
@@ -213,6 +213,28 @@ def test_any_number_of_ranks_gives_the_autoregressive_stream_with_the_draft_tree
         assert stats.num_accepted_tokens == sum(stats.accepted_by_origin.values())
         cached = list(model.cached_ids)
         assert cached == [*prompt, *expected][: len(cached)]
+
+
+@pytest.mark.parametrize("num_reused", [0, 3])
+@pytest.mark.parametrize("num_prompt", [64, 65, 150, 300, 577])
+@pytest.mark.parametrize("published", [True, False])
+def test_a_prompt_is_split_and_drafted_for_as_it_is_without_ranks(pair, published, num_prompt, num_reused):
+    prompt = [index % 7 for index in range(num_prompt)]
+    seen = {}
+    for name, loop in (("alone", {}), ("ranks", {"loop": pair.decoder.decode})):
+        # a rank's cache may hold a little less of a prompt than another's
+        model = RandomTransformer(3, max_positions=1024) if name == "alone" else pair.new_model(0, 1024)
+        if num_reused:
+            model.forward(causal_layout(prompt[:num_reused], 0))
+            model.commit(range(num_reused))
+        stats = DecodingStats()
+        if published:
+            steps = published_lookahead(model, prompt, Limits(12), PublishedSettings(5, 4, 5), stats=stats, **loop)
+        else:
+            steps = lookahead(model, prompt, Limits(12), budget=StepBudget(FREE), stats=stats, **loop)
+        tokens = flat(steps)
+        seen[name] = (tokens, stats.num_forwards, stats.num_steps, stats.num_drafted_tokens)
+    assert seen["ranks"] == seen["alone"]
 
 
 def test_ranks_share_the_work_of_real_steps(tmp_path):

@@ -23,7 +23,7 @@ from forelook.decoding.draft_tree import DraftTree
 from forelook.decoding.drafter import Drafter, StepPlan, StepState
 from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams, TokenConstraint
 from forelook.decoding.lookahead_window import LookaheadWindow
-from forelook.decoding.prefill import DRAFTED_CHUNK, PREFILL_CHUNK, begin_prompt, run_leading_chunks
+from forelook.decoding.prefill import DRAFTED_TAIL, PREFILL_CHUNK, begin_prompt, num_last_chunk, run_leading_chunks
 from forelook.decoding.published import PublishedDrafter, PublishedSettings
 from forelook.decoding.rank_group import RankGroup
 from forelook.decoding.shares import deal, join_argmax
@@ -101,6 +101,7 @@ class ParallelDecoder:
             boundary_ids=sorted(drafter.boundary_ids) if isinstance(drafter, PublishedDrafter) else [],
             is_constrained=constraint is not None,
             prefill_chunk=prefill_chunk,
+            drafts_at_once=num_last_chunk(len(pending), prefill_chunk) <= DRAFTED_TAIL,
             report_ints=report_ints,
         )
         self._group.send(list(json.dumps(asdict(request)).encode()))
@@ -166,7 +167,12 @@ def _follow_request(group: RankGroup, model: StepModel, request: _Request) -> No
 
 @dataclass(frozen=True)
 class _Request:
-    """What the other ranks are told of a request. Everything in it is a number or made of numbers."""
+    """What the other ranks are told of a request. Everything in it is a number or made of numbers.
+
+    Attributes:
+        drafts_at_once: whether the end of the prompt carries drafts. Rank 0 says so for all: a rank whose cache holds
+            a little more or less of the prompt would decide otherwise, and plan another step than the rest.
+    """
 
     number: int
     sequence: int
@@ -180,6 +186,7 @@ class _Request:
     boundary_ids: list[int]
     is_constrained: bool
     prefill_chunk: int
+    drafts_at_once: bool
     report_ints: int
 
 
@@ -283,9 +290,7 @@ class _Loop:
         prompt_ids, prefill_chunk = self._request.prompt_ids, self._request.prefill_chunk
         num_prompt, is_constrained = len(prompt_ids), self._request.is_constrained
         generated: list[int] = []
-        pending, reason = run_leading_chunks(
-            model, pending, prefill_chunk, limits, stats, last_chunk=min(DRAFTED_CHUNK, prefill_chunk)
-        )
+        pending, reason = run_leading_chunks(model, pending, prefill_chunk, limits, stats)
         if reason is not None:
             if self._leads:
                 self._group.cancel(self._request.number)
@@ -302,7 +307,8 @@ class _Loop:
                 break
             # draft
             max_depth = limits.max_new_tokens - len(generated) - 1
-            plan = self._plans.plan(StepState(generated, num_cached, len(pending), max_depth, room, chooser.constraint))
+            state = StepState(generated, num_cached, len(pending), max_depth, room, chooser.constraint)
+            plan = self._plans.plan(state) if generated or self._request.drafts_at_once else self._plans.plain()
             self._is_planned = True
             # lay out this rank's share; under a constraint, which rank 0 alone knows, it verifies alone
             shares = deal(plan, self._group.size, 1 if is_constrained else None)
@@ -382,7 +388,7 @@ class _Loop:
             return
         self._is_over = True
         if not self._is_planned:
-            self._plans.skip()
+            self._plans.plain()
         report = _Report(error_code, ended=reason if self._leads else None)
         self._group.post(report.to_ints(self._request.report_ints))
 
@@ -411,8 +417,8 @@ class _Plans(Protocol):
         """Take in what the step yielded."""
         ...
 
-    def skip(self) -> None:
-        """Do this rank's part of a plan that it has no use for."""
+    def plain(self) -> StepPlan:
+        """A plan without drafts where every rank asks for one; else this rank's part of a plan it has no use for."""
         ...
 
 
@@ -423,8 +429,8 @@ class _OwnPlans:
         self.plan = drafter.plan
         self.learn = drafter.learn
 
-    def skip(self) -> None:
-        """Nothing goes round."""
+    def plain(self) -> StepPlan:
+        return StepPlan(DraftTree())
 
 
 class _SentPlans:
@@ -436,12 +442,14 @@ class _SentPlans:
         self.learn = drafter.learn
 
     def plan(self, state: StepState) -> StepPlan:
-        plan = self._drafter.plan(state)
+        return self._sent(self._drafter.plan(state))
+
+    def plain(self) -> StepPlan:
+        return self._sent(StepPlan(DraftTree()))
+
+    def _sent(self, plan: StepPlan) -> StepPlan:
         self._group.send(plan_to_ints(plan))
         return plan
-
-    def skip(self) -> None:
-        self._group.send(plan_to_ints(StepPlan(DraftTree())))
 
 
 class _ReceivedPlans:
@@ -452,13 +460,13 @@ class _ReceivedPlans:
 
     def plan(self, state: StepState) -> StepPlan:
         del state
-        return plan_from_ints(self._group.receive())
+        return self.plain()
 
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
         """Rank 0 learns."""
 
-    def skip(self) -> None:
-        self._group.receive()
+    def plain(self) -> StepPlan:
+        return plan_from_ints(self._group.receive())
 
 
 def plan_to_ints(plan: StepPlan) -> list[int]:

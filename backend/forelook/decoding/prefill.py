@@ -15,19 +15,11 @@ from forelook.errors import ContextOverflowError, DecodingError
 PREFILL_CHUNK = 512
 """Tokens run between two looks at the deadline and the cancel flag; also bounds the mask of the last chunk."""
 
-
 DRAFTED_TAIL = 64
 """Most uncached prompt tokens that drafts are attached to.
 
 Drafts need a mask, which makes a long forward several times dearer, and to split the prompt for them costs a forward of
 its own that a drafted step after it makes better use of. A keystroke leaves a few tokens to run, and they carry drafts.
-"""
-
-DRAFTED_CHUNK = 32
-"""Prompt tokens left for the forward that carries the first drafts.
-
-Drafts need a mask, and a long chunk is several times cheaper without one: with 900 tokens the first output came after
-100 ms with the drafts beside all of them, and after 50 ms without.
 """
 
 
@@ -58,14 +50,17 @@ def begin_prompt(model: StepModel, prompt_ids: Sequence[int], stats: DecodingSta
     return list(prompt_ids[num_reused:])
 
 
+def num_last_chunk(num_pending: int, chunk_size: int) -> int:
+    """How many of ``num_pending`` tokens, at least one, ``run_leading_chunks`` leaves."""
+    return (num_pending - 1) % chunk_size + 1
+
+
 def run_leading_chunks(
     model: StepModel,
     pending: list[int],
     chunk_size: int,
     limits: Limits,
     stats: DecodingStats,
-    *,
-    last_chunk: int | None = None,
 ) -> tuple[list[int], FinishReason | None]:
     """Run and commit all but the last chunk of ``pending``.
 
@@ -75,23 +70,20 @@ def run_leading_chunks(
         chunk_size: most tokens per forward.
         limits: looked at before every forward.
         stats: forwards and their time are added.
-        last_chunk: how many tokens to leave where that saves more than the forward it costs; ``chunk_size`` if not
-            given.
 
     Returns:
         What is left to run, 1 to ``chunk_size`` tokens, and the reason to stop before it, if one came up.
     """
     num_cached = len(model.cached_ids)
-    while len(pending) > chunk_size or (last_chunk is not None and len(pending) > 4 * last_chunk):
+    while len(pending) > chunk_size:
         reason = limits.interrupted()
         if reason is not None:
             return pending, reason
-        count = chunk_size if last_chunk is None else min(chunk_size, len(pending) - last_chunk)
         started = time.perf_counter()
-        model.forward(causal_layout(pending[:count], num_cached))
-        model.commit(range(count))
+        model.forward(causal_layout(pending[:chunk_size], num_cached))
+        model.commit(range(chunk_size))
         stats.forward_s += time.perf_counter() - started
         stats.num_forwards += 1
-        num_cached += count
-        pending = pending[count:]
+        num_cached += chunk_size
+        pending = pending[chunk_size:]
     return pending, None
