@@ -11,6 +11,7 @@ from forelook.decoding.step_budget import COMMON_COSTS, CostCurve, StepBudget, S
 from forelook.decoding.step_layout import causal_layout
 from forelook.decoding.successors import measure_successor_seeds
 from forelook.errors import ConfigError
+from forelook.model.static_step import TAIL_SIZES
 from forelook.model.step_costs import measure_step_costs, step_costs, successor_seeds
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +113,14 @@ def test_successor_seeds_are_what_the_model_says_after_each_token(start_ids):
             np.testing.assert_allclose(seeds.probabilities[token], top.values.numpy(), rtol=1e-5)
     assert seeds.token_ids.shape == (32, 3)
     assert (np.diff(seeds.probabilities, axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize("start_ids", [[], [3]])
+def test_successor_seeds_are_asked_for_in_steps_of_a_size_that_a_gpu_has_captured(start_ids):
+    model = RandomTransformer(2, vocab_size=300)
+    measure_successor_seeds(model, start_ids)
+    assert [len(layout) for layout in model.layouts][:2] == [TAIL_SIZES[-1]] * 2
+    assert len(model.layouts) == 3
 
 
 def test_successor_seeds_are_kept_and_a_damaged_file_is_replaced(tmp_path):

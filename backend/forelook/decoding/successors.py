@@ -51,16 +51,16 @@ def measure_successor_seeds(
     Args:
         model: its cache is emptied first, and left empty.
         start_ids: what opens every prompt, usually the start token; may be empty.
-        batch_size: tokens per forward.
+        batch_size: tokens per forward, the start token included: a size that a GPU has a captured step for.
         num_kept: successors kept per token.
     """
     model.truncate(0)
     successors = np.zeros((model.vocab_size, num_kept), dtype=np.int64)
     probabilities = np.zeros((model.vocab_size, num_kept), dtype=np.float32)
     # without a start token, each batch stands behind its own first token
-    batch_size = min(batch_size, model.max_positions - max(1, len(start_ids)))
-    for first in range(0, model.vocab_size, batch_size):
-        ids = list(range(first, min(first + batch_size, model.vocab_size)))
+    num_asked = min(batch_size, model.max_positions) - max(1, len(start_ids))
+    for first in range(0, model.vocab_size, num_asked):
+        ids = list(range(first, min(first + num_asked, model.vocab_size)))
         pending = start_ids or ids[:1]
         logits = model.forward(lay_out(pending, 0, ids, [0] * len(ids)))[1:]
         top = torch.softmax(logits.float(), dim=-1).topk(num_kept, dim=-1)
