@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,30 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
     code = "import sys, forelook, forelook.errors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_tests_and_scripts_cannot_do_without_is_declared() -> None:
+    """Imports inside a function are a matter of that function, which says what is missing."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        wanted += extra
+    declared = {"lsprotocol"}  # pygls brings the version of it that it needs
+    declared |= {normal_name(re.split(r"[^\w.-]", requirement)[0]) for requirement in wanted}
+    paths = sorted(path for folder in ("scripts", "tests") for path in (REPOSITORY / folder).rglob("*.py"))
+    here = {name for path in paths for name in (path.stem, path.parent.name)}
+    known = {*sys.stdlib_module_names, *here, "forelook", "forelook_lsp"}
+    distributions = packages_distributions()
+    for path in paths:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for top in {name.split(".")[0] for name in names} - known:
+                found = {normal_name(each) for each in distributions.get(top, [top])}
+                assert found & declared, f"{path.relative_to(REPOSITORY)}:{node.lineno}: declare {top} in an extra"
+
+
+def normal_name(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
