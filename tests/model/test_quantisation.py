@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,16 @@ needs_torchao = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def prompt(starter: LoadedModel) -> list[int]:
     return [0, *starter.tokenizer.encode_prefix("def add(a, b):\n    return a + b\n\n\ndef add3(a, b, c):\n    ret")]
+
+
+@needs_torchao
+def test_a_user_sees_nothing_of_what_torchao_has_to_say_of_itself() -> None:
+    code = (
+        "import torch; from forelook.model.quantisation import quantiser; "
+        "quantiser('int8', torch.device('cpu'), torch.float32)(torch.ones(32, 32))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 @needs_torchao

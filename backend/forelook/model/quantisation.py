@@ -32,7 +32,9 @@ def quantiser(kind: str, device: torch.device, dtype: torch.dtype) -> Quantise:
         raise ConfigError(
             "dtype", kind, "one of bfloat16, float16 and float32, as torchao is missing: pip install forelook[quantise]"
         )
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # it reports every kernel that this device cannot have
+    # They report every kernel that this device cannot have, and what of torch torchao uses that will be gone.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     from torchao.quantization import quantize_
 
     def quantise(weight: torch.Tensor) -> torch.Tensor:
