@@ -16,10 +16,9 @@ from forelook.decoding.lookahead import lookahead
 from forelook.decoding.ngram_pool import NgramPool
 from forelook.decoding.published import PublishedSettings, published_lookahead
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.tree_drafter import DraftMemory
 from forelook.model.loading import LoadedModel
-from forelook.model.step_costs import measure_step_costs, successor_seeds
+from forelook.model.step_costs import measure_step_costs, measured_budget, successor_seeds
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class OurMethods:
         self.sampling = sampling
         self.boundary_ids = frozenset(model.tokenizer.special_ids)
         bos = model.config.bos_token_id
-        self.budget = StepBudget(measure_step_costs(self.sequence))
+        self.budget = measured_budget(measure_step_costs(self.sequence), model.device)
         self.seeds = successor_seeds(
             self.sequence, [] if bos is None else [bos], cache_dir=None, fingerprint=model.fingerprint
         )

@@ -51,6 +51,15 @@ def test_a_slow_team_hands_over_to_a_single_thread_once_it_is_awake() -> None:
     assert [machine.busy() for _ in range(7)] == [1, 2, 2, 1, 1, 1, 1]
 
 
+def test_one_slow_forward_does_not_stop_a_team_and_three_in_a_row_do() -> None:
+    machine = Machine()
+    assert [machine.quiet() for _ in range(2)] == [1, 2]
+    for _ in range(20):
+        assert machine.run(single_s=0.002, team_s=0.005) == 2
+        assert machine.quiet() == 2
+    assert [machine.run(single_s=0.002, team_s=0.005) for _ in range(4)] == [2, 2, 2, 1]
+
+
 def test_waking_up_is_not_held_against_a_team() -> None:
     machine = Machine()
     assert machine.quiet() == 1

@@ -11,7 +11,7 @@ from forelook.decoding.lookahead import DecodeLoop, decode
 from forelook.decoding.step_budget import StepBudget, StepCosts
 from forelook.decoding.successors import SuccessorSeeds
 from forelook.model.loading import LoadedModel
-from forelook.model.step_costs import step_costs, stored_step_costs, successor_seeds
+from forelook.model.step_costs import measured_budget, step_costs, stored_step_costs, successor_seeds
 
 _LOG = logging.getLogger(__name__)
 _BUSY_SHARE = 0.75
@@ -61,7 +61,7 @@ def _measure(model: LoadedModel, cache_dir: Path | None) -> Drafting:
         costs = step_costs(sequence, cache_dir=cache_dir, fingerprint=name, device=device, dtype=dtype)
     start = model.config.bos_token_id
     seeds = successor_seeds(sequence, [] if start is None else [start], cache_dir=cache_dir, fingerprint=name)
-    return Drafting(None if costs is None else StepBudget(costs), seeds)
+    return Drafting(None if costs is None else measured_budget(costs, device), seeds)
 
 
 def _is_busy() -> bool:

@@ -17,6 +17,14 @@ from pathlib import Path
 import torch
 
 _SLOWER = 1.5
+_FAR_SLOWER = 4.0
+_STRIKES = 3
+"""A forward of a team that is so much slower than a single thread's is a strike, a far slower one is three at once.
+
+One slow forward is no proof: on a quiet machine one in some fifty is, and a pause for each kept half of all forwards on
+one thread.
+"""
+
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
 _SPIN_S = 0.005
@@ -52,6 +60,7 @@ class ThreadGovernor:
         self._pause_s = _FIRST_PAUSE_S
         self._paused_until = -float("inf")
         self._team_ended_s = -float("inf")
+        self._strikes = 0
 
     @contextmanager
     def forward(self, num_tokens: int, prefix_length: int) -> Iterator[None]:
@@ -95,10 +104,14 @@ class ThreadGovernor:
         if num_threads == 1:
             self._single_s[size] = elapsed_s if single_s is None else min(single_s, elapsed_s)
         elif single_s is None or elapsed_s <= _SLOWER * single_s:
+            self._strikes = 0
             self._pause_s = _FIRST_PAUSE_S
         elif is_awake:  # the first forward after a rest wakes the team's threads, which takes milliseconds
-            self._paused_until = self._clock() + self._pause_s
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._strikes += _STRIKES if elapsed_s > _FAR_SLOWER * single_s else 1
+            if self._strikes >= _STRIKES:
+                self._strikes = 0
+                self._paused_until = self._clock() + self._pause_s
+                self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
 def _size(num_tokens: int, prefix_length: int) -> tuple[int, int]:
