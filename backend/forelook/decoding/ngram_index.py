@@ -14,11 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
 
 TokenArray = npt.NDArray[np.int32]
 KeyArray = npt.NDArray[np.uint64]
@@ -96,11 +94,8 @@ class IndexState:
 
 
 _NO_EVIDENCE = Evidence([], [], [], [])
-_NO_POSITIONS: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 _NEVER = [-3] * (MAX_MATCH + 1)
 """Stands in a context where no token is wanted; equal to nothing in a log."""
-
-_SCORE = itemgetter(0)
 
 
 class NgramIndex:
@@ -246,17 +241,14 @@ class NgramIndex:
         self._view_log()
 
     def _view_log(self) -> None:
-        """Windows on the log, so that one gather reads whole rows.
+        """Windows on the log: element ``i`` is the tokens from ``i`` to just after ``i + MAX_MATCH``.
 
-        Row ``i`` of the first belongs to position ``i + MAX_MATCH``: its next token, its own, and those before it. Row
-        ``i`` of the second is the tokens from ``i`` on.
+        Of a type without inner structure, so that a gather copies whole rows and not token by token.
         """
         tokens = self._tokens
-        size = tokens.itemsize
-        self._backward = as_strided(
-            tokens[MAX_MATCH + 1 :], (len(tokens) - MAX_MATCH - 1, MAX_MATCH + 2), (size, -size), writeable=False
-        )
-        self._forward = as_strided(tokens, (len(tokens) - MAX_REACH, MAX_REACH), (size, size), writeable=False)
+        row = np.dtype((np.void, (MAX_MATCH + 2) * tokens.itemsize))
+        self._rows = np.ndarray((len(tokens) - MAX_MATCH - 1,), row, tokens, strides=(tokens.itemsize,))
+        self._view = tokens.data
 
     # -- lookup -------------------------------------------------------------------------------------------------
 
@@ -278,60 +270,68 @@ class NgramIndex:
         if not tail or self._length == MAX_MATCH:
             return _NO_EVIDENCE
         positions = self._candidates(tail, limit, owner)
-        if len(positions) == 0:
+        if not positions:
             return _NO_EVIDENCE
+        places = np.array(positions)
+        rows = self._rows[places - MAX_MATCH].view(np.int32).reshape(-1, MAX_MATCH + 2)
         # A column more than can match, and what is wanted there never stands in a log: every row ends in a mismatch.
         wanted = np.array([*tail[::-1], *_NEVER[len(tail) :]], dtype=np.int32)
-        rows = self._backward[positions - MAX_MATCH]
-        found = (rows[:, 1:] != wanted).argmax(axis=1).tolist()
-        owners = self._owners[positions].tolist()
-        # Lists: for a few dozen places they are quicker to sort and to cut than arrays.
-        places = [
-            (-2 * match - (who == owner), place, match, who)
-            for place, match, who, token in zip(positions.tolist(), found, owners, rows[:, 0].tolist(), strict=True)
+        matches = (rows[:, MAX_MATCH::-1] != wanted).argmax(1).tolist()
+        owners = self._owners[places].tolist()
+        # Whole numbers that sort by match, then owner, then as gathered: for a few dozen places quicker than arrays.
+        total = len(positions)
+        scores = [
+            (2 * match + (who == owner)) * total - number
+            for number, match, who, token in zip(range(total), matches, owners, rows[:, -1].tolist(), strict=True)
             if match and who != NOBODY and who != without and token != BORDER
         ]
-        if not places:
+        if not scores:
             return _NO_EVIDENCE
-        places.sort(key=_SCORE)
-        del places[limit:]
+        scores.sort(reverse=True)
         # Beside a long match, what agrees on a token or two is too improbable ever to be drafted.
-        least = 1 + places[0][2] // _LENGTH_RATIO
-        while places[-1][2] < least:
-            places.pop()
-        _, chosen, match_lengths, owners = map(list, zip(*places, strict=True))
-        following = self._forward[np.array(chosen) + 1, :reach]
-        return Evidence(match_lengths, owners, following.tolist(), chosen)
+        least = 1 + matches[-scores[0] % total] // _LENGTH_RATIO
+        chosen = [number for score in scores[:limit] if matches[number := -score % total] >= least]
+        found = [positions[number] for number in chosen]
+        view = self._view
+        return Evidence(
+            [matches[number] for number in chosen],
+            [owners[number] for number in chosen],
+            [view[place + 1 : place + 1 + reach].tolist() for place in found],
+            found,
+        )
 
-    def _candidates(self, tail: list[int], limit: int, owner: int) -> npt.NDArray[np.int64]:
+    def _candidates(self, tail: list[int], limit: int, owner: int) -> list[int]:
         """Positions worth comparing: more than ``limit`` only where many match four tokens."""
-        parts: list[npt.NDArray[np.int64] | TokenArray] = []
-        room = limit
-        head = self._scan_head(tail)
-        if len(head):
-            parts.append(head)
-            room -= len(head) // 2
+        found = self._scan_head(tail)
+        room = limit - len(found) // 2
         keys = self._range_keys(tail)
         depth = len(keys) // 2
-        ranges = [(segment, segment.keys.searchsorted(keys).tolist()) for segment in reversed(self._segments)]
+        last = 2 * depth - 1
+        ranges: list[tuple[Segment, list[int]]] = []
         # first all that match four tokens, then those that match three and no more, and so on
-        for segment, ends in ranges:
-            low, high = ends[depth - 1], ends[2 * depth - 1]
-            if low < high:
-                room -= self._take(segment, low, high, _WIDE_SCAN, owner, parts, newest=True)
+        for segment in reversed(self._segments):
+            ends = segment.keys.searchsorted(keys).tolist()
+            if ends[0] < ends[last]:
+                ranges.append((segment, ends))
+                low, high = ends[depth - 1], ends[depth]
+                if low < high:
+                    room -= self._take(segment, low, high, _WIDE_SCAN, owner, found, newest=True)
         for level in range(depth - 2, -1, -1):
             for segment, ends in ranges:
                 if room <= 0:
-                    return np.concatenate(parts)
+                    return found
                 quota = room
-                for low, high in ((level, level + 1), (depth + level + 1, depth + level)):
-                    if ends[low] < ends[high]:
-                        room -= self._take(segment, ends[low], ends[high], quota, owner, parts)
-        return np.concatenate(parts) if parts else _NO_POSITIONS
+                low, high = ends[level], ends[level + 1]
+                if low < high:
+                    room -= self._take(segment, low, high, quota, owner, found)
+                low, high = ends[last - level - 1], ends[last - level]
+                if low < high:
+                    room -= self._take(segment, low, high, quota, owner, found)
+        return found
 
     @staticmethod
     def _range_keys(tail: list[int]) -> KeyArray:
-        """Per match length 1, 2 …, the least key that matches, then per match length the least key above those."""
+        """Ascending: per match length the least key that matches; then, longest first, the least key above those."""
         key = 0
         lows: list[int] = []
         highs: list[int] = []
@@ -339,7 +339,7 @@ class NgramIndex:
             key |= ((token ^ (token >> 16)) & _KEY_MASK) << shift
             lows.append(key)
             highs.append(min(key + (1 << shift), _MAX_KEY))
-        return np.array(lows + highs, dtype=np.uint64)
+        return np.array(lows + highs[::-1], dtype=np.uint64)
 
     def _take(
         self,
@@ -348,36 +348,37 @@ class NgramIndex:
         high: int,
         quota: int,
         owner: int,
-        parts: list[npt.NDArray[np.int64] | TokenArray],
+        found: list[int],
         *,
         newest: bool = False,
     ) -> int:
-        """Add entries ``[low, high)`` to the parts, at most about ``quota``, the newest or a sample; how many."""
+        """Add the positions of entries ``[low, high)``, at most about ``quota``, the newest or a sample; how many."""
         size = high - low
-        entries = segment.positions[low:high]
         if size <= quota:
-            parts.append(entries)
+            found += segment.positions[low:high].tolist()
             return size
-        added = 0
+        entries = segment.positions[low:high]
+        before = len(found)
         if owner != NOBODY and size <= _OWN_SCAN:
-            own = entries[self._owners[entries] == owner][-(quota // 2 + 1) :]
-            parts.append(own)
-            added = len(own)
-        chosen = entries[-quota:] if newest else entries[:: size // quota + 1]
-        parts.append(chosen)
-        return added + len(chosen)
+            found += entries[self._owners[entries] == owner][-(quota // 2 + 1) :].tolist()
+        found += (entries[-quota:] if newest else entries[:: size // quota + 1]).tolist()
+        return len(found) - before
 
-    def _scan_head(self, tail: list[int]) -> npt.NDArray[np.int64]:
+    def _scan_head(self, tail: list[int]) -> list[int]:
         start = max(self._sorted_length, self._length - 2 * self._head_tokens)
         if start >= self._length:
-            return np.zeros(0, dtype=np.int64)
-        hits = np.flatnonzero(self._tokens[start : self._length] == tail[-1]) + start
+            return []
+        hits = (self._tokens[start : self._length] == tail[-1]).nonzero()[0]
+        if len(hits) == 0:
+            return []
+        hits += start
         if len(hits) > _HEAD_SCAN:
             hits = hits[self._owners[hits] != NOBODY]  # stale entries must not crowd out live ones
         if len(hits) > _HEAD_SCAN and len(tail) > 1:
             closer = hits[self._tokens[hits - 1] == tail[-2]]
             hits = closer if len(closer) else hits
-        return hits[-_HEAD_SCAN:]
+        newest: list[int] = hits[-_HEAD_SCAN:].tolist()
+        return newest
 
     # -- sorting and merging, in small steps ----------------------------------------------------------------------
 

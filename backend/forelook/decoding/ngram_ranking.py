@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush, nlargest
+from heapq import heappop, heappush
 from operator import itemgetter
 
 from forelook.decoding.drafts import Draft, DraftOrigin
@@ -60,7 +60,7 @@ class Places:
         match_lengths: how many context tokens a place agrees with, at least one.
         factors: what multiplies a place's weight: distance, acceptance.
         weights: the weights by match length that apply to it.
-        continuations: the tokens after it; a border or the row's end closes it.
+        continuations: the tokens after it, all equally many; a border closes them.
     """
 
     match_lengths: list[int] = field(default_factory=list)
@@ -86,12 +86,15 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
     if not places.match_lengths or max_candidates < 1 or max_length < 1:
         return drafts
     longest = max(places.match_lengths)
+    max_length = min(max_length, len(places.continuations[0]))
     everywhere: list[_Place] = [
         (factor * table[match], row, table, factor, match)
         for row, table, factor, match in zip(
             places.continuations, places.weights, places.factors, places.match_lengths, strict=True
         )
     ]
+    if len(everywhere) > _MEMBERS:
+        everywhere.sort(key=_FIRST_WEIGHT, reverse=True)
     # (-probability of the path, ticket, places that agree with it, path, shares)
     heap: list[tuple[float, int, list[_Place], tuple[int, ...], tuple[float, ...]]] = [(-1.0, 0, everywhere, (), ())]
     tickets = 0
@@ -104,11 +107,17 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
             if len(members) == 1:
                 _follow(members[0], probability, tokens, confidences, max_length)
                 break
+            row = members[0][1]
+            if members[-1][1] == row and all([member[1] == row for member in members]):
+                _follow_all(members, probability, tokens, confidences, max_length)
+                break
             weight_of, members_of, total = _vote(members, depth)
             if not weight_of:
                 break
-            best = max(weight_of, key=weight_of.__getitem__)
-            if len(weight_of) > 1:
+            if len(weight_of) == 1:
+                (best,) = weight_of
+            else:
+                best = max(weight_of, key=weight_of.__getitem__)
                 least = MIN_PROBABILITY * total / probability
                 for token, weight in weight_of.items():
                     if weight >= least and token != best:
@@ -121,9 +130,7 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
             probability *= share
             if probability < MIN_PROBABILITY:
                 break
-            members = members_of[best]
-            if len(members) > _MEMBERS:
-                members = nlargest(_MEMBERS, members, key=_FIRST_WEIGHT)
+            members = members_of[best][:_MEMBERS]
             tokens.append(best)
             confidences.append(share)
             depth += 1
@@ -148,6 +155,23 @@ def _follow(place: _Place, probability: float, tokens: list[int], confidences: l
         match += 1
 
 
+def _follow_all(
+    members: list[_Place], probability: float, tokens: list[int], confidences: list[float], max_length: int
+) -> None:
+    """The same for places that agree to the end."""
+    depth = len(tokens)
+    longest = max(member[4] for member in members)
+    for token in members[0][1][depth:max_length]:
+        weight = sum([factor * table[match + depth] for _, _, table, factor, match in members])
+        share = weight / (weight + _ESCAPE[longest + depth])
+        probability *= share
+        if token == BORDER or probability < MIN_PROBABILITY:
+            return
+        tokens.append(token)
+        confidences.append(share)
+        depth += 1
+
+
 def _vote(members: list[_Place], depth: int) -> tuple[dict[int, float], dict[int, list[_Place]], float]:
     """Weights and supporters of the tokens that follow ``depth`` agreed ones, and the weight of all and of none."""
     weight_of: dict[int, float] = {}
@@ -156,8 +180,6 @@ def _vote(members: list[_Place], depth: int) -> tuple[dict[int, float], dict[int
     total = 0.0
     for member in members:
         _, row, table, factor, match = member
-        if depth >= len(row):
-            continue
         token = row[depth]
         if token == BORDER:
             continue
