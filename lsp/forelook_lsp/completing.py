@@ -69,6 +69,7 @@ class Completing:
         """
         self.options = Options()
         self.encoding = PositionEncoding.UTF16
+        self.editor_says_shown = False
         self.suggestions = Suggestions()
         self.outcomes = Outcomes()
         self._client = client
@@ -142,6 +143,10 @@ class Completing:
         self._perform(self.suggestions.closed(uri))
         self._report(self.outcomes.closed(uri, self._clock()))
 
+    def shown(self, suggestion_id: str) -> None:
+        """A suggestion is on the screen."""
+        self._report(self.outcomes.shown(suggestion_id))
+
     def accepted(self, suggestion_id: str) -> None:
         """The editor says that a suggestion was accepted."""
         self._report(self.outcomes.accepted(suggestion_id))
@@ -206,7 +211,9 @@ class Completing:
         latency_ms = answer.waited_s * 1000
         if answer.items and answer.source is not Source.HIT:
             self._status.last_latency_ms = latency_ms
-        self._report(self.outcomes.shown(place.uri, place.offset, answer.items, latency_ms, self._clock()))
+        self._report(self.outcomes.answered(place.uri, place.offset, answer.items, latency_ms, self._clock()))
+        if answer.items and not self.editor_says_shown:
+            self.shown(answer.items[0].suggestion_id)
         future.set_result(self._placed(answer))
         self._show_soon()
 

@@ -87,13 +87,15 @@ class Statistics:
 
 @dataclass(slots=True)
 class _Showing:
-    """The suggestions now on the screen of one document.
+    """The suggestions that one document's editor was last answered: on its screen, or about to be.
 
     Attributes:
         rests: what is left of each after the cursor.
+        latency_ms: how long the user waited for them.
         num_before: how much of the first one's text stands before the cursor.
         num_typed, num_taken: how much of it was typed, and how much put in by a key.
         num_announced: how much the editor has said it put in, before the edit that does it.
+        is_shown: whether it is on the screen; one that never was is neither turned down nor typed through.
     """
 
     suggestion_ids: tuple[str, ...]
@@ -101,9 +103,11 @@ class _Showing:
     rests: tuple[str, ...]
     num_replaced: int
     num_before: int
+    latency_ms: float
     num_typed: int = 0
     num_taken: int = 0
     num_announced: int = 0
+    is_shown: bool = False
 
 
 @dataclass(slots=True)
@@ -139,8 +143,8 @@ class Outcomes:
 
     # --- What happens ----------------------------------------------------------------------------------------
 
-    def shown(self, uri: str, cursor: int, items: Sequence[Item], latency_ms: float, now_s: float) -> list[Outcome]:
-        """An answer went to the editor; one that goes on with what is on the screen is not counted again."""
+    def answered(self, uri: str, cursor: int, items: Sequence[Item], latency_ms: float, now_s: float) -> list[Outcome]:
+        """An answer went to the editor; one that goes on with what is on the screen is no other suggestion."""
         former = self._showings.get(uri)
         if not items:
             return self._drop(uri, now_s)
@@ -153,8 +157,15 @@ class Outcomes:
             former.cursor, former.num_before = cursor, num_before
             return []
         outcomes = self._drop(uri, now_s)
-        self._showings[uri] = _Showing(ids, cursor, rests, replaced, num_before)
-        self._emit(outcomes, Outcome(uri, "shown", len(rests[0]), latency_ms=latency_ms))
+        self._showings[uri] = _Showing(ids, cursor, rests, replaced, num_before, latency_ms)
+        return outcomes
+
+    def shown(self, suggestion_id: str) -> list[Outcome]:
+        """A suggestion that was answered is on the screen."""
+        outcomes: list[Outcome] = []
+        for uri, showing in self._showings.items():
+            if suggestion_id in showing.suggestion_ids:
+                self._show(outcomes, uri, showing)
         return outcomes
 
     def edited(self, uri: str, before: str, edit: Edit, now_s: float) -> list[Outcome]:
@@ -272,8 +283,9 @@ class Outcomes:
             showing.num_typed += 1
             return
         if len(text) == 1:
-            self._count_taken(showing)
-            self._emit(outcomes, Outcome(uri, "typed_through", showing.num_typed + 1))
+            if showing.is_shown:
+                self._count_taken(showing)
+                self._emit(outcomes, Outcome(uri, "typed_through", showing.num_typed + 1))
         elif showing.num_announced >= len(text):
             showing.num_announced -= len(text)
         else:
@@ -281,6 +293,7 @@ class Outcomes:
 
     def _put_in(self, outcomes: list[Outcome], uri: str, showing: _Showing, text: str, rest: str) -> None:
         """Count text that came by a key of the editor."""
+        self._show(outcomes, uri, showing)
         self._count_taken(showing)
         showing.num_taken += len(text)
         if len(text) == len(rest):
@@ -293,9 +306,16 @@ class Outcomes:
 
     def _whole(self, outcomes: list[Outcome], uri: str, showing: _Showing, suggestion_id: str) -> None:
         rest = showing.rests[showing.suggestion_ids.index(suggestion_id)] if showing.rests else ""
+        self._show(outcomes, uri, showing)
         self._count_taken(showing)
         self._settle(showing.suggestion_ids)
         self._emit(outcomes, Outcome(uri, "accepted", len(rest), text=rest))
+
+    def _show(self, outcomes: list[Outcome], uri: str, showing: _Showing) -> None:
+        """Count it as shown, once; what is taken was on the screen, whether the editor has said so or not."""
+        if not showing.is_shown:
+            showing.is_shown = True
+            self._emit(outcomes, Outcome(uri, "shown", len(showing.rests[0]), latency_ms=showing.latency_ms))
 
     def _count_taken(self, showing: _Showing) -> None:
         if showing.num_taken == 0:
@@ -304,7 +324,7 @@ class Outcomes:
 
     def _drop(self, uri: str, now_s: float) -> list[Outcome]:
         showing = self._showings.pop(uri, None)
-        if showing is not None and showing.num_taken == 0:
+        if showing is not None and showing.is_shown and showing.num_taken == 0:
             self._doubts.append(_Doubt(showing, uri, now_s))
         return []
 

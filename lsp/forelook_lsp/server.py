@@ -100,6 +100,8 @@ class ForelookServer(LanguageServer):
         options = params.initialization_options
         self._initial_settings = options if isinstance(options, dict) else {}
         self._editor.speaks_copilot = "editorPluginInfo" in self._initial_settings
+        if self._editor.speaks_copilot:
+            self.window.wait_for_word_of_showing()
         self.window.encoding = PositionEncoding(self.protocol.workspace.position_encoding)
         folders = [folder.uri for folder in params.workspace_folders or []]
         if not folders and params.root_uri:
@@ -242,17 +244,18 @@ class ForelookServer(LanguageServer):
         packed = [pack_popup_item(item, self._accepted_command) for item in items]
         return types.CompletionList(is_incomplete=True, items=packed)
 
-    def _did_show(self, _: Any) -> None:
-        """Copilot's clients say this of what they were just answered, which counts as shown already."""
+    def _did_show(self, params: Any) -> None:
+        suggestion_id = _suggestion_id(params)
+        if suggestion_id is not None:
+            self.window.shown(suggestion_id)
 
     def _did_partly_accept(self, params: Any) -> None:
-        command = getattr(getattr(params, "item", None), "command", None)
-        arguments = getattr(command, "arguments", None)
+        suggestion_id = _suggestion_id(params)
         text = getattr(getattr(params, "item", None), "insertText", None)
         length = getattr(params, "acceptedLength", None)
-        if arguments and isinstance(arguments[0], str) and isinstance(length, int) and isinstance(text, str):
+        if suggestion_id is not None and isinstance(length, int) and isinstance(text, str):
             taken = text.encode("utf-16-le", "surrogatepass")[: 2 * length].decode("utf-16-le", "replace")
-            self.window.partly_accepted(arguments[0], len(taken))
+            self.window.partly_accepted(suggestion_id, len(taken))
 
     # --- Commands --------------------------------------------------------------------------------------------
 
@@ -304,6 +307,12 @@ def pack_popup_item(item: PlacedItem, accepted_command: str) -> types.Completion
         text_edit=types.TextEdit(where, item.text),
         command=types.Command("Forelook: accepted", accepted_command, arguments=[item.suggestion_id]),
     )
+
+
+def _suggestion_id(params: Any) -> str | None:
+    """Whose item a notification of Copilot's is about: its command carries the id."""
+    arguments = getattr(getattr(getattr(params, "item", None), "command", None), "arguments", None)
+    return arguments[0] if isinstance(arguments, Sequence) and arguments and isinstance(arguments[0], str) else None
 
 
 def unpack_range(value: types.Range) -> EditorRange:

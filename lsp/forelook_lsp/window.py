@@ -93,6 +93,10 @@ class EditorWindow:
     def encoding(self, encoding: PositionEncoding) -> None:
         self._completing.encoding = encoding
 
+    def wait_for_word_of_showing(self) -> None:
+        """Count a suggestion as shown once the editor says so, not once it is answered."""
+        self._completing.editor_says_shown = True
+
     def configure(self, settings: object) -> None:
         """Take the editor's settings; whatever is not allowed is named in its log, once."""
         options, problems = parse_options(settings)
@@ -236,6 +240,10 @@ class EditorWindow:
         return await self._completing.suggest(
             document, offset, invoked=invoked, num_wanted=num_wanted, selected=selected
         )
+
+    def shown(self, suggestion_id: str) -> None:
+        """The editor says that a suggestion is on the screen."""
+        self._completing.shown(suggestion_id)
 
     def accepted(self, suggestion_id: str) -> None:
         """The editor says that a suggestion was accepted."""

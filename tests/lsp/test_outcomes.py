@@ -23,13 +23,17 @@ class Page:
         self.seen: list[Outcome] = []
 
     def show(self, *continuations: str, entry: int = 1, num_replaced: int = 0) -> None:
+        self.answer(*continuations, entry=entry, num_replaced=num_replaced)
+        self.seen += self.outcomes.shown(f"{entry}.0")
+
+    def answer(self, *continuations: str, entry: int = 1, num_replaced: int = 0) -> None:
         anchor = self.text.rfind("\n", 0, self.cursor) + 1
         before = self.text[anchor : self.cursor]
         items = [
             Item(f"{entry}.{index}", anchor, self.cursor + num_replaced, before + text, text)
             for index, text in enumerate(continuations)
         ]
-        self.seen += self.outcomes.shown(URI, self.cursor, items, 12.0, self.now_s)
+        self.seen += self.outcomes.answered(URI, self.cursor, items, 12.0, self.now_s)
 
     def edit(self, start: int, end: int, text: str) -> None:
         self.seen += self.outcomes.edited(URI, self.text, Edit(start, end, text), self.now_s)
@@ -119,6 +123,50 @@ def test_a_bracket_the_editor_closes_is_still_typing_through() -> None:
     page.show("1)", num_replaced=1)
     page.edit(6, 7, "1)")
     assert page.kinds == ["shown", "accepted"]
+
+
+def test_what_never_came_on_the_screen_is_neither_shown_nor_turned_down_nor_typed_through() -> None:
+    page = Page("a = ")
+    page.answer("f(1)")
+    page.insert("g")
+    page.answer("(2)", entry=2)
+    for character in "(2)":
+        page.insert(character)
+    page.wait(2)
+    assert page.kinds == []
+    page.answer("x", entry=3)
+    page.insert("y")
+    page.seen += page.outcomes.shown("3.0")  # too late: another text stands there
+    page.wait(2)
+    assert page.kinds == []
+    assert page.outcomes.statistics.accept_rate is None
+
+
+def test_what_comes_on_the_screen_later_is_counted_once_then_with_what_is_left_of_it() -> None:
+    page = Page("a = ")
+    page.answer("f(1)")
+    page.insert("f")
+    page.answer("(1)")  # the same one, typed on
+    page.seen += page.outcomes.shown("1.0")
+    page.seen += page.outcomes.shown("1.0")
+    assert [(outcome.kind, outcome.num_chars, outcome.latency_ms) for outcome in page.seen] == [("shown", 3, 12.0)]
+    page.insert("x")
+    page.wait(2)
+    assert page.kinds == ["shown", "rejected"]
+
+
+@pytest.mark.parametrize("how", ["edit", "word", "part"])
+def test_what_is_taken_was_shown_whoever_says_so(how: str) -> None:
+    page = Page("a = ")
+    page.answer("f(1) + 2")
+    if how == "edit":
+        page.insert("f(1) + 2")
+    elif how == "word":
+        page.seen += page.outcomes.accepted("1.0")
+    else:
+        page.seen += page.outcomes.partly_accepted("1.0", len("a = f(1)"))
+    assert page.kinds == ["shown", "accepted_word" if how == "part" else "accepted"]
+    assert page.outcomes.statistics.accept_rate == 1.0
 
 
 def test_typing_something_else_turns_it_down_after_a_moment() -> None:

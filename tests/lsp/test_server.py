@@ -395,6 +395,23 @@ async def test_what_the_user_did_reaches_the_backend(editor: LspClient, backend:
     assert backend.events[0].latency_ms is not None
 
 
+async def test_copilots_client_says_itself_what_it_has_shown(server: StdioServer, backend: FakeBackend) -> None:
+    backend.script = lambda text, params: f"({len(text)})"
+    editor = server.client
+    await editor.initialize(options={"editorPluginInfo": {"name": "copilot.el", "version": "1"}})
+    await editor.wait_for_status("ready")
+    await editor.open(URI, "f")
+    (former,) = await editor.complete(URI, 0, 1)
+    await editor.type_text(URI, 2, 0, 1, "oo")
+    (item,) = await editor.complete(URI, 0, 3)
+    await editor.notify("textDocument/didShowCompletion", {"item": former})
+    await editor.notify("textDocument/didShowCompletion", {"item": item})
+    await backend.wait_until(lambda: len(backend.events) == 1)
+    await editor.type_text(URI, 3, 0, 3, "(3)")
+    await backend.wait_until(lambda: len(backend.events) == 2)
+    assert [(event.kind, event.num_chars) for event in backend.events] == [("shown", 3), ("accepted", 3)]
+
+
 async def test_copilots_words_about_suggestions_are_understood(editor: LspClient, backend: FakeBackend) -> None:
     backend.script = lambda text, params: "(x) 🙂 y"
     await editor.open(URI, "f")
