@@ -12,7 +12,7 @@ from forelook.decoding.stats import DecodingStats
 from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.successors import SuccessorSeeds, SuccessorTable, ending_of, ending_then
 from forelook.decoding.verification import Verified
-from forelook.decoding.window_filler import WindowFiller, WindowYield
+from forelook.decoding.window_filler import WindowFiller, unknown_yields
 
 _MAX_CANDIDATES = 8
 _MAX_LENGTH = 24
@@ -26,7 +26,7 @@ class DraftMemory:
     Attributes:
         calibration: acceptance per origin, match length and share.
         successors: the model's own choices after the same tokens.
-        window_yield: what lookahead windows have brought.
+        window_yields: what lookahead windows have brought, by n-gram size.
 
     Args:
         seeds: successors of single tokens, measured once per model.
@@ -36,7 +36,7 @@ class DraftMemory:
     def __init__(self, seeds: SuccessorSeeds | None = None, calibration: AcceptanceCalibration | None = None) -> None:
         self.calibration = AcceptanceCalibration() if calibration is None else calibration
         self.successors = SuccessorTable(seeds)
-        self.window_yield = WindowYield()
+        self.window_yields = unknown_yields()
 
 
 class Patience:
@@ -89,7 +89,7 @@ class TreeDrafter:
         boundary_ids: frozenset[int] = frozenset(),
     ) -> None:
         self._filler = WindowFiller(
-            [token for token in context[-256:] if token not in boundary_ids], memory.window_yield
+            [token for token in context[-256:] if token not in boundary_ids], memory.window_yields
         )
         self._sources = [*sources, self._filler]
         self._context = list(context)

@@ -9,7 +9,8 @@ from forelook.decoding.lookahead_window import LookaheadWindow
 from forelook.decoding.published_pool import PublishedPool
 from forelook.decoding.step_budget import CostCurve
 
-_NGRAM_SIZE = 4
+_NGRAM_SIZES = (4, 3, 5)
+"""N, the likeliest to be best first: where nothing was learned yet, the first of equals is taken."""
 _MAX_WINDOW_SIZE = 15
 _MAX_CANDIDATES = 7
 _PRIOR_YIELD = 0.006
@@ -44,27 +45,39 @@ class WindowYield:
             self._tokens *= 0.5
 
 
+WindowYields = dict[int, WindowYield]
+"""By n-gram size N."""
+
+
+def unknown_yields() -> WindowYields:
+    """What windows bring where nothing was learned yet."""
+    return {ngram_size: WindowYield() for ngram_size in _NGRAM_SIZES}
+
+
 class WindowFiller:
     """One request's window and the n-grams it has yielded; as a draft source it proposes those.
 
+    W and N are chosen when a window is opened, for the step's costs and what windows of each N have brought. How many
+    of its n-grams a step verifies, the published G, the tree's budget decides.
+
     Args:
         seed_ids: tokens to start guesses from.
-        gain: what window tokens have brought so far, updated as it goes.
+        gains: what window tokens have brought so far, updated as it goes.
     """
 
-    def __init__(self, seed_ids: Sequence[int], gain: WindowYield) -> None:
+    def __init__(self, seed_ids: Sequence[int], gains: WindowYields) -> None:
         self._seed_ids = seed_ids
-        self._gain = gain
-        self._pool = PublishedPool(_NGRAM_SIZE, _MAX_CANDIDATES)
+        self._gains = gains
+        self._pools = {ngram_size: PublishedPool(ngram_size, _MAX_CANDIDATES) for ngram_size in gains}
         self._window: LookaheadWindow | None = None
-        self._is_empty = True
+        self._last_size: int | None = None
 
     def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Draft]:
         """N-grams of the window whose key is the context's last token, newest first."""
-        if self._is_empty or not context or max_length < 1:
+        if self._last_size is None or not context or max_length < 1:
             return []
         drafts = []
-        for rank, ids in enumerate(self._pool.candidates(context[-1])[:max_candidates]):
+        for rank, ids in enumerate(self._pools[self._last_size].candidates(context[-1])[:max_candidates]):
             kept = ids[:max_length]
             drafts.append(Draft(kept, (1.0 / (1 + rank),) + (0.9,) * (len(kept) - 1), 1, DraftOrigin.LOOKAHEAD))
         return drafts
@@ -83,21 +96,28 @@ class WindowFiller:
             room: most tail tokens left.
         """
         left = min(len(curve.seconds) - 1 - num_drafts, room)
-        window = self._window
-        if window is None:
-            columns = min((left + 1) // (_NGRAM_SIZE - 1), _MAX_WINDOW_SIZE)
-            size = columns * (_NGRAM_SIZE - 1) - 1
-        else:
-            columns, size = window.window_size, len(window)
-        self._window = None
-        if columns < 2 or size > left or not self._seed_ids:
-            return None
         base = curve.seconds[num_drafts]
-        cost = curve.seconds[num_drafts + size] - base
         # the same bargain as for a draft: tokens gained against the rate that the time would earn otherwise
-        if self._gain.per_token * size > cost * expected / base:
-            self._window = LookaheadWindow(columns, _NGRAM_SIZE, self._seed_ids) if window is None else window
+        rate = expected / base
+        window, self._window = self._window, None
+        if left < 1 or not self._seed_ids or self._most_per_token() <= curve.slopes[num_drafts] * rate:
+            return None
+        shapes = [(window.window_size, window.ngram_size)] if window is not None else _shapes(left)
+        best, chosen = 0.0, None
+        for window_size, ngram_size in shapes:
+            size = _num_tokens(window_size, ngram_size)
+            if size > left:
+                continue
+            cost = curve.seconds[num_drafts + size] - base
+            gain = self._gains[ngram_size].per_token * size - cost * rate
+            if gain > best:
+                best, chosen = gain, (window_size, ngram_size)
+        if chosen is not None:
+            self._window = LookaheadWindow(*chosen, self._seed_ids) if window is None else window
         return self._window
+
+    def _most_per_token(self) -> float:
+        return max(gain.per_token for gain in self._gains.values())
 
     def rest(self) -> None:
         """A step without a window: its guesses would stand at the wrong positions afterwards."""
@@ -115,10 +135,26 @@ class WindowFiller:
             num_accepted: tokens the step yielded.
             hits: accepted drafts owed to window n-grams.
         """
-        self._gain.observe(0 if window is None else len(window), hits)
+        for ngram_size, gain in self._gains.items():
+            is_used = window is not None and window.ngram_size == ngram_size
+            gain.observe(len(window) if window is not None and is_used else 0, hits if is_used else 0)
         if window is None or num_accepted == 0:
             return
-        self._is_empty = False
+        self._last_size = window.ngram_size
         for ngram in window.ngrams(context[-1], new):
-            self._pool.insert(ngram)
+            self._pools[window.ngram_size].insert(ngram)
         window.advance(num_accepted, new)
+
+
+def _num_tokens(window_size: int, ngram_size: int) -> int:
+    """Tokens that a window adds to a step."""
+    return window_size * (ngram_size - 1) - 1
+
+
+def _shapes(num_tokens: int) -> list[tuple[int, int]]:
+    """W and N of the windows of up to so many tokens; one column guesses nothing that the next step would not know."""
+    return [
+        (window_size, ngram_size)
+        for ngram_size in _NGRAM_SIZES
+        for window_size in range(2, min((num_tokens + 1) // (ngram_size - 1), _MAX_WINDOW_SIZE) + 1)
+    ]
