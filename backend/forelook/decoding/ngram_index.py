@@ -336,9 +336,10 @@ class NgramIndex:
         lows: list[int] = []
         highs: list[int] = []
         for token, shift in zip(reversed(tail), _SHIFTS, strict=False):
-            key |= ((token ^ (token >> 16)) & _KEY_MASK) << shift
+            key |= (token if 0 <= token <= _KEY_MASK else (token ^ (token >> 16)) & _KEY_MASK) << shift
             lows.append(key)
-            highs.append(min(key + (1 << shift), _MAX_KEY))
+            high = key + (1 << shift)
+            highs.append(high if high <= _MAX_KEY else _MAX_KEY)
         return np.array(lows + highs[::-1], dtype=np.uint64)
 
     def _take(

@@ -95,20 +95,21 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
     ]
     if len(everywhere) > _MEMBERS:
         everywhere.sort(key=_FIRST_WEIGHT, reverse=True)
-    # (-probability of the path, ticket, places that agree with it, path, shares)
-    heap: list[tuple[float, int, list[_Place], tuple[int, ...], tuple[float, ...]]] = [(-1.0, 0, everywhere, (), ())]
+    # (-probability of the path, ticket, places that agree with it, the path and shares it leaves after so many tokens,
+    # its token there, the token's share)
+    heap: list[tuple[float, int, list[_Place], list[int], list[float], int, int, float]] = []
     tickets = 0
-    while heap and len(drafts) < max_candidates:
-        negative, _, members, path, shares = heappop(heap)
-        probability = -negative
-        tokens, confidences = list(path), list(shares)
+    probability, members = 1.0, everywhere
+    tokens: list[int] = []
+    confidences: list[float] = []
+    while True:
         depth = len(tokens)
         while depth < max_length:
             if len(members) == 1:
                 _follow(members[0], probability, tokens, confidences, max_length)
                 break
             row = members[0][1]
-            if members[-1][1] == row and all([member[1] == row for member in members]):
+            if members[-1][1] == row and all(member[1] == row for member in members):
                 _follow_all(members, probability, tokens, confidences, max_length)
                 break
             weight_of, members_of, total = _vote(members, depth)
@@ -123,8 +124,16 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
                     if weight >= least and token != best:
                         tickets += 1
                         share = weight / total
-                        branch = (*tokens, token)
-                        item = (-probability * share, tickets, members_of[token], branch, (*confidences, share))
+                        item = (
+                            -probability * share,
+                            tickets,
+                            members_of[token],
+                            tokens,
+                            confidences,
+                            depth,
+                            token,
+                            share,
+                        )
                         heappush(heap, item)
             share = weight_of[best] / total
             probability *= share
@@ -136,7 +145,12 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
             depth += 1
         if tokens:
             drafts.append(Draft(tuple(tokens), tuple(confidences), longest, origin))
-    return drafts
+        if not heap or len(drafts) == max_candidates:
+            return drafts
+        negative, _, members, path, shares, depth, token, share = heappop(heap)
+        probability = -negative
+        tokens = [*path[:depth], token]
+        confidences = [*shares[:depth], share]
 
 
 def _follow(place: _Place, probability: float, tokens: list[int], confidences: list[float], max_length: int) -> None:
