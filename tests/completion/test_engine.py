@@ -216,6 +216,26 @@ def test_deadline_returns_what_is_good_so_far(rigs: Callable[..., Rig]) -> None:
         assert all("first + second".startswith(text) for text in reply.texts)
 
 
+@pytest.mark.parametrize(
+    ("said", "max_new_tokens", "texts"),
+    [
+        ("y = [10, 20, 30, 40]\n", 10, ["y = [10,"]),
+        ('y = open("some/path/of/a/file")\n', 20, ["y = open("]),
+        ("a = first\n    b = second\n", 20, ["a = first"]),
+        ("'a long text that has no end'\n", 12, []),
+    ],
+)
+def test_at_the_token_limit_nothing_is_shown_by_half(
+    rigs: Callable[..., Rig], said: str, max_new_tokens: int, texts: list[str]
+) -> None:
+    before = "def f():\n    "
+    rig = rigs(FakeModel(before + said))
+    rig.open(before + "\n")
+    reply = rig.ask(len(before), max_new_tokens=max_new_tokens)
+    assert reply.result.finish_reason == "max_tokens"
+    assert [text.strip() for text in reply.texts] == texts
+
+
 def test_a_keystroke_prefills_only_itself(rigs: Callable[..., Rig]) -> None:
     before, after = "import os\n\n\ndef f(path):\n    data = ", "\n    return data\n"
     rig = rigs(FakeModel(before + "os.stat(path)" + after))

@@ -605,6 +605,33 @@ def test_interrupted_line_loses_its_half_word() -> None:
     check("python", "x = ‸\n", "compute(first_val", "x = compute(‸\n", interrupted=True)
 
 
+@pytest.mark.parametrize(
+    ("document", "said", "expect"),
+    [
+        ("x = ‸\n", "np.array([1, 2, 10", "x = np.array([1, 2,‸\n"),
+        ("x = ‸\n", "np.array([1.5, 3.", "x = np.array([1.5,‸\n"),
+        ("x = ‸\n", "scale(0x1f", "x = scale(‸\n"),
+        ("x = ‸\n", "a1.b2.comp", "x = a1.b2.‸\n"),
+        ("x = ‸\n", "3.14", None),
+        ("def f():\n    ‸\n", 'raise ValueError("no such fi', "def f():\n    raise ValueError(‸\n"),
+        ("def f():\n    ‸\n", "raise ValueError(f'{path} is n", "def f():\n    raise ValueError(‸\n"),
+        ("def f():\n    ‸\n", 'call("whole", oth', 'def f():\n    call("whole",‸\n'),
+        ("x = ‸\n", '"no such fi', None),
+        ("x = '‸\n", "no such fi", "x = 'no such‸\n"),
+        ("def f():\n    ‸\n", '"""Say what is n', 'def f():\n    """Say what is‸\n'),
+        ("x = 1  # ‸\n", "it isn't ready, and was n", "x = 1  # it isn't ready, and was‸\n"),
+    ],
+)
+def test_interrupted_line_ends_before_a_half_string_number_or_word(
+    document: str, said: str, expect: str | None
+) -> None:
+    check("python", document, said, expect, interrupted=True)
+
+
+def test_interrupted_prose_keeps_its_words() -> None:
+    check("markdown", "‸\n", "The file isn't there, and n", "The file isn't there, and‸\n", interrupted=True)
+
+
 def test_interrupted_block_keeps_whole_lines() -> None:
     check(
         "python",

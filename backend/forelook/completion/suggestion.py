@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from forelook.completion.brackets import scan_brackets
+from forelook.completion.brackets import BracketScan, scan_brackets
 from forelook.completion.languages import Language, ScopeRule
 from forelook.completion.request import Suggestion
 from forelook.completion.stopping import Closer, Situation, find_end, indentation_of, look_around
 from forelook.completion.syntax import Place
 
-_WORD_END = re.compile(r"\w+$")
+_HALF_WORD = re.compile(r"(?<!\w)\d[\w.]*$|\w+$")
 _NEXT_LINE = re.compile(r"(?P<break>\n+[ \t]*)(?P<line>[^\n]*\S[^\n]*)\n")
 _MIN_OVERLAP = 3
 _ONLY_OPENS = re.compile(r"""[\[({]+|\"\"\"|\'\'\'|["'`]""")
@@ -40,13 +40,13 @@ def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool
         situation: what is known about the cursor.
         raw: generated text, from the cursor on.
         multi_line: whether it may span lines.
-        interrupted: whether generation was cut short, so that its last word or line may be half of one.
+        interrupted: whether generation was cut short, so that its last line, string or word may be half of one.
     """
     if situation.splits_delimiter:
         return None
     end = find_end(situation, raw, multi_line=multi_line, final=True)
     if interrupted and (end is None or end == len(raw)):
-        end = _last_whole(raw)
+        end = _last_whole(situation, raw)
     kept = raw if end is None else raw[:end]
     tail = raw[len(kept) :]
     text = _without_trailing_comma(situation, _indented(situation, kept))
@@ -86,15 +86,30 @@ def to_suggestion(situation: Situation, cleaned: CleanText, offset: int) -> Sugg
     return Suggestion(cleaned.text, offset, end)
 
 
-def _last_whole(raw: str) -> int:
-    """The end of the last line that is certainly whole, or of the last word where there is only one line."""
+def _last_whole(situation: Situation, raw: str) -> int:
+    """Where text that was cut short is whole: up to its last line, else up to a half string, number or word."""
     newline = raw.rfind("\n")
     if newline >= 0 and raw[:newline].strip():
         return newline
-    word = _WORD_END.search(raw)
-    if word is None:
-        return len(raw)
-    return word.start() if raw[: word.start()].strip() else 0
+    end = _half_string(situation, raw)
+    word = _HALF_WORD.search(raw, 0, end)
+    end = end if word is None else word.start()
+    return end if raw[:end].strip() else 0
+
+
+def _half_string(situation: Situation, raw: str) -> int:
+    """Where a one-line string begins that the text opens and does not close; its end where there is none."""
+
+    def scan(end: int) -> BracketScan:
+        return scan_brackets(situation.language, raw[:end], situation.inside)
+
+    end = len(raw)
+    last = scan(end)
+    if last.inside is None or last.in_comment or len(last.inside) > 1:
+        return end  # triple-quoted text is prose, whose words are worth having
+    if situation.inside is not None and last.string_closed_at is None:
+        return end  # the user's own string
+    return next((start for start in range(end - 1, -1, -1) if scan(start).inside is None), end)
 
 
 def _indented(situation: Situation, text: str) -> str:
