@@ -381,3 +381,32 @@ def test_a_dump_whose_parts_do_not_fit_is_refused(data: st.DataObject) -> None:
         state.weights.pop()
     with pytest.raises(ValueError, match=r"outside|no document|differ|sorted"):
         NgramPool.load(state, 1000, head_tokens=8)
+
+
+def test_documents_that_accepted_text_stands_in_weigh_more_up_to_double() -> None:
+    pool = NgramPool()
+    pool.set_document("taken", [1, 2, 3, 4, 5, 6, 7, 8, 9])
+    pool.set_document("other", [1, 2, 3, 40, 50, 60, 70, 80, 90])
+    pool.settle()
+
+    def factors() -> dict[int, float]:
+        places = pool.places([1, 2, 3], reach=1)
+        return {row[0]: factor for row, factor in zip(places.continuations, places.factors, strict=True)}
+
+    before = factors()
+    pool.credit([1, 2, 3, 4, 5, 6])
+    once = factors()
+    assert once[4] > before[4]
+    assert once[40] == before[40]
+    for _ in range(200):
+        pool.credit([1, 2, 3, 4, 5, 6])
+    assert before[4] * 1.9 < factors()[4] <= before[4] * 2.0
+
+
+def test_text_that_stands_nowhere_or_is_too_short_credits_nobody() -> None:
+    pool = NgramPool()
+    pool.set_document("a", [1, 2, 3, 4, 5, 6])
+    before = pool.places([1, 2, 3], reach=1).factors
+    for ids in ([], [1], [1, 2, 3], [7, 8, 9, 10, 11], [1, 2, 3, 9, 9, 9]):
+        pool.credit(ids)
+    assert pool.places([1, 2, 3], reach=1).factors == before

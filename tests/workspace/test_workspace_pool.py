@@ -130,6 +130,17 @@ def test_texts_accepted_one_after_another_do_not_join() -> None:
     assert not drafted(pool, "main.py", "first_accepted_text").startswith("s")
 
 
+def test_a_file_that_accepted_text_stands_in_outweighs_one_that_it_does_not() -> None:
+    pool = pool_with(("taken.py", "width = measure(left)\n"), ("other.py", "width = measure(right)\n"))
+    pool.open_document("main.py", "")
+    settle(pool)
+    assert drafted(pool, "main.py", "width = measure(") == "right)\n"  # the file that came last
+    for _ in range(10):
+        pool.accept(encode_bytes("= measure(left)"))
+    pool._pool.remove_document("\0accepted")  # what accepted text says itself is another test's
+    assert drafted(pool, "main.py", "width = measure(") == "left)\n"
+
+
 def test_accepted_text_is_bounded() -> None:
     pool = WorkspacePool(encode_bytes)
     for number in range(200):

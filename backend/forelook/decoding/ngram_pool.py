@@ -28,6 +28,13 @@ _RECENCY = 0.5
 _RECENT_DOCUMENTS = 8
 """The document touched last counts one and a half times; the gain is halved after this many other documents."""
 
+_CREDIT_MATCH = 3
+_CREDIT_TOKENS = 64
+_CREDIT = 0.1
+_MOST_WEIGHT = 2.0
+"""A document that goes on as accepted text does, wherever it agrees with so many tokens of it, moves this share of the
+way to twice its weight."""
+
 _NO_TOKENS: TokenArray = np.zeros(0, dtype=np.int32)
 
 
@@ -179,6 +186,26 @@ class NgramPool:
     def set_weight(self, key: Hashable, weight: float) -> None:
         """How much a document's places count, 1.0 at first: more where its drafts were accepted, less otherwise."""
         self._documents[key].weight = weight
+
+    def credit(self, token_ids: Sequence[int]) -> None:
+        """Let the documents that a user's accepted text could have come from count more, up to double.
+
+        Args:
+            token_ids: the accepted text.
+        """
+        agreeing: set[int] = set()
+        differing: set[int] = set()
+        for end in range(_CREDIT_MATCH, min(len(token_ids), _CREDIT_TOKENS)):
+            found = self._index.find(token_ids[:end], limit=_EVIDENCE_LIMIT, reach=1)
+            after: dict[int, set[int]] = {}
+            for match, owner, row in zip(found.match_lengths, found.owners, found.continuations, strict=True):
+                if match >= _CREDIT_MATCH:
+                    after.setdefault(owner, set()).add(row[0])
+            for owner, tokens in after.items():
+                (agreeing if token_ids[end] in tokens else differing).add(owner)
+        for owner in agreeing - differing:
+            document = self._by_owner[owner]
+            document.weight += _CREDIT * max(0.0, _MOST_WEIGHT - document.weight)
 
     def num_tokens_of(self, key: Hashable) -> int:
         """Tokens of a document."""

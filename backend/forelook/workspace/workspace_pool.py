@@ -153,7 +153,8 @@ class WorkspacePool:
             self._remove(key)
 
     def accept(self, ids: Sequence[int]) -> None:
-        """Learn text the user took. Text that was only shown is not learned."""
+        """Learn text the user took, and trust the documents more that it stands in. Text only shown is not learned."""
+        self._pool.credit(ids)
         tokens = np.array([BORDER, *ids], dtype=np.int32)
         if _ACCEPTED in self._pool:
             end = self._pool.num_tokens_of(_ACCEPTED)
