@@ -41,7 +41,7 @@ class CudaGraphs:
             torch.cuda.empty_cache()
             return step
         self.num_captured += 1
-        _LOG.info("captured a step in %.2f s", time.perf_counter() - started_s)
+        _LOG.info("captured a step in %.2f s, %d so far", time.perf_counter() - started_s, self.num_captured)
         replay: Step = graph.replay
         return replay
 
