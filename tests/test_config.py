@@ -39,7 +39,7 @@ def test_defaults_are_allowed_and_frozen(section: type[Any]) -> None:
         (ModelConfig, "device", "cpu:1", "one of auto, cpu, cuda or cuda:N"),
         (ModelConfig, "device", "cuda:x", "one of auto, cpu, cuda or cuda:N"),
         (ModelConfig, "device", None, "one of auto, cpu, cuda or cuda:N"),
-        (ModelConfig, "dtype", "int8", "one of auto, bfloat16, float16, float32, float64"),
+        (ModelConfig, "dtype", "int7", "one of auto, bfloat16, float16, float32, float64, int8, int4"),
         (DecodingConfig, "window_size", -1, "an integer from 0 to 64, or unset for automatic"),
         (DecodingConfig, "window_size", 65, "an integer from 0 to 64, or unset for automatic"),
         (DecodingConfig, "ngram_size", 1, "an integer from 2 to 16, or unset for automatic"),
