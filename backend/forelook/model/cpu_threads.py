@@ -21,8 +21,8 @@ _FAR_SLOWER = 4.0
 _STRIKES = 3
 """A forward of a team that is so much slower than a single thread's is a strike, a far slower one is three at once.
 
-One slow forward is no proof: on a quiet machine one in some fifty is, and a pause for each kept half of all forwards on
-one thread.
+One slow forward is no proof: a pause for each kept 118 of 150 plain steps in a row on one thread, on a machine with
+nothing else to do.
 """
 
 _FIRST_PAUSE_S = 0.25
