@@ -64,9 +64,11 @@ class WindowStatus:
             return "loading", backend.message or "loading the model", backend.progress
         if backend.state == "error":
             return "error", backend.message or "the backend reports an error; its log says more", None
+        # Ready and busy with itself: it loads again after a rest, or prepares a step that it never ran before.
+        busy = backend.message if backend.progress is not None else ""
         if self.num_running:
-            return "completing", "", None
-        return "ready", self.withheld, None
+            return "completing", busy, backend.progress
+        return "ready", busy or self.withheld, backend.progress
 
 
 @dataclass(frozen=True, slots=True)

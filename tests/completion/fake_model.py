@@ -41,7 +41,7 @@ class FakeModel:
     name: str = "fake"
     fingerprint: str = "fake-1"
     status_line: str = ""
-    dtype: torch.dtype = torch.float32
+    weight_format: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     forwards: list[StepLayout] = field(default_factory=list)
     sequences: list[ScriptedSequence] = field(default_factory=list)

@@ -36,6 +36,7 @@ class Rig:
         assert self.released.acquire(timeout=TIMEOUT_S), "the unused model was not let go"
 
     def _load(self, progress: Callable[[float, str], None]) -> FakeModel:
+        self.tell = progress
         progress(0.5, "loading the fake")
         if self.models:
             self._loading()
@@ -148,3 +149,18 @@ def test_failed_load_fails_that_request_and_the_next_one_tries_again(rigs: Calla
 def test_keep_alive_must_be_a_time(value: float) -> None:
     with pytest.raises(ConfigError, match="keep_alive_s"):
         EngineSettings(keep_alive_s=value)
+
+
+def test_status_tells_of_a_model_that_loads_again_and_of_steps_it_prepares(rigs: Callable[..., Rig]) -> None:
+    rig = rigs()
+    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    assert rig.released.acquire(timeout=TIMEOUT_S)
+    rig.statuses.clear()
+    assert suggested(rig.ask()) == ["pha(1)"]
+    told = [(status.state, status.progress, status.message) for status in rig.statuses[:2]]
+    assert told == [(EngineState.READY, 0.5, "loading the fake"), (EngineState.READY, None, "")]
+    rig.statuses.clear()
+    rig.tell(1.0, "Preparing steps of 8 tokens")
+    rig.tell(1.0, "")
+    told = [(status.state, status.progress, status.message) for status in rig.statuses[:2]]
+    assert told == [(EngineState.READY, 1.0, "Preparing steps of 8 tokens"), (EngineState.READY, None, "")]

@@ -36,6 +36,7 @@ class ThreadedRanks:
         self._make_model = make_model
         self._timeout_s = timeout_s
         self._store = str(folder / f"store-{size}-{id(self)}")
+        self.orders: list[tuple[int, str]] = []
         self.threads = [threading.Thread(target=self._follow, args=(rank,), daemon=True) for rank in range(1, size)]
         for thread in self.threads:
             thread.start()
@@ -53,13 +54,22 @@ class ThreadedRanks:
             thread.join(10)
             assert not thread.is_alive(), "a follower stayed though rank 0 is gone"
 
+    def _obey(self, rank: int, order: str) -> None:
+        self.models[rank].clear()  # as those of a replica that is let go
+        self.orders.append((rank, order))
+
     def _join(self, rank: int) -> RankGroup:
         return RankGroup(dist.FileStore(self._store, self.size), rank, self.size, timeout_s=self._timeout_s)
 
     def _follow(self, rank: int) -> None:
         group = self._join(rank)
         try:
-            follow(group, lambda max_positions: self.new_model(rank, max_positions))
+            follow(
+                group,
+                lambda max_positions: self.new_model(rank, max_positions),
+                load=lambda: self._obey(rank, "load"),
+                unload=lambda: self._obey(rank, "unload"),
+            )
         except RankLostError:
             group.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -397,3 +398,35 @@ def test_followers_end_when_they_are_dismissed(pair):
     for thread in pair.threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_followers_let_go_of_their_replicas_and_load_them_again(pair):
+    prompt, limits = [1, 2, 3], Limits(20)
+    expected, _ = expected_of(3, prompt, limits, 512, None, GREEDY)
+    model = pair.new_model()
+    assert flat(decode_with(pair, model, prompt, limits, published=False)) == expected
+    replica = weakref.ref(pair.models[1][0])
+    pair.decoder.unload()
+    pair.decoder.load()
+    pair.decoder.wait_until_loaded(20.0)
+    assert pair.orders == [(1, "unload"), (1, "load")]
+    assert replica() is None, "the follower still holds a sequence of the replica it let go of"
+    for sequence in (model, pair.new_model()):
+        assert flat(decode_with(pair, sequence, prompt, limits, published=True)) == expected
+
+
+def test_a_follower_that_cannot_load_again_is_not_waited_for_longer_than_asked(tmp_path):
+    with rank_processes(tmp_path, 2, timeout_s=20) as (group, processes):
+        decoder = ParallelDecoder(group)
+        decoder.unload()
+        decoder.load()
+        processes[0].kill()
+        started_s = time.monotonic()
+
+        def wait_twice() -> None:
+            for _ in range(2):  # the first may have been answered before the blow
+                decoder.wait_until_loaded(0.5)
+
+        with pytest.raises(RankLostError, match="has lost another rank"):
+            wait_twice()
+        assert time.monotonic() - started_s < 5

@@ -69,7 +69,7 @@ def test_int8_weights_take_a_quarter_of_float32() -> None:
 @pytest.mark.parametrize("padded", [False, True])
 def test_drafts_do_not_change_what_the_quantised_model_says(kind: str, padded: bool, prompt: list[int]) -> None:
     loaded = load_model(None, device="cpu", dtype=kind)
-    assert loaded.status_line == f"weights in {kind}"
+    assert loaded.weight_format == kind
     limits = Limits(64, loaded.stop_token_ids)
     plain = [token for ids in autoregressive(loaded.new_sequence(), prompt, limits) for token in ids]
     sequence = BucketedSequence(StepSpace(loaded.weights, PLAIN)) if padded else loaded.new_sequence()

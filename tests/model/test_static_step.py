@@ -124,7 +124,7 @@ def test_steps_are_prepared_once_when_first_needed_and_said_so(tmp_path: Path) -
     for _ in range(3):
         sequence.forward(causal_layout([1, 2, 3], 0))
     assert graphs.num_prepared == 2  # a trunk and a head
-    assert lines == ["Preparing steps of 8 tokens", "Preparing the logits of 1 tokens"]
+    assert lines == ["Preparing steps of 8 tokens", "", "Preparing the logits of 1 tokens", ""]
 
 
 def test_dropped_sequence_and_space_are_freed_at_once(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from forelook.completion.drafting import Drafting
@@ -15,9 +16,10 @@ from forelook.decoding.generation import Limits
 from forelook.decoding.lookahead import lookahead
 from forelook.decoding.published import PublishedSettings, published_lookahead
 from forelook.errors import ConfigError, RankLostError
-from forelook.model.loading import load_model
+from forelook.model.loading import STARTER_MODEL_PATH, load_model
 from forelook.server.rank_source import RankSource, torchrun_rank
 from forelook.server.ranks import Ranks, rank_device
+from safetensors.torch import load_file
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
@@ -27,10 +29,16 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
         time.sleep(0.05)
 
 
+def resident_bytes(process_id: int) -> int:
+    pages = Path(f"/proc/{process_id}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
     model = load_model(None, device="cpu", dtype="float32")
     prompt = model.tokenizer.encode("def add(first, second):\n    return first + second\n\n\ndef sub(first, second):\n")
     expected = [t for ids in autoregressive(model.new_sequence(512), prompt, Limits(60)) for t in ids]
+    weight_bytes = 4 * sum(weight.numel() for weight in load_file(STARTER_MODEL_PATH / "model.safetensors").values())
     command = [sys.executable, "-m", "forelook", "follow", "--device", "cpu", "--dtype", "float32"]
     ranks = Ranks(RankSource(2, command))
     try:
@@ -44,6 +52,13 @@ def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
         assert decoded() == expected, "alone, while the other rank is loading"
         wait_for(lambda: ranks.is_ready, 60)
         assert decoded() == expected, "together"
+        resident = resident_bytes(ranks.process_ids[0])
+        ranks.unload()
+        wait_for(lambda: resident_bytes(ranks.process_ids[0]) < resident - weight_bytes // 2, 10)
+        with ranks.loading():
+            pass
+        assert ranks.is_ready
+        assert decoded() == expected, "together after a rest"
         (first,) = ranks.process_ids
         steps = published_lookahead(sequence, prompt, Limits(400), PublishedSettings(5, 4, 5), loop=drafting.loop)
         next(steps)

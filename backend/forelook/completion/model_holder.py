@@ -30,8 +30,8 @@ class EngineModel(CompletionModel, Protocol):
         ...
 
     @property
-    def dtype(self) -> object:
-        """Of the weights."""
+    def weight_format(self) -> str:
+        """The number format of the weights, as users know it."""
         ...
 
     @property
@@ -77,7 +77,7 @@ class ModelHolder:
         """Load for the first time; a failure becomes the status, and every request then gets no suggestion."""
         try:
             self._set_status(EngineState.LOADING, progress=0.0, message="loading")
-            model = self._load(lambda share, line: self._set_status(EngineState.LOADING, progress=share, message=line))
+            model = self._load(self._told)
             self.drafting = self._make_drafting(model)
             self._take(model)
         except ForelookError as error:
@@ -99,7 +99,7 @@ class ModelHolder:
     def reload(self) -> ForelookError | None:
         """Load the model again. Clients are told that it is ready all the while, as their requests wait for it."""
         try:
-            model = self._load(self._set_ready_status)
+            model = self._load(self._told)
             self._take(model)
         except ForelookError as error:
             failure: ForelookError = error
@@ -115,9 +115,20 @@ class ModelHolder:
 
     def _is_ready(self, model: EngineModel) -> None:
         self.model = model
-        dtype = str(model.dtype).split(".")[-1]
-        self.status = EngineStatus(EngineState.READY, None, model.status_line, model.name, str(model.device), dtype)
+        self.status = EngineStatus(
+            EngineState.READY, None, model.status_line, model.name, str(model.device), model.weight_format
+        )
         self._on_status(self.status)
+
+    def _told(self, share: float, line: str) -> None:
+        """Progress of the model: while it loads, and when it prepares a step that was never run before."""
+        if self.status.state is not EngineState.READY:
+            if line:
+                self._set_status(EngineState.LOADING, progress=share, message=line)
+        elif line:
+            self._set_ready_status(share, line)
+        elif self.model is not None:
+            self._set_ready_status(None, self.model.status_line)
 
     def _set_ready_status(self, progress: float | None, message: str) -> None:
         self.status = replace(self.status, state=EngineState.READY, progress=progress, message=message)

@@ -37,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 _REPORT_INTS = 512
 _REPORT_HEAD = 7
 _REASONS = tuple(FinishReason)
+# What rank 0 sends besides requests, which are longer, and the empty message, after which nothing comes.
+_UNLOAD, _LOAD = [0], [1]
 
 # (max positions) → an empty sequence of this rank's replica
 NewSequence = Callable[[int], StepModel]
@@ -109,6 +111,31 @@ class ParallelDecoder:
         chooser = TargetChooser(sampling, constraint)
         yield from _Loop(self._group, model, request, limits, plans, chooser, stats).run(pending, started_s)
 
+    def unload(self) -> None:
+        """Have the other ranks let go of weights and caches. Their next request waits until they have loaded again.
+
+        Raises:
+            RankLostError: a rank died or hangs.
+        """
+        self._sequences.clear()
+        self._group.send(_UNLOAD)
+
+    def load(self) -> None:
+        """Have the other ranks load, and return at once: this rank has its own weights to load meanwhile.
+
+        Raises:
+            RankLostError: a rank died or hangs.
+        """
+        self._group.send(_LOAD)
+
+    def wait_until_loaded(self, timeout_s: float) -> None:
+        """Wait for the other ranks to have done what ``load`` asks.
+
+        Raises:
+            RankLostError: a rank died, perhaps because it could not load, or did not load in time.
+        """
+        self._group.exchange([0], timeout_s=timeout_s)
+
     def dismiss(self) -> None:
         """Tell the other ranks that nothing more will come: their ``follow`` returns."""
         self._group.send([])
@@ -121,17 +148,39 @@ class ParallelDecoder:
         return number
 
 
-def follow(group: RankGroup, new_sequence: NewSequence) -> None:
+def follow(
+    group: RankGroup,
+    new_sequence: NewSequence,
+    *,
+    load: Callable[[], None] = lambda: None,
+    unload: Callable[[], None] = lambda: None,
+) -> None:
     """Serve as a rank other than 0 until rank 0 dismisses it.
+
+    Args:
+        group: of which this process is one.
+        new_sequence: makes a sequence of this rank's replica; loads it first where it has been unloaded.
+        load: loads the replica, unless it is loaded.
+        unload: lets go of it; no sequence is left then.
 
     Raises:
         RankLostError: rank 0, or another rank, is gone.
     """
     sequences: dict[int, StepModel] = {}
+    model: StepModel | None = None
     while True:
         message = group.receive()
         if not message:
             return
+        if message == _UNLOAD:
+            model = None
+            sequences.clear()
+            unload()
+            continue
+        if message == _LOAD:
+            load()
+            group.exchange([group.rank])
+            continue
         request = _Request(**json.loads(bytes(message)))
         for number in set(sequences) - set(request.live_sequences):
             del sequences[number]

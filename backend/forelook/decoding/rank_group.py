@@ -71,8 +71,19 @@ class RankGroup:
         """Rank 0: the most time to wait for the others from now on; they may have taken longer to come."""
         self._timeout = timedelta(seconds=timeout_s)
 
-    def exchange(self, values: Sequence[int]) -> list[list[int]]:
-        """Give every rank every rank's values, of one length on all ranks; [size][len(values)]."""
+    def exchange(self, values: Sequence[int], *, timeout_s: float | None = None) -> list[list[int]]:
+        """Give every rank every rank's values, of one length on all ranks; [size][len(values)].
+
+        Args:
+            values: this rank's.
+            timeout_s: most time to wait this once, instead of the group's.
+        """
+        if timeout_s is not None:
+            usual, self._timeout = self._timeout, timedelta(seconds=timeout_s)
+            try:
+                return self.exchange(values)
+            finally:
+                self._timeout = usual
         self._finish_posted()
         mine = torch.tensor(values, dtype=torch.int64, device=self._device)
         everyone = [torch.empty_like(mine) for _ in range(self.size)]

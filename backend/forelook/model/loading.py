@@ -50,7 +50,8 @@ class LoadedModel:
         revision: the hub revision asked for, if any.
         fingerprint: names model, revision and tokenizer; part of every cache key.
         device: where it runs.
-        dtype: of the weights.
+        dtype: what it computes in.
+        weight_format: of the layers' matrices: the name of ``dtype``, or ``"int8"`` or ``"int4"``.
         config: shapes and constants.
         weights: shared by all sequences.
         tokenizer: text to ids and back.
@@ -69,6 +70,7 @@ class LoadedModel:
     fingerprint: str
     device: torch.device
     dtype: torch.dtype
+    weight_format: str
     config: LlamaConfig
     weights: LlamaWeights
     tokenizer: CodeTokenizer
@@ -109,7 +111,8 @@ def load_model(
         dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``; ``"int8"`` or ``"int4"`` keep
             the layers' matrices in so many bits and compute in the device's own format.
         allow_left_to_right: take a model without infill sentinels too; it never sees the text after the cursor.
-        on_progress: told the share of the weights loaded and a line for people.
+        on_progress: told the share of the weights loaded and a line for people. On a GPU told too, later, of each step
+            that is captured when it is first run, and then an empty line when it has been.
 
     Raises:
         ModelError: one of its kinds, naming what is wrong and what to do.
@@ -155,16 +158,14 @@ def load_model(
         weights = read_weights(
             folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}"), quantise
         )
-    notes = [] if infills else [f"{name} was not trained to infill: text after the cursor is not used"]
-    if quantised:
-        notes.append(f"weights in {quantised}")
-    line = "; ".join(notes)
+    line = "" if infills else f"{name} was not trained to infill: text after the cursor is not used"
     loaded = LoadedModel(
         name=name,
         revision=revision,
         fingerprint=_fingerprint(name, f"{revision or ''}{quantised or ''}", folder, tokenizer),
         device=torch_device,
         dtype=torch_dtype,
+        weight_format=quantised or str(torch_dtype).removeprefix("torch."),
         config=config,
         weights=weights,
         tokenizer=tokenizer,
@@ -186,7 +187,7 @@ def _step_space(weights: LlamaWeights, report: ProgressCallback) -> StepSpace:
     report(1.0, "Choosing the operators of a step")
     ops = choose_step_ops(weights.config, weights.device, weights.dtype)
     _LOG.info("attention of a step: %s, %s", ops.attention_name, ops.reason)
-    return StepSpace(weights, ops, CudaGraphs(weights.device), lambda line: _LOG.info("%s", line))
+    return StepSpace(weights, ops, CudaGraphs(weights.device), lambda line: report(1.0, line))
 
 
 def choose_device(device: str) -> torch.device:

@@ -151,7 +151,7 @@ class StepSpace:
         weights: the model.
         ops: what happens between its matrix products.
         prepare: captures a step, or leaves it as it is.
-        on_prepare: told a line for people whenever a step is prepared.
+        on_prepare: told a line for people before a step is prepared, and an empty one after it.
     """
 
     def __init__(
@@ -176,14 +176,23 @@ class StepSpace:
         """Bytes of the shared outputs."""
         return self.hidden_rows.nbytes + self.logits.nbytes
 
+    def prepared(self, line: str, step: Step) -> Step:
+        """A step made ready for being run often, which takes some tenths of a second where it is captured."""
+        self.on_prepare(line)
+        try:
+            return self.prepare(step)
+        finally:
+            self.on_prepare("")
+
     def run_head(self, num_rows: int) -> torch.Tensor:
         """[num_rows, V] logits of the first hidden rows."""
         size = padded_size(num_rows)
         head = self._heads.get(size)
         if head is None:
-            self.on_prepare(f"Preparing the logits of {size} tokens")
             weights, rows, logits = self.weights, self.hidden_rows[:size], self.logits[:size]
-            head = self._heads[size] = self.prepare(lambda: run_head(weights, rows, logits))
+            head = self._heads[size] = self.prepared(
+                f"Preparing the logits of {size} tokens", lambda: run_head(weights, rows, logits)
+            )
         head()
         return self.logits[:num_rows]
 
@@ -255,13 +264,14 @@ class BucketedSequence(LlamaSequence):
 
     def _prepared(self, size: int) -> tuple[StepInputs, Step]:
         space = self._space
-        space.on_prepare(f"Preparing steps of {size} tokens")
         inputs = StepInputs(size, self._weights.device, self._slots.capacity - 1)
         rows = space.hidden_rows[:size]
         # Being captured, a step is run for warming up: where no committed token stands, and moving nothing.
         inputs.write_idle(self._slots.capacity - size)
         # The step holds what it needs and not the sequence: gigabytes of cache must not wait for the garbage collector.
         weights, ops, storage = space.weights, space.ops, self._slots.storage
-        step = space.prepare(lambda: run_trunk(weights, ops, storage, inputs, rows))
+        step = space.prepared(
+            f"Preparing steps of {size} tokens", lambda: run_trunk(weights, ops, storage, inputs, rows)
+        )
         self._steps[size] = inputs, step
         return self._steps[size]

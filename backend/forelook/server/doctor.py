@@ -172,11 +172,12 @@ def _model(identity: BackendIdentity) -> Check:
     except ForelookError as error:
         return Check("model", True, str(error), "choose another --model, --device or --dtype")
     took_s = time.monotonic() - started_s
-    dtype = str(model.dtype).removeprefix("torch.")
     if model.infill.order is InfillOrder.PLAIN:
         return Check("model", True, model.status_line, "choose a model trained to infill, or serve --left-to-right")
     chosen = f", attention by {model.space.ops.attention_name}: {model.space.ops.reason}" if model.space else ""
-    return Check("model", False, f"{model.name} loads on {model.device} as {dtype} in {took_s:.1f} s{chosen}")
+    return Check(
+        "model", False, f"{model.name} loads on {model.device} as {model.weight_format} in {took_s:.1f} s{chosen}"
+    )
 
 
 def _grammars() -> Check:

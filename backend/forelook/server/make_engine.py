@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,15 +53,22 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
         from forelook.model.memory import release_memory
 
         def load(on_progress: Callable[[float, str], None]) -> LoadedModel:
-            return load_model(
-                identity.model,
-                revision=identity.revision,
-                folder=pinned_folder(paths.models_path, identity.model, identity.revision),
-                device=identity.device,
-                dtype=identity.dtype,
-                allow_left_to_right=options.left_to_right,
-                on_progress=on_progress,
-            )
+            # Empty at the first load, when there is no group yet; ranks that start load by themselves.
+            with contextlib.nullcontext() if ranks is None else ranks.loading():
+                return load_model(
+                    identity.model,
+                    revision=identity.revision,
+                    folder=pinned_folder(paths.models_path, identity.model, identity.revision),
+                    device=identity.device,
+                    dtype=identity.dtype,
+                    allow_left_to_right=options.left_to_right,
+                    on_progress=on_progress,
+                )
+
+        def release() -> None:
+            if ranks is not None:
+                ranks.unload()
+            release_memory()
 
         settings = engine_settings(options, paths)
         ranks = None
@@ -94,7 +102,7 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
             on_status,
             make_pool=make_pool,
             make_drafting=make_drafting,
-            release_memory=release_memory,
+            release_memory=release,
         )
 
     return make

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from forelook.endpoint import BackendIdentity, UserPaths
 from forelook.errors import ConfigError, RankLostError
 from forelook.model.hub import pinned_folder
 from forelook.model.loading import LoadedModel, choose_device, load_model
+from forelook.model.memory import release_memory
 from forelook.server.rank_source import RankSource
 
 _LOG = logging.getLogger("forelook.server")
@@ -128,10 +129,40 @@ class Ranks:
                 stats=stats,
             )
         except RankLostError as error:
-            _LOG.error("%s", error)
-            self._decoder = None
-            self._lost.set()
+            self._fell_apart(error)
             raise
+
+    def unload(self) -> None:
+        """Have the other ranks let go of their weights, as this one has."""
+        if self._decoder is not None:
+            try:
+                self._decoder.unload()
+            except RankLostError as error:
+                self._fell_apart(error)
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """While this rank loads again, the others do; at the end all of them have, or this one decodes alone."""
+        decoder = self._decoder
+        try:
+            if decoder is not None:
+                decoder.load()
+        except RankLostError as error:
+            self._fell_apart(error)
+            decoder = None
+        try:
+            yield
+        finally:
+            if decoder is not None:
+                try:
+                    decoder.wait_until_loaded(_LOADING_TIMEOUT_S)
+                except RankLostError as error:
+                    self._fell_apart(error)
+
+    def _fell_apart(self, error: RankLostError) -> None:
+        _LOG.error("%s", error)
+        self._decoder = None
+        self._lost.set()
 
     def close(self) -> None:
         """End the other ranks and stay alone."""
@@ -247,19 +278,45 @@ def follow_rank_zero(rank: int, size: int, folder: Path | None, identity: Backen
     """
     torch_device = rank_device(identity.device, rank)
     share_cpu(torch_device, size)
-    loaded: LoadedModel = load_model(
-        identity.model,
-        revision=identity.revision,
-        folder=pinned_folder(paths.models_path, identity.model, identity.revision),
-        device=str(torch_device),
-        dtype=identity.dtype,
+    replica = _Replica(
+        lambda: load_model(
+            identity.model,
+            revision=identity.revision,
+            folder=pinned_folder(paths.models_path, identity.model, identity.revision),
+            device=str(torch_device),
+            dtype=identity.dtype,
+        )
     )
+    replica.load()
     if folder is None:
         store, timeout_s = _torchrun_store(), _LOADING_TIMEOUT_S
     else:
         (folder / f"loaded-{rank}").touch()
         store, timeout_s = _file_store(folder, size), _STEP_TIMEOUT_S
-    follow(RankGroup(store, rank, size, device=torch_device, timeout_s=timeout_s), loaded.new_sequence)
+    group = RankGroup(store, rank, size, device=torch_device, timeout_s=timeout_s)
+    follow(group, replica.new_sequence, load=replica.load, unload=replica.unload)
+
+
+class _Replica:
+    """A rank's model over time; rank 0 says when."""
+
+    def __init__(self, load: Callable[[], LoadedModel]) -> None:
+        self._load = load
+        self._model: LoadedModel | None = None
+
+    def load(self) -> None:
+        if self._model is None:
+            self._model = self._load()
+
+    def unload(self) -> None:
+        self._model = None
+        release_memory()
+        _LOG.info("unloaded; loads again with rank 0")
+
+    def new_sequence(self, max_positions: int) -> StepModel:
+        self.load()
+        assert self._model is not None
+        return self._model.new_sequence(max_positions)
 
 
 def _file_store(folder: Path, size: int) -> Store:
