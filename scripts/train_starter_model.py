@@ -10,6 +10,7 @@ Usage:
   python scripts/train_starter_model.py fetch --to corpus/sources
   python scripts/train_starter_model.py prepare corpus/sources --to corpus/prepared --benchmarks DATA
   python scripts/train_starter_model.py train corpus/prepared --to run --minutes 60
+  torchrun --standalone --nproc-per-node 2 scripts/train_starter_model.py train corpus/prepared --to run --threads 1
   python scripts/train_starter_model.py train --smoke
   python scripts/train_starter_model.py measure corpus/prepared --model run/model --model other
   python scripts/train_starter_model.py average corpus/prepared --model first run/model --to averages
@@ -42,6 +43,7 @@ from training.held_out import bits_per_byte, held_out_texts
 from training.loop import LoopSettings, Report, Trainer
 from training.network import Network, Shape, load_network, save_network
 from training.optimizer import MuonAdam
+from training.ranks import Ranks
 from training.samples import DEFAULT_LANGUAGES, SampleMaker, SampleMix
 from training.schedule import Schedule
 
@@ -52,7 +54,7 @@ def shelves(folder: Path, split: str) -> Mapping[str, Shelf]:
     return {name: Shelf(folder, name, split) for name in names}
 
 
-def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path) -> Trainer:
+def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks: Ranks | None = None) -> Trainer:
     """A trainer as the options describe it."""
     torch.manual_seed(options.seed)
     tokenizer_path = (options.init or STARTER_MODEL_PATH) / "tokenizer.json"
@@ -85,11 +87,12 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path) -> Tra
         tokenizer,
         TokenHealer(tokenizer),
         infill,
-        SampleMix(language_shares(options.python_share), max_tokens=options.max_tokens),
+        SampleMix(language_shares(options.python_share), long=options.long_share, max_tokens=options.max_tokens),
         seed=options.seed,
     )
     settings = LoopSettings(
         tokens_per_step=options.tokens_per_step,
+        tokens_per_pass=options.tokens_per_pass,
         middle_weight=options.middle_weight,
         checkpoint_s=options.checkpoint_s,
         held_out_s=options.held_out_s,
@@ -107,6 +110,7 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path) -> Tra
         settings=settings,
         folder=folder,
         held_out=held_out,
+        ranks=ranks or Ranks(),
     )
 
 
@@ -172,12 +176,19 @@ def train(options: argparse.Namespace) -> int:
     if options.corpus is None or options.to is None:
         print("error: train needs a prepared corpus and --to; or use --smoke", file=sys.stderr)
         return 2
-    trainer = make_trainer(options, options.corpus, options.to)
-    if trainer.resume():
+    ranks = Ranks.join(options.device)
+    trainer = make_trainer(options, options.corpus, options.to, ranks)
+    resumed = trainer.resume()
+    if ranks.rank:
+        trainer.run(lambda _report: None, stop=stop_signals())
+        ranks.leave()
+        return 0
+    if resumed:
         print(f"going on at step {trainer.schedule.num_steps}, {trainer.num_tokens} tokens seen", flush=True)
     else:
         print(f"held-out bits per byte before {trainer.measure()}", flush=True)
     run(trainer)
+    ranks.leave()
     print(
         json.dumps({"steps": trainer.schedule.num_steps, "num_tokens": trainer.num_tokens, "history": trainer.history})
     )
@@ -253,6 +264,8 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("sources", type=Path, nargs="+", help="folders whose children are packages with a licence")
     part.add_argument("--to", type=Path, required=True, help="folder for the prepared corpus")
     part.add_argument("--benchmarks", type=Path, help="folder with HumanEval, MBPP and ClassEval files to keep out")
+    part.add_argument("--package-chars", type=int, default=900_000, help="most Python of one package")
+    part.add_argument("--package-chars-elsewhere", type=int, default=250_000, help="the same for each other language")
 
     part = commands.add_parser("train", help="train on a prepared corpus")
     part.add_argument("corpus", type=Path, nargs="?", help="a prepared corpus")
@@ -265,8 +278,10 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--heads", type=int, default=4)
     part.add_argument("--max-tokens", type=int, default=2048, help="longest sample, and the model's positions")
     part.add_argument("--tokens-per-step", type=int, default=8192)
+    part.add_argument("--tokens-per-pass", type=int, default=2048, help="of a forward and backward on one rank")
     part.add_argument("--middle-weight", type=float, default=2.0, help="of the answers' tokens in the loss")
     part.add_argument("--python-share", type=float, default=DEFAULT_LANGUAGES["python"], help="of the samples")
+    part.add_argument("--long-share", type=float, default=0.12, help="of samples of more than 640 tokens")
     part.add_argument("--muon-lr", type=float, default=0.01)
     part.add_argument("--adam-lr", type=float, default=0.001)
     part.add_argument("--warmup-steps", type=int, default=40)
@@ -314,7 +329,13 @@ def main() -> int:
                 print(f"{registry} {name}: {outcome}", flush=True)
             return 1 if failed else 0
         benchmarks = Benchmarks(benchmark_texts(options.benchmarks) if options.benchmarks else ())
-        report = prepare(options.sources, options.to, benchmarks=benchmarks)
+        report = prepare(
+            options.sources,
+            options.to,
+            benchmarks=benchmarks,
+            max_package_chars=options.package_chars,
+            max_package_chars_elsewhere=options.package_chars_elsewhere,
+        )
         print(json.dumps({"files": report["files"], "left_out": report["left_out"]}))
         return 0
     except (OSError, ValueError, ForelookError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import torch
 from forelook.model.tokenizer import CodeTokenizer
 from torch import Tensor
 
+from training.gradients import Gradients
 from training.held_out import HeldOut, bits_per_byte
 from training.network import Network, save_network
 from training.optimizer import MuonAdam
+from training.ranks import Ranks
 from training.samples import Sample, SampleMaker
 from training.schedule import Schedule
 
@@ -26,7 +28,8 @@ class LoopSettings:
     """How long and how often.
 
     Attributes:
-        tokens_per_step: about; samples are whole.
+        tokens_per_step: about, of all ranks together; samples are whole.
+        tokens_per_pass: of a forward and backward on one rank; a step is as many passes as it needs.
         middle_weight: of an answer's tokens in the loss, against 1 for those of its prompt.
         checkpoint_s: time between checkpoints.
         held_out_s: time between held-out losses.
@@ -35,6 +38,7 @@ class LoopSettings:
     """
 
     tokens_per_step: int = 8192
+    tokens_per_pass: int = 2048
     middle_weight: float = 2.0
     checkpoint_s: float = 150.0
     held_out_s: float = 300.0
@@ -79,22 +83,29 @@ class Trainer:
     settings: LoopSettings
     folder: Path
     held_out: HeldOut | None = None
+    ranks: Ranks = field(default_factory=Ranks)
     next_sample: int = 0
     num_tokens: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, watch: Callable[[Report], None], stop: Callable[[], bool] = lambda: False) -> None:
-        """Train; the checkpoint and the exported model are written before it returns."""
+        """Train; the checkpoint and the exported model are written before it returns.
+
+        Of several ranks the first one watches, measures and writes; each must be told to stop.
+        """
         saved_at = measured_at = time.monotonic()
+        gradients = Gradients(self.network)
         loss = middle = 0.0
-        while not self.schedule.is_done and not stop():
+        device = self.network.embed_tokens.device
+        while not self.schedule.is_done and not any(self.ranks.largest([float(stop())], device)):
             begun = time.monotonic()
-            samples, self.next_sample = self.maker.batch(self.next_sample, self.settings.tokens_per_step)
-            step_loss, step_middle, count = self._forward_backward(samples)
+            step_loss, step_middle, count, next_sample = self._forward_backward(gradients)
             scale = self.schedule.scale
-            norm = self.optimizer.step(scale)
+            norm = self.optimizer.step(scale, gradients.take(self.ranks))
+            gradients.clear()
             self.num_tokens += count
-            elapsed = time.monotonic() - begun
+            slowest = self.ranks.largest([float(next_sample), time.monotonic() - begun], device)
+            self.next_sample, elapsed = int(slowest[0]), slowest[1]
             self._count(elapsed)
             first = self.schedule.num_steps == 1 or not loss
             loss = step_loss if first else 0.95 * loss + 0.05 * step_loss
@@ -109,6 +120,8 @@ class Trainer:
                 self.schedule.progress,
                 norm,
             )
+            if self.ranks.rank:
+                continue
             now = time.monotonic()
             if self.held_out is not None and (now - measured_at > self.settings.held_out_s or self.schedule.is_done):
                 report.held_out = self.measure()
@@ -117,7 +130,8 @@ class Trainer:
                 self.save()
                 saved_at = time.monotonic()
             watch(report)
-        self.save()
+        if not self.ranks.rank:
+            self.save()
 
     def measure(self) -> dict[str, float]:
         """Held-out bits per byte now; also kept in the run's history."""
@@ -173,14 +187,36 @@ class Trainer:
         finish = self.settings.finish_at_s
         self.schedule.count(elapsed_s, clock_left_s=None if finish is None else finish - time.time())
 
-    def _forward_backward(self, samples: list[Sample]) -> tuple[float, float, int]:
-        """Gradients of one batch; mean loss of all tokens, of the answers, and how many tokens there were."""
-        ids, targets, weights, is_middle, lengths = pack(samples, self.settings.middle_weight)
-        device = self.network.embed_tokens.device
-        loss, per_token = self.network.losses(ids.to(device), targets.to(device), lengths, weights.to(device))
-        loss.backward()
-        answers = per_token[is_middle.to(device)]
-        return float(per_token.mean()), float(answers.mean()) if len(answers) else 0.0, len(ids)
+    def _forward_backward(self, gradients: Gradients) -> tuple[float, float, int, int]:
+        """Gradients of one step; mean loss of all tokens, of the answers, how many tokens, and the next sample."""
+        ranks, device = self.ranks, self.network.embed_tokens.device
+        samples, next_sample = self.maker.batch(
+            self.next_sample + ranks.rank, self.settings.tokens_per_step // ranks.size, ranks.size
+        )
+        sums = torch.zeros(4, dtype=torch.float64)
+        for part in passes(samples, self.settings.tokens_per_pass):
+            ids, targets, weights, is_middle, lengths = pack(part, self.settings.middle_weight)
+            loss, per_token = self.network.losses(ids.to(device), targets.to(device), lengths, weights.to(device))
+            loss.backward()
+            gradients.add(float(weights.sum()))
+            answers = per_token[is_middle.to(device)]
+            sums += torch.tensor([float(per_token.sum()), len(ids), float(answers.sum()), len(answers)])
+        total, count, total_answers, count_answers = ranks.sums(sums.tolist(), device)
+        return total / count, total_answers / max(1.0, count_answers), int(count), next_sample - ranks.rank
+
+
+def passes(samples: Sequence[Sample], num_tokens: int) -> Iterator[list[Sample]]:
+    """The samples in order, in parts of at most ``num_tokens``; a longer sample is a part of its own."""
+    part: list[Sample] = []
+    total = 0
+    for sample in samples:
+        if part and total + len(sample.ids) > num_tokens:
+            yield part
+            part, total = [], 0
+        part.append(sample)
+        total += len(sample.ids)
+    if part:
+        yield part
 
 
 def pack(samples: list[Sample], middle_weight: float) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:

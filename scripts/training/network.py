@@ -137,8 +137,10 @@ class _TiedCrossEntropy(torch.autograd.Function):
             wanted, share = targets[rows, None], shares[rows, None].to(hidden.dtype)
             # Everything of the size of the logits stays in the weights' type: on a CPU this is bound by memory.
             gradient = (hidden[rows] @ embedding.T).softmax(-1)
-            per_token[rows] = -gradient.gather(1, wanted).squeeze(1).float().clamp_min(1e-30).log()
-            gradient.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=gradient.dtype))
+            likely = gradient.gather(1, wanted)
+            per_token[rows] = -likely.squeeze(1).float().clamp_min(1e-30).log()
+            # One target a row: no adding up, which in bfloat16 would copy all of it to float32 and back.
+            gradient.scatter_(1, wanted, likely - 1)
             grad_hidden[rows] = (gradient @ embedding) * share
             grad_embedding += (gradient.T @ (hidden[rows] * share)).float()
         ctx.save_for_backward(grad_hidden, grad_embedding.to(embedding.dtype))

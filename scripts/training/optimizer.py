@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,11 +45,13 @@ class MuonAdam:
         self._num_steps = 0
 
     @torch.no_grad()
-    def step(self, scale: float) -> float:
-        """One step at ``scale`` times the learning rates; returns the gradient's norm before clipping at 1."""
-        gradients = {
-            name: parameter.grad.float() for name, parameter in self._parameters.items() if parameter.grad is not None
-        }
+    def step(self, scale: float, gradients: Mapping[str, Tensor]) -> float:
+        """One step at ``scale`` times the learning rates; returns the gradient's norm before clipping at 1.
+
+        Args:
+            scale: of the learning rates.
+            gradients: by parameter name, float32.
+        """
         norm = float(torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt())
         clip = min(1.0, 1.0 / (norm + 1e-9))
         self._num_steps += 1
@@ -63,7 +65,6 @@ class MuonAdam:
             self._muon(names, [gradients[name] for name in names], scale)
         for name, parameter in self._parameters.items():
             parameter.copy_(self.masters[name])
-            parameter.grad = None
         return norm
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from forelook.model.tokenizer import CodeTokenizer
 
 from training.corpus import Shelf, SourceFile
 
-_MIN_PROMPT_TOKENS = 160
+_MIN_PROMPT_TOKENS, _LONG_PROMPT_TOKENS = 160, 640
 _MAX_MIDDLE_CHARS = 1200
 _SUFFIX_SHARE, _CONTEXT_SHARE = 0.4, 0.15  # of completion/settings.py
 _MIN_TOKENS_FOR_CONTEXT = 700
@@ -55,6 +55,8 @@ class SampleMix:
         plain: text from left to right.
         prefix_first: of the infill samples, those with the prefix first.
         context: of the infill samples that are long enough, those with text of neighbouring files.
+        long: share of samples that may have up to ``max_tokens``; the others are of at most 640. Attention over the
+            long ones was four tenths of a step before this was a choice.
         max_tokens: longest sample.
     """
 
@@ -62,6 +64,7 @@ class SampleMix:
     plain: float = 0.3
     prefix_first: float = 0.08
     context: float = 0.15
+    long: float = 0.12
     max_tokens: int = 2048
 
 
@@ -116,13 +119,16 @@ class SampleMaker:
             if sample is not None:
                 return sample
 
-    def batch(self, first: int, num_tokens: int) -> tuple[list[Sample], int]:
-        """Samples from number ``first`` on that make up at least ``num_tokens``, and the next number."""
+    def batch(self, first: int, num_tokens: int, stride: int = 1) -> tuple[list[Sample], int]:
+        """Samples from number ``first`` on that make up at least ``num_tokens``, and the next number.
+
+        With a ``stride``, every so many-th number: ranks that start one apart then share no sample.
+        """
         samples: list[Sample] = []
         total = 0
         while total < num_tokens:
             sample = self.make(first)
-            first += 1
+            first += stride
             if len(sample.ids) > 1:
                 samples.append(sample)
                 total += len(sample.ids)
@@ -130,8 +136,11 @@ class SampleMaker:
 
     def _num_tokens(self, random_: random.Random) -> int:
         """A length of prompt: as many octaves of short files as of long ones."""
-        low, high = math.log(min(_MIN_PROMPT_TOKENS, self._mix.max_tokens // 2)), math.log(self._mix.max_tokens)
-        return int(math.exp(random_.uniform(low, high)))
+        border = min(_LONG_PROMPT_TOKENS, self._mix.max_tokens)
+        low, high = min(_MIN_PROMPT_TOKENS, border // 2), border
+        if random_.random() < self._mix.long:
+            low, high = border, self._mix.max_tokens
+        return int(math.exp(random_.uniform(math.log(low), math.log(high))))
 
     def _plain(self, file: SourceFile, random_: random.Random) -> Sample:
         size = self._num_tokens(random_)

@@ -23,9 +23,11 @@ sys.path.insert(0, str(SCRIPTS))
 
 import train_starter_model  # noqa: E402
 from training import cleaning, corpus, licences, samples  # noqa: E402
-from training.loop import Trainer  # noqa: E402
+from training.gradients import Gradients  # noqa: E402
+from training.loop import Trainer, passes  # noqa: E402
 from training.network import load_network, save_network  # noqa: E402
 from training.optimizer import orthogonalise  # noqa: E402
+from training.ranks import Ranks  # noqa: E402
 from training.schedule import Schedule  # noqa: E402
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy"
@@ -94,11 +96,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(prepared: Path, to: Path, *more: str) -> argparse.Namespace:
     """A tiny run measured in steps."""
-    line = (
+    return train_starter_model.parser().parse_args([*train_line(prepared, to).split(), *more])
+
+
+def train_line(prepared: Path, to: Path) -> str:
+    return (
         f"train {prepared} --to {to} --from-scratch --hidden-size 32 --intermediate-size 64 --layers 2 --heads 2 "
         "--max-tokens 256 --tokens-per-step 512 --steps 8 --warmup-steps 2 --held-out-bytes 4000 --threads 1"
     )
-    return train_starter_model.parser().parse_args([*line.split(), *more])
 
 
 @pytest.fixture(scope="module")
@@ -389,6 +394,48 @@ class TestRuns:
         trainer = train_starter_model.make_trainer(options(prepared, tmp_path / "run"), prepared, tmp_path / "run")
         assert trainer.resume()
         assert trainer.schedule.num_steps == 2
+
+    def test_passes_add_up_to_the_gradient_of_the_whole_step(self, prepared: Path, tmp_path: Path) -> None:
+        taken: list[dict[str, torch.Tensor]] = []
+        for tokens_per_pass in ("150", "100000"):
+            line = options(prepared, tmp_path, "--dtype", "float32", "--tokens-per-pass", tokens_per_pass)
+            trainer = train_starter_model.make_trainer(line, prepared, tmp_path)
+            gradients = Gradients(trainer.network)
+            trainer._forward_backward(gradients)
+            taken.append(dict(gradients.take(Ranks())))
+        for name, small in taken[0].items():
+            torch.testing.assert_close(small, taken[1][name], atol=1e-6, rtol=1e-4)
+
+    def test_parts_are_all_of_the_samples_in_order(self) -> None:
+        made = [samples.Sample(list(range(length)), 0, "plain") for length in (5, 90, 3, 200, 4, 4)]
+        parts = list(passes(made, 100))
+        assert [len(part) for part in parts] == [3, 1, 2]
+        assert [sample for part in parts for sample in part] == made
+
+    def test_two_ranks_take_the_step_of_both_their_samples(self, prepared: Path, tmp_path: Path) -> None:
+        flats: list[torch.Tensor] = []
+        counts: list[int] = []
+        for rank in range(2):
+            line = options(prepared, tmp_path, "--dtype", "float32", "--steps", "1")
+            place = SimpleNamespace(rank=rank, size=2, sums=lambda values, _device: values)
+            place.add_up = lambda flat: flats.append(flat.clone())
+            trainer = train_starter_model.make_trainer(line, prepared, tmp_path, place)
+            gradients = Gradients(trainer.network)
+            counts.append(trainer._forward_backward(gradients)[2])
+            gradients.take(place)
+        assert not torch.equal(flats[0], flats[1]), "both ranks had the same samples"
+        place.add_up = lambda flat: flat.copy_(flats[0] + flats[1])
+        trainer.optimizer.step(0.5, gradients.take(place))
+
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += [str(SCRIPTS / "train_starter_model.py"), *train_line(prepared, tmp_path / "run").split()]
+        command += ["--dtype", "float32", "--steps", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["num_tokens"] == sum(counts)
+        state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+        for name, mine in trainer.optimizer.masters.items():
+            torch.testing.assert_close(state["optimizer"]["masters"][name], mine, atol=1e-5, rtol=1e-4)
 
     def test_the_smoke_run_learns(self) -> None:
         command = [sys.executable, str(SCRIPTS / "train_starter_model.py"), "train", "--smoke", "--threads", "1"]
