@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S = 3.0  # beyond a deadline: a backend that keeps it has answered long before
 ASKS_BETWEEN_POOL_STATS = 20
+CUT_REASONS = frozenset({"max_tokens", "deadline", "context_full"})
 SHOW_AFTER_S = 0.1
 
 
@@ -267,7 +268,10 @@ class Completing:
                 if result.stats.num_steps:
                     self._status.tokens_per_step = result.stats.tokens_per_step
                 found = continuations_of(ask.query, result.suggestions)
-                self._perform(self.suggestions.answered(ask.ask_id, found, result.unused_tail, self._clock()))
+                is_cut = result.finish_reason in CUT_REASONS
+                self._perform(
+                    self.suggestions.answered(ask.ask_id, found, result.unused_tail, self._clock(), is_cut=is_cut)
+                )
             else:
                 logger.info("no suggestion: %s", error)
                 self._perform(self.suggestions.failed(ask.ask_id, self._clock()))

@@ -128,8 +128,9 @@ class _Entry:
     span: Span
     continuations: tuple[Continuation, ...]
     num_asked: int
+    is_cut: bool = False
 
-    def left_at(self, place: Place, closers: int) -> tuple[tuple[int, Continuation], ...]:
+    def left_at(self, place: Place, closers: int, min_cut: int) -> tuple[tuple[int, Continuation], ...]:
         typed = self.span.typed_at(place, closers=closers)
         if typed is None:
             return ()
@@ -139,6 +140,8 @@ class _Entry:
             if len(whole) <= len(typed) or not whole.startswith(typed):
                 continue
             rest = whole[len(typed) :]
+            if self.is_cut and index == 0 and len(typed) > len(self.span.line_before) and len(rest) < min_cut:
+                continue
             if closers and place.text[place.offset] not in rest:
                 continue
             left.append((index, Continuation(rest, continuation.num_replaced + closers)))
@@ -156,12 +159,21 @@ class SuggestionCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, place: Place, continuations: Sequence[Continuation], num_asked: int) -> int | None:
-        """Remember what the model said at ``place``; returns the entry's id, ``None`` if there is nothing to keep."""
+    def add(
+        self, place: Place, continuations: Sequence[Continuation], num_asked: int, *, is_cut: bool = False
+    ) -> int | None:
+        """Remember what the model said at ``place``; returns the entry's id, ``None`` if there is nothing to keep.
+
+        Args:
+            place: where it was asked.
+            continuations: best first.
+            num_asked: how many it was asked for.
+            is_cut: the first one ends at a limit and not where the model ended it.
+        """
         kept = tuple(item for item in continuations if 0 < len(item.text) <= MAX_TEXT_LENGTH)
         if not kept:
             return None
-        return self._insert(place.uri, Span.at(place), kept, num_asked)
+        return self._insert(place.uri, Span.at(place), kept, num_asked, is_cut)
 
     def add_tail(self, place: Place, first: Continuation, tail: str) -> None:
         """Remember what the model went on to say after ``first``, for when the user has taken it."""
@@ -179,13 +191,19 @@ class SuggestionCache:
         )
         self._insert(place.uri, after, (Continuation(tail),), 1)
 
-    def find(self, place: Place, num_wanted: int = 1) -> Hit | None:
-        """The newest entry that fits ``place`` and was asked for at least ``num_wanted`` suggestions."""
+    def find(self, place: Place, num_wanted: int = 1, min_cut: int = 0) -> Hit | None:
+        """The newest entry that fits ``place`` and was asked for at least ``num_wanted`` suggestions.
+
+        Args:
+            place: the cursor.
+            num_wanted: most suggestions that will be used.
+            min_cut: least that must be left of one that was cut at a limit, once the user has typed of it.
+        """
         for closers in (0, 1) if num_auto_closed(place) else (0,):
             for key, entry in reversed(self._entries.items()):
                 if key[0] != place.uri or entry.num_asked < num_wanted:
                     continue
-                left = entry.left_at(place, closers)
+                left = entry.left_at(place, closers, min_cut)
                 if left:
                     self._entries.move_to_end(key)
                     return Hit(entry.entry_id, left, entry.num_asked)
@@ -200,10 +218,12 @@ class SuggestionCache:
         """Drop everything."""
         self._entries.clear()
 
-    def _insert(self, uri: str, span: Span, continuations: tuple[Continuation, ...], num_asked: int) -> int:
+    def _insert(
+        self, uri: str, span: Span, continuations: tuple[Continuation, ...], num_asked: int, is_cut: bool = False
+    ) -> int:
         entry_id = self._next_id
         self._next_id += 1
-        self._entries[uri, entry_id] = _Entry(entry_id, span, continuations, num_asked)
+        self._entries[uri, entry_id] = _Entry(entry_id, span, continuations, num_asked, is_cut)
         while len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
         return entry_id

@@ -20,6 +20,9 @@ from enum import Enum
 from forelook_lsp.positions import normalise_newlines
 from forelook_lsp.suggestion_cache import Continuation, Hit, Place, Span, SuggestionCache, num_auto_closed
 
+MIN_CUT_LENGTH = 12
+"""With less left of a suggestion that was cut at a limit, a quick device is asked how it goes on."""
+
 
 class Source(Enum):
     """Where an answer came from."""
@@ -291,9 +294,15 @@ class Suggestions:
         return actions
 
     def answered(
-        self, ask_id: int, continuations: Sequence[Continuation], unused_tail: str, now_s: float
+        self,
+        ask_id: int,
+        continuations: Sequence[Continuation],
+        unused_tail: str,
+        now_s: float,
+        *,
+        is_cut: bool = False,
     ) -> list[Action]:
-        """The backend's suggestions, best first."""
+        """The backend's suggestions, best first; ``is_cut`` where the first ends at a limit."""
         slot = self._slot_of(ask_id)
         actions: list[Action] = []
         if slot is None or slot.running is None:
@@ -305,7 +314,7 @@ class Suggestions:
         place = running.query.place
         if continuations and unused_tail:
             self._cache.add_tail(place, continuations[0], first_line(unused_tail))
-        self._cache.add(place, continuations, running.query.num_wanted)
+        self._cache.add(place, continuations, running.query.num_wanted, is_cut=is_cut)
         waiter = slot.waiter
         if waiter is None:
             return actions
@@ -382,7 +391,10 @@ class Suggestions:
         return query.num_wanted <= asked.num_wanted and query.selected == asked.selected and running.fits(query.place)
 
     def _from_cache(self, query: Query) -> tuple[Item, ...]:
-        hit = self._cache.find(query.place, query.num_wanted)
+        # A suggestion cut at a limit would shrink to a stub where the model has more to say: ask anew before, unless
+        # the device is so slow that the stub is better than nothing.
+        is_slow = self.pace.latency_s is None or self.pace.latency_s > self.timing.slow_s
+        hit = self._cache.find(query.place, query.num_wanted, 0 if is_slow else MIN_CUT_LENGTH)
         return items_of(hit, query) if hit is not None else ()
 
     def _delay_s(self, query: Query, slot: _Slot, now_s: float) -> float:

@@ -83,11 +83,11 @@ class Desk:
         self.version += 1
         return self.do(self.suggestions.edited(URI, self.place, self.now_s))
 
-    def answer(self, *texts: str, tail: str = "", num_replaced: int = 0) -> list[Action]:
+    def answer(self, *texts: str, tail: str = "", num_replaced: int = 0, is_cut: bool = False) -> list[Action]:
         ask_id = next(iter(self.asks))
         del self.asks[ask_id]
         found = [Continuation(text, num_replaced) for text in texts]
-        return self.do(self.suggestions.answered(ask_id, found, tail, self.now_s))
+        return self.do(self.suggestions.answered(ask_id, found, tail, self.now_s, is_cut=is_cut))
 
     def say(self, text: str) -> list[Action]:
         return self.do(self.suggestions.said(next(iter(self.asks)), text, self.now_s))
@@ -132,6 +132,38 @@ def test_a_suggestion_typed_to_its_end_is_no_hit_any_more() -> None:
     desk.answer("1")
     desk.type("1")
     assert isinstance(desk.request()[0], Ask)
+
+
+def test_a_cut_suggestion_is_asked_on_before_it_shrinks_to_a_stub() -> None:
+    desk = Desk("value = ")
+    desk.request()
+    desk.answer("compute(first, second_one", is_cut=True)
+    desk.type("compute(fi")
+    assert desk.request()[0].source is Source.HIT
+    assert desk.shown() == ["rst, second_one"]
+    desk.type("rst, ")
+    assert isinstance(desk.request()[0], Ask)
+    desk.answer("second_one, third)")
+    assert desk.shown() == ["second_one, third)"]
+
+
+def test_a_short_cut_suggestion_is_shown_where_it_was_asked_for() -> None:
+    desk = Desk("x = ")
+    desk.request()
+    desk.answer("al", is_cut=True)
+    assert desk.shown() == ["al"]
+    desk.request()
+    assert desk.shown() == ["al"]
+
+
+def test_a_slow_device_is_not_asked_for_the_rest_of_a_cut_suggestion() -> None:
+    desk = Desk("value = ")
+    desk.request()
+    desk.wait(desk.suggestions.timing.slow_s + 0.1)
+    desk.answer("compute(first", is_cut=True)
+    desk.type("compute(fi")
+    assert desk.request()[0].source is Source.HIT
+    assert desk.shown() == ["rst"]
 
 
 def test_a_hit_spans_lines_and_line_ends_of_any_kind() -> None:
