@@ -98,7 +98,9 @@ def _attend_split(
     kv_head = tl.program_id(1)
     prefix = tl.load(prefix_length).to(tl.int32)
     total = prefix + num_tokens
-    share = tl.cdiv(tl.cdiv(total, SPLITS), BLOCK_KEYS) * BLOCK_KEYS
+    # Not tl.cdiv, a kernel of its own, which Triton 3.6 does not interpret once torch has imported it.
+    num_blocks = (total + SPLITS * BLOCK_KEYS - 1) // (SPLITS * BLOCK_KEYS)
+    share = num_blocks * BLOCK_KEYS
     start = split * share
     end = tl.minimum(start + share, total)
 
