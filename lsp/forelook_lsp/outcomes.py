@@ -152,7 +152,8 @@ class Outcomes:
         replaced = max(item.end for item in items) - cursor
         rests = tuple(item.continuation for item in items)
         num_before = len(items[0].text) - len(rests[0])
-        if former is not None and set(ids) & set(former.suggestion_ids):
+        # The rest of a suggestion that was cut at a limit comes under another id: the text on the screen grows.
+        if former is not None and (set(ids) & set(former.suggestion_ids) or _goes_on(former, cursor, rests)):
             former.suggestion_ids, former.rests, former.num_replaced = ids, rests, replaced
             former.cursor, former.num_before = cursor, num_before
             return []
@@ -371,6 +372,12 @@ def _deleted_before(before: str, edit: Edit, cursor: int, num_typed: int) -> str
     if edit.text or edit.end != cursor or cursor - edit.start > num_typed:
         return None
     return normalise_newlines(before[edit.start : cursor])
+
+
+def _goes_on(former: _Showing, cursor: int, rests: Sequence[str]) -> bool:
+    """Whether an answer begins with what is left of the one before it."""
+    begun = former.num_typed + former.num_taken > 0
+    return begun and former.cursor == cursor and rests[0].startswith(former.rests[0])
 
 
 def _follow(accepted: _Accepted, edit: Edit) -> None:

@@ -196,6 +196,25 @@ def test_another_suggestion_in_its_place_turns_the_first_down() -> None:
     assert page.kinds == ["shown", "shown", "rejected"]
 
 
+def test_the_rest_of_a_cut_suggestion_is_no_other_suggestion() -> None:
+    page = Page("a = ")
+    page.show("f(one, two")
+    page.insert("f")
+    page.show("(one, two, three)", entry=2)
+    page.insert("(one, two, three)")
+    page.wait(5)
+    assert page.kinds == ["shown", "accepted"]
+    assert page.outcomes.statistics.accept_rate == 1.0
+
+
+def test_a_longer_answer_to_nothing_typed_is_another_suggestion() -> None:
+    page = Page("a = ")
+    page.show("f(one")
+    page.show("f(one, two)", entry=2)
+    page.wait(5)
+    assert page.kinds == ["shown", "shown", "rejected"]
+
+
 def test_stepping_back_over_typed_text_keeps_the_suggestion() -> None:
     page = Page("a = ")
     page.show("foo")
