@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from forelook.endpoint import (
     file_lock,
     read_tokens,
 )
-from forelook.errors import AuthenticationError
+from forelook.errors import AuthenticationError, BackendUnreachableError
 from forelook.server import protocol
 from forelook.server.client import connected
+from websockets.sync.server import ServerConnection, unix_serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets")]
 IDENTITY = BackendIdentity()
@@ -207,6 +209,25 @@ def test_complete_agrees_with_no_backend_and_its_text_is_not_logged(home: Home) 
     log = home.paths.log_path.read_text()
     assert "Add two numbers" not in log
     assert stat.S_IMODE(home.paths.log_path.stat().st_mode) == 0o600
+
+
+def test_a_backend_that_goes_instead_of_answering_has_been_shut_down(tmp_path: Path) -> None:
+    def serve(websocket: ServerConnection) -> None:
+        hello = json.loads(websocket.recv())
+        limits = protocol.ServerLimits(1, 1, 1, 1)
+        result = protocol.HelloResult(protocol.PROTOCOL_VERSION, "0", 1, protocol.Status("ready"), limits)
+        websocket.send(protocol.encode_message(protocol.Response(hello["id"], protocol.to_json(result))))
+        websocket.recv()
+        websocket.close(1012, "service restart")
+
+    path = tmp_path / "s"
+    with unix_serve(serve, str(path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with connected(Endpoint(socket_path=str(path))) as client:
+            client.shut_down(10)
+        with connected(Endpoint(socket_path=str(path))) as client, pytest.raises(BackendUnreachableError, match="1012"):
+            client.call(protocol.STATUS, protocol.Empty(), 10)
+        server.shutdown()
 
 
 def test_every_way_of_decoding_suggests_the_same(home: Home) -> None:

@@ -82,7 +82,7 @@ def stop(options: argparse.Namespace, here: Surroundings) -> int:
     answers: list[dict[str, object]] = []
     for endpoint in _chosen_backends(options, here):
         with connected(endpoint) as client:
-            client.call(protocol.SHUTDOWN, protocol.Empty(), ANSWER_TIMEOUT_S)
+            client.shut_down(ANSWER_TIMEOUT_S)
         answers.append({"endpoint": endpoint.description, "pid": endpoint.pid, "state": "stopped"})
         if endpoint.lock_path is not None:
             with file_lock(Path(endpoint.lock_path), 30.0, "the backend is still ending"):

@@ -57,6 +57,19 @@ class BackendClient:
             if isinstance(message, ErrorResponse) and message.id in (request_id, None):
                 raise message.to_error()
 
+    def shut_down(self, timeout_s: float) -> None:
+        """Ask the backend to end; one that closes the connection instead of answering is ending too.
+
+        Raises:
+            ForelookError: the backend's error: it may not be ended from here.
+            BackendUnreachableError: it did not answer in time.
+        """
+        try:
+            self.call(protocol.SHUTDOWN, protocol.Empty(), timeout_s)
+        except BackendUnreachableError as error:
+            if not isinstance(error.__cause__, ConnectionClosed):
+                raise
+
     def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the model is loaded.
 
