@@ -245,10 +245,11 @@ def measure(options: argparse.Namespace) -> int:
     """The ``measure`` command."""
     texts = held_out_texts(shelves(options.corpus, "held_out"), bytes_per_language=options.bytes)
     result: dict[str, dict[str, float]] = {}
-    for folder in options.model:
-        network = load_network(folder)
+    networks = {folder: load_network(folder) for folder in options.model}
+    most = min(network.shape.max_position_embeddings for network in networks.values())
+    for folder, network in networks.items():
         tokenizer = CodeTokenizer.from_file(folder / "tokenizer.json")
-        result[str(folder)] = bits_per_byte(network, tokenizer, texts, bos_id=0)
+        result[str(folder)] = bits_per_byte(network, tokenizer, texts, bos_id=0, max_tokens=most)
     sizes = {name: sum(len(text.encode()) for text in pieces) for name, pieces in texts.texts.items()}
     for language, size in sizes.items():
         print(

@@ -46,15 +46,27 @@ def held_out_texts(shelves: Mapping[str, Shelf], *, bytes_per_language: int, pie
 
 
 @torch.no_grad()
-def bits_per_byte(network: Network, tokenizer: CodeTokenizer, held_out: HeldOut, *, bos_id: int) -> dict[str, float]:
-    """Bits per byte of each language: all tokens' loss after the beginning-of-sequence token, over the texts' bytes."""
+def bits_per_byte(
+    network: Network, tokenizer: CodeTokenizer, held_out: HeldOut, *, bos_id: int, max_tokens: int | None = None
+) -> dict[str, float]:
+    """Bits per byte of each language: all tokens' loss after the beginning-of-sequence token, over the texts' bytes.
+
+    Args:
+        network: the model.
+        tokenizer: its tokenizer.
+        held_out: the texts.
+        bos_id: what each text begins with.
+        max_tokens: where a piece is cut, the model's positions by default; models compare on the same text when they
+            are given the same.
+    """
+    most = max_tokens or network.shape.max_position_embeddings
     device = network.embed_tokens.device
     result: dict[str, float] = {}
     for language, texts in held_out.texts.items():
         nats, num_bytes = 0.0, 0
         for first in range(0, len(texts), 8):
             rows = [[bos_id, *tokenizer.encode(text)] for text in texts[first : first + 8]]
-            rows = [row[: network.shape.max_position_embeddings] for row in rows]
+            rows = [row[:most] for row in rows]
             lengths = [len(row) - 1 for row in rows]
             ids = torch.tensor([token for row in rows for token in row[:-1]], device=device)
             targets = torch.tensor([token for row in rows for token in row[1:]], device=device)

@@ -388,6 +388,22 @@ class TestNetwork:
         assert 0.5 < values.min() < values.max() < 1.4
 
 
+class TestHeldOut:
+    def test_models_of_different_lengths_are_measured_on_the_same_text(
+        self, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """One network with positions for 128 and for 512 tokens, on pieces of some 900: one figure."""
+        tokenizer_json = (STARTER_MODEL_PATH / "tokenizer.json").read_text()
+        for most in (128, 512):
+            network = load_network(STARTER_MODEL_PATH, max_positions=most)
+            save_network(network, tmp_path / str(most), tokenizer_json)
+        command = ["measure", str(prepared), "--model", str(tmp_path / "128"), "--model", str(tmp_path / "512")]
+        assert train_starter_model.measure(train_starter_model.parser().parse_args(command)) == 0
+        figures = json.loads(capsys.readouterr().out.splitlines()[-1])["bits_per_byte"]
+        assert figures[str(tmp_path / "128")] == figures[str(tmp_path / "512")]
+        assert 1.0 < figures[str(tmp_path / "128")]["python"] < 8.0
+
+
 class TestSchedule:
     def test_a_pause_does_not_count_and_the_rates_end_low(self) -> None:
         schedule = Schedule(100.0, warmup_steps=5, decay_share=0.5)
