@@ -47,7 +47,7 @@ def test_starter_model_is_the_default_and_loads_in_the_cpus_best_dtype() -> None
     loaded = load_model(None, device="cpu")
     assert loaded.name == STARTER_MODEL_NAME
     assert loaded.dtype is choose_dtype("auto", torch.device("cpu"))
-    assert loaded.max_positions == 1024
+    assert loaded.max_positions == 2048
     assert loaded.status_line == ""
 
 
