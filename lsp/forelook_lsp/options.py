@@ -214,7 +214,7 @@ SETTINGS: Mapping[str, Setting] = {
         "crossFile",
         "true or false",
         _is_bool,
-        "Let other open files of the workspace into the prompt.",
+        "Let other open files of the workspace into the prompt; a prompt on a CPU has no room for them.",
         restarts=True,
     ),
     "index_workspace": Setting(
