@@ -601,6 +601,31 @@ def test_invoked_at_top_level_ends_with_the_paragraph() -> None:
     )
 
 
+def test_lines_said_in_circles_are_said_once() -> None:
+    round_ = '        text = text.replace("\\n", "")\n    if text.startswith("\\n"):\n'
+    check(
+        "python",
+        "def clean(text):\n    ‸\n",
+        'if text.startswith("\\n"):\n' + 4 * round_,
+        'def clean(text):\n    if text.startswith("\\n"):\n        text = text.replace("\\n", "")‸\n',
+    )
+
+
+def test_two_pairs_of_lines_that_differ_stay() -> None:
+    said = 'self.first = first\n    self.log("first is set")\n    self.second = second\n    self.log("second is set")\n'
+    expect = "def f(self):\n    " + said.rstrip() + "‸\n"
+    check("python", "def f(self):\n    ‸\n", said, expect)
+
+
+def test_short_lines_may_come_in_pairs() -> None:
+    check(
+        "javascript",
+        "function f() {\n  ‸\n}\n",
+        "up();\n  go();\n  up();\n  go();\n  end();\n}\n",
+        "function f() {\n  up();\n  go();\n  up();\n  go();\n  end();‸\n}\n",
+    )
+
+
 def test_interrupted_line_loses_its_half_word() -> None:
     check("python", "x = ‸\n", "compute(first_val", "x = compute(‸\n", interrupted=True)
 

@@ -21,6 +21,8 @@ _TAB_WIDTH = 4
 _REPETITION = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
 _REPETITION_CHARS = 160
 _MIN_ECHO_CHARS = 8
+_MAX_CYCLE_LINES = 6
+_MIN_CYCLE_CHARS = 24
 
 
 class Closer(Enum):
@@ -240,7 +242,18 @@ class _EndFinder:
             self._starts.append(start)
             if len(self._lines) >= 3 and whole.strip() and len(set(self._lines[-3:])) == 1:
                 return self._starts[-2] - 1
+            if whole.strip() and (size := self._cycle()):
+                return self._starts[-size] - 1
         return None
+
+    def _cycle(self) -> int:
+        """How many lines the text has just said twice over, 0 if none: small models go round in circles of lines."""
+        lines = self._lines
+        for size in range(2, min(_MAX_CYCLE_LINES, len(lines) // 2) + 1):
+            block = lines[-size:]
+            if block == lines[-2 * size : -size] and sum(len(line.strip()) for line in block) >= _MIN_CYCLE_CHARS:
+                return size
+        return 0
 
     def _line_start(self, line: str, start: int, complete: bool) -> int | None:
         """What the line break before a line decides."""
