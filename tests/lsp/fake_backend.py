@@ -41,6 +41,7 @@ class FakeBackend:
         self.status = READY
         self.script: Script = lambda text, params: "pass"
         self.unused_tail = ""
+        self.finish_reason = "stop_token"
         self.num_replaced = 0
         self.hold: asyncio.Event | None = None
         self.connections: list[Connection] = []
@@ -175,7 +176,7 @@ class FakeBackend:
                 for one in ([said] if isinstance(said, str) else said)[: params.num_suggestions]
             )
             stats = protocol.RequestStats(num_steps=2, num_generated_tokens=5, tokens_per_step=2.5)
-            result = protocol.CompletionResult(suggestions, self.unused_tail, "stop", stats)
+            result = protocol.CompletionResult(suggestions, self.unused_tail, self.finish_reason, stats)
             reply = protocol.Response(request_id, protocol.to_json(result))
         except asyncio.CancelledError:
             reply = protocol.ErrorResponse.of(request_id, RequestCancelledError("cancelled"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,36 @@ async def test_a_model_that_fails_to_load_is_an_error_with_its_remedy(editor: Ls
     said = [params for params in editor.params_of("window/logMessage") if "download it" in params["message"]]
     assert [params["type"] for params in said] == [1], "told once, also where an editor shows no status"
     assert await editor.complete(URI, 0, 1) == []
+
+
+async def test_a_ready_model_that_is_busy_with_itself_says_so(server: StdioServer, backend: FakeBackend) -> None:
+    editor = server.client
+    await editor.initialize()
+    await editor.open(URI, "a")
+    await editor.wait_for_status("ready")
+    await backend.set_status(replace(READY, progress=1.0, message="Preparing steps of 8 tokens"))
+    await editor.wait_until(lambda: last_status(editor)["message"] == "Preparing steps of 8 tokens")
+    assert (last_status(editor)["state"], last_status(editor)["progress"]) == ("ready", 1.0)
+    assert len(await editor.complete(URI, 0, 1)) == 1
+    await backend.set_status(READY)
+    await editor.wait_until(lambda: last_status(editor)["progress"] is None)
+
+
+@pytest.mark.parametrize(("reason", "num_asked"), [("max_tokens", 2), ("deadline", 2), ("stop_token", 1)])
+async def test_the_rest_of_a_cut_suggestion_is_asked_for(
+    server: StdioServer, backend: FakeBackend, reason: str, num_asked: int
+) -> None:
+    editor = server.client
+    await editor.initialize()
+    await editor.open(URI, "x = ")
+    await editor.wait_for_status("ready")
+    backend.finish_reason, backend.script = reason, lambda _text, _params: "first"
+    assert len(await editor.complete(URI, 0, 4)) == 1
+    await editor.type_text(URI, 2, 0, 4, "f")
+    backend.script = lambda _text, _params: "irst(second)"
+    (item,) = await editor.complete(URI, 0, 5)
+    assert len(backend.completions) == num_asked
+    assert item["insertText"] == ("x = first(second)" if num_asked == 2 else "x = first")
 
 
 async def test_copilots_clients_get_their_own_status_too(server: StdioServer) -> None:
