@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from decoding_datasets import DATASETS, BenchPrompt, has_repetition, load_prompts, workspace_prompts
 from decoding_methods import HuggingFaceMethods, Method, OurMethods, Run
-from forelook.decoding.generation import GREEDY, SamplingParams
-from forelook.decoding.published import PublishedSettings
-from forelook.decoding.step_layout import StepModel, causal_layout
+from forelook.decoding.layout import StepModel, causal_layout
+from forelook.decoding.limits import GREEDY, SamplingParams
+from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
 from forelook.model.step_costs import device_key
 

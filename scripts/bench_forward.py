@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from forelook.decoding.step_layout import StepLayout, causal_layout
-from forelook.model.llama import LlamaSequence
+from forelook.decoding.layout import StepLayout, causal_layout
+from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
 
 Step = Callable[[], object]

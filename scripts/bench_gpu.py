@@ -28,21 +28,21 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "backend")]
 import numpy as np
 import torch
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.layout import StepLayout, causal_layout
+from forelook.decoding.limits import Limits
+from forelook.decoding.loop import lookahead
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import StepBudget
-from forelook.decoding.step_layout import StepLayout, causal_layout
-from forelook.model.attention import choose_attention
 from forelook.model.config import LlamaConfig, parse_config
-from forelook.model.cuda_graphs import CudaGraphs
-from forelook.model.llama import LayerWeights, LlamaWeights, norm_weight
-from forelook.model.projection import Projection
-from forelook.model.rope import rotation_table
-from forelook.model.static_step import BucketedSequence, StepSpace, run_as_it_is
-from forelook.model.step_attention import step_attention_choices
+from forelook.model.forward.attention import choose_attention
+from forelook.model.forward.cuda_graphs import CudaGraphs
+from forelook.model.forward.llama import LayerWeights, LlamaWeights, norm_weight
+from forelook.model.forward.projection import Projection
+from forelook.model.forward.rope import rotation_table
+from forelook.model.forward.static_step import BucketedSequence, StepSpace, run_as_it_is
+from forelook.model.forward.step_attention import step_attention_choices
+from forelook.model.forward.step_ops import choose_step_ops
 from forelook.model.step_costs import measure_step_costs
-from forelook.model.step_ops import choose_step_ops
 
 SHAPES: dict[str, dict[str, Any]] = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},

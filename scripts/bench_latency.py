@@ -261,7 +261,7 @@ async def running(
     if engine == "hf_greedy":
         command = [sys.executable, str(REPOSITORY / "scripts" / "hf_greedy_backend.py"), *options]
     else:
-        command = [sys.executable, "-m", "forelook.cli", "serve", *options]
+        command = [sys.executable, "-m", "forelook", "serve", *options]
         command += ["--autoregressive"] if engine == "autoregressive" else []
     log = (folder / "backend.log").open("wb")
     backend = await asyncio.create_subprocess_exec(

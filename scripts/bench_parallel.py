@@ -25,20 +25,20 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from forelook.decoding.draft_tree import DraftTree
-from forelook.decoding.drafter import StepPlan, StepState
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import decode
-from forelook.decoding.lookahead_window import LookaheadWindow
-from forelook.decoding.parallel import ParallelDecoder, follow
-from forelook.decoding.rank_group import RankGroup
-from forelook.decoding.shares import deal
+from forelook.decoding.drafting.drafter import StepPlan, StepState
+from forelook.decoding.drafting.tree import DraftTree
+from forelook.decoding.limits import Limits
+from forelook.decoding.lookahead.window import LookaheadWindow
+from forelook.decoding.loop import decode
+from forelook.decoding.parallel.decoder import ParallelDecoder, follow
+from forelook.decoding.parallel.group import RankGroup
+from forelook.decoding.parallel.partition import deal
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
 from forelook.errors import RankLostError
 from forelook.model.checkpoint import read_weights
 from forelook.model.config import parse_config
-from forelook.model.llama import LlamaSequence
+from forelook.model.forward.llama import LlamaSequence
 
 VOCAB = 32016
 STEPS_PER_ROUND = 4

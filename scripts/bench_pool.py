@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from forelook.decoding.ngram_pool import NgramPool
-from forelook.privacy import is_secret_path
+from forelook.decoding.ngrams.pool import NgramPool
+from forelook.privacy.rules import is_secret_path
+from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_worker import CacheWorker
-from forelook.workspace.pool_cache import PoolCache
 from tokenizers import Tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -144,7 +144,7 @@ def decode_steps_while_indexing(documents: list[np.ndarray], num_requests: int) 
     index documents until the next request comes, here after twenty of them. A step looks the pool up, runs the model
     and commits. A finished index is begun anew, so that every stage of it is measured.
     """
-    from forelook.decoding.step_layout import causal_layout
+    from forelook.decoding.layout import causal_layout
     from forelook.model.loading import load_model
 
     model = load_model(None, device="cpu")

@@ -37,16 +37,16 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
-from forelook.decoding.calibration import AcceptanceCalibration
-from forelook.decoding.draft_tree import CandidateTree, DraftTree
-from forelook.decoding.drafts import DraftSource
-from forelook.decoding.ngram_index import BORDER
-from forelook.decoding.ngram_pool import NgramPool
-from forelook.decoding.published_pool import PublishedPool
-from forelook.decoding.step_budget import CostCurve
-from forelook.privacy import content_reason, is_generated_name, is_secret_path
-from forelook.workspace.workspace_pool import ACCEPTED_WEIGHT
-from forelook.workspace.workspace_source import WorkspaceSource
+from forelook.decoding.drafting.budget import CostCurve
+from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.draft import DraftSource
+from forelook.decoding.drafting.tree import CandidateTree, DraftTree
+from forelook.decoding.lookahead.published_pool import PublishedPool
+from forelook.decoding.ngrams.index import BORDER
+from forelook.decoding.ngrams.pool import NgramPool
+from forelook.privacy.rules import content_reason, is_generated_name, is_secret_path
+from forelook.workspace.pool import ACCEPTED_WEIGHT
+from forelook.workspace.source import WorkspaceSource
 from tokenizers import Tokenizer
 
 CODE_SUFFIXES = (

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from decoding_datasets import BenchPrompt
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.calibration import AcceptanceCalibration
-from forelook.decoding.generation import Limits, SamplingParams
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.ngram_pool import NgramPool
-from forelook.decoding.published import PublishedSettings, published_lookahead
+from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.limits import Limits, SamplingParams
+from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.loop import lookahead
+from forelook.decoding.ngrams.pool import NgramPool
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.tree_drafter import DraftMemory
 from forelook.model.loading import LoadedModel
 from forelook.model.step_costs import measure_step_costs, measured_budget, successor_seeds
 

@@ -31,9 +31,9 @@ from rich.text import Text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEFAULT_FILES = (
-    REPOSITORY / "backend/forelook/decoding/step_layout.py",
-    REPOSITORY / "backend/forelook/decoding/generation.py",
-    REPOSITORY / "backend/forelook/completion/documents.py",
+    REPOSITORY / "backend/forelook/decoding/layout.py",
+    REPOSITORY / "backend/forelook/decoding/limits.py",
+    REPOSITORY / "backend/forelook/completion/document_store.py",
 )
 LINES_BEFORE, LINES_AFTER = 6, 3
 LOAD_TIMEOUT_S = 120.0

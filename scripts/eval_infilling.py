@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from forelook.completion.completer import Aids, Completer, Watch
-from forelook.completion.documents import Document
+from forelook.completion.document_store import Document
 from forelook.completion.request import CompletionRequest, MultiLine
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.errors import ForelookError

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fit the priors of draft acceptance (``decoding/calibration.py``) on text that no benchmark reads.
+"""Fit the priors of draft acceptance (``decoding/drafting/calibration.py``) on text that no benchmark reads.
 
     python scripts/fit_draft_priors.py FOLDER [FOLDER ...] --limit 150
 
@@ -20,12 +20,12 @@ from pathlib import Path
 
 from decoding_datasets import BenchPrompt, workspace_prompts
 from decoding_methods import WarmPool
-from forelook.decoding.calibration import AcceptanceCalibration
-from forelook.decoding.drafts import DraftOrigin
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.step_budget import StepBudget
-from forelook.decoding.tree_drafter import DraftMemory
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.draft import DraftOrigin
+from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.limits import Limits
+from forelook.decoding.loop import lookahead
 from forelook.model.loading import LoadedModel, load_model
 from forelook.model.step_costs import successor_seeds
 

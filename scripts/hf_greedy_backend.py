@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 import torch
 import transformers
-from forelook import cli
-from forelook.completion import engine as engine_module
+from forelook.commands import cli
 from forelook.completion.completer import Completer
+from forelook.completion.engine import engine as engine_module
 from forelook.completion.request import CompletionResult
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.step_layout import StepLayout
+from forelook.decoding.layout import StepLayout
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel
 
 

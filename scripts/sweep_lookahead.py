@@ -26,11 +26,11 @@ import torch
 from bench_decoding import REPOSITORY, describe_machine
 from decoding_datasets import BenchPrompt, has_repetition, load_prompts
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.generation import Limits
-from forelook.decoding.published import PublishedSettings, published_lookahead
-from forelook.decoding.published_pool import PublishedPool
+from forelook.decoding.limits import Limits
+from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.lookahead.published_pool import PublishedPool
 from forelook.decoding.stats import DecodingStats
-from forelook.model.llama import LlamaSequence
+from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import LoadedModel, load_model
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from forelook.decoding.step_layout import BoolArray, StepLayout
+from forelook.decoding.layout import BoolArray, StepLayout
 
 
 def visibility_of(layout: StepLayout) -> BoolArray:

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from forelook import __version__, cli
+from forelook import __version__
+from forelook.commands import cli
+from forelook.completion.engine.usage import UsageCounters
 from forelook.completion.request import CompletionResult, RequestStats, Suggestion
-from forelook.completion.usage import UsageCounters
 from forelook.errors import (
     AuthenticationError,
     BackendUnreachableError,
@@ -24,7 +25,7 @@ from forelook.errors import (
     PositionError,
     ProtocolVersionError,
 )
-from forelook.server.protocol import ErrorResponse
+from forelook.protocol.messages import ErrorResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,9 +59,7 @@ def test_version_and_help_need_no_model() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for command in ("serve", "complete", "doctor", "status", "stats", "stop", "pool", "exit status:"):
         assert command in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "forelook.cli", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "forelook", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"forelook {__version__}\n"
 
 
@@ -172,7 +171,7 @@ def test_a_setting_outside_its_range_is_a_usage_error(
 
 
 def test_serve_refuses_an_open_address_without_tls() -> None:
-    command = [sys.executable, "-m", "forelook.cli", "serve", "--port", "0", "--host", "0.0.0.0", "--announce"]
+    command = [sys.executable, "-m", "forelook", "serve", "--port", "0", "--host", "0.0.0.0", "--announce"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == cli.EXIT_USAGE
     assert "host = '0.0.0.0' is not allowed: it must be a loopback address" in done.stderr
@@ -238,7 +237,7 @@ def test_doctor_names_a_device_that_is_not_there(capsys: pytest.CaptureFixture[s
 
 def test_doctor_works_where_nothing_is_installed(repository: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(repository / "backend")}
-    bare = [sys.executable, "-S", "-m", "forelook.cli"]  # -S: without site-packages
+    bare = [sys.executable, "-S", "-m", "forelook"]  # -S: without site-packages
     done = subprocess.run([*bare, "doctor"], env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (cli.EXIT_FAULT, "")
     for package in ("torch", "numpy", "tokenizers", "websockets", "uvicorn", "tree-sitter"):

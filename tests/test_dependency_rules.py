@@ -14,59 +14,40 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOTS = (REPOSITORY / "backend", REPOSITORY / "lsp")
 
-# Package -> the packages of Forelook it may import. Modules directly under `forelook` are named as they are.
-ALLOWED = {
+# Room -> the rooms of Forelook it may import. A room is a package or, directly under `forelook`, a module.
+LEAVES = {"forelook", "forelook.errors", "forelook.text", "forelook.uris", "forelook.failures", "forelook.percentiles"}
+SHARED = LEAVES | {"forelook.config", "forelook.protocol", "forelook.privacy", "forelook.local"}
+ALLOWED: dict[str, set[str]] = {
     "forelook": set(),
     "forelook.errors": set(),
-    "forelook.config": {"forelook.errors"},
-    "forelook.ignore_rules": {"forelook.errors"},
-    "forelook.privacy": {"forelook.errors", "forelook.ignore_rules"},
-    "forelook.endpoint": {"forelook.errors", "forelook", "forelook.config", "forelook.server.protocol"},
-    "forelook.decoding": {"forelook.errors"},
-    "forelook.model": {"forelook.decoding", "forelook.errors"},
-    "forelook.workspace": {"forelook.decoding", "forelook.errors"},
-    "forelook.completion": {
-        "forelook.model",
-        "forelook.decoding",
-        "forelook.workspace",
-        "forelook.privacy",
-        "forelook.errors",
-    },
-    "forelook.server.wire": {"forelook.errors"},
-    "forelook.server.protocol": {"forelook.errors", "forelook.server.wire"},
-    "forelook.server": {
-        "forelook",
+    "forelook.text": set(),
+    "forelook.uris": set(),
+    "forelook.failures": set(),
+    "forelook.percentiles": set(),
+    "forelook.config": LEAVES,
+    "forelook.protocol": LEAVES,
+    "forelook.privacy": LEAVES,
+    "forelook.local": LEAVES | {"forelook.config", "forelook.protocol"},
+    "forelook.decoding": LEAVES,
+    "forelook.model": LEAVES | {"forelook.decoding", "forelook.local"},
+    "forelook.workspace": LEAVES | {"forelook.decoding", "forelook.model", "forelook.local"},
+    "forelook.completion": SHARED | {"forelook.model", "forelook.decoding", "forelook.workspace"},
+    "forelook.ranks": SHARED | {"forelook.completion", "forelook.model", "forelook.decoding"},
+    "forelook.engine_factory": SHARED
+    | {
+        "forelook.server",
+        "forelook.ranks",
         "forelook.completion",
         "forelook.model",
         "forelook.decoding",
         "forelook.workspace",
-        "forelook.server.protocol",
-        "forelook.privacy",
-        "forelook.endpoint",
-        "forelook.config",
-        "forelook.errors",
     },
-    "forelook_lsp": {
-        "forelook",
-        "forelook.server.protocol",
-        "forelook.endpoint",
-        "forelook.privacy",
-        "forelook.ignore_rules",
-        "forelook.config",
-        "forelook.errors",
-    },
+    "forelook.server": SHARED | {"forelook.completion"},
+    "forelook_lsp": SHARED,
 }
 ALLOWED["forelook.commands"] = {name for name in ALLOWED if name != "forelook_lsp"}
-EVERYTHING = {"forelook.cli", "forelook.__main__"}
-STANDARD_LIBRARY_ONLY = {
-    "forelook.errors",
-    "forelook.config",
-    "forelook.ignore_rules",
-    "forelook.privacy",
-    "forelook.endpoint",
-    "forelook.server.wire",
-    "forelook.server.protocol",
-}
+EVERYTHING = {"forelook.__main__"}
+STANDARD_LIBRARY_ONLY = tuple(sorted(SHARED))
 SOCKET_MODULES = {
     "socket",
     "websockets",
@@ -78,9 +59,9 @@ SOCKET_MODULES = {
     "ssl",
     "urllib.request",
 }
-MAY_TOUCH_SOCKETS = {"forelook.server", "forelook.endpoint", "forelook.cli"}
-LSP_MAY_TOUCH_SOCKETS = {"forelook_lsp.backend_client", "forelook_lsp.websocket", "forelook_lsp.__main__"}
-READS_ENVIRONMENT = {"forelook.cli", "forelook.__main__", "forelook_lsp.__main__"}
+MAY_TOUCH_SOCKETS = {"forelook.server", "forelook.local", "forelook.commands"}
+LSP_MAY_TOUCH_SOCKETS = {"forelook_lsp.backend_client", "forelook_lsp.transports.websocket", "forelook_lsp.__main__"}
+READS_ENVIRONMENT = {"forelook.commands.cli", "forelook.__main__", "forelook_lsp.__main__"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -129,7 +110,15 @@ def test_module_imports_only_what_its_layer_may(module: str) -> None:
             assert target == own or target in ALLOWED[own], f"{module}:{line} must not import {name}"
 
 
-@pytest.mark.parametrize("module", sorted(STANDARD_LIBRARY_ONLY))
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    above = {module: {name for name, _ in imports(path, module) if name in MODULES} for module, path in MODULES.items()}
+    while free := {module for module, needed in above.items() if not needed & above.keys()}:
+        for module in free:
+            del above[module]
+    assert not above, f"these modules are part of a circle, or import one: {sorted(above)}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if unit(m) in STANDARD_LIBRARY_ONLY))
 def test_shared_module_needs_only_the_standard_library(module: str) -> None:
     for name, line in imports(MODULES[module], module):
         top = name.split(".")[0]

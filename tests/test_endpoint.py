@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from forelook.endpoint import (
+from forelook.errors import AuthenticationError, BackendUnreachableError, EndpointError
+from forelook.local.endpoint import (
     MAX_SOCKET_PATH_BYTES,
     BackendFiles,
     BackendIdentity,
@@ -31,7 +32,6 @@ from forelook.endpoint import (
     running_backends,
     write_private_file,
 )
-from forelook.errors import AuthenticationError, BackendUnreachableError, EndpointError
 
 IDENTITY = BackendIdentity()
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and Unix sockets")
@@ -176,7 +176,7 @@ def test_a_lock_is_handed_on_when_its_holder_lets_go(tmp_path: Path) -> None:
 def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import sys, time; from pathlib import Path; from forelook.endpoint import file_lock\n"
+        "import sys, time; from pathlib import Path; from forelook.local.endpoint import file_lock\n"
         f"with file_lock(Path({str(path)!r}), 1.0, 'child'): print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

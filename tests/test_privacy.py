@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from forelook.errors import PrivacyError
-from forelook.ignore_rules import IgnoreRules
-from forelook.privacy import MAX_FILE_BYTES, WorkspacePrivacy, content_reason, is_generated_name, is_secret_path
+from forelook.privacy.ignore_rules import IgnoreRules
+from forelook.privacy.rules import MAX_FILE_BYTES, WorkspacePrivacy, content_reason, is_generated_name, is_secret_path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

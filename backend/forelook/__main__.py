@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from forelook.cli import main
+from forelook.commands.cli import main
 
 sys.exit(main())

@@ -104,7 +104,7 @@ async function runDoctor({ server, home }: Parts, reports: Reports): Promise<voi
   const progress = { location: vscode.ProgressLocation.Window, title: "Forelook doctor" };
   const lines: string[] = [];
   const finished = await vscode.window.withProgress(progress, () =>
-    run(python, ["-m", "forelook.cli", "doctor", ...config.modelArguments()], {
+    run(python, ["-m", "forelook", "doctor", ...config.modelArguments()], {
       cwd: home,
       signal: AbortSignal.timeout(DOCTOR_TIMEOUT_MS),
       onLine: (line) => lines.push(line),

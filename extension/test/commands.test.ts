@@ -159,7 +159,7 @@ test("the doctor examines what the settings would run", async () => {
   fake.set("forelook.dtype", "auto");
   await run("runDoctor");
   const calls = await readFile(path.join(folder, "python.calls"), "utf8");
-  expect(calls.trim().split("|")[1]).toBe("-m forelook.cli doctor --model=/models/of mine --device=cuda:1");
+  expect(calls.trim().split("|")[1]).toBe("-m forelook doctor --model=/models/of mine --device=cuda:1");
   await rm(folder, { recursive: true });
 });
 

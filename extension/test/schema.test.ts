@@ -74,7 +74,7 @@ const SAMPLES: readonly unknown[] = [
 describe("a value is allowed by the schema exactly when the language server takes it:", () => {
   const program = `
 import json, sys
-from forelook_lsp.options import SETTINGS
+from forelook_lsp.settings import SETTINGS
 samples = json.loads(sys.argv[1])
 print(json.dumps({s.name: [bool(s.check(value)) for value in samples] for s in SETTINGS.values()}))
 `;

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve one editor window over stdio, or any number over websocket."""
     arguments = _parser().parse_args(argv)
     if arguments.describe_options:
-        from forelook_lsp.options import describe_options
+        from forelook_lsp.settings import describe_options
 
         print(json.dumps(describe_options(), indent=2))  # noqa: T201 - this is what was asked for
         return 0
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _serve_websocket(find_backend, arguments, os.environ)
         except (ForelookError, OSError) as error:
             return _complain(error)
-    from forelook_lsp.stdio import serve_stdio, take_standard_streams
+    from forelook_lsp.transports.stdio import serve_stdio, take_standard_streams
 
     gc.freeze()
     gc.enable()
@@ -66,10 +66,10 @@ def _complain(error: Exception) -> int:
 
 
 def _serve_websocket(find_backend: FindBackend, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from forelook.endpoint import UserPaths, make_private_dir, new_token, read_tokens
     from forelook.errors import ConfigError
+    from forelook.local.endpoint import UserPaths, make_private_dir, new_token, read_tokens
 
-    from forelook_lsp.websocket import Listen, serve_websocket
+    from forelook_lsp.transports.websocket import Listen, serve_websocket
 
     gc.enable()
     host, port = Listen.parse_address(arguments.websocket)

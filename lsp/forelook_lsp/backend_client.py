@@ -1,4 +1,4 @@
-"""The connection to the backend: found or started, greeted, kept, and made again when it is lost. docs/protocol.md."""
+"""The connection to the backend: found or started, greeted, kept, and made again when it is lost. docs/messages.md."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from forelook.errors import BackendUnreachableError, EndpointError, ForelookError, MalformedMessageError
-from forelook.server import protocol
-from forelook.server.protocol import NotificationMethod, RequestMethod, from_json
+from forelook.protocol import messages
+from forelook.protocol.messages import NotificationMethod, RequestMethod, from_json
 
 if TYPE_CHECKING:
-    from forelook.endpoint import Endpoint
+    from forelook.local.endpoint import Endpoint
     from websockets.asyncio.client import ClientConnection
 
 logger = logging.getLogger(__name__)
@@ -34,19 +34,19 @@ MAX_ANSWER_BYTES = 64 * 2**20
 class BackendEvents(Protocol):
     """What the owner of a connection is told. Called on the event loop; must not block."""
 
-    def backend_connected(self, hello: protocol.HelloResult) -> None:
+    def backend_connected(self, hello: messages.HelloResult) -> None:
         """The backend answered the greeting; documents must be opened again."""
 
     def backend_lost(self, error: ForelookError | None) -> None:
         """No connection; another attempt follows by itself. ``error`` says why the last one failed, if it did."""
 
-    def backend_status(self, status: protocol.Status) -> None:
+    def backend_status(self, status: messages.Status) -> None:
         """The model's state changed."""
 
     def backend_said(self, request_id: int, text: str) -> None:
         """A running completion's text so far."""
 
-    def backend_refused(self, error: protocol.NotificationErrorParams) -> None:
+    def backend_refused(self, error: messages.NotificationErrorParams) -> None:
         """A notification was refused; its document is closed there."""
 
 
@@ -77,7 +77,7 @@ class BackendClient:
         self._outgoing: asyncio.Queue[str] = asyncio.Queue()
         self._pending: dict[int, tuple[asyncio.Future[object], type[object]]] = {}
         self._next_id = 1
-        self.limits: protocol.ServerLimits | None = None
+        self.limits: messages.ServerLimits | None = None
 
     @property
     def connected(self) -> bool:
@@ -109,7 +109,7 @@ class BackendClient:
         """Send a notification in its turn; False without a connection."""
         if not self.connected:
             return False
-        self._outgoing.put_nowait(protocol.encode_notification(method, params))
+        self._outgoing.put_nowait(messages.encode_notification(method, params))
         return True
 
     def request(self, method: RequestMethod[P, R], params: P) -> tuple[int, asyncio.Future[R]]:
@@ -117,11 +117,11 @@ class BackendClient:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         request_id = self._next_id
         self._next_id += 1
-        if not self.connected and method is not protocol.HELLO:
+        if not self.connected and method is not messages.HELLO:
             future.set_exception(BackendUnreachableError("there is no connection to the backend"))
             return request_id, future
         self._pending[request_id] = (future, method.result)  # type: ignore[assignment]  # the pair belongs together
-        self._outgoing.put_nowait(protocol.encode_request(request_id, method, params))
+        self._outgoing.put_nowait(messages.encode_request(request_id, method, params))
         return request_id, future
 
     def cancel(self, request_id: int) -> None:
@@ -129,7 +129,7 @@ class BackendClient:
         pending = self._pending.pop(request_id, None)
         if pending is not None:
             pending[0].cancel()
-            self.notify(protocol.CANCEL, protocol.CancelParams(request_id))
+            self.notify(messages.CANCEL, messages.CancelParams(request_id))
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -195,8 +195,8 @@ class BackendClient:
 
     async def _greet(self) -> None:
         assert self._websocket is not None
-        params = protocol.HelloParams(protocol.PROTOCOL_VERSION, self._name.name, self._name.version)
-        _, future = self.request(protocol.HELLO, params)
+        params = messages.HelloParams(messages.PROTOCOL_VERSION, self._name.name, self._name.version)
+        _, future = self.request(messages.HELLO, params)
         try:
             hello = await asyncio.wait_for(future, HELLO_TIMEOUT_S)
         except (ForelookError, asyncio.TimeoutError):
@@ -217,19 +217,19 @@ class BackendClient:
         try:
             if isinstance(frame, bytes):
                 raise MalformedMessageError("frames are text")
-            message = protocol.decode_message(frame)
-            if isinstance(message, protocol.Response):
+            message = messages.decode_message(frame)
+            if isinstance(message, messages.Response):
                 self._settle(message)
-            elif isinstance(message, protocol.ErrorResponse):
+            elif isinstance(message, messages.ErrorResponse):
                 pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
                 if pending is not None and not pending[0].done():
                     pending[0].set_exception(message.to_error())
-            elif isinstance(message, protocol.Notification):
+            elif isinstance(message, messages.Notification):
                 self._notified(message)
         except ForelookError as error:
             logger.warning("a message of the backend cannot be read: %s", error)
 
-    def _settle(self, message: protocol.Response) -> None:
+    def _settle(self, message: messages.Response) -> None:
         pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
         if pending is None or pending[0].done():
             return
@@ -240,15 +240,15 @@ class BackendClient:
         else:
             pending[0].set_result(result)
 
-    def _notified(self, message: protocol.Notification) -> None:
-        if message.method == protocol.STATUS_CHANGED.name:
-            self._events.backend_status(from_json(protocol.Status, message.params, allow_unknown=True))
-        elif message.method == protocol.COMPLETION_PARTIAL.name:
-            partial = from_json(protocol.CompletionPartialParams, message.params, allow_unknown=True)
+    def _notified(self, message: messages.Notification) -> None:
+        if message.method == messages.STATUS_CHANGED.name:
+            self._events.backend_status(from_json(messages.Status, message.params, allow_unknown=True))
+        elif message.method == messages.COMPLETION_PARTIAL.name:
+            partial = from_json(messages.CompletionPartialParams, message.params, allow_unknown=True)
             if isinstance(partial.id, int) and partial.id in self._pending:
                 self._events.backend_said(partial.id, partial.text)
-        elif message.method == protocol.NOTIFICATION_ERROR.name:
-            refused = from_json(protocol.NotificationErrorParams, message.params, allow_unknown=True)
+        elif message.method == messages.NOTIFICATION_ERROR.name:
+            refused = from_json(messages.NotificationErrorParams, message.params, allow_unknown=True)
             logger.warning("the backend refused %s: %s", refused.method, refused.message)
             self._events.backend_refused(refused)
 

@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from forelook.server import protocol
+from forelook.protocol import messages
 
 from forelook_lsp.backend_client import BackendClient
-from forelook_lsp.documents import Document, Edit, EditorRange
-from forelook_lsp.options import Options
-from forelook_lsp.outcomes import Outcome, Outcomes
+from forelook_lsp.mirror import Document, Edit, EditorRange
 from forelook_lsp.positions import PositionEncoding, normalise_newlines
+from forelook_lsp.settings import Options
 from forelook_lsp.status import WindowStatus
-from forelook_lsp.suggestion_cache import Continuation
-from forelook_lsp.suggestions import (
+from forelook_lsp.suggestions.cache import Continuation
+from forelook_lsp.suggestions.machine import (
     Action,
     Answer,
     Ask,
@@ -29,6 +28,7 @@ from forelook_lsp.suggestions import (
     Timing,
     Withdraw,
 )
+from forelook_lsp.suggestions.outcomes import Outcome, Outcomes
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class Completing:
     def _ask(self, ask: Ask) -> None:
         query = ask.query
         selected = query.selected
-        params = protocol.CompletionParams(
+        params = messages.CompletionParams(
             uri=query.place.uri,
             version=query.version,
             offset=query.place.offset,
@@ -245,10 +245,10 @@ class Completing:
             max_new_tokens=self.options.max_new_tokens,
             deadline_ms=None if query.invoked else self.options.deadline_ms,
             multi_line=self.options.multi_line,
-            selected=protocol.SelectedCompletion(selected.start, selected.end, selected.text) if selected else None,
+            selected=messages.SelectedCompletion(selected.start, selected.end, selected.text) if selected else None,
             partial=True,
         )
-        request_id, future = self._client.request(protocol.COMPLETION, params)
+        request_id, future = self._client.request(messages.COMPLETION, params)
         self._request_of_ask[ask.ask_id] = request_id
         self._ask_of_request[request_id] = ask.ask_id
         self._status.num_running += 1
@@ -257,7 +257,7 @@ class Completing:
         if self.suggestions.pace.num_asks % ASKS_BETWEEN_POOL_STATS == 1:
             self._ask_pool_stats(self._documents[query.place.uri].workspace)
 
-    def _asked(self, ask: Ask, request_id: int, done: asyncio.Future[protocol.CompletionResult]) -> None:
+    def _asked(self, ask: Ask, request_id: int, done: asyncio.Future[messages.CompletionResult]) -> None:
         self._request_of_ask.pop(ask.ask_id, None)
         if self._ask_of_request.pop(request_id, None) is not None:
             self._status.num_running = max(0, self._status.num_running - 1)
@@ -278,9 +278,9 @@ class Completing:
         self._show_soon()
 
     def _ask_pool_stats(self, workspace: str) -> None:
-        _, future = self._client.request(protocol.POOL_STATS, protocol.WorkspaceParams(workspace))
+        _, future = self._client.request(messages.POOL_STATS, messages.WorkspaceParams(workspace))
 
-        def take(done: asyncio.Future[protocol.PoolStatsResult]) -> None:
+        def take(done: asyncio.Future[messages.PoolStatsResult]) -> None:
             if not done.cancelled() and done.exception() is None:
                 num_tokens = done.result().pool.get("num_tokens")
                 self._status.pool_tokens = num_tokens if isinstance(num_tokens, int) else None
@@ -293,7 +293,7 @@ class Completing:
         for outcome in outcomes:
             document = self._documents.get(outcome.uri)
             if document is not None and document.sent:
-                params = protocol.CompletionEventParams(
+                params = messages.CompletionEventParams(
                     document.workspace,
                     document.language_id,
                     outcome.kind,
@@ -301,7 +301,7 @@ class Completing:
                     outcome.latency_ms,
                     outcome.text,
                 )
-                self._client.notify(protocol.COMPLETION_EVENT, params)
+                self._client.notify(messages.COMPLETION_EVENT, params)
         if outcomes:
             self._status.accept_rate = self.outcomes.statistics.accept_rate
             self._show_soon()
@@ -332,7 +332,7 @@ class Completing:
         self._perform(self.suggestions.tick(now_s))
 
 
-def continuations_of(query: Query, suggestions: Sequence[protocol.Suggestion]) -> list[Continuation]:
+def continuations_of(query: Query, suggestions: Sequence[messages.Suggestion]) -> list[Continuation]:
     """The backend's suggestions as what follows the cursor.
 
     One whose range does not hold the cursor, leaves its line, or whose text would change what stands before the cursor

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from forelook.errors import ForelookError, PrivacyError
-from forelook.privacy import FORELOOKIGNORE, GITIGNORE
-from forelook.server import protocol
+from forelook.privacy.rules import FORELOOKIGNORE, GITIGNORE
+from forelook.protocol import messages
 
 from forelook_lsp.backend_client import BackendClient, run_in_thread
 from forelook_lsp.progress import Progress
@@ -123,7 +123,7 @@ class Indexing:
         for name, keys in by_name.items():
             for start in range(0, len(keys), FORGET_AT_ONCE):
                 part = tuple(keys[start : start + FORGET_AT_ONCE])
-                self._client.notify(protocol.WORKSPACE_FORGET, protocol.WorkspaceForgetParams(name, part))
+                self._client.notify(messages.WORKSPACE_FORGET, messages.WorkspaceForgetParams(name, part))
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Indexing:
 
     async def _until_taken(self) -> None:
         """Wait until the backend has taken what was sent, which keeps its queue and ours short."""
-        _, taken = self._client.request(protocol.STATUS, protocol.Empty())
+        _, taken = self._client.request(messages.STATUS, messages.Empty())
         await taken
 
     async def _send_all(self, open_files: Sequence[OpenFile], stop: threading.Event) -> None:
@@ -174,8 +174,8 @@ class Indexing:
             progress.end(f"{num_sent} files")
 
     def _notify_files(self, name: str, files: Sequence[FileText]) -> None:
-        wire = tuple(protocol.WorkspaceFile(file.path, file.text) for file in files)
-        self._client.notify(protocol.WORKSPACE_FILES, protocol.WorkspaceFilesParams(name, wire))
+        wire = tuple(messages.WorkspaceFile(file.path, file.text) for file in files)
+        self._client.notify(messages.WORKSPACE_FILES, messages.WorkspaceFilesParams(name, wire))
 
 
 def _next_part(parts: Iterator[list[FileText]]) -> list[FileText] | None:

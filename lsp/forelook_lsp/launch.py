@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from forelook.errors import BackendUnreachableError
 
-from forelook_lsp.options import Options
+from forelook_lsp.settings import Options
 from forelook_lsp.window import FindBackend
 
 if TYPE_CHECKING:
-    from forelook.endpoint import Endpoint
+    from forelook.local.endpoint import Endpoint
 
 
 def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) -> FindBackend:
@@ -26,7 +26,7 @@ def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) 
 
     def find(options: Options) -> Endpoint:
         # Imported here, in the thread that looks for the backend: its imports would hold up `initialize`.
-        from forelook.endpoint import BackendIdentity, Endpoint, UserPaths, connect_or_spawn, discover
+        from forelook.local.endpoint import BackendIdentity, Endpoint, UserPaths, connect_or_spawn, discover
 
         paths = UserPaths.from_environment(environ, home, user_id)
         if options.backend_url is not None:

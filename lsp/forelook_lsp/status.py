@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from forelook.server.protocol import Status as BackendStatus
+from forelook.protocol.messages import Status as BackendStatus
 
 
 @dataclass(slots=True)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from forelook import __version__
 from forelook.errors import BackendUnreachableError, ForelookError, PositionError
-from forelook.server import protocol
+from forelook.protocol import messages
 
 from forelook_lsp.backend_client import BackendClient, ClientName
 from forelook_lsp.completing import Completing, PlacedItem
-from forelook_lsp.documents import Document, EditorChange, EditorRange, num_bytes_at_least
-from forelook_lsp.options import Options, needs_other_backend, needs_restart, parse_options
+from forelook_lsp.mirror import Document, EditorChange, EditorRange, num_bytes_at_least
 from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.progress import Progress
+from forelook_lsp.settings import Options, needs_other_backend, needs_restart, parse_options
 from forelook_lsp.status import Snapshot, WindowStatus
 from forelook_lsp.uris import local_path
 
 if TYPE_CHECKING:
-    from forelook.endpoint import Endpoint
+    from forelook.local.endpoint import Endpoint
 
     from forelook_lsp.indexing import Indexing
 
@@ -175,12 +175,12 @@ class EditorWindow:
             edits.append(edit)
         document.version = version
         if document.sent:
-            wire = tuple(protocol.TextChange(edit.start, edit.end, edit.text) for edit in edits)
+            wire = tuple(messages.TextChange(edit.start, edit.end, edit.text) for edit in edits)
             if sum(len(edit.text) for edit in edits) > MAX_CHANGE_CHARS:
                 self._withdraw_document(document)
                 self._send_document(document)
             else:
-                self._client.notify(protocol.DOCUMENT_CHANGE, protocol.DocumentChangeParams(uri, version, wire))
+                self._client.notify(messages.DOCUMENT_CHANGE, messages.DocumentChangeParams(uri, version, wire))
         self._completing.edited(document, edits)
 
     def close_document(self, uri: str) -> None:
@@ -190,7 +190,7 @@ class EditorWindow:
             return
         self._completing.closed(uri)
         if document.sent:
-            self._client.notify(protocol.DOCUMENT_CLOSE, protocol.DocumentCloseParams(uri))
+            self._client.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(uri))
             self._send_file(local_path(uri))
 
     def files_changed(self, changed: Sequence[str], deleted: Sequence[str]) -> None:
@@ -281,7 +281,7 @@ class EditorWindow:
         }
         backend: dict[str, object]
         try:
-            stats = await self._ask_backend(protocol.STATS, protocol.Empty())
+            stats = await self._ask_backend(messages.STATS, messages.Empty())
             backend = {"server": stats.server, "engine": stats.engine}
         except ForelookError as error:
             backend = {"error": str(error)}
@@ -291,7 +291,7 @@ class EditorWindow:
         """Counts of the pools of this window's workspaces."""
         found: dict[str, dict[str, object]] = {}
         for name in self._workspaces():
-            found[name] = (await self._ask_backend(protocol.POOL_STATS, protocol.WorkspaceParams(name))).pool
+            found[name] = (await self._ask_backend(messages.POOL_STATS, messages.WorkspaceParams(name))).pool
         return found
 
     async def clear_pool(self) -> list[str]:
@@ -299,7 +299,7 @@ class EditorWindow:
         self._indexing.stop()
         names = self._workspaces()
         for name in names:
-            await self._ask_backend(protocol.POOL_CLEAR, protocol.WorkspaceParams(name))
+            await self._ask_backend(messages.POOL_CLEAR, messages.WorkspaceParams(name))
         self.status.pool_tokens = 0
         self._show_status()
         return names
@@ -308,13 +308,13 @@ class EditorWindow:
         """End the backend, for all its windows, and start another."""
         if self._client.connected:
             try:
-                await self._ask_backend(protocol.SHUTDOWN, protocol.Empty())
+                await self._ask_backend(messages.SHUTDOWN, messages.Empty())
             except ForelookError as error:
                 logger.info("the backend did not say goodbye: %s", error)
         self._completing.suggestions.forget_answers()
         self._client.reconnect()
 
-    async def _ask_backend(self, method: protocol.RequestMethod[P, R], params: P) -> R:
+    async def _ask_backend(self, method: messages.RequestMethod[P, R], params: P) -> R:
         """A command's request.
 
         Raises:
@@ -330,7 +330,7 @@ class EditorWindow:
 
     # --- BackendEvents ---------------------------------------------------------------------------------------
 
-    def backend_connected(self, hello: protocol.HelloResult) -> None:
+    def backend_connected(self, hello: messages.HelloResult) -> None:
         """Give the backend all that is open."""
         self.status.connected = True
         self.status.failure = ""
@@ -350,7 +350,7 @@ class EditorWindow:
         self._completing.backend_lost()
         self._show_status()
 
-    def backend_status(self, status: protocol.Status) -> None:
+    def backend_status(self, status: messages.Status) -> None:
         """Show where the model stands."""
         former = self.status.backend
         self.status.backend = status
@@ -362,14 +362,14 @@ class EditorWindow:
         """See whether a running completion still fits."""
         self._completing.said(request_id, text)
 
-    def backend_refused(self, error: protocol.NotificationErrorParams) -> None:
+    def backend_refused(self, error: messages.NotificationErrorParams) -> None:
         """A document the backend does not take gets no suggestions; its next opening tries again."""
         document = self.documents.get(error.uri) if error.uri is not None else None
         if document is None:
             return
         document.sent = False
         self._completing.closed(document.uri)
-        if error.method == protocol.DOCUMENT_CHANGE.name:
+        if error.method == messages.DOCUMENT_CHANGE.name:
             self._send_document(document)  # the two texts differed: now they do not
         else:
             document.withheld = error.message
@@ -404,15 +404,15 @@ class EditorWindow:
         if limits is not None and num_bytes_at_least(document.text, limits.max_document_bytes + 1):
             document.withheld = f"longer than {limits.max_document_bytes} bytes, the most that the backend takes"
             return
-        params = protocol.DocumentOpenParams(
+        params = messages.DocumentOpenParams(
             document.workspace, document.uri, document.language_id, document.version, document.text
         )
-        document.sent = self._client.notify(protocol.DOCUMENT_OPEN, params)
+        document.sent = self._client.notify(messages.DOCUMENT_OPEN, params)
 
     def _withdraw_document(self, document: Document) -> None:
         if document.sent:
             document.sent = False
-            self._client.notify(protocol.DOCUMENT_CLOSE, protocol.DocumentCloseParams(document.uri))
+            self._client.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(document.uri))
             self._completing.closed(document.uri)
 
     def _send_file(self, path: Path | None) -> None:

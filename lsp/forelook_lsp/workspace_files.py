@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forelook.errors import PrivacyError
-from forelook.ignore_rules import IgnoreRules
-from forelook.privacy import (
+from forelook.privacy.ignore_rules import IgnoreRules
+from forelook.privacy.rules import (
     MAX_FILE_BYTES,
     WorkspacePrivacy,
     is_generated_name,

@@ -1,7 +1,7 @@
 """The starter model's network for training: Llama over packed samples, with a loss that never holds all logits.
 
 Samples of a batch are laid end to end in one row of tokens, so nothing is padding; attention and positions know where
-each begins. The forward is that of ``forelook.model.llama``, which the tests compare it with.
+each begins. The forward is that of ``forelook.model.forward.llama``, which the tests compare it with.
 """
 
 from __future__ import annotations

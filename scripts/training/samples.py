@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from forelook.completion.context import ContextChooser
-from forelook.completion.documents import Document
-from forelook.completion.prompt import LineEncoder, PromptBudget, PromptBuilder
+from forelook.completion.document_store import Document
+from forelook.completion.prompt.context import ContextChooser
+from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder
 from forelook.model.infill import InfillFormat
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer

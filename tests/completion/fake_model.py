@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from forelook.decoding.step_layout import StepLayout
+from forelook.decoding.layout import StepLayout
 from forelook.model.infill import InfillFormat, InfillOrder
 from forelook.model.token_healing import TokenHealer
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from forelook.completion.completer import Aids, Completer, Watch
-from forelook.completion.documents import Document
+from forelook.completion.document_store import Document
 from forelook.completion.request import CompletionRequest, CompletionResult, MultiLine, TriggerKind
 from forelook.completion.settings import EngineSettings
 from forelook.errors import PositionError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from forelook.completion.context import ContextChooser, imported_names, signatures_of
-from forelook.completion.documents import Document
-from forelook.completion.languages import language_for
+from forelook.completion.cursor.languages import language_for
+from forelook.completion.document_store import Document
+from forelook.completion.prompt.context import ContextChooser, imported_names, signatures_of
 
 SHAPES = '''\
 import math

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from forelook.completion.documents import Document, DocumentStore, apply_changes, model_text, well_formed
+from forelook.completion.document_store import Document, DocumentStore, apply_changes, model_text, well_formed
 from forelook.completion.request import TextChange
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
 from hypothesis import given

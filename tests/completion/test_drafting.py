@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from forelook.completion import drafting
-from forelook.completion.drafting import measure_drafting
-from forelook.decoding.step_layout import StepLayout
-from forelook.model.llama import LlamaSequence
+from forelook.completion.engine.drafting import measure_drafting
+from forelook.completion.engine.engine import drafting
+from forelook.decoding.layout import StepLayout
+from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import load_model
 
 

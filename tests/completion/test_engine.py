@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from forelook.completion.engine import CompletionEngine, CompletionHandle, EngineModel, MakePool
+from forelook.completion.engine.engine import CompletionEngine, CompletionHandle, EngineModel, MakePool
 from forelook.completion.request import (
     CompletionRequest,
     CompletionResult,
@@ -20,7 +20,7 @@ from forelook.completion.request import (
     TriggerKind,
 )
 from forelook.completion.settings import DecodingMethod, EngineSettings
-from forelook.decoding.step_layout import StepLayout
+from forelook.decoding.layout import StepLayout
 from forelook.errors import (
     DecodingError,
     ForelookError,
@@ -30,8 +30,8 @@ from forelook.errors import (
     StaleDocumentError,
     UnknownDocumentError,
 )
-from forelook.workspace.pool_cache import PoolCache
-from forelook.workspace.workspace_pool import WorkspacePool
+from forelook.workspace.cache import PoolCache
+from forelook.workspace.pool import WorkspacePool
 
 from tests.completion.fake_model import FakeModel
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from forelook.completion.languages import language_for
-from forelook.completion.suggestion import next_line
+from forelook.completion.cursor.cleanup import next_line
+from forelook.completion.cursor.languages import language_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
-from forelook.completion.engine import CompletionEngine
+from forelook.completion.engine.engine import CompletionEngine
 from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus, TextChange
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.errors import ConfigError, ForelookError, InsufficientMemoryError

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 import pytest
-from forelook.completion.documents import Document
-from forelook.completion.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText, rest_is_closers
+from forelook.completion.document_store import Document
+from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText, rest_is_closers
 from forelook.model.loading import STARTER_MODEL_PATH
 from forelook.model.tokenizer import CodeTokenizer
 from hypothesis import given

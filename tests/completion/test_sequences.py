@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forelook.completion.sequences import SequencePool, common_prefix
-from forelook.decoding.step_layout import causal_layout
+from forelook.decoding.layout import causal_layout
 from hypothesis import given
 from hypothesis import strategies as st
 

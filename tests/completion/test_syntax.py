@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 import pytest
-from forelook.completion.brackets import scan_brackets
-from forelook.completion.languages import LANGUAGES, language_for
-from forelook.completion.stopping import look_around, wants_block
-from forelook.completion.syntax import CursorSyntax, Place, inspect_cursor, parser_for, window_before
+from forelook.completion.cursor.brackets import scan_brackets
+from forelook.completion.cursor.languages import LANGUAGES, language_for
+from forelook.completion.cursor.stopping import look_around, wants_block
+from forelook.completion.cursor.syntax import CursorSyntax, Place, inspect_cursor, parser_for, window_before
 
 GRAMMAR_IDS = (
     *("python", "javascript", "typescript", "typescriptreact", "go", "rust", "java", "c", "cpp", "csharp", "ruby"),

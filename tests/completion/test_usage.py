@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from forelook.completion.engine.usage import EVENT_KINDS, UsageCounters
 from forelook.completion.settings import EngineSettings
-from forelook.completion.usage import EVENT_KINDS, UsageCounters
 from forelook.errors import ConfigError
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from forelook.decoding.parallel import ParallelDecoder, follow
-from forelook.decoding.rank_group import RankGroup
-from forelook.decoding.step_layout import StepModel
+from forelook.decoding.layout import StepModel
+from forelook.decoding.parallel.decoder import ParallelDecoder, follow
+from forelook.decoding.parallel.group import RankGroup
 from forelook.errors import RankLostError
 
 from tests.fakes import RandomTransformer

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from forelook.decoding.calibration import AcceptanceCalibration
-from forelook.decoding.draft_tree import CandidateTree, DraftTree
-from forelook.decoding.drafts import Draft, DraftOrigin
-from forelook.decoding.step_budget import CostCurve
-from forelook.decoding.successors import SuccessorTable, ending_of
+from forelook.decoding.drafting.budget import CostCurve
+from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.drafting.sources.successors import SuccessorTable, ending_of
+from forelook.decoding.drafting.tree import CandidateTree, DraftTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

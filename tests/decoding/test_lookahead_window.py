@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from forelook.decoding.lookahead_window import LookaheadWindow
+from forelook.decoding.lookahead.window import LookaheadWindow
 from forelook.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st

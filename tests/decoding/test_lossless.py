@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.drafts import Draft, DraftOrigin
-from forelook.decoding.generation import GREEDY, Limits, SamplingParams
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.published import PublishedSettings, published_lookahead
+from forelook.decoding.drafting.budget import COMMON_COSTS, StepBudget, StepCosts
+from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.limits import GREEDY, Limits, SamplingParams
+from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.loop import lookahead
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import COMMON_COSTS, StepBudget, StepCosts
-from forelook.decoding.tree_drafter import DraftMemory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,10 +7,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from forelook.decoding.drafts import DraftOrigin
-from forelook.decoding.ngram_index import BORDER, MAX_MATCH, MAX_REACH
-from forelook.decoding.ngram_pool import NgramPool
-from forelook.decoding.ngram_ranking import SAME_DOCUMENT
+from forelook.decoding.drafting.draft import DraftOrigin
+from forelook.decoding.ngrams.index import BORDER, MAX_MATCH, MAX_REACH
+from forelook.decoding.ngrams.pool import NgramPool
+from forelook.decoding.ngrams.ranking import SAME_DOCUMENT
 from forelook.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.draft_tree import DraftTree
-from forelook.decoding.drafter import StepPlan
-from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.lookahead_window import LookaheadWindow
-from forelook.decoding.parallel import ParallelDecoder, plan_from_ints, plan_to_ints, shared_costs
-from forelook.decoding.published import PublishedSettings, published_lookahead
-from forelook.decoding.shares import deal, join_argmax
+from forelook.decoding.drafting.budget import StepBudget, StepCosts
+from forelook.decoding.drafting.drafter import StepPlan
+from forelook.decoding.drafting.tree import DraftTree
+from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.layout import causal_layout, lay_out
+from forelook.decoding.limits import GREEDY, FinishReason, Limits, SamplingParams
+from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.lookahead.window import LookaheadWindow
+from forelook.decoding.loop import lookahead
+from forelook.decoding.parallel.decoder import ParallelDecoder, plan_from_ints, plan_to_ints, shared_costs
+from forelook.decoding.parallel.partition import deal, join_argmax
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import StepBudget, StepCosts
-from forelook.decoding.step_layout import causal_layout, lay_out
-from forelook.decoding.tree_drafter import DraftMemory
 from forelook.errors import DecodingError, InsufficientMemoryError, RankLostError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

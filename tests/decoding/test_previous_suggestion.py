@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from forelook.decoding.drafts import DraftOrigin
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.previous_suggestion import PreviousSuggestion
+from forelook.decoding.drafting.draft import DraftOrigin
+from forelook.decoding.drafting.sources.previous import PreviousSuggestion
+from forelook.decoding.limits import Limits
+from forelook.decoding.loop import lookahead
 from forelook.decoding.stats import DecodingStats
 
 from tests.fakes import ScriptedModel

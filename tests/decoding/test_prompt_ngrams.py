@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forelook.decoding.drafts import DraftOrigin
-from forelook.decoding.prompt_ngrams import PromptNgrams
+from forelook.decoding.drafting.draft import DraftOrigin
+from forelook.decoding.drafting.sources.prompt import PromptNgrams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from forelook.decoding.published_pool import PublishedPool
+from forelook.decoding.lookahead.published_pool import PublishedPool
 from forelook.errors import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st

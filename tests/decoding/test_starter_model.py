@@ -8,10 +8,10 @@ import json
 import pytest
 import torch
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.published import PublishedSettings, published_lookahead
-from forelook.decoding.step_layout import causal_layout
+from forelook.decoding.layout import causal_layout
+from forelook.decoding.limits import Limits
+from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.loop import lookahead
 from forelook.model.loading import load_model
 
 NEAR_TIE = 1e-4

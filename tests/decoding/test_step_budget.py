@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from forelook.decoding.step_budget import COMMON_COSTS, CostCurve, StepBudget, StepCosts
-from forelook.decoding.step_layout import causal_layout
-from forelook.decoding.successors import measure_successor_seeds
+from forelook.decoding.drafting.budget import COMMON_COSTS, CostCurve, StepBudget, StepCosts
+from forelook.decoding.drafting.sources.successors import measure_successor_seeds
+from forelook.decoding.layout import causal_layout
 from forelook.errors import ConfigError
-from forelook.model.static_step import TAIL_SIZES
+from forelook.model.forward.static_step import TAIL_SIZES
 from forelook.model.step_costs import measure_step_costs, step_costs, successor_seeds
 from hypothesis import given
 from hypothesis import strategies as st

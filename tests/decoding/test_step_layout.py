@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from forelook.decoding.lookahead_window import LookaheadWindow
-from forelook.decoding.step_layout import causal_layout, lay_out
+from forelook.decoding.layout import causal_layout, lay_out
+from forelook.decoding.lookahead.window import LookaheadWindow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

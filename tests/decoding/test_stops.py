@@ -6,14 +6,14 @@ import time
 
 import pytest
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.drafts import Draft, DraftOrigin
-from forelook.decoding.generation import FinishReason, Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.published import PublishedSettings, published_lookahead
+from forelook.decoding.drafting.budget import StepBudget, StepCosts
+from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of
+from forelook.decoding.drafting.tree_drafter import Patience
+from forelook.decoding.limits import FinishReason, Limits
+from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.loop import lookahead
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import StepBudget, StepCosts
-from forelook.decoding.successors import SuccessorSeeds, SuccessorTable, ending_of
-from forelook.decoding.tree_drafter import Patience
 from forelook.errors import ContextOverflowError, DecodingError
 
 from tests.fakes import ScriptedModel

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from forelook.decoding.drafts import Draft, DraftOrigin
-from forelook.decoding.generation import Limits, SamplingParams
-from forelook.decoding.lookahead import lookahead
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.limits import Limits, SamplingParams
+from forelook.decoding.loop import lookahead
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import StepBudget
 from forelook.decoding.verification import TargetChooser
 from forelook.errors import DecodingError
 from hypothesis import given, settings
@@ -97,7 +97,7 @@ def test_speculative_samples_follow_the_exact_joint_distribution():
     expected = np.zeros((6, 6))
 
     def distribution(ids):
-        from forelook.decoding.step_layout import causal_layout
+        from forelook.decoding.layout import causal_layout
 
         model.truncate(0)
         return exact_distribution(model.forward(causal_layout(ids, 0))[0].numpy(), sampling)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from forelook.decoding.step_budget import CostCurve
-from forelook.decoding.window_filler import WindowFiller, unknown_yields
+from forelook.decoding.drafting.budget import CostCurve
+from forelook.decoding.lookahead.filler import WindowFiller, unknown_yields
 
 FLAT = CostCurve.of([1.0 + 0.0005 * size for size in range(65)])
 STEEP = CostCurve.of([1.0 + 0.1 * size for size in range(65)])

@@ -64,7 +64,7 @@ async def editor(home: dict[str, str]) -> AsyncIterator[LspClient]:
 
 
 def forelook(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "forelook.cli", *arguments]
+    command = [sys.executable, "-m", "forelook", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 

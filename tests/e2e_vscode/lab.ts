@@ -222,7 +222,7 @@ export class Lab {
 
   /** Runs the `forelook` command in this lab's environment. */
   forelook(...args: string[]): string {
-    const finished = spawnSync(Lab.python, ["-m", "forelook.cli", ...args], {
+    const finished = spawnSync(Lab.python, ["-m", "forelook", ...args], {
       env: this.environment,
       cwd: this.folder,
       encoding: "utf8",
@@ -258,7 +258,7 @@ export class Lab {
   }
 
   backendIds(): Promise<number[]> {
-    return this.processIds("forelook.cli serve");
+    return this.processIds("-m forelook serve");
   }
 
   languageServerIds(): Promise<number[]> {

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.step_layout import StepLayout, causal_layout
+from forelook.decoding.layout import StepLayout, causal_layout
+from forelook.decoding.limits import Limits
+from forelook.decoding.loop import lookahead
 from forelook.model.config import LlamaConfig, parse_config
-from forelook.model.cuda_graphs import CudaGraphs
+from forelook.model.forward.cuda_graphs import CudaGraphs
+from forelook.model.forward.static_step import BucketedSequence, StepSpace, run_as_it_is
+from forelook.model.forward.step_attention import attend_masked, step_attention_choices
+from forelook.model.forward.step_ops import PLAIN, choose_step_ops, fused_error
 from forelook.model.loading import LoadedModel, load_model
-from forelook.model.static_step import BucketedSequence, StepSpace, run_as_it_is
-from forelook.model.step_attention import attend_masked, step_attention_choices
-from forelook.model.step_ops import PLAIN, choose_step_ops, fused_error
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 CONFIG = {
@@ -75,7 +75,7 @@ def test_every_step_attention_agrees_with_the_reference(
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 def test_fused_operators_compile_and_equal_the_plain_ones(cuda: torch.device, dtype: torch.dtype) -> None:
     pytest.importorskip("triton")
-    from forelook.model import triton_step
+    from forelook.model.forward import triton_step
 
     fused = (triton_step.add_norm, triton_step.rotate_and_store, triton_step.gate)
     assert fused_error(shapes(4, 64), cuda, dtype, *fused) <= TOLERANCE[dtype]
@@ -127,7 +127,7 @@ def test_capture_that_finds_no_memory_leaves_the_step_uncaptured(
     loaded: LoadedModel, cuda: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert loaded.space is not None
-    monkeypatch.setattr("forelook.model.cuda_graphs._LEAST_FREE_BYTES", 2**50)
+    monkeypatch.setattr("forelook.model.forward.cuda_graphs._LEAST_FREE_BYTES", 2**50)
     graphs = CudaGraphs(cuda)
     sequence = BucketedSequence(StepSpace(loaded.weights, loaded.space.ops, graphs))
     layout = causal_layout([0, 9, 10], 0)

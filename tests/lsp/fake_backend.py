@@ -1,4 +1,4 @@
-"""A backend that speaks docs/protocol.md over its real Unix socket and says what a test tells it to say."""
+"""A backend that speaks docs/messages.md over its real Unix socket and says what a test tells it to say."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forelook.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, claim, publish
 from forelook.errors import ForelookError, RequestCancelledError
-from forelook.server import protocol
+from forelook.local.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, claim, publish
+from forelook.protocol import messages
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
 
 TIMEOUT_S = 30.0
-READY = protocol.Status("ready", None, "", "scripted", "cpu", "float32")
-LIMITS = protocol.ServerLimits(2**24, 2**23, 1000, 64)
+READY = messages.Status("ready", None, "", "scripted", "cpu", "float32")
+LIMITS = messages.ServerLimits(2**24, 2**23, 1000, 64)
 
-Script = Callable[[str, protocol.CompletionParams], "str | list[str]"]
+Script = Callable[[str, messages.CompletionParams], "str | list[str]"]
 
 
 @dataclass
@@ -45,9 +45,9 @@ class FakeBackend:
         self.num_replaced = 0
         self.hold: asyncio.Event | None = None
         self.connections: list[Connection] = []
-        self.completions: list[protocol.CompletionParams] = []
+        self.completions: list[messages.CompletionParams] = []
         self.cancelled: list[int | str] = []
-        self.events: list[protocol.CompletionEventParams] = []
+        self.events: list[messages.CompletionEventParams] = []
         self.files: dict[str, str] = {}
         self.forgotten: list[str] = []
         self.methods: list[str] = []
@@ -77,18 +77,18 @@ class FakeBackend:
         async with self._changed:
             await asyncio.wait_for(self._changed.wait_for(condition), TIMEOUT_S)
 
-    async def set_status(self, status: protocol.Status) -> None:
+    async def set_status(self, status: messages.Status) -> None:
         self.status = status
         for connection in self.connections:
-            await connection.websocket.send(protocol.encode_notification(protocol.STATUS_CHANGED, status))
+            await connection.websocket.send(messages.encode_notification(messages.STATUS_CHANGED, status))
 
     async def say(self, text: str) -> None:
         """Stream ``text`` as the running completions' text so far."""
         for key in list(self._running):
-            params = protocol.CompletionPartialParams(key[1], text)
+            params = messages.CompletionPartialParams(key[1], text)
             for connection in self.connections:
                 if id(connection) == key[0]:
-                    await connection.websocket.send(protocol.encode_notification(protocol.COMPLETION_PARTIAL, params))
+                    await connection.websocket.send(messages.encode_notification(messages.COMPLETION_PARTIAL, params))
 
     def release(self) -> None:
         assert self.hold is not None
@@ -99,44 +99,44 @@ class FakeBackend:
         with contextlib.suppress(ConnectionClosed):
             async for frame in websocket:
                 assert isinstance(frame, str), "frames are text"
-                message = protocol.decode_message(frame)
+                message = messages.decode_message(frame)
                 async with self._changed:
-                    if isinstance(message, protocol.Request):
+                    if isinstance(message, messages.Request):
                         await self._request(connection, message)
-                    elif isinstance(message, protocol.Notification):
+                    elif isinstance(message, messages.Notification):
                         self._notification(connection, message)
                     self._changed.notify_all()
         if connection in self.connections:
             self.connections.remove(connection)
 
-    async def _request(self, connection: Connection, message: protocol.Request) -> None:
+    async def _request(self, connection: Connection, message: messages.Request) -> None:
         self.methods.append(message.method)
-        method = protocol.request_method(message.method)
-        params = protocol.from_json(method.params, message.params)
+        method = messages.request_method(message.method)
+        params = messages.from_json(method.params, message.params)
         if message.method == "completion":
             self.completions.append(params)
             key = (id(connection), message.id)
             self._running[key] = asyncio.create_task(self._complete(connection, message.id, params))
             return
-        result: Any = protocol.Empty()
+        result: Any = messages.Empty()
         if message.method == "hello":
             self.connections.append(connection)
-            result = protocol.HelloResult(protocol.PROTOCOL_VERSION, "test", os.getpid(), self.status, LIMITS)
+            result = messages.HelloResult(messages.PROTOCOL_VERSION, "test", os.getpid(), self.status, LIMITS)
         elif message.method == "status":
             result = self.status
         elif message.method == "stats":
-            result = protocol.StatsResult({"connections": 1}, {"num_requests": len(self.completions)})
+            result = messages.StatsResult({"connections": 1}, {"num_requests": len(self.completions)})
         elif message.method == "pool/stats":
-            result = protocol.PoolStatsResult({"num_tokens": 1234})
+            result = messages.PoolStatsResult({"num_tokens": 1234})
         await connection.websocket.send(
-            protocol.encode_message(protocol.Response(message.id, protocol.to_json(result)))
+            messages.encode_message(messages.Response(message.id, messages.to_json(result)))
         )
         if message.method == "shutdown":
             asyncio.get_running_loop().call_soon(asyncio.ensure_future, connection.websocket.close())
 
-    def _notification(self, connection: Connection, message: protocol.Notification) -> None:
+    def _notification(self, connection: Connection, message: messages.Notification) -> None:
         self.methods.append(message.method)
-        params = protocol.from_json(protocol.notification_method(message.method).params, message.params)
+        params = messages.from_json(messages.notification_method(message.method).params, message.params)
         if message.method == "document/open":
             connection.texts[params.uri] = params.text
             connection.versions[params.uri] = params.version
@@ -162,8 +162,8 @@ class FakeBackend:
             if task is not None:
                 task.cancel()
 
-    async def _complete(self, connection: Connection, request_id: int | str, params: protocol.CompletionParams) -> None:
-        reply: protocol.Message
+    async def _complete(self, connection: Connection, request_id: int | str, params: messages.CompletionParams) -> None:
+        reply: messages.Message
         try:
             text = connection.texts[params.uri]
             assert connection.versions[params.uri] == params.version
@@ -172,19 +172,19 @@ class FakeBackend:
             said = self.script(text, params)
             start = max(text.rfind("\n", 0, params.offset), text.rfind("\r", 0, params.offset)) + 1
             suggestions = tuple(
-                protocol.Suggestion(text[start : params.offset] + one, start, params.offset + self.num_replaced)
+                messages.Suggestion(text[start : params.offset] + one, start, params.offset + self.num_replaced)
                 for one in ([said] if isinstance(said, str) else said)[: params.num_suggestions]
             )
-            stats = protocol.RequestStats(num_steps=2, num_generated_tokens=5, tokens_per_step=2.5)
-            result = protocol.CompletionResult(suggestions, self.unused_tail, self.finish_reason, stats)
-            reply = protocol.Response(request_id, protocol.to_json(result))
+            stats = messages.RequestStats(num_steps=2, num_generated_tokens=5, tokens_per_step=2.5)
+            result = messages.CompletionResult(suggestions, self.unused_tail, self.finish_reason, stats)
+            reply = messages.Response(request_id, messages.to_json(result))
         except asyncio.CancelledError:
-            reply = protocol.ErrorResponse.of(request_id, RequestCancelledError("cancelled"))
+            reply = messages.ErrorResponse.of(request_id, RequestCancelledError("cancelled"))
         except ForelookError as error:
-            reply = protocol.ErrorResponse.of(request_id, error)
+            reply = messages.ErrorResponse.of(request_id, error)
         self._running.pop((id(connection), request_id), None)
         with contextlib.suppress(ConnectionClosed):
-            await connection.websocket.send(protocol.encode_message(reply))
+            await connection.websocket.send(messages.encode_message(reply))
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from forelook_lsp.launch import backend_finder
-from forelook_lsp.stdio import serve_stdio
+from forelook_lsp.transports.stdio import serve_stdio
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed
 

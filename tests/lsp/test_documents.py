@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forelook_lsp.documents import Document, EditorChange, EditorRange, smallest_edit
+from forelook_lsp.mirror import Document, EditorChange, EditorRange, smallest_edit
 from forelook_lsp.positions import Lines, PositionEncoding
 from hypothesis import given
 from hypothesis import strategies as st

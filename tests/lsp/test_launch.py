@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forelook.errors import BackendUnreachableError, EndpointError
 from forelook_lsp.launch import backend_arguments, backend_finder
-from forelook_lsp.options import SETTINGS, Options
+from forelook_lsp.settings import SETTINGS, Options
 
 OTHER = {
     "lookahead_window": 3,
@@ -32,7 +32,7 @@ def test_every_setting_that_restarts_the_backend_is_in_its_arguments_or_its_iden
 
 def test_the_backends_command_line_understands_the_arguments() -> None:
     arguments = backend_arguments(Options(**OTHER))
-    command = [sys.executable, "-m", "forelook.cli", "serve", *arguments, "--help"]
+    command = [sys.executable, "-m", "forelook", "serve", *arguments, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     unknown = subprocess.run([*command[:-1], "--host", "0.0.0.0", "--port", "1"], capture_output=True, text=True)

@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 
 import pytest
-from forelook_lsp.options import SETTINGS, Options, describe_options, needs_restart, parse_options
+from forelook_lsp.settings import SETTINGS, Options, describe_options, needs_restart, parse_options
 
 
 def test_every_option_has_a_row_in_the_table_and_its_default_is_allowed() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from forelook_lsp.documents import Edit
-from forelook_lsp.outcomes import Outcome, Outcomes
-from forelook_lsp.suggestions import Item
+from forelook_lsp.mirror import Edit
+from forelook_lsp.suggestions.machine import Item
+from forelook_lsp.suggestions.outcomes import Outcome, Outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 

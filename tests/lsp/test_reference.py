@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forelook_lsp import server
-from forelook_lsp.options import describe_options
+from forelook_lsp.settings import describe_options
 from forelook_lsp.status import Snapshot
 
 

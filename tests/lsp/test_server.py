@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forelook.server import protocol
+from forelook.protocol import messages
 
 from tests.lsp.conftest import URI
 from tests.lsp.fake_backend import LIMITS, READY, FakeBackend, fake_backend
 from tests.lsp.lsp_client import LspClient, ResponseError, StdioServer, range_of, stdio_server
 
-LOADING = protocol.Status("loading", 0.25, "reading weights", "scripted", "cpu", "float32")
+LOADING = messages.Status("loading", 0.25, "reading weights", "scripted", "cpu", "float32")
 PROGRESS = {"window": {"workDoneProgress": True}}
 
 
@@ -61,7 +61,7 @@ async def test_neither_torch_nor_numpy_is_ever_imported(environment: dict[str, s
         await server.client.notify("exit")
         await server.wait()
     imported = set(re.findall(r"\|\s*([\w.]+)\s*$", server.errors.decode(), re.MULTILINE))
-    assert {"lsprotocol.types", "forelook_lsp.server", "forelook.endpoint", "websockets"} <= imported
+    assert {"lsprotocol.types", "forelook_lsp.server", "forelook.local.endpoint", "websockets"} <= imported
     heavy = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "tree_sitter", "starlette", "uvicorn"}
     assert {name.partition(".")[0] for name in imported} & heavy == set()
     assert not {name for name in imported if name.startswith(("forelook.model", "forelook.decoding"))}
@@ -81,7 +81,7 @@ async def test_the_status_follows_the_model_from_loading_to_ready(
         assert (status["progress"], status["message"]) == (0.25, "reading weights")
         await editor.open(URI, "a")
         assert await editor.complete(URI, 0, 1) == []
-        await backend.set_status(protocol.Status("loading", 0.75, "reading weights", "scripted", "cpu", "float32"))
+        await backend.set_status(messages.Status("loading", 0.75, "reading weights", "scripted", "cpu", "float32"))
         await editor.wait_until(lambda: last_status(editor)["progress"] == 0.75)
         await backend.set_status(READY)
         status = await editor.wait_for_status("ready")
@@ -108,7 +108,7 @@ async def test_an_editor_without_progress_bars_is_sent_none(editor: LspClient) -
 
 async def test_a_model_that_fails_to_load_is_an_error_with_its_remedy(editor: LspClient, backend: FakeBackend) -> None:
     await editor.open(URI, "a")
-    await backend.set_status(protocol.Status("error", None, "model = x is not here: download it"))
+    await backend.set_status(messages.Status("error", None, "model = x is not here: download it"))
     status = await editor.wait_for_status("error")
     assert status["message"] == "model = x is not here: download it"
     said = [params for params in editor.params_of("window/logMessage") if "download it" in params["message"]]
@@ -222,8 +222,8 @@ async def test_a_document_the_backend_refuses_gets_no_suggestions_and_the_status
 ) -> None:
     await editor.open(URI, "a")
     await backend.wait_until(lambda: URI in backend.connections[0].texts)
-    refused = protocol.NotificationErrorParams("document/open", -32044, "the document is too long", URI)
-    await backend.connections[0].websocket.send(protocol.encode_notification(protocol.NOTIFICATION_ERROR, refused))
+    refused = messages.NotificationErrorParams("document/open", -32044, "the document is too long", URI)
+    await backend.connections[0].websocket.send(messages.encode_notification(messages.NOTIFICATION_ERROR, refused))
     await command(editor, "forelook.stats")  # answered after the refusal was read
     assert await editor.complete(URI, 0, 1) == []
     assert (await command(editor, "forelook.status"))["message"] == "the document is too long"
@@ -236,8 +236,8 @@ async def test_a_document_whose_change_was_refused_is_opened_again_as_it_is(
     await editor.type_text(URI, 2, 0, 1, "b")
     await backend.wait_until(lambda: backend.connections[0].texts.get(URI) == "ab")
     del backend.connections[0].texts[URI]
-    refused = protocol.NotificationErrorParams("document/change", -32043, "outside the document", URI)
-    await backend.connections[0].websocket.send(protocol.encode_notification(protocol.NOTIFICATION_ERROR, refused))
+    refused = messages.NotificationErrorParams("document/change", -32043, "outside the document", URI)
+    await backend.connections[0].websocket.send(messages.encode_notification(messages.NOTIFICATION_ERROR, refused))
     await backend.wait_until(lambda: backend.connections[0].texts.get(URI) == "ab")
     assert len(await editor.complete(URI, 0, 2)) == 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from forelook_lsp.stdio import FramingError, MessageSplitter
+from forelook_lsp.transports.stdio import FramingError, MessageSplitter
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from forelook_lsp.suggestion_cache import Continuation, Place
-from forelook_lsp.suggestions import (
+from forelook_lsp.suggestions.cache import Continuation, Place
+from forelook_lsp.suggestions.machine import (
     Action,
     Answer,
     Ask,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from forelook.errors import ConfigError
-from forelook_lsp.websocket import MAX_CONNECTIONS, Listen
+from forelook_lsp.transports.websocket import MAX_CONNECTIONS, Listen
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 

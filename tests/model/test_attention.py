@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from forelook.decoding.step_layout import StepLayout
-from forelook.model.attention import (
+from forelook.decoding.layout import StepLayout
+from forelook.model.forward.attention import (
     Attention,
     Visibility,
     attend_flash_attn,

@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from forelook import cli
+from forelook.commands import cli
 from forelook.model.catalogue import CATALOGUE, Machine, card_licence, installed_models, recommend
 from forelook.model.loading import STARTER_MODEL_PATH
 

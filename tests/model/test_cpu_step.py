@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from forelook.decoding.step_layout import causal_layout, lay_out
-from forelook.model.attention import step_visibility
-from forelook.model.cpu_step import MAX_TOKENS, CpuStep
-from forelook.model.llama import forward
+from forelook.decoding.layout import causal_layout, lay_out
+from forelook.model.forward.attention import step_visibility
+from forelook.model.forward.cpu_step import MAX_TOKENS, CpuStep
+from forelook.model.forward.llama import forward
 from forelook.model.loading import load_model
 
 from tests.model.checkpoints import VARIANTS, build_reference, save

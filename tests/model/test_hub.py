@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forelook import cli
+from forelook.commands import cli
 from forelook.errors import CheckpointError, InsufficientDiskError, ModelNotFoundError, UnsupportedArchitectureError
 from forelook.model.hub import Hub, hub_from, pinned_folder, pull, recorded, split_revision
 from forelook.model.loading import STARTER_MODEL_PATH, load_model

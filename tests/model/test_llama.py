@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.step_layout import StepLayout, causal_layout
+from forelook.decoding.layout import StepLayout, causal_layout
+from forelook.decoding.limits import Limits
+from forelook.decoding.loop import lookahead
 from forelook.errors import ConfigError, ContextOverflowError, TokenizerError
-from forelook.model.attention import AttentionBackend, attend_torch_flash
-from forelook.model.llama import LlamaSequence
+from forelook.model.forward.attention import AttentionBackend, attend_torch_flash
+from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 

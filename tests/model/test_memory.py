@@ -8,7 +8,7 @@ import pytest
 import torch
 from forelook.errors import InsufficientMemoryError
 from forelook.model.config import LlamaConfig, parse_config
-from forelook.model.llama import LlamaSequence
+from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import LoadedModel, load_model
 from forelook.model.memory import (
     available_memory,

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forelook.completion.engine import CompletionEngine
+from forelook.completion.engine.engine import CompletionEngine
 from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus
 from forelook.completion.settings import DecodingMethod, EngineSettings
-from forelook.decoding.step_layout import StepLayout, causal_layout
+from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.errors import ForelookError, InsufficientMemoryError
-from forelook.model.llama import LlamaSequence
+from forelook.model.forward.llama import LlamaSequence
+from forelook.model.forward.static_step import BucketedSequence, StepSpace
+from forelook.model.forward.step_ops import PLAIN
 from forelook.model.loading import LoadedModel
-from forelook.model.static_step import BucketedSequence, StepSpace
-from forelook.model.step_ops import PLAIN
 
 TIMEOUT_S = 60.0
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.step_layout import causal_layout
+from forelook.decoding.layout import causal_layout
+from forelook.decoding.limits import Limits
+from forelook.decoding.loop import lookahead
 from forelook.errors import ConfigError, UnsupportedArchitectureError
-from forelook.model import quantisation
+from forelook.model import quantization as quantisation
+from forelook.model.forward.projection import Projection
+from forelook.model.forward.static_step import BucketedSequence, StepSpace
+from forelook.model.forward.step_ops import PLAIN
 from forelook.model.loading import LoadedModel, load_model
 from forelook.model.memory import weight_bytes
-from forelook.model.projection import Projection
-from forelook.model.quantisation import quantiser, stored_bytes
-from forelook.model.static_step import BucketedSequence, StepSpace
-from forelook.model.step_ops import PLAIN
+from forelook.model.quantization import quantiser, stored_bytes
 
 from tests.model.checkpoints import build_reference, save
 
@@ -37,7 +37,7 @@ def prompt(starter: LoadedModel) -> list[int]:
 @needs_torchao
 def test_a_user_sees_nothing_of_what_torchao_has_to_say_of_itself() -> None:
     code = (
-        "import torch; from forelook.model.quantisation import quantiser; "
+        "import torch; from forelook.model.quantization import quantiser; "
         "quantiser('int8', torch.device('cpu'), torch.float32)(torch.ones(32, 32))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from forelook.decoding.step_layout import StepLayout
+from forelook.decoding.layout import StepLayout
 from forelook.errors import ConfigError
-from forelook.model.llama import LlamaSequence
+from forelook.model.forward.llama import LlamaSequence
+from forelook.model.forward.static_step import BucketedSequence, Step, StepSpace
+from forelook.model.forward.step_ops import PLAIN
 from forelook.model.loading import LoadedModel, load_model
-from forelook.model.static_step import BucketedSequence, Step, StepSpace
-from forelook.model.step_ops import PLAIN
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.published import PublishedSettings, published_lookahead
-from forelook.decoding.step_layout import StepLayout, causal_layout
+from forelook.decoding.layout import StepLayout, causal_layout
+from forelook.decoding.limits import Limits
+from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.loop import lookahead
 from forelook.errors import ContextOverflowError
-from forelook.model.kv_cache import DeferringKVCache
+from forelook.model.forward.kv_cache import DeferringKVCache
+from forelook.model.forward.static_step import TAIL_SIZES, BucketedSequence, Step, StepSpace, run_as_it_is
+from forelook.model.forward.step_ops import PLAIN
 from forelook.model.loading import LoadedModel, load_model
-from forelook.model.static_step import TAIL_SIZES, BucketedSequence, Step, StepSpace, run_as_it_is
-from forelook.model.step_ops import PLAIN
 
 from tests.model.checkpoints import build_reference, save
 

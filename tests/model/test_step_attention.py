@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from forelook.model.attention import Visibility, attend_reference
 from forelook.model.config import LlamaConfig, parse_config
-from forelook.model.step_attention import (
+from forelook.model.forward.attention import Visibility, attend_reference
+from forelook.model.forward.step_attention import (
     StepAttention,
     StepAttentionChoice,
     attend_masked,
@@ -18,7 +18,7 @@ from forelook.model.step_attention import (
     describe_attention,
     step_attention_choices,
 )
-from forelook.model.step_ops import choose_step_attention
+from forelook.model.forward.step_ops import choose_step_attention
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 from forelook.model.config import LlamaConfig, parse_config
-from forelook.model.step_attention import attend_masked
-from forelook.model.step_ops import fused_error, gate, rotate_and_store
+from forelook.model.forward.step_attention import attend_masked
+from forelook.model.forward.step_ops import fused_error, gate, rotate_and_store
 
 if torch.cuda.is_available():
     pytest.skip("tests/gpu runs the compiled kernels here", allow_module_level=True)
 os.environ["TRITON_INTERPRET"] = "1"  # read by Triton when it is imported
 pytest.importorskip("triton", reason="needs the package triton (about 290 MB): pip install triton")
 
-from forelook.model import triton_step
-from forelook.model.triton_attention import attend_tree
+from forelook.model.forward import triton_step
+from forelook.model.forward.triton_attention import attend_tree
 
 CONFIG = {
     "model_type": "llama",

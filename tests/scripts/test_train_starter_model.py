@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from forelook.completion.completer import Aids, Completer
-from forelook.completion.documents import Document
+from forelook.completion.document_store import Document
 from forelook.completion.request import CompletionRequest
 from forelook.completion.settings import EngineSettings
 from forelook.errors import ConfigError

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from forelook.completion.documents import DocumentStore
+from forelook.completion.document_store import DocumentStore
 from forelook.completion.request import (
     CompletionRequest,
     CompletionResult,

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from forelook.config import ServerConfig
-from forelook.server import protocol
+from forelook.protocol import messages
+from forelook.protocol.messages import ErrorResponse, Notification, Response
 from forelook.server.app import create_app
 from forelook.server.auth import AccessPolicy
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import OnStatus
-from forelook.server.protocol import ErrorResponse, Notification, Response
-from forelook.server.serve import Server
+from forelook.server.run import Server
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosedError
 
@@ -35,7 +35,7 @@ class Client:
         self._answers: dict[object, asyncio.Future[Response | ErrorResponse]] = {}
         self.unasked: asyncio.Queue[ErrorResponse] = asyncio.Queue()  # error responses with the id null
         self.notifications: dict[str, asyncio.Queue[dict[str, object]]] = {
-            name: asyncio.Queue() for name in protocol.SERVER_NOTIFICATIONS
+            name: asyncio.Queue() for name in messages.SERVER_NOTIFICATIONS
         }
         self.order: list[str] = []
         self._reader = asyncio.create_task(self._read())
@@ -50,7 +50,7 @@ class Client:
 
     def _sort(self, frame: str | bytes) -> None:
         assert isinstance(frame, str)
-        message = protocol.decode_message(frame)
+        message = messages.decode_message(frame)
         if isinstance(message, Notification):
             assert isinstance(message.params, dict)
             self.order.append(message.method)
@@ -65,13 +65,13 @@ class Client:
             future.set_result(message)
 
     async def send_request(
-        self, method: str, params: object = None, request_id: protocol.RequestId | None = None
-    ) -> tuple[protocol.RequestId, asyncio.Future[Response | ErrorResponse]]:
+        self, method: str, params: object = None, request_id: messages.RequestId | None = None
+    ) -> tuple[messages.RequestId, asyncio.Future[Response | ErrorResponse]]:
         request_id = next(self._ids) if request_id is None else request_id
         future: asyncio.Future[Response | ErrorResponse] = asyncio.get_running_loop().create_future()
         self._answers[request_id] = future
-        message = protocol.Request(request_id, method, {} if params is None else params)
-        await self.websocket.send(protocol.encode_message(message))
+        message = messages.Request(request_id, method, {} if params is None else params)
+        await self.websocket.send(messages.encode_message(message))
         return request_id, future
 
     async def ask(self, method: str, params: object = None) -> Response | ErrorResponse:
@@ -90,10 +90,10 @@ class Client:
         return answer
 
     async def notify(self, method: str, params: object) -> None:
-        await self.websocket.send(protocol.encode_message(Notification(method, params)))
+        await self.websocket.send(messages.encode_message(Notification(method, params)))
 
     async def hello(self) -> dict[str, object]:
-        return await self.result("hello", {"protocol_version": protocol.PROTOCOL_VERSION, "client_name": "test"})
+        return await self.result("hello", {"protocol_version": messages.PROTOCOL_VERSION, "client_name": "test"})
 
     async def open(self, text: str, *, uri: str = URI, workspace: str = WORKSPACE, version: int = 1) -> None:
         await self.notify(

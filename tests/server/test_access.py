@@ -159,7 +159,7 @@ def test_an_address_other_machines_reach_needs_tls() -> None:
 
 
 def test_the_socket_file_is_closed_to_others_from_the_first_moment(tmp_path: Path) -> None:
-    from forelook.server.serve import bind_unix
+    from forelook.server.run import bind_unix
 
     old_mask = os.umask(0)
     try:

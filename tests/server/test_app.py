@@ -13,9 +13,9 @@ import pytest
 from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus, RequestStats
 from forelook.config import ServerConfig
 from forelook.errors import ModelError, RequestCancelledError
-from forelook.server import protocol
+from forelook.protocol import messages
+from forelook.protocol.messages import ErrorResponse
 from forelook.server.engine import OnStatus
-from forelook.server.protocol import ErrorResponse
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.server.fake_engine import FakeEngine, suggest_length
@@ -24,8 +24,8 @@ from tests.server.harness import URI, WORKSPACE, Running, running
 
 async def test_hello_tells_version_status_and_limits(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.client(hello=False) as client:
-        result = protocol.from_json(protocol.HelloResult, await client.hello())
-        assert result.protocol_version == protocol.PROTOCOL_VERSION
+        result = messages.from_json(messages.HelloResult, await client.hello())
+        assert result.protocol_version == messages.PROTOCOL_VERSION
         assert result.limits.max_document_bytes == ServerConfig().max_document_bytes
 
 
@@ -65,8 +65,8 @@ async def test_completion_result_has_all_the_engine_said(tmp_path: Path) -> None
                 "deadline_ms": 90, "multi_line": "never", "selected": {"start": 0, "end": 2, "text": "hé!"},
             },
         )  # fmt: skip
-        read = protocol.from_json(protocol.CompletionResult, result)
-        assert read.suggestions == (protocol.Suggestion("5@2", 2, 2),)
+        read = messages.from_json(messages.CompletionResult, result)
+        assert read.suggestions == (messages.Suggestion("5@2", 2, 2),)
         assert (read.unused_tail, read.finish_reason, read.stats.num_steps) == ("tail", "stop_token", 2)
         request = server.engine.requests[0]
         assert (request.trigger.value, request.num_suggestions, request.max_new_tokens) == ("invoked", 3, 7)
@@ -180,15 +180,15 @@ async def test_unknown_methods_are_answered(tmp_path: Path) -> None:
 
 async def test_an_id_in_use_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.websocket() as websocket:
-        hello = protocol.HelloParams(protocol.PROTOCOL_VERSION, "t")
-        await websocket.send(protocol.encode_request(1, protocol.HELLO, hello))
-        opened = protocol.DocumentOpenParams(WORKSPACE, URI, "python", 1, "ab")
-        await websocket.send(protocol.encode_notification(protocol.DOCUMENT_OPEN, opened))
+        hello = messages.HelloParams(messages.PROTOCOL_VERSION, "t")
+        await websocket.send(messages.encode_request(1, messages.HELLO, hello))
+        opened = messages.DocumentOpenParams(WORKSPACE, URI, "python", 1, "ab")
+        await websocket.send(messages.encode_notification(messages.DOCUMENT_OPEN, opened))
         server.engine.gate.clear()
-        request = protocol.encode_request(7, protocol.COMPLETION, protocol.CompletionParams(URI, 1, 0))
+        request = messages.encode_request(7, messages.COMPLETION, messages.CompletionParams(URI, 1, 0))
         await websocket.send(request)
         await websocket.send(request)
-        while not isinstance(message := protocol.decode_message(str(await websocket.recv())), ErrorResponse):
+        while not isinstance(message := messages.decode_message(str(await websocket.recv())), ErrorResponse):
             pass
         assert "belongs to a request that is not answered yet" in message.message
 
@@ -220,7 +220,7 @@ async def test_a_message_over_the_limit_gets_an_error_not_a_closed_socket(tmp_pa
         error = await client.unasked.get()
         assert (error.code, error.data["type"]) == (-32051, "LimitError")
         assert "max_message_bytes is 20000" in error.message
-        protocol.from_json(protocol.Status, await client.result("status"))
+        messages.from_json(messages.Status, await client.result("status"))
 
 
 async def test_a_message_far_over_the_limit_ends_its_connection_only(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ async def test_a_message_far_over_the_limit_ends_its_connection_only(tmp_path: P
                 await websocket.recv()
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code == 1009
-        protocol.from_json(protocol.Status, await other.result("status"))
+        messages.from_json(messages.Status, await other.result("status"))
 
 
 async def test_a_change_that_does_not_fit_closes_the_document(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ async def test_an_unexpected_error_is_answered_logged_without_text_and_survived(
         server.engine.submit = lambda request, _partial, _done: fail(request)  # type: ignore[method-assign, assignment, return-value]
         with caplog.at_level(logging.DEBUG):
             error = await client.error("completion", {"uri": URI, "version": 1, "offset": 0})
-        assert error.code == protocol.INTERNAL_ERROR
+        assert error.code == messages.INTERNAL_ERROR
         assert error.data == {"type": "InternalError"}
         del server.engine.submit
         assert await client.complete() == "7@0"
@@ -475,13 +475,13 @@ async def test_a_client_that_does_not_read_is_disconnected_and_the_others_served
         server.engine.answer = flood
         async with server.websocket() as websocket:
             websocket.transport.pause_reading()
-            hello = protocol.HelloParams(protocol.PROTOCOL_VERSION, "t")
-            await websocket.send(protocol.encode_request(0, protocol.HELLO, hello))
-            opened = protocol.DocumentOpenParams(WORKSPACE, URI, "python", 1, "ab")
-            await websocket.send(protocol.encode_notification(protocol.DOCUMENT_OPEN, opened))
+            hello = messages.HelloParams(messages.PROTOCOL_VERSION, "t")
+            await websocket.send(messages.encode_request(0, messages.HELLO, hello))
+            opened = messages.DocumentOpenParams(WORKSPACE, URI, "python", 1, "ab")
+            await websocket.send(messages.encode_notification(messages.DOCUMENT_OPEN, opened))
             for number in range(1, 60):
-                params = protocol.CompletionParams(URI, 1, 0)
-                await websocket.send(protocol.encode_request(number, protocol.COMPLETION, params))
+                params = messages.CompletionParams(URI, 1, 0)
+                await websocket.send(messages.encode_request(number, messages.COMPLETION, params))
             while True:
                 stats = (await other.result("stats"))["server"]
                 assert isinstance(stats, dict)

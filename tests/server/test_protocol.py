@@ -16,8 +16,8 @@ from forelook.errors import (
     ProtocolVersionError,
     UnknownMethodError,
 )
-from forelook.server import protocol
-from forelook.server.protocol import (
+from forelook.protocol import messages
+from forelook.protocol.messages import (
     CompletionParams,
     DocumentChangeParams,
     ErrorResponse,
@@ -66,7 +66,7 @@ def test_a_wrong_param_is_named_with_its_value_and_what_was_expected(
     change: dict[str, object], field: str, said: str
 ) -> None:
     with pytest.raises(InvalidParamsError) as caught:
-        protocol.from_json(CompletionParams, COMPLETION | change)
+        messages.from_json(CompletionParams, COMPLETION | change)
     assert caught.value.field == field
     assert said in str(caught.value)
 
@@ -75,32 +75,32 @@ def test_a_wrong_param_is_named_with_its_value_and_what_was_expected(
 def test_a_missing_param_is_named(missing: str) -> None:
     params = {name: value for name, value in COMPLETION.items() if name != missing}
     with pytest.raises(InvalidParamsError, match=f"{missing} is missing: expected"):
-        protocol.from_json(CompletionParams, params)
+        messages.from_json(CompletionParams, params)
 
 
 def test_an_element_of_an_array_is_named_by_its_index() -> None:
     changes = [{"start": 0, "end": 1, "text": ""}, {"start": 0, "end": "1", "text": ""}]
     with pytest.raises(InvalidParamsError, match=r"changes\[1\].end = a string of 1 characters"):
-        protocol.from_json(DocumentChangeParams, {"uri": "u", "version": 1, "changes": changes})
+        messages.from_json(DocumentChangeParams, {"uri": "u", "version": 1, "changes": changes})
 
 
 def test_too_many_elements_are_counted_not_shown() -> None:
-    files = [{"path": "p", "text": "secret"}] * (protocol.MAX_FILES + 1)
+    files = [{"path": "p", "text": "secret"}] * (messages.MAX_FILES + 1)
     with pytest.raises(InvalidParamsError) as caught:
-        protocol.from_json(WorkspaceFilesParams, {"workspace": "w", "files": files})
-    assert f"files has {protocol.MAX_FILES + 1} elements: expected array" in str(caught.value)
+        messages.from_json(WorkspaceFilesParams, {"workspace": "w", "files": files})
+    assert f"files has {messages.MAX_FILES + 1} elements: expected array" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("params", [None, [], [1, 2], "x", 3, True])
 def test_params_that_are_no_object_are_refused(params: object) -> None:
     with pytest.raises(InvalidParamsError, match="expected an object with the fields of HelloParams"):
-        protocol.from_json(HelloParams, params)
+        messages.from_json(HelloParams, params)
 
 
 def test_a_wrong_value_that_is_text_is_never_shown() -> None:
     with pytest.raises(InvalidParamsError) as caught:
-        protocol.from_json(CompletionParams, COMPLETION | {"offset": "password = 'hunter2'"})
+        messages.from_json(CompletionParams, COMPLETION | {"offset": "password = 'hunter2'"})
     assert "hunter2" not in str(caught.value)
 
 
@@ -109,9 +109,9 @@ def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
     text = f'{{"jsonrpc":"2.0","id":1,"result":{{"queue_ms":{number}}}}}'
 
     def read() -> RequestStats:
-        message = protocol.decode_message(text)
+        message = messages.decode_message(text)
         assert isinstance(message, Response)
-        return protocol.from_json(RequestStats, message.result)
+        return messages.from_json(RequestStats, message.result)
 
     with pytest.raises(ProtocolError):
         read()
@@ -119,38 +119,38 @@ def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
 
 def test_a_client_ignores_fields_that_a_newer_server_adds() -> None:
     status = {"state": "ready", "quantum": True}
-    assert protocol.from_json(protocol.Status, status, allow_unknown=True).state == "ready"
+    assert messages.from_json(messages.Status, status, allow_unknown=True).state == "ready"
     with pytest.raises(InvalidParamsError):
-        protocol.from_json(protocol.Status, status)
+        messages.from_json(messages.Status, status)
 
 
 @given(json_values)
 def test_no_json_value_gets_past_validation_as_something_else(value: object) -> None:
-    for cls in (CompletionParams, DocumentChangeParams, HelloParams, protocol.CompletionResult):
+    for cls in (CompletionParams, DocumentChangeParams, HelloParams, messages.CompletionResult):
         try:
-            read = protocol.from_json(cls, value)
+            read = messages.from_json(cls, value)
         except InvalidParamsError:
             continue
         assert isinstance(value, dict)
-        again = json.loads(json.dumps(protocol.to_json(read)))
+        again = json.loads(json.dumps(messages.to_json(read)))
         assert {name: again[name] for name in value} == value
 
 
 @given(st.text(), st.integers(), st.integers(0), st.booleans())
 def test_what_is_encoded_decodes_to_the_same(text: str, version: int, offset: int, partial: bool) -> None:
-    selected = protocol.SelectedCompletion(offset, offset + 1, text)
+    selected = messages.SelectedCompletion(offset, offset + 1, text)
     params = CompletionParams("u", version, offset, selected=selected, partial=partial)
-    message = protocol.decode_message(protocol.encode_request("id", protocol.COMPLETION, params))
+    message = messages.decode_message(messages.encode_request("id", messages.COMPLETION, params))
     assert isinstance(message, Request)
     assert (message.id, message.method) == ("id", "completion")
-    assert protocol.from_json(CompletionParams, message.params) == params
+    assert messages.from_json(CompletionParams, message.params) == params
 
 
 @given(st.text(alphabet=st.characters(categories=("Cs", "Lo", "So"))))
 def test_lone_surrogates_can_be_sent(text: str) -> None:
-    frame = protocol.encode_message(Response(1, {"text": text}))
+    frame = messages.encode_message(Response(1, {"text": text}))
     frame.encode("utf-8")
-    message = protocol.decode_message(frame)
+    message = messages.decode_message(frame)
     assert isinstance(message, Response)
     # JSON joins a high and a low surrogate that stand side by side into the character they mean
     assert message.result == {"text": text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")}
@@ -185,7 +185,7 @@ def test_a_message_that_is_none_is_refused_with_its_id_where_it_has_one(
     frame: str, kind: type[ProtocolError], said: str, request_id: object
 ) -> None:
     with pytest.raises(kind) as caught:
-        protocol.decode_message(frame)
+        messages.decode_message(frame)
     assert type(caught.value) is kind
     assert said in str(caught.value)
     assert caught.value.request_id == request_id
@@ -193,37 +193,37 @@ def test_a_message_that_is_none_is_refused_with_its_id_where_it_has_one(
 
 def test_malformed_json_is_not_quoted_in_the_error() -> None:
     with pytest.raises(MalformedMessageError) as caught:
-        protocol.decode_message('{"text": "hunter2" hunter2}')
+        messages.decode_message('{"text": "hunter2" hunter2}')
     assert "hunter2" not in str(caught.value)
 
 
 @given(st.text() | json_values.map(json.dumps))
 def test_any_frame_is_a_message_or_a_protocol_error(frame: str) -> None:
     try:
-        message = protocol.decode_message(frame)
+        message = messages.decode_message(frame)
     except ProtocolError:
         return
     assert isinstance(message, (Request, Notification, Response, ErrorResponse))
 
 
 def test_params_left_out_are_no_fields() -> None:
-    message = protocol.decode_message('{"jsonrpc":"2.0","id":1,"method":"status"}')
+    message = messages.decode_message('{"jsonrpc":"2.0","id":1,"method":"status"}')
     assert message == Request(1, "status", {})
 
 
 def test_an_unknown_method_is_answered_with_those_there_are() -> None:
     with pytest.raises(UnknownMethodError, match="hello, completion, status"):
-        protocol.request_method("textDocument/completion")
+        messages.request_method("textDocument/completion")
     with pytest.raises(UnknownMethodError, match="it is a notification: send it without an id"):
-        protocol.request_method("document/open")
+        messages.request_method("document/open")
     with pytest.raises(UnknownMethodError, match="it is a request: send it with an id"):
-        protocol.notification_method("completion")
+        messages.notification_method("completion")
 
 
-@pytest.mark.parametrize(("version", "who"), [(0, "client"), (protocol.PROTOCOL_VERSION + 1, "backend")])
+@pytest.mark.parametrize(("version", "who"), [(0, "client"), (messages.PROTOCOL_VERSION + 1, "backend")])
 def test_another_version_is_refused_and_the_older_side_named(version: int, who: str) -> None:
     with pytest.raises(ProtocolVersionError, match=f"protocol_version = {version} .* update or restart the {who}"):
-        protocol.check_version(version)
+        messages.check_version(version)
 
 
 def test_an_error_response_tells_type_and_field() -> None:
@@ -231,7 +231,7 @@ def test_an_error_response_tells_type_and_field() -> None:
     error.field = "offset"
     response = ErrorResponse.of(3, error)
     assert dict(response.data) == {"type": "InvalidParamsError", "field": "offset"}
-    again = protocol.decode_message(protocol.encode_message(response))
+    again = messages.decode_message(messages.encode_message(response))
     assert again == dataclasses.replace(response, data=dict(response.data))
 
 
@@ -240,20 +240,27 @@ def test_wire_classes_copy_the_engines_fields() -> None:
     from forelook.completion import request as completion
 
     pairs: list[tuple[type[Any], type[Any], set[str]]] = [
-        (protocol.CompletionParams, completion.CompletionRequest, {"partial"}),
-        (protocol.CompletionResult, completion.CompletionResult, {"raw_tail"}),  # for the engine's own next drafts
-        (protocol.Suggestion, completion.Suggestion, set()),
-        (protocol.RequestStats, completion.RequestStats, set()),
-        (protocol.SelectedCompletion, completion.SelectedCompletion, set()),
-        (protocol.TextChange, completion.TextChange, set()),
-        (protocol.Status, completion.EngineStatus, set()),
+        (messages.CompletionParams, completion.CompletionRequest, {"partial"}),
+        (messages.CompletionResult, completion.CompletionResult, {"raw_tail"}),  # for the engine's own next drafts
+        (messages.Suggestion, completion.Suggestion, set()),
+        (messages.RequestStats, completion.RequestStats, set()),
+        (messages.SelectedCompletion, completion.SelectedCompletion, set()),
+        (messages.TextChange, completion.TextChange, set()),
+        (messages.Status, completion.EngineStatus, set()),
     ]
     for wire, engine, one_sided in pairs:
         assert {f.name for f in dataclasses.fields(wire)} ^ {f.name for f in dataclasses.fields(engine)} == one_sided
 
 
 @pytest.mark.parametrize(
-    "module", ["forelook.server.protocol", "forelook.endpoint", "forelook.config", "forelook.errors", "forelook.cli"]
+    "module",
+    [
+        "forelook.protocol.messages",
+        "forelook.local.endpoint",
+        "forelook.config",
+        "forelook.errors",
+        "forelook.commands.cli",
+    ],
 )
 def test_shared_modules_import_nothing_heavy(module: str) -> None:
     code = (

@@ -1,4 +1,4 @@
-"""docs/protocol.md says what server/protocol.py does, and leaves nothing of it out."""
+"""docs/messages.md says what server/messages.py does, and leaves nothing of it out."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from forelook import errors
-from forelook.server import protocol, wire
-from forelook.server.protocol import ErrorResponse, Notification, Request, Response
+from forelook.protocol import messages, wire
+from forelook.protocol.messages import ErrorResponse, Notification, Request, Response
 
 SECTIONS = {
-    "Requests from the client": protocol.CLIENT_REQUESTS,
-    "Notifications from the client": protocol.CLIENT_NOTIFICATIONS,
-    "Notifications from the server": protocol.SERVER_NOTIFICATIONS,
+    "Requests from the client": messages.CLIENT_REQUESTS,
+    "Notifications from the client": messages.CLIENT_NOTIFICATIONS,
+    "Notifications from the server": messages.SERVER_NOTIFICATIONS,
 }
 
 
@@ -36,7 +36,7 @@ class MethodSection:
 
 @pytest.fixture(scope="module")
 def document(repository: Path) -> str:
-    return (repository / "docs" / "protocol.md").read_text(encoding="utf-8")
+    return (repository / "docs" / "messages.md").read_text(encoding="utf-8")
 
 
 def method_sections(document: str) -> Iterator[MethodSection]:
@@ -58,7 +58,7 @@ def tables(document: str) -> dict[str, list[tuple[str, ...]]]:
 def wire_classes() -> set[type[Any]]:
     """All dataclasses that some message is made of, the ones inside others included."""
     methods = [m for group in SECTIONS.values() for m in group.values()]
-    pending = [m.params for m in methods] + [m.result for m in methods if isinstance(m, protocol.RequestMethod)]
+    pending = [m.params for m in methods] + [m.result for m in methods if isinstance(m, messages.RequestMethod)]
     found: set[type[Any]] = set()
     while pending:
         cls = pending.pop()
@@ -66,9 +66,9 @@ def wire_classes() -> set[type[Any]]:
             continue
         found.add(cls)
         annotations = " ".join(str(f.type) for f in dataclasses.fields(cls))
-        inner = [getattr(protocol, name, None) for name in re.findall(r"\w+", annotations)]
-        pending += [c for c in inner if isinstance(c, type) and c.__module__ == protocol.__name__]
-    return found - {protocol.Empty}
+        inner = [getattr(messages, name, None) for name in re.findall(r"\w+", annotations)]
+        pending += [c for c in inner if isinstance(c, type) and c.__module__ == messages.__name__]
+    return found - {messages.Empty}
 
 
 def default_text(field: dataclasses.Field[Any]) -> str:
@@ -80,7 +80,7 @@ def default_text(field: dataclasses.Field[Any]) -> str:
 
 
 def test_version_is_the_one_spoken(document: str) -> None:
-    assert re.findall(r"^Protocol version: \*\*(\d+)\*\*$", document, re.MULTILINE) == [str(protocol.PROTOCOL_VERSION)]
+    assert re.findall(r"^Protocol version: \*\*(\d+)\*\*$", document, re.MULTILINE) == [str(messages.PROTOCOL_VERSION)]
 
 
 def test_every_method_is_documented_in_its_part_and_no_other_is(document: str) -> None:
@@ -94,7 +94,7 @@ def test_every_wire_class_has_a_table_and_no_other_has(document: str) -> None:
 
 def test_every_field_is_documented_with_its_type_and_default_in_order(document: str) -> None:
     for name, rows in tables(document).items():
-        cls = getattr(protocol, name)
+        cls = getattr(messages, name)
         expected = [(f"`{f.name}`", wire.describe_type(cls, f.name), default_text(f)) for f in dataclasses.fields(cls)]
         assert [row[:3] for row in rows] == expected, name
         assert all(row[3] for row in rows), f"{name} has a field without a meaning"
@@ -105,14 +105,14 @@ def test_each_method_names_its_params_and_result(document: str) -> None:
         method = SECTIONS[section.part][section.method]
         before, _, after = section.body.partition("\nResult:")
         assert_names(before, method.params, section.method)
-        if isinstance(method, protocol.RequestMethod):
+        if isinstance(method, messages.RequestMethod):
             assert_names(after, method.result, section.method)
         else:
             assert after == "", f"{section.method} is a notification and has no result"
 
 
 def assert_names(text: str, cls: type[Any], method: str) -> None:
-    shown = "*No fields.*" if cls is protocol.Empty else cls.__name__
+    shown = "*No fields.*" if cls is messages.Empty else cls.__name__
     assert shown in text, f"{method} does not say {shown}"
 
 
@@ -121,30 +121,30 @@ def test_each_example_is_a_valid_message_of_its_section_and_round_trips(document
         method = SECTIONS[section.part][section.method]
         assert section.examples, f"{section.method} has no example"
         for example in section.examples:
-            message = protocol.decode_message(example)
+            message = messages.decode_message(example)
             if isinstance(message, (Request, Notification)):
                 assert message.method == section.method
-                assert isinstance(message, Request) == isinstance(method, protocol.RequestMethod)
+                assert isinstance(message, Request) == isinstance(method, messages.RequestMethod)
                 assert_round_trips(method.params, message.params)
             elif isinstance(message, Response):
-                assert isinstance(method, protocol.RequestMethod)
+                assert isinstance(method, messages.RequestMethod)
                 assert_round_trips(method.result, message.result)
             else:
                 assert error_names()[message.code] == message.data["type"]
             expected = json.loads(example)
             if isinstance(message, (Request, Notification)):
                 expected.setdefault("params", {})
-            assert json.loads(protocol.encode_message(message)) == expected
+            assert json.loads(messages.encode_message(message)) == expected
 
 
 def assert_round_trips(cls: type[Any], value: object) -> None:
-    again = json.loads(json.dumps(protocol.to_json(protocol.from_json(cls, value))))
+    again = json.loads(json.dumps(messages.to_json(messages.from_json(cls, value))))
     assert isinstance(value, dict)
     assert {name: again[name] for name in value} == value
 
 
 def error_names() -> dict[int, str]:
-    names = {protocol.INTERNAL_ERROR: "InternalError"}
+    names = {messages.INTERNAL_ERROR: "InternalError"}
     pending: list[type[errors.ForelookError]] = [errors.ForelookError]
     while pending:
         cls = pending.pop()

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forelook.completion.drafting import Drafting
+from forelook.completion.engine.drafting import Drafting
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.generation import Limits
-from forelook.decoding.lookahead import lookahead
-from forelook.decoding.published import PublishedSettings, published_lookahead
+from forelook.decoding.limits import Limits
+from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.loop import lookahead
 from forelook.errors import ConfigError, RankLostError
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
-from forelook.server.rank_source import RankSource, torchrun_rank
-from forelook.server.ranks import Ranks, rank_device
+from forelook.ranks.ranks import Ranks, rank_device
+from forelook.ranks.source import RankSource, torchrun_rank
 from safetensors.torch import load_file
 
 

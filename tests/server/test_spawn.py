@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forelook.endpoint import (
+from forelook.commands.client import connected
+from forelook.errors import AuthenticationError, BackendUnreachableError
+from forelook.local.endpoint import (
     BackendFiles,
     BackendIdentity,
     Endpoint,
@@ -25,9 +27,7 @@ from forelook.endpoint import (
     file_lock,
     read_tokens,
 )
-from forelook.errors import AuthenticationError, BackendUnreachableError
-from forelook.server import protocol
-from forelook.server.client import connected
+from forelook.protocol import messages
 from websockets.sync.server import ServerConnection, unix_serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets")]
@@ -48,7 +48,7 @@ class Home:
         return connect_or_spawn(identity, self.paths, self.environ, extra_arguments=extra)
 
     def forelook(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "forelook.cli", *arguments]
+        command = [sys.executable, "-m", "forelook", *arguments]
         return subprocess.run(command, env=self.environ, capture_output=True, text=True, check=False)
 
     def wait_until_gone(self) -> None:
@@ -68,14 +68,14 @@ def home() -> Iterator[Home]:
         found.wait_until_gone()
 
 
-def ask(endpoint: Endpoint) -> protocol.CompletionResult:
+def ask(endpoint: Endpoint) -> messages.CompletionResult:
     with connected(endpoint) as client:
         client.wait_until_ready(120.0)
         client.notify(
-            protocol.DOCUMENT_OPEN, protocol.DocumentOpenParams("file:///w", "file:///w/a.py", "python", 1, SOURCE)
+            messages.DOCUMENT_OPEN, messages.DocumentOpenParams("file:///w", "file:///w/a.py", "python", 1, SOURCE)
         )
-        params = protocol.CompletionParams("file:///w/a.py", 1, len(SOURCE), trigger="invoked", deadline_ms=60_000)
-        return client.call(protocol.COMPLETION, params, 120.0)
+        params = messages.CompletionParams("file:///w/a.py", 1, len(SOURCE), trigger="invoked", deadline_ms=60_000)
+        return client.call(messages.COMPLETION, params, 120.0)
 
 
 def test_a_killed_backend_is_replaced_and_completes_the_same(home: Home) -> None:
@@ -95,7 +95,7 @@ def test_a_killed_backend_is_replaced_and_completes_the_same(home: Home) -> None
 
 def test_four_that_start_at_once_start_one(home: Home) -> None:
     code = (
-        "import os; from pathlib import Path; from forelook.endpoint import *\n"
+        "import os; from pathlib import Path; from forelook.local.endpoint import *\n"
         f"paths = UserPaths.from_environment(os.environ, Path({str(home.folder)!r}), os.getuid())\n"
         "print(connect_or_spawn(BackendIdentity(), paths, dict(os.environ)).pid)"
     )
@@ -157,7 +157,7 @@ def test_tcp_needs_the_token_of_this_start(home: Home) -> None:
     assert stat.S_IMODE(token_path.stat().st_mode) == 0o600
     (token,) = read_tokens(token_path)
     with connected(endpoint) as client:
-        assert client.hello.protocol_version == protocol.PROTOCOL_VERSION
+        assert client.hello.protocol_version == messages.PROTOCOL_VERSION
     stolen = home.folder / "old-token"
     stolen.write_text("0" * 64)
     stolen.chmod(0o600)
@@ -214,9 +214,9 @@ def test_complete_agrees_with_no_backend_and_its_text_is_not_logged(home: Home) 
 def test_a_backend_that_goes_instead_of_answering_has_been_shut_down(tmp_path: Path) -> None:
     def serve(websocket: ServerConnection) -> None:
         hello = json.loads(websocket.recv())
-        limits = protocol.ServerLimits(1, 1, 1, 1)
-        result = protocol.HelloResult(protocol.PROTOCOL_VERSION, "0", 1, protocol.Status("ready"), limits)
-        websocket.send(protocol.encode_message(protocol.Response(hello["id"], protocol.to_json(result))))
+        limits = messages.ServerLimits(1, 1, 1, 1)
+        result = messages.HelloResult(messages.PROTOCOL_VERSION, "0", 1, messages.Status("ready"), limits)
+        websocket.send(messages.encode_message(messages.Response(hello["id"], messages.to_json(result))))
         websocket.recv()
         websocket.close(1012, "service restart")
 
@@ -226,7 +226,7 @@ def test_a_backend_that_goes_instead_of_answering_has_been_shut_down(tmp_path: P
         with connected(Endpoint(socket_path=str(path))) as client:
             client.shut_down(10)
         with connected(Endpoint(socket_path=str(path))) as client, pytest.raises(BackendUnreachableError, match="1012"):
-            client.call(protocol.STATUS, protocol.Empty(), 10)
+            client.call(messages.STATUS, messages.Empty(), 10)
         server.shutdown()
 
 

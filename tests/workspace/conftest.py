@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from forelook.workspace.pool_cache import PoolCache
-from forelook.workspace.workspace_pool import WorkspacePool
+from forelook.workspace.cache import PoolCache
+from forelook.workspace.pool import WorkspacePool
 
 
 def encode_bytes(text: str) -> list[int]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forelook.decoding.ngram_pool import NgramPool
+from forelook.decoding.ngrams.pool import NgramPool
 from forelook.errors import PoolCacheError
-from forelook.workspace.pool_cache import Change, PoolCache
-from forelook.workspace.workspace_pool import WorkspacePool
+from forelook.workspace.cache import Change, PoolCache
+from forelook.workspace.pool import WorkspacePool
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -336,8 +336,8 @@ def test_deleting_a_pool_in_use_elsewhere_is_refused(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from forelook.workspace.pool_cache import PoolCache
-from forelook.workspace.workspace_pool import WorkspacePool
+from forelook.workspace.cache import PoolCache
+from forelook.workspace.pool import WorkspacePool
 
 pool = WorkspacePool(lambda text: list(text.encode()), cache=PoolCache(Path(sys.argv[1]), "file:///w", "model"))
 pool.wait_restored()

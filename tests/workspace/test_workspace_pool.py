@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from forelook.workspace.pool_cache import PoolCache
-from forelook.workspace.workspace_pool import WorkspacePool
+from forelook.workspace.cache import PoolCache
+from forelook.workspace.pool import WorkspacePool
 
 from tests.workspace.conftest import Clock, MakePool, drafted, encode_bytes, settle
 

@@ -1,1 +1,1 @@
-"""What the subcommands of ``forelook`` do; arguments and environment reach them from ``forelook.cli`` alone."""
+"""The subcommands of ``forelook``; only ``cli.py`` reads arguments and the environment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from forelook.commands.surroundings import LOADING_TIMEOUT_S, SHELL_DEADLINE_MS
+from forelook.commands.command_context import LOADING_TIMEOUT_S, SHELL_DEADLINE_MS
 
 
 def model_arguments(parser: argparse.ArgumentParser) -> None:

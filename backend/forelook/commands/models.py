@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from forelook.commands.surroundings import Surroundings, complain
+from forelook.commands.command_context import Surroundings, complain
 
 
 def models(options: argparse.Namespace, here: Surroundings) -> int:
@@ -17,8 +17,8 @@ def models(options: argparse.Namespace, here: Surroundings) -> int:
     import torch
 
     from forelook.model.catalogue import Machine, installed_models, recommend
+    from forelook.model.forward.llama import kv_cache_dtype
     from forelook.model.hub import hub_from, recorded
-    from forelook.model.llama import kv_cache_dtype
     from forelook.model.loading import STARTER_MODEL_PATH, choose_device, choose_dtype
     from forelook.model.memory import available_memory
 

@@ -9,9 +9,11 @@ from typing import Protocol
 
 import torch
 
-from forelook.completion.documents import Document, model_text
-from forelook.completion.languages import language_for
-from forelook.completion.prompt import PromptBudget, PromptBuilder, PromptText
+from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
+from forelook.completion.cursor.languages import language_for
+from forelook.completion.cursor.stopping import Situation, find_end, look_around, wants_block
+from forelook.completion.document_store import Document, model_text
+from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
 from forelook.completion.request import (
     CompletionRequest,
     CompletionResult,
@@ -23,17 +25,15 @@ from forelook.completion.request import (
 )
 from forelook.completion.sequences import CachedSequence, SequencePool
 from forelook.completion.settings import DecodingMethod, EngineSettings
-from forelook.completion.stopping import Situation, find_end, look_around, wants_block
-from forelook.completion.suggestion import CleanText, clean, next_line, to_suggestion
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.drafter import NoDrafts
-from forelook.decoding.drafts import DraftSource
-from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams
-from forelook.decoding.lookahead import DecodeLoop, decode, lookahead
-from forelook.decoding.published import published_lookahead
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.draft import DraftSource
+from forelook.decoding.drafting.drafter import NoDrafts
+from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.limits import GREEDY, FinishReason, Limits, SamplingParams
+from forelook.decoding.lookahead.published import published_lookahead
+from forelook.decoding.loop import DecodeLoop, decode, lookahead
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_budget import StepBudget
-from forelook.decoding.tree_drafter import DraftMemory
 from forelook.errors import RequestCancelledError
 from forelook.model.infill import InfillFormat
 from forelook.model.text_stream import TextStream

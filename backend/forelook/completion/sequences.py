@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from forelook.decoding.step_layout import StepModel
+from forelook.decoding.layout import StepModel
 
 _MAX_SEQUENCES = 8
 _SMALL_LOSS = 64

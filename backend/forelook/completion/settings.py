@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from forelook.decoding.published import PublishedSettings
+from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.errors import ConfigError
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from forelook.decoding.generation import GREEDY, FinishReason, Limits, SamplingParams, TokenConstraint
+from forelook.decoding.layout import StepModel, causal_layout
+from forelook.decoding.limits import GREEDY, FinishReason, Limits, SamplingParams, TokenConstraint
 from forelook.decoding.prefill import PREFILL_CHUNK, begin_prompt, run_leading_chunks
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_layout import StepModel, causal_layout
 from forelook.decoding.verification import TargetChooser
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forelook.decoding.generation import FinishReason, Limits
+from forelook.decoding.layout import StepModel, causal_layout
+from forelook.decoding.limits import FinishReason, Limits
 from forelook.decoding.stats import DecodingStats
-from forelook.decoding.step_layout import StepModel, causal_layout
 from forelook.errors import ContextOverflowError, DecodingError
 
 PREFILL_CHUNK = 512

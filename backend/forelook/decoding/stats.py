@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from forelook.decoding.drafts import DraftOrigin
-from forelook.decoding.generation import FinishReason
+from forelook.decoding.drafting.draft import DraftOrigin
+from forelook.decoding.limits import FinishReason
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from forelook.decoding.generation import FinishReason, Limits, SamplingParams, TokenConstraint
-from forelook.decoding.step_layout import IntArray
+from forelook.decoding.layout import IntArray
+from forelook.decoding.limits import FinishReason, Limits, SamplingParams, TokenConstraint
 from forelook.errors import DecodingError
 
 

@@ -11,12 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from forelook.errors import CheckpointError
-from forelook.model.attention import choose_attention
 from forelook.model.config import LlamaConfig
-from forelook.model.llama import LayerWeights, LlamaWeights, interleave_halves, norm_weight
-from forelook.model.projection import Projection
-from forelook.model.quantisation import Quantise
-from forelook.model.rope import rotation_table
+from forelook.model.forward.attention import choose_attention
+from forelook.model.forward.llama import LayerWeights, LlamaWeights, interleave_halves, norm_weight
+from forelook.model.forward.projection import Projection
+from forelook.model.forward.rope import rotation_table
+from forelook.model.quantization import Quantise
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

@@ -16,13 +16,13 @@ from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, To
 from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
-from forelook.model.cuda_graphs import CudaGraphs
+from forelook.model.forward.cuda_graphs import CudaGraphs
+from forelook.model.forward.llama import LlamaSequence, LlamaWeights, kv_cache_dtype
+from forelook.model.forward.static_step import BucketedSequence, StepSpace
+from forelook.model.forward.step_ops import choose_step_ops
 from forelook.model.infill import InfillFormat, InfillOrder, infill_formats
-from forelook.model.llama import LlamaSequence, LlamaWeights, kv_cache_dtype
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
-from forelook.model.quantisation import QUANTISED_DTYPES, quantiser
-from forelook.model.static_step import BucketedSequence, StepSpace
-from forelook.model.step_ops import choose_step_ops
+from forelook.model.quantization import QUANTISED_DTYPES, quantiser
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
 

@@ -12,7 +12,7 @@ import torch
 
 from forelook.errors import InsufficientMemoryError
 from forelook.model.config import LlamaConfig
-from forelook.model.quantisation import BITS_PER_WEIGHT
+from forelook.model.quantization import BITS_PER_WEIGHT
 
 # A prompt and its answer in an editor; a longer cache is asked for only by longer requests.
 _USUAL_POSITIONS = 4096

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from forelook.decoding.step_budget import StepBudget, StepCosts
-from forelook.decoding.step_layout import StepModel, lay_out
-from forelook.decoding.successors import SuccessorSeeds, measure_successor_seeds
+from forelook.decoding.drafting.budget import StepBudget, StepCosts
+from forelook.decoding.drafting.sources.successors import SuccessorSeeds, measure_successor_seeds
+from forelook.decoding.layout import StepModel, lay_out
 from forelook.errors import ConfigError
 
 _FORMAT = 3

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forelook.decoding.generation import TokenConstraint
-from forelook.decoding.step_layout import IntArray
+from forelook.decoding.layout import IntArray
+from forelook.decoding.limits import TokenConstraint
 from forelook.model.tokenizer import CodeTokenizer
 
 _MAX_REMEMBERED = 256

@@ -16,12 +16,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from forelook import __version__
 from forelook.config import ServerConfig
+from forelook.protocol.messages import WEBSOCKET_PATH
 from forelook.server.auth import PRINCIPAL, AccessControl, AccessPolicy, Refusal, refuse
 from forelook.server.backend import Backend, ExitHooks, log_unexpected
 from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
 from forelook.server.outbox import Outbox
-from forelook.server.protocol import WEBSOCKET_PATH
 
 log = logging.getLogger("forelook.server")
 POLICY_VIOLATION = 1008

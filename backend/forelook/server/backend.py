@@ -13,7 +13,7 @@ from typing import Protocol
 from forelook.completion.request import EngineState, EngineStatus
 from forelook.config import ServerConfig
 from forelook.errors import ForelookError, ModelError
-from forelook.server import protocol
+from forelook.protocol import messages
 from forelook.server.engine import Engine, EngineFactory
 from forelook.server.metrics import ServerMetrics
 
@@ -40,7 +40,7 @@ def _close(engine: Engine, loop: asyncio.AbstractEventLoop, closed: asyncio.Even
 class StatusListener(Protocol):
     """A connection, as far as the broadcast is concerned."""
 
-    def status_changed(self, status: protocol.Status) -> None:
+    def status_changed(self, status: messages.Status) -> None:
         """Tell the client."""
         ...
 
@@ -134,10 +134,10 @@ class Backend:
     # --- status
 
     @property
-    def status(self) -> protocol.Status:
+    def status(self) -> messages.Status:
         """The newest status, as sent to clients."""
         status = self._status
-        return protocol.Status(
+        return messages.Status(
             state=status.state.value,
             progress=status.progress,
             message=status.message,

@@ -24,13 +24,13 @@ from forelook.errors import (
     RequestCancelledError,
     UnknownDocumentError,
 )
-from forelook.privacy import is_secret_path
-from forelook.server import protocol
+from forelook.privacy.rules import is_secret_path
+from forelook.privacy.secrets import check_document
+from forelook.protocol import messages
+from forelook.protocol.messages import ErrorResponse, Notification, Request, RequestId, Response
 from forelook.server.backend import Backend, log_unexpected
 from forelook.server.engine import CompletionHandle
 from forelook.server.outbox import Outbox
-from forelook.server.protocol import ErrorResponse, Notification, Request, RequestId, Response
-from forelook.server.withheld import check_document
 
 log = logging.getLogger("forelook.server")
 
@@ -61,22 +61,22 @@ class Connection:
         self._completions: dict[RequestId, _Completion] = {}
         self._tasks: dict[RequestId, asyncio.Task[None]] = {}
         self._requests: Mapping[str, _Handler] = {
-            protocol.HELLO.name: self._hello,
-            protocol.COMPLETION.name: self._complete,
-            protocol.STATUS.name: self._status,
-            protocol.STATS.name: self._stats,
-            protocol.POOL_STATS.name: self._pool_stats,
-            protocol.POOL_CLEAR.name: self._pool_clear,
-            protocol.SHUTDOWN.name: self._shutdown,
+            messages.HELLO.name: self._hello,
+            messages.COMPLETION.name: self._complete,
+            messages.STATUS.name: self._status,
+            messages.STATS.name: self._stats,
+            messages.POOL_STATS.name: self._pool_stats,
+            messages.POOL_CLEAR.name: self._pool_clear,
+            messages.SHUTDOWN.name: self._shutdown,
         }
         self._notifications: Mapping[str, _Handler] = {
-            protocol.DOCUMENT_OPEN.name: self._open,
-            protocol.DOCUMENT_CHANGE.name: self._change,
-            protocol.DOCUMENT_CLOSE.name: self._close,
-            protocol.WORKSPACE_FILES.name: self._files,
-            protocol.WORKSPACE_FORGET.name: self._forget,
-            protocol.COMPLETION_EVENT.name: self._event,
-            protocol.CANCEL.name: self._cancel,
+            messages.DOCUMENT_OPEN.name: self._open,
+            messages.DOCUMENT_CHANGE.name: self._change,
+            messages.DOCUMENT_CLOSE.name: self._close,
+            messages.WORKSPACE_FILES.name: self._files,
+            messages.WORKSPACE_FORGET.name: self._forget,
+            messages.COMPLETION_EVENT.name: self._event,
+            messages.CANCEL.name: self._cancel,
         }
 
     # --- messages in
@@ -85,7 +85,7 @@ class Connection:
         """Take one text frame; whatever is wrong with it is answered, never raised."""
         try:
             self._check_size(text)
-            message = protocol.decode_message(text)
+            message = messages.decode_message(text)
         except ProtocolError as error:
             self._refuse(error.request_id, error)
             return
@@ -109,10 +109,10 @@ class Connection:
 
     async def _take_request(self, request: Request) -> None:
         try:
-            method = protocol.request_method(request.method)
+            method = messages.request_method(request.method)
             self._backend.metrics.messages_by_method[method.name] += 1
             self._check_request(request)
-            params = protocol.from_json(method.params, request.params)
+            params = messages.from_json(method.params, request.params)
             await self._requests[method.name](request.id, params)
         except ForelookError as error:
             self._refuse(request.id, error)
@@ -120,7 +120,7 @@ class Connection:
             self._fail(request.id, request.method, error)
 
     def _check_request(self, request: Request) -> None:
-        if not self._said_hello and request.method != protocol.HELLO.name:
+        if not self._said_hello and request.method != messages.HELLO.name:
             raise ProtocolError(f"{request.method} came before hello: say hello first")
         if request.id in self._completions or request.id in self._tasks:
             raise ProtocolError(f"id = {request.id!r} belongs to a request that is not answered yet: use another")
@@ -131,66 +131,66 @@ class Connection:
     async def _take_notification(self, notification: Notification) -> None:
         uri: str | None = None
         try:
-            method = protocol.notification_method(notification.method)
+            method = messages.notification_method(notification.method)
             self._backend.metrics.messages_by_method[method.name] += 1
             if isinstance(notification.params, dict) and isinstance(notification.params.get("uri"), str):
                 uri = notification.params["uri"]
             if not self._said_hello:
                 raise ProtocolError(f"{notification.method} came before hello: say hello first")
-            params = protocol.from_json(method.params, notification.params)
+            params = messages.from_json(method.params, notification.params)
             await self._notifications[method.name](params)
         except ForelookError as error:
             self._report(notification.method, error.code, str(error), uri)
         except Exception as error:  # noqa: BLE001 - border: one notification fails, the server goes on
             self._backend.metrics.num_internal_errors += 1
             log_unexpected(f"notification {notification.method}", error)
-            self._report(notification.method, protocol.INTERNAL_ERROR, _internal(error), uri)
+            self._report(notification.method, messages.INTERNAL_ERROR, _internal(error), uri)
 
     # --- messages out
 
     def _answer(self, request_id: RequestId, result: object, *, on_sent: Callable[[], None] | None = None) -> None:
         self._outbox.post(
-            protocol.encode_message(Response(request_id, protocol.to_json(result))),
+            messages.encode_message(Response(request_id, messages.to_json(result))),
             on_sent=on_sent,
         )
 
     def _refuse(self, request_id: RequestId | None, error: ForelookError) -> None:
         self._backend.metrics.errors_by_code[error.code] += 1
-        self._outbox.post(protocol.encode_message(ErrorResponse.of(request_id, error)))
+        self._outbox.post(messages.encode_message(ErrorResponse.of(request_id, error)))
 
     def _fail(self, request_id: RequestId, method: str, error: Exception) -> None:
         self._completions.pop(request_id, None)
         self._backend.metrics.num_internal_errors += 1
-        self._backend.metrics.errors_by_code[protocol.INTERNAL_ERROR] += 1
+        self._backend.metrics.errors_by_code[messages.INTERNAL_ERROR] += 1
         log_unexpected(f"request {request_id!r} ({method})", error)
         data = {"type": "InternalError"}
-        response = ErrorResponse(request_id, protocol.INTERNAL_ERROR, _internal(error), data)
-        self._outbox.post(protocol.encode_message(response))
+        response = ErrorResponse(request_id, messages.INTERNAL_ERROR, _internal(error), data)
+        self._outbox.post(messages.encode_message(response))
 
     def _report(self, method: str, code: int, message: str, uri: str | None) -> None:
         if uri is not None and method.startswith("document/"):
             self._drop_document(uri)  # the client's text and ours may differ now
         self._backend.metrics.errors_by_code[code] += 1
-        params = protocol.NotificationErrorParams(method=method[:100], code=code, message=message, uri=uri)
-        self._outbox.post(protocol.encode_notification(protocol.NOTIFICATION_ERROR, params))
+        params = messages.NotificationErrorParams(method=method[:100], code=code, message=message, uri=uri)
+        self._outbox.post(messages.encode_notification(messages.NOTIFICATION_ERROR, params))
 
-    def status_changed(self, status: protocol.Status) -> None:
+    def status_changed(self, status: messages.Status) -> None:
         """Tell the client the model's status."""
-        self._outbox.post(protocol.encode_notification(protocol.STATUS_CHANGED, status), series="status")
+        self._outbox.post(messages.encode_notification(messages.STATUS_CHANGED, status), series="status")
 
     # --- requests
 
-    async def _hello(self, request_id: RequestId, params: protocol.HelloParams) -> None:
-        protocol.check_version(params.protocol_version)
+    async def _hello(self, request_id: RequestId, params: messages.HelloParams) -> None:
+        messages.check_version(params.protocol_version)
         config = self._backend.config
-        limits = protocol.ServerLimits(
+        limits = messages.ServerLimits(
             max_message_bytes=config.max_message_bytes,
             max_document_bytes=config.max_document_bytes,
             max_documents=config.max_documents,
             max_pending_requests=config.max_pending_requests,
         )
-        result = protocol.HelloResult(
-            protocol_version=protocol.PROTOCOL_VERSION,
+        result = messages.HelloResult(
+            protocol_version=messages.PROTOCOL_VERSION,
             server_version=__version__,
             pid=os.getpid(),
             status=self._backend.status,
@@ -201,10 +201,10 @@ class Connection:
         self._backend.listen(self)
         log.info("client %s %s connected", params.client_name[:80], params.client_version[:40])
 
-    async def _status(self, request_id: RequestId, params: protocol.Empty) -> None:  # noqa: ARG002
+    async def _status(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
         self._answer(request_id, self._backend.status)
 
-    async def _complete(self, request_id: RequestId, params: protocol.CompletionParams) -> None:
+    async def _complete(self, request_id: RequestId, params: messages.CompletionParams) -> None:
         started_s = time.monotonic()
         engine = await self._backend.engine()
         request = completion.CompletionRequest(
@@ -238,8 +238,8 @@ class Connection:
 
     def _partial(self, running: _Completion, text: str) -> None:
         if self._completions.get(running.id) is running:
-            params = protocol.CompletionPartialParams(running.id, text)
-            message = protocol.encode_notification(protocol.COMPLETION_PARTIAL, params)
+            params = messages.CompletionPartialParams(running.id, text)
+            message = messages.encode_notification(messages.COMPLETION_PARTIAL, params)
             self._outbox.post(message, series=("partial", running.id))
 
     def _complete_done(self, running: _Completion, outcome: completion.CompletionResult | ForelookError) -> None:
@@ -255,25 +255,25 @@ class Connection:
         metrics.completion_latency.add((time.monotonic() - running.started_s) * 1e3)
         self._answer(running.id, _completion_result(outcome))
 
-    async def _stats(self, request_id: RequestId, params: protocol.Empty) -> None:  # noqa: ARG002
-        def ask() -> protocol.StatsResult:
+    async def _stats(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
+        def ask() -> messages.StatsResult:
             engine = self._backend.made_engine
-            return protocol.StatsResult(self._backend.metrics.to_json(), engine.stats() if engine else {})
+            return messages.StatsResult(self._backend.metrics.to_json(), engine.stats() if engine else {})
 
         self._answer_from_thread(request_id, "stats", ask)
 
-    async def _pool_stats(self, request_id: RequestId, params: protocol.WorkspaceParams) -> None:
+    async def _pool_stats(self, request_id: RequestId, params: messages.WorkspaceParams) -> None:
         engine, workspace = await self._backend.engine(), self._workspace(params.workspace)
         self._answer_from_thread(
-            request_id, "pool/stats", lambda: protocol.PoolStatsResult(engine.pool_stats(workspace))
+            request_id, "pool/stats", lambda: messages.PoolStatsResult(engine.pool_stats(workspace))
         )
 
-    async def _pool_clear(self, request_id: RequestId, params: protocol.WorkspaceParams) -> None:
+    async def _pool_clear(self, request_id: RequestId, params: messages.WorkspaceParams) -> None:
         engine, workspace = await self._backend.engine(), self._workspace(params.workspace)
 
-        def clear() -> protocol.Empty:
+        def clear() -> messages.Empty:
             engine.clear_pool(workspace)
-            return protocol.Empty()
+            return messages.Empty()
 
         self._answer_from_thread(request_id, "pool/clear", clear)
 
@@ -292,15 +292,15 @@ class Connection:
 
         self._tasks[request_id] = asyncio.create_task(answer())
 
-    async def _shutdown(self, request_id: RequestId, params: protocol.Empty) -> None:  # noqa: ARG002
+    async def _shutdown(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
         if self._principal:
             raise AuthenticationError("shutdown is refused: this backend serves several users; its owner ends it")
         log.info("a client asked for shutdown")
-        self._answer(request_id, protocol.Empty(), on_sent=self._backend.hooks.shutdown)
+        self._answer(request_id, messages.Empty(), on_sent=self._backend.hooks.shutdown)
 
     # --- notifications
 
-    async def _open(self, params: protocol.DocumentOpenParams) -> None:
+    async def _open(self, params: messages.DocumentOpenParams) -> None:
         engine = await self._backend.engine()
         config = self._backend.config
         check_document(params.workspace, params.uri)
@@ -317,16 +317,16 @@ class Connection:
             params.text,
         )
 
-    async def _change(self, params: protocol.DocumentChangeParams) -> None:
+    async def _change(self, params: messages.DocumentChangeParams) -> None:
         engine = await self._backend.engine()
         changes = [completion.TextChange(c.start, c.end, c.text) for c in params.changes]
         engine.change_document(self._engine_uri(params.uri), params.version, changes)
 
-    async def _close(self, params: protocol.DocumentCloseParams) -> None:
+    async def _close(self, params: messages.DocumentCloseParams) -> None:
         self._engine_uri(params.uri)
         self._drop_document(params.uri)
 
-    async def _files(self, params: protocol.WorkspaceFilesParams) -> None:
+    async def _files(self, params: messages.WorkspaceFilesParams) -> None:
         engine = await self._backend.engine()
         for number, file in enumerate(params.files):
             _check_text(f"files[{number}].text", file.text, self._backend.config.max_document_bytes)
@@ -338,16 +338,16 @@ class Connection:
                 f"{num_secret} of {len(params.files)} files have names on the list of secrets: not taken"
             )
 
-    async def _forget(self, params: protocol.WorkspaceForgetParams) -> None:
+    async def _forget(self, params: messages.WorkspaceForgetParams) -> None:
         engine = await self._backend.engine()
         engine.remove_workspace_files(self._workspace(params.workspace), params.paths)
 
-    async def _event(self, params: protocol.CompletionEventParams) -> None:
+    async def _event(self, params: messages.CompletionEventParams) -> None:
         engine = await self._backend.engine()
         workspace = self._workspace(params.workspace)
         engine.record_event(workspace, params.language_id, params.kind, params.num_chars, params.text)
 
-    async def _cancel(self, params: protocol.CancelParams) -> None:
+    async def _cancel(self, params: messages.CancelParams) -> None:
         running = self._completions.pop(params.id, None)
         if running is not None:
             if running.handle is not None:
@@ -403,13 +403,13 @@ def _check_text(name: str, text: str, max_bytes: int) -> None:
         )
 
 
-def _completion_result(result: completion.CompletionResult) -> protocol.CompletionResult:
+def _completion_result(result: completion.CompletionResult) -> messages.CompletionResult:
     stats = result.stats
-    return protocol.CompletionResult(
-        suggestions=tuple(protocol.Suggestion(s.text, s.start, s.end) for s in result.suggestions),
+    return messages.CompletionResult(
+        suggestions=tuple(messages.Suggestion(s.text, s.start, s.end) for s in result.suggestions),
         unused_tail=result.unused_tail,
         finish_reason=result.finish_reason,
-        stats=protocol.RequestStats(
+        stats=messages.RequestStats(
             queue_ms=stats.queue_ms,
             prompt_ms=stats.prompt_ms,
             prefill_ms=stats.prefill_ms,

@@ -9,21 +9,21 @@ from collections.abc import Callable
 from forelook import __version__
 from forelook.config import ServerConfig
 from forelook.errors import BackendUnreachableError, ModelError
-from forelook.server import protocol
+from forelook.protocol import messages
+from forelook.protocol.messages import ErrorResponse, Message, Notification, Response
 from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
 from forelook.server.outbox import Outbox
-from forelook.server.protocol import ErrorResponse, Message, Notification, Response
 
 
 async def complete_in_process(
     factory: EngineFactory,
-    opened: protocol.DocumentOpenParams,
-    params: protocol.CompletionParams,
-    on_status: Callable[[protocol.Status], None],
+    opened: messages.DocumentOpenParams,
+    params: messages.CompletionParams,
+    on_status: Callable[[messages.Status], None],
     timeout_s: float,
-) -> tuple[protocol.CompletionResult, protocol.Status, float]:
+) -> tuple[messages.CompletionResult, messages.Status, float]:
     """Load the model, complete, and let go of it.
 
     Args:
@@ -43,7 +43,7 @@ async def complete_in_process(
     inbox: asyncio.Queue[Message] = asyncio.Queue()
 
     async def deliver(text: str) -> None:
-        inbox.put_nowait(protocol.decode_message(text))
+        inbox.put_nowait(messages.decode_message(text))
 
     outbox = Outbox(deliver)
     writer = asyncio.create_task(outbox.run())
@@ -68,27 +68,27 @@ def _nothing() -> None:
 async def _converse(
     connection: Connection,
     inbox: asyncio.Queue[Message],
-    opened: protocol.DocumentOpenParams,
-    params: protocol.CompletionParams,
-    on_status: Callable[[protocol.Status], None],
-) -> tuple[protocol.CompletionResult, protocol.Status, float]:
-    hello = protocol.HelloParams(protocol.PROTOCOL_VERSION, "forelook", __version__)
-    await connection.receive(protocol.encode_request(1, protocol.HELLO, hello))
+    opened: messages.DocumentOpenParams,
+    params: messages.CompletionParams,
+    on_status: Callable[[messages.Status], None],
+) -> tuple[messages.CompletionResult, messages.Status, float]:
+    hello = messages.HelloParams(messages.PROTOCOL_VERSION, "forelook", __version__)
+    await connection.receive(messages.encode_request(1, messages.HELLO, hello))
     answer = await _answer(inbox)
-    status = protocol.from_json(protocol.HelloResult, answer.result).status
+    status = messages.from_json(messages.HelloResult, answer.result).status
     while status.state != "ready":
         if status.state == "error":
             raise ModelError(status.message)
         message = await inbox.get()
-        if isinstance(message, Notification) and message.method == protocol.STATUS_CHANGED.name:
-            status = protocol.from_json(protocol.Status, message.params)
+        if isinstance(message, Notification) and message.method == messages.STATUS_CHANGED.name:
+            status = messages.from_json(messages.Status, message.params)
             on_status(status)
-    await connection.receive(protocol.encode_notification(protocol.DOCUMENT_OPEN, opened))
+    await connection.receive(messages.encode_notification(messages.DOCUMENT_OPEN, opened))
     started_s = time.monotonic()
-    await connection.receive(protocol.encode_request(2, protocol.COMPLETION, params))
+    await connection.receive(messages.encode_request(2, messages.COMPLETION, params))
     answer = await _answer(inbox)
     latency_ms = (time.monotonic() - started_s) * 1e3
-    return protocol.from_json(protocol.CompletionResult, answer.result), status, latency_ms
+    return messages.from_json(messages.CompletionResult, answer.result), status, latency_ms
 
 
 async def _answer(inbox: asyncio.Queue[Message]) -> Response:
@@ -98,6 +98,6 @@ async def _answer(inbox: asyncio.Queue[Message]) -> Response:
             return message
         if isinstance(message, ErrorResponse):
             raise message.to_error()
-        if isinstance(message, Notification) and message.method == protocol.NOTIFICATION_ERROR.name:
-            refused = protocol.from_json(protocol.NotificationErrorParams, message.params)
+        if isinstance(message, Notification) and message.method == messages.NOTIFICATION_ERROR.name:
+            refused = messages.from_json(messages.NotificationErrorParams, message.params)
             raise ErrorResponse(None, refused.code, refused.message).to_error()

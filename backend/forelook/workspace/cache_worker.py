@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from forelook.decoding.ngram_pool import NgramPool, PoolState
+from forelook.decoding.ngrams.pool import NgramPool, PoolState
 from forelook.errors import PoolCacheError
-from forelook.workspace.pool_cache import Change, PoolCache, Restored
+from forelook.workspace.cache import Change, PoolCache, Restored
 
 _LOG = logging.getLogger(__name__)
 

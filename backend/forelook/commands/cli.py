@@ -1,0 +1,138 @@
+"""The ``forelook`` command. With ``forelook_lsp``'s entry point the only reader of arguments and environment.
+
+Importing this module imports neither torch nor a web server: each command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from forelook import __version__
+from forelook.commands import arguments as arguments_of
+from forelook.commands.command_context import (
+    EXIT_BACKEND,
+    EXIT_CODES,
+    EXIT_DOCUMENT,
+    EXIT_FAULT,
+    EXIT_INTERRUPTED,
+    EXIT_MODEL,
+    EXIT_USAGE,
+    Surroundings,
+    complain,
+)
+from forelook.commands.complete import complete, cursor_offset
+from forelook.commands.models import models, pull
+from forelook.commands.serve import follow, serve
+from forelook.commands.status import doctor, pool, stats, status, stop
+from forelook.errors import (
+    ConfigError,
+    DocumentError,
+    EndpointError,
+    ForelookError,
+    ModelError,
+    PrivacyError,
+    ProtocolError,
+)
+from forelook.local.endpoint import UserPaths
+
+__all__ = [
+    "EXIT_BACKEND", "EXIT_DOCUMENT", "EXIT_FAULT", "EXIT_INTERRUPTED", "EXIT_MODEL", "EXIT_USAGE",
+    "cursor_offset", "exit_status", "main",
+]  # fmt: skip
+
+Run = Callable[[argparse.Namespace, Surroundings], int]
+
+
+def surroundings() -> Surroundings:
+    """The one place that reads the environment."""
+    user_id = os.getuid() if sys.platform != "win32" else None
+    return Surroundings(dict(os.environ), UserPaths.from_environment(os.environ, Path.home(), user_id))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    run: Run = options.run
+    try:
+        return run(options, surroundings())
+    except ForelookError as error:
+        complain(f"forelook: {error}")
+        return exit_status(error)
+    except ModuleNotFoundError as error:
+        complain(f"forelook: the package {error.name} is not installed: `forelook doctor` says what is missing")
+        return EXIT_FAULT
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # whoever read our output has gone; say nothing more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAULT
+
+
+def exit_status(error: ForelookError) -> int:
+    """The exit status that tells scripts what kind of error it was."""
+    kinds: tuple[tuple[type[ForelookError], int], ...] = (
+        (ConfigError, EXIT_USAGE),
+        (DocumentError, EXIT_DOCUMENT),
+        (PrivacyError, EXIT_DOCUMENT),
+        (ModelError, EXIT_MODEL),
+        (EndpointError, EXIT_BACKEND),
+        (ProtocolError, EXIT_BACKEND),
+    )
+    if error.code == ConfigError.code:  # one that came over the wire
+        return EXIT_USAGE
+    return next((status for kind, status in kinds if isinstance(error, kind)), EXIT_FAULT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="forelook",
+        description="Private code completion on your own machine.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"forelook {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Run, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES,
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        added.set_defaults(run=run)
+        return added
+
+    arguments_of.serve_arguments(command("serve", serve, "Run the backend in the foreground."))
+    arguments_of.complete_arguments(command("complete", complete, "Complete a file at a cursor, as an editor would."))
+    doctor_parser = command("doctor", doctor, "Check what is installed, what would run, and what to do about faults.")
+    arguments_of.model_arguments(doctor_parser)
+    doctor_parser.add_argument("--json", action="store_true", help="print one JSON object")
+    for name, run, text in (
+        ("status", status, "Show the running backends and their models."),
+        ("stats", stats, "Show counts and latencies; never text."),
+        ("stop", stop, "End the running backends."),
+    ):
+        added = command(name, run, text)
+        arguments_of.backend_arguments(added)
+        added.add_argument("--json", action="store_true", help="print one JSON array")
+    pool_parser = command("pool", pool, "Show, clear or locate a workspace's n-gram pool.")
+    pool_parser.add_argument("action", choices=("stats", "clear", "path"))
+    pool_parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR", help="default: this folder's")
+    arguments_of.backend_arguments(pool_parser)
+    pool_parser.add_argument("--json", action="store_true", help="print one JSON array")
+    arguments_of.models_arguments(
+        command("models", models, "List the models that are here, and those that suit this machine.")
+    )
+    arguments_of.pull_arguments(command("pull", pull, "Download a model from the hub: resumed, checked, pinned."))
+    # no help text: `forelook serve --devices` starts it
+    further = commands.add_parser("follow")
+    further.set_defaults(run=follow)
+    arguments_of.follow_arguments(further)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""``forelook complete``: a file at a cursor, as an editor would ask."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from forelook.commands.command_context import Surroundings, complain, identity_of
+from forelook.config import CompletionConfig
+from forelook.errors import ConfigError, DocumentTextError, PositionError, PrivacyError
+from forelook.local.endpoint import Endpoint, connect_or_spawn
+from forelook.privacy.rules import WorkspacePrivacy
+from forelook.protocol import messages
+
+LANGUAGE_IDS: Mapping[str, str] = {
+    ".bash": "shellscript", ".c": "c", ".cc": "cpp", ".cpp": "cpp", ".cs": "csharp", ".css": "css", ".cxx": "cpp",
+    ".go": "go", ".h": "c", ".hh": "cpp", ".hpp": "cpp", ".htm": "html", ".html": "html", ".java": "java",
+    ".js": "javascript", ".json": "json", ".jsx": "javascriptreact", ".lua": "lua", ".md": "markdown",
+    ".mjs": "javascript", ".php": "php", ".py": "python", ".pyi": "python", ".rb": "ruby", ".rs": "rust",
+    ".sh": "shellscript", ".ts": "typescript", ".tsx": "typescriptreact", ".yaml": "yaml", ".yml": "yaml",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file and the cursor in it."""
+
+    path: Path
+    text: str
+    offset: int
+    language_id: str
+    workspace: str
+
+
+def read_source(path: Path, position: tuple[int, int], language_id: str | None) -> Source:
+    """Read a file as an editor would.
+
+    Raises:
+        DocumentTextError: it cannot be read or is not UTF-8.
+        PositionError: the cursor is outside it.
+        PrivacyError: an ignore file or its name withholds it.
+    """
+    resolved = path.resolve()
+    root = next((folder for folder in resolved.parents if (folder / ".git").exists()), resolved.parent)
+    withheld = WorkspacePrivacy(root).reason(resolved)
+    if withheld is not None:
+        raise PrivacyError(f"{path} is withheld: {withheld}; editors get no completions in it either")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DocumentTextError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DocumentTextError(
+            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}; "
+            "convert it, for instance with iconv"
+        ) from None
+    language = language_id or LANGUAGE_IDS.get(path.suffix.lower(), "plaintext")
+    return Source(resolved, text, cursor_offset(text, *position), language, root.as_uri())
+
+
+def cursor_offset(text: str, line: int, column: int) -> int:
+    r"""The code point offset of a cursor; lines end in ``\n``, ``\r\n`` or ``\r`` only, as in LSP.
+
+    Raises:
+        PositionError: naming how many lines, or columns of the line, there are.
+    """
+    lines = text.replace("\r\n", "\n\n").replace("\r", "\n") if "\r" in text else text
+    start, number = 0, 1
+    while number < line:
+        end = lines.find("\n", start)
+        if end < 0:
+            raise PositionError(f"line = {line} is outside the file, which has {number} lines")
+        start, number = end + (2 if text.startswith("\r\n", end) else 1), number + 1
+    end = lines.find("\n", start)
+    length = (len(text) if end < 0 else end) - start
+    if line < 1:
+        raise PositionError(f"line = {line} is outside the file: lines count from 1")
+    if not 1 <= column <= length + 1:
+        raise PositionError(f"column = {column} is outside line {line}: its columns are 1 to {length + 1}")
+    return start + column - 1
+
+
+def complete(options: argparse.Namespace, here: Surroundings) -> int:
+    """Complete a file at a cursor and print what comes after it."""
+    source = read_source(options.file, options.at, options.language)
+    CompletionConfig(options.max_new_tokens, options.deadline_ms)
+    if not 1 <= options.suggestions <= messages.MAX_SUGGESTIONS:
+        raise ConfigError("suggestions", options.suggestions, f"from 1 to {messages.MAX_SUGGESTIONS}")
+    params = messages.CompletionParams(
+        uri=source.path.as_uri(),
+        version=1,
+        offset=source.offset,
+        trigger="invoked",
+        num_suggestions=options.suggestions,
+        max_new_tokens=options.max_new_tokens,
+        deadline_ms=options.deadline_ms,
+        multi_line=options.multi_line,
+    )
+    ask = _complete_here if options.no_backend else _complete_over_wire
+    result, status, latency_ms = ask(source, params, options, here)
+    from forelook.commands.output import show_completion
+
+    show_completion(
+        source.path, source.text, options.at, source.offset, result, status, latency_ms, options.json, print, complain
+    )
+    return 0
+
+
+Completed = tuple[messages.CompletionResult, messages.Status, float]
+
+
+def _complete_over_wire(
+    source: Source, params: messages.CompletionParams, options: argparse.Namespace, here: Surroundings
+) -> Completed:
+    from forelook.commands.client import connected
+
+    with _loading_shown(options.json) as show:
+        if options.endpoint is not None:
+            token_file = str(options.token_file) if options.token_file else None
+            endpoint = Endpoint.from_url(options.endpoint, token_file)
+        else:
+            show("starting the backend")
+            endpoint = connect_or_spawn(identity_of(options), here.paths, here.environ, timeout_s=options.timeout)
+        with connected(endpoint, lambda status: show(_status_line(status))) as client:
+            client.wait_until_ready(options.timeout)
+            opened = messages.DocumentOpenParams(
+                source.workspace, params.uri, source.language_id, params.version, source.text
+            )
+            client.notify(messages.DOCUMENT_OPEN, opened)
+            started_s = time.monotonic()
+            result = client.call(messages.COMPLETION, params, options.timeout)
+            return result, client.status, (time.monotonic() - started_s) * 1e3
+
+
+def _complete_here(
+    source: Source, params: messages.CompletionParams, options: argparse.Namespace, here: Surroundings
+) -> Completed:
+    import asyncio
+
+    from forelook.engine_factory import EngineOptions, engine_factory
+    from forelook.server.in_process import complete_in_process
+
+    factory = engine_factory(identity_of(options), EngineOptions(), here.paths)
+    opened = messages.DocumentOpenParams(source.workspace, params.uri, source.language_id, params.version, source.text)
+    with _loading_shown(options.json) as show:
+        return asyncio.run(
+            complete_in_process(factory, opened, params, lambda s: show(_status_line(s)), options.timeout)
+        )
+
+
+@contextlib.contextmanager
+def _loading_shown(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A line about loading while it lasts, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _line: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status("connecting") as line:
+        yield lambda text: line.update(Text(text))
+
+
+def _status_line(status: messages.Status) -> str:
+    share = f" {status.progress:.0%}" if status.progress is not None else ""
+    return f"{status.state}{share} {status.message}".strip()

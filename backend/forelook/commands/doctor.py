@@ -1,0 +1,200 @@
+"""What is installed, what would run, and what to do about each fault."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from forelook import __version__
+from forelook.errors import ForelookError
+from forelook.local.endpoint import (
+    BackendFiles,
+    BackendIdentity,
+    Endpoint,
+    UserPaths,
+    discover,
+    is_locked,
+    make_private_dir,
+    read_tokens,
+)
+
+OLDEST_PYTHON = (3, 10)
+PACKAGES = ("numpy", "tokenizers", "safetensors", "starlette", "uvicorn", "websockets", "pygls", "tree-sitter")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        is_fault: whether something does not work.
+        detail: what was found.
+        remedy: what to do about it, empty where there is nothing to do.
+    """
+
+    name: str
+    is_fault: bool
+    detail: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def examine(identity: BackendIdentity, paths: UserPaths) -> list[Check]:
+    """All checks, in the order in which one depends on another."""
+    checks = [_python(), *map(_package, PACKAGES)]
+    checks.append(_folder("runtime folder", paths.runtime_dir))
+    checks.append(_folder("state folder", paths.state_dir))
+    checks.append(_folder("cache folder", paths.cache_dir))
+    torch_works, device_checks = _torch(identity)
+    checks += device_checks
+    endpoint, backend_checks = _backend(identity, paths)
+    checks += backend_checks
+    if endpoint is None and torch_works:
+        checks.append(_model(identity))
+    checks.append(_grammars())
+    return checks
+
+
+def _python() -> Check:
+    found = f"Python {platform.python_version()} on {platform.platform()}, forelook {__version__}"
+    if sys.version_info < OLDEST_PYTHON:
+        return Check("python", True, found, "use Python 3.10 or newer")
+    return Check("python", False, found)
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, False, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, True, "not installed", f"pip install {name}")
+
+
+def _folder(name: str, folder: Path) -> Check:
+    try:
+        make_private_dir(folder)
+    except ForelookError as error:
+        return Check(name, True, str(error), "make it a folder of your own that you can write, mode 700")
+    return Check(name, False, f"{folder}, mode 700")
+
+
+def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
+    try:
+        import torch
+
+        from forelook.model.forward.step_attention import describe_attention
+        from forelook.model.loading import choose_device, choose_dtype
+        from forelook.model.quantization import QUANTISED_DTYPES
+    except (ImportError, OSError) as error:  # a torch built for another CUDA fails with OSError
+        remedy = "pip install torch, or the build for your device from https://pytorch.org"
+        return False, [Check("torch", True, f"cannot be imported: {type(error).__name__}", remedy)]
+    checks = [Check("torch", False, f"{torch.__version__}, {torch.get_num_threads()} CPU threads")]
+    try:
+        device = choose_device(identity.device)
+        dtype = choose_dtype("auto" if identity.dtype in QUANTISED_DTYPES else identity.dtype, device)
+    except ForelookError as error:
+        checks.append(Check("device", True, str(error), "choose another --device or --dtype, or a torch that has it"))
+        return False, checks
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    checks.append(Check("device", False, f"{device} ({name}), {str(dtype).removeprefix('torch.')}"))
+    checks.append(Check("attention", False, describe_attention(device, dtype)))
+    checks.append(_quantisation())
+    return True, checks
+
+
+def _quantisation() -> Check:
+    try:
+        return Check("quantisation", False, f"int8 and int4 weights by torchao {importlib.metadata.version('torchao')}")
+    except importlib.metadata.PackageNotFoundError:
+        return Check("quantisation", False, "none: torchao is not installed (extra forelook[quantise])")
+
+
+def _backend(identity: BackendIdentity, paths: UserPaths) -> tuple[Endpoint | None, list[Check]]:
+    try:
+        from forelook.commands.client import connected
+    except ModuleNotFoundError as error:
+        return None, [Check("backend", True, f"cannot be asked without {error.name}", f"pip install {error.name}")]
+    try:
+        endpoint = discover(identity, paths)
+        if endpoint is None:
+            files = BackendFiles.of(identity, paths)
+            if is_locked(files.lock):
+                return None, [Check("backend", False, "starting or ending just now")]
+            return None, [Check("backend", False, "not running; editors and `forelook complete` start it")]
+        permissions = list(_permissions(endpoint))
+        started_s = time.monotonic()
+        with connected(endpoint) as client:
+            latency_ms = (time.monotonic() - started_s) * 1e3
+            status, version = client.status, client.hello.server_version
+    except ForelookError as error:
+        return None, [Check("backend", True, str(error), f"run `forelook stop`; its log is {paths.log_path}")]
+    found = f"{endpoint.description}, process {endpoint.pid}, greeted in {latency_ms:.0f} ms, {status.state}"
+    checks = [Check("backend", False, found), *permissions]
+    if version != __version__:
+        checks.append(
+            Check("backend version", True, f"{version} runs, {__version__} is installed", "run `forelook stop`")
+        )
+    detail = f"{status.model} on {status.device} as {status.dtype}" if status.model else status.message or status.state
+    if status.state == "error":
+        checks.append(Check("model", True, status.message, "choose another --model, then run `forelook stop`"))
+    else:
+        checks.append(Check("model", False, detail))
+    return endpoint, checks
+
+
+def _permissions(endpoint: Endpoint) -> Iterator[Check]:
+    if endpoint.socket_path is not None:
+        mode = stat.S_IMODE(Path(endpoint.socket_path).stat().st_mode)
+        remedy = f"chmod 600 {endpoint.socket_path}" if mode & 0o077 else ""
+        yield Check("socket", bool(remedy), f"{endpoint.socket_path}, mode {mode:o}", remedy)
+    elif endpoint.token_path is not None:
+        read_tokens(Path(endpoint.token_path))
+        yield Check("token", False, f"{endpoint.token_path}, only you can read it")
+
+
+def _model(identity: BackendIdentity) -> Check:
+    from forelook.model.infill import InfillOrder
+    from forelook.model.loading import load_model
+
+    started_s = time.monotonic()
+    try:
+        model = load_model(identity.model, revision=identity.revision, device=identity.device, dtype=identity.dtype)
+    except ForelookError as error:
+        return Check("model", True, str(error), "choose another --model, --device or --dtype")
+    took_s = time.monotonic() - started_s
+    if model.infill.order is InfillOrder.PLAIN:
+        return Check("model", True, model.status_line, "choose a model trained to infill, or serve --left-to-right")
+    chosen = f", attention by {model.space.ops.attention_name}: {model.space.ops.reason}" if model.space else ""
+    return Check(
+        "model", False, f"{model.name} loads on {model.device} as {model.weight_format} in {took_s:.1f} s{chosen}"
+    )
+
+
+def _grammars() -> Check:
+    from forelook.completion.cursor.languages import LANGUAGES
+
+    wanted = {language.grammar for language in LANGUAGES.values() if language.grammar is not None}
+    missing = sorted({module for module, function in wanted if not _imports(module, function)})
+    if missing:
+        names = " ".join(name.replace("_", "-") for name in missing)
+        detail = f"{len(missing)} of {len({m for m, _ in wanted})} grammars missing; a plain rule stands in for them"
+        return Check("grammars", True, detail, f"pip install {names}")
+    return Check("grammars", False, f"{len({m for m, _ in wanted})} tree-sitter grammars")
+
+
+def _imports(module: str, function: str) -> bool:
+    try:
+        found: Callable[..., object] | None = getattr(importlib.import_module(module), function, None)
+    except ImportError:
+        return False
+    return found is not None

@@ -1,0 +1,293 @@
+"""From generated text to an edit: nothing doubled, nothing deleted, indentation as the file has it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from forelook.completion.cursor.brackets import BracketScan, scan_brackets
+from forelook.completion.cursor.languages import Language, ScopeRule
+from forelook.completion.cursor.stopping import Closer, Situation, find_end, indentation_of, look_around
+from forelook.completion.cursor.syntax import Place
+from forelook.completion.request import Suggestion
+
+_HALF_WORD = re.compile(r"(?<!\w)\d[\w.]*$|\w+$")
+_NEXT_LINE = re.compile(r"(?P<break>\n+[ \t]*)(?P<line>[^\n]*\S[^\n]*)\n")
+_MIN_OVERLAP = 3
+_ONLY_OPENS = re.compile(r"""[\[({]+|\"\"\"|\'\'\'|["'`]""")
+_PUNCTUATION = re.compile(r"\s*[:;,{]\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class CleanText:
+    """A cleaned suggestion.
+
+    Attributes:
+        text: what comes to stand after the text before the cursor.
+        num_covered: how many characters of the line's rest it replaces; they stand in ``text``, in their order.
+        unused_tail: generated text beyond ``text``.
+    """
+
+    text: str
+    num_covered: int
+    unused_tail: str
+
+
+def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool = False) -> CleanText | None:
+    """Make generated text fit to insert, or ``None`` when nothing worth inserting is left.
+
+    Args:
+        situation: what is known about the cursor.
+        raw: generated text, from the cursor on.
+        multi_line: whether it may span lines.
+        interrupted: whether generation was cut short, so that its last line, string or word may be half of one.
+    """
+    if situation.splits_delimiter:
+        return None
+    end = find_end(situation, raw, multi_line=multi_line, final=True)
+    if interrupted and (end is None or end == len(raw)):
+        end = _last_whole(situation, raw)
+    kept = raw if end is None else raw[:end]
+    tail = raw[len(kept) :]
+    text = _without_trailing_comma(situation, _indented(situation, kept))
+    text, covered = _fit_rest(situation, text)
+    text = _trim(situation, text, covered)
+    if not text.strip() or (not covered and _only_restates(situation, text)):
+        return None
+    whole = not covered and kept.startswith(text) and not kept[len(text) :].strip()
+    return CleanText(text, covered, tail if whole else "")
+
+
+def next_line(language: Language, before: str, after: str, tail: str) -> str:
+    """The one line that may be offered right after a suggestion was taken, from what was generated beyond it.
+
+    Only a whole line is: generation ends in the middle of one as a rule. It is cleaned like any suggestion, as it may
+    be just what stands there already, which is often why the suggestion ended before it.
+
+    Args:
+        language: the document's.
+        before: text before the cursor once the suggestion is taken.
+        after: text after it.
+        tail: what was generated beyond the suggestion.
+    """
+    match = _NEXT_LINE.match(tail)
+    if match is None or after.split("\n", 1)[0].strip():
+        return ""
+    situation = look_around(language, before + match.group("break"), after)
+    cleaned = clean(situation, match.group("line"), multi_line=False)
+    return match.group("break") + cleaned.text if cleaned is not None and not cleaned.num_covered else ""
+
+
+def to_suggestion(situation: Situation, cleaned: CleanText, offset: int) -> Suggestion:
+    """The edit at cursor ``offset``: from the line's start where indentation is involved, else at the cursor."""
+    end = offset + cleaned.num_covered
+    if situation.line and situation.line_is_blank:
+        return Suggestion(situation.line + cleaned.text, offset - len(situation.line), end)
+    return Suggestion(cleaned.text, offset, end)
+
+
+def _last_whole(situation: Situation, raw: str) -> int:
+    """Where text that was cut short is whole: up to its last line, else up to a half string, number or word."""
+    newline = raw.rfind("\n")
+    if newline >= 0 and raw[:newline].strip():
+        return newline
+    end = _half_string(situation, raw)
+    word = _HALF_WORD.search(raw, 0, end)
+    end = end if word is None else word.start()
+    return end if raw[:end].strip() else 0
+
+
+def _half_string(situation: Situation, raw: str) -> int:
+    """Where a one-line string begins that the text opens and does not close; its end where there is none."""
+
+    def scan(end: int) -> BracketScan:
+        return scan_brackets(situation.language, raw[:end], situation.inside)
+
+    end = len(raw)
+    last = scan(end)
+    if last.inside is None or last.in_comment or len(last.inside) > 1:
+        return end  # triple-quoted text is prose, whose words are worth having
+    if situation.inside is not None and last.string_closed_at is None:
+        return end  # the user's own string
+    return next((start for start in range(end - 1, -1, -1) if scan(start).inside is None), end)
+
+
+def _indented(situation: Situation, text: str) -> str:
+    """Indentation as the file has it; on a blank line, the first line's as deep as the cursor or one level more."""
+    if situation.line_is_blank and situation.syntax.place is Place.CODE:
+        blank = re.match(r"(?:[ \t]*\n)+", text)
+        if blank is not None:
+            text = text[blank.end() :]
+            # The break brought its own indentation; the cursor's already stands there.
+            own = text[: len(text) - len(text.lstrip(" \t"))]
+            if own.startswith(situation.line):
+                text = text[len(situation.line) :]
+        text = _without_excess(situation, text)
+    if situation.uses_tabs is None or "\n" not in text:
+        return text
+    first, *others = text.split("\n")
+    spaces = [len(line) - len(line.lstrip(" ")) for line in others if line.startswith(" ") and line.strip()]
+    if situation.uses_tabs and spaces:
+        unit = 2 if any(count % 4 for count in spaces) else 4
+        others = [_respaced(line, unit, "\t") for line in others]
+    elif not situation.uses_tabs and any(line.startswith("\t") for line in others):
+        others = [_untabbed(line) for line in others]
+    return "\n".join([first, *others])
+
+
+def _without_trailing_comma(situation: Situation, text: str) -> str:
+    """JSON has no comma before a closing bracket, which models forget when they would go on."""
+    stripped = text.rstrip()
+    if situation.language.name != "json" or not stripped.endswith(",") or situation.rest.strip(" \t\"'"):
+        return text
+    return stripped[:-1] if situation.next_line.strip().startswith(("}", "]")) else text
+
+
+def _without_excess(situation: Situation, text: str) -> str:
+    """Drop indentation that the cursor's line already has, and no less than a block just opened would want."""
+    own = text[: len(text) - len(text.lstrip(" \t"))]
+    if not own or not text.strip():
+        return text
+    opened = re.search(situation.language.opener, situation.previous_line) is not None
+    above = indentation_of(situation.previous_line)
+    have = situation.indentation
+    unopened = situation.language.scope is ScopeRule.INDENTATION and not opened and not situation.open_brackets
+    if not (opened and have > above) and not (unopened and have > 0):
+        return text
+    excess = indentation_of(situation.line + text) - have
+    if excess <= 0:
+        return text
+    first, *others = text.split("\n")
+    return "\n".join([first.lstrip(" \t"), *(_dedented(line, excess, have) for line in others)])
+
+
+def _dedented(line: str, columns: int, least: int) -> str:
+    """The line by up to ``columns`` less deep, but not less deep than ``least``."""
+    own = len(line) - len(line.lstrip(" "))
+    return line[max(0, min(own - least, columns)) :]
+
+
+def _respaced(line: str, unit: int, indent: str) -> str:
+    stripped = line.lstrip(" ")
+    count = len(line) - len(stripped)
+    return indent * (count // unit) + " " * (count % unit) + stripped
+
+
+def _untabbed(line: str) -> str:
+    stripped = line.lstrip("\t")
+    return "    " * (len(line) - len(stripped)) + stripped
+
+
+def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
+    """Reconcile the text with the rest of the cursor's line.
+
+    Returns:
+        The text, and how many characters of the rest it replaces.
+    """
+    rest = situation.rest
+    if not rest.strip():
+        return text, 0
+    if not situation.rest_closes:
+        return _without_overlap(text, rest), 0
+    start = _first_closing(situation, text)
+    if start is None:
+        angle = _unopened_angle(text) if rest.lstrip().startswith(">") else None
+        if angle is not None:
+            return text[:angle], 0
+        return (_without_overlap(text, rest) if _PUNCTUATION.fullmatch(rest) else text), 0
+    closing = text[start:]
+    if "".join(closing.split()) == "".join(rest.split()) or "".join(rest.split()).startswith("".join(closing.split())):
+        return text[:start], 0
+    # The text replaces every closer it brings along, and no other: one inside it closes what the text itself opened.
+    covered, last = _closers_covered(situation, text)
+    if _subsequence_length(rest[:covered], closing) < covered:
+        return text[:start], 0
+    punctuation = _PUNCTUATION.match(rest, covered)
+    if punctuation is not None and punctuation.end() == len(rest):
+        covered += _subsequence_length(rest[covered:], text[last:])
+    return text, covered
+
+
+def _closers_covered(situation: Situation, text: str) -> tuple[int, int]:
+    """How much of the rest of the line holds the closers that the text closes too, and where in it the last stands."""
+    position = last = 0
+    scan = scan_brackets(situation.language, text, situation.inside)
+    if situation.open_string is not None and situation.open_string[1] is Closer.IN_REST:
+        position = situation.rest.find(situation.open_string[0]) + len(situation.open_string[0])
+        last = scan.string_closed_at or 0
+    for bracket, (_, fate) in zip(scan.unmatched, situation.open_brackets, strict=False):
+        if fate is Closer.IN_REST:
+            position = situation.rest.find(bracket.character, position) + 1
+            last = bracket.position + 1
+    return position, last
+
+
+def _first_closing(situation: Situation, text: str) -> int | None:
+    """Where the text first closes a bracket or string that the rest of the line closes too."""
+    if situation.open_string is not None and situation.open_string[1] is Closer.IN_REST:
+        scan = scan_brackets(situation.language, text, situation.inside)
+        return None if scan.string_closed_at is None else scan.string_closed_at - len(situation.open_string[0])
+    scan = scan_brackets(situation.language, text, situation.inside)
+    for bracket, (_, fate) in zip(scan.unmatched, situation.open_brackets, strict=False):
+        if fate is Closer.IN_REST:
+            return bracket.position
+    return None
+
+
+def _unopened_angle(text: str) -> int | None:
+    """Where the text closes an angle bracket it has not opened, outside other brackets; arrows are none."""
+    depth = angles = 0
+    for position, character in enumerate(text):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "<" and depth == 0:
+            angles += 1
+        elif character == ">" and depth == 0 and text[max(0, position - 1) : position] not in ("-", "="):
+            angles -= 1
+            if angles < 0:
+                return position
+    return None
+
+
+def _subsequence_length(rest: str, closing: str) -> int:
+    """How many of the rest's leading characters stand in ``closing`` in their order."""
+    position = 0
+    for count, character in enumerate(rest):
+        position = closing.find(character, position) + 1
+        if position == 0:
+            return count
+    return len(rest)
+
+
+def _without_overlap(text: str, rest: str) -> str:
+    """Drop from the end of the text what the rest of the line says again."""
+    for following in (rest.rstrip(), rest.strip()):
+        for size in range(min(len(text), len(following)), 0, -1):
+            if text.endswith(following[:size]) and (size == len(following) or size >= _MIN_OVERLAP):
+                return text[:-size]
+    return text
+
+
+def _trim(situation: Situation, text: str, covered: int) -> str:
+    """Drop trailing space, and blank lines at the end; in mid-line a space may be what separates words."""
+    if situation.rest.strip() and not covered and "\n" not in text:
+        if situation.rest[0] in " \t":
+            return text.rstrip(" \t")  # what separates words stands there already
+        return text if not situation.rest_closes else text.rstrip(" \t") if not text.isspace() else text
+    lines = text.split("\n")
+    if situation.syntax.place is Place.CODE:
+        lines = [line if line.strip() else "" for line in lines[:-1]] + lines[-1:]
+    trimmed = "\n".join(lines)
+    if covered or (situation.rest.strip() and not lines[-1].strip()):
+        return trimmed  # the rest of the line goes on from here
+    return trimmed.rstrip(" \t\n")
+
+
+def _only_restates(situation: Situation, text: str) -> bool:
+    """Whether the text only opens something, or is no more than what stands after the cursor anyway."""
+    if situation.open_string is None and _ONLY_OPENS.fullmatch(text.strip()):
+        return True
+    following = situation.rest.strip()
+    return bool(following) and following.startswith(text.strip()) and not re.search(r"\w", text)

@@ -1,0 +1,482 @@
+"""When a suggestion is complete: its line has ended, its scope has closed, or it repeats what is already there.
+
+``Situation`` holds what is known about the cursor before the first token; ``find_end`` looks at the text generated so
+far and says where it must end, as soon as that can be known.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from forelook.completion.cursor.brackets import (
+    OPENERS,
+    PARTNER,
+    BracketScan,
+    closes,
+    join_scans,
+    scan_brackets,
+    scan_cached,
+)
+from forelook.completion.cursor.languages import Language, ScopeRule
+from forelook.completion.cursor.syntax import CursorSyntax, Place, inspect_cursor, window_before
+from forelook.completion.prompt.prompt import rest_is_closers
+
+_SCAN_CHARS = 64_000
+_TAB_WIDTH = 4
+# Four times the same; while text comes in, only its end can have become so.
+_REPETITION = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
+_REPETITION_CHARS = 160
+_MIN_ECHO_CHARS = 8
+_MAX_CYCLE_LINES = 6
+_MIN_CYCLE_CHARS = 24
+
+
+class Closer(Enum):
+    """What becomes of a bracket or quote that stands open at the cursor."""
+
+    MISSING = "missing"  # nothing after the cursor closes it: the suggestion may
+    IN_REST = "in_rest"  # closed on the cursor's line, where only closers follow
+    IN_REST_CODE = "in_rest_code"  # closed on the cursor's line, behind other text
+    BELOW = "below"  # closed on a later line
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known about a cursor.
+
+    Attributes:
+        language: the document's.
+        line: the line's text before the cursor.
+        rest: the line's text after the cursor.
+        rest_closes: whether ``rest`` is blank or closers only.
+        syntax: where the cursor stands.
+        open_brackets: brackets that are open at the cursor, innermost first, and what becomes of each.
+        open_string: the delimiter that would end the string at the cursor, and what becomes of it.
+        inside: the delimiter that would end the string or comment at the cursor.
+        previous_line: the last line with text above.
+        next_line: the next line with text below.
+        uses_tabs: whether the file is indented with tabs; ``None`` when it does not tell.
+    """
+
+    language: Language
+    line: str
+    rest: str
+    rest_closes: bool
+    syntax: CursorSyntax
+    open_brackets: tuple[tuple[str, Closer], ...]
+    open_string: tuple[str, Closer] | None
+    inside: str | None
+    previous_line: str
+    next_line: str
+    uses_tabs: bool | None
+
+    @property
+    def line_is_blank(self) -> bool:
+        """Whether only indentation stands before the cursor."""
+        return not self.line.strip()
+
+    @property
+    def in_substitution(self) -> bool:
+        """Whether the cursor stands within braces within a string."""
+        if self.open_string is None:
+            return False
+        string = self.line[max(self.line.rfind(self.open_string[0]), 0) :]
+        return string.count("{") > string.count("}")
+
+    @property
+    def string_has_braces(self) -> bool:
+        """Whether the string around the cursor uses braces, as format strings do."""
+        return self.open_string is not None and ("{" in self.rest or self.in_substitution)
+
+    @property
+    def splits_delimiter(self) -> bool:
+        """Whether the cursor stands within a string's delimiter of several characters."""
+        end = self.inside or ""
+        return any(self.line.endswith(end[:cut]) and self.rest.startswith(end[cut:]) for cut in range(1, len(end)))
+
+    @property
+    def indentation(self) -> int:
+        """Columns of the cursor's line before its first character."""
+        return indentation_of(self.line)
+
+
+def look_around(language: Language, before: str, after: str) -> Situation:
+    """Gather what is known about the cursor between ``before`` and ``after`` (lines ending in ``\\n``)."""
+    window = window_before(before, _SCAN_CHARS)
+    line_start = window.rfind("\n") + 1
+    above, line = window[:line_start], window[line_start:]
+    above_scan = scan_cached(language, above)
+    scan = join_scans(above_scan, scan_brackets(language, line, above_scan.inside), line_start)
+    rest, _, _ = after.partition("\n")
+    below = after[len(rest) : _SCAN_CHARS]
+    rest_scan = scan_brackets(language, rest, scan.inside)
+    after_scan = join_scans(rest_scan, scan_cached(language, below, rest_scan.inside), len(rest))
+    rest_closes = rest_is_closers(rest)
+    complete = len(after) <= _SCAN_CHARS
+    syntax = inspect_cursor(language, window, after, scan)
+    return Situation(
+        language=language,
+        line=line,
+        rest=rest,
+        rest_closes=rest_closes,
+        syntax=syntax,
+        open_brackets=_match_closers(window, after, scan, after_scan, len(rest), rest_closes, complete),
+        open_string=_match_string(language, scan, rest_scan, below, rest_closes),
+        inside=scan.inside,
+        previous_line=_last_text_line(above),
+        next_line=_first_text_line(below),
+        uses_tabs=_uses_tabs(window[-4000:], after[:2000]),
+    )
+
+
+def _match_closers(
+    before: str,
+    after: str,
+    scan: BracketScan,
+    after_scan: BracketScan,
+    rest_length: int,
+    rest_closes: bool,
+    complete: bool,
+) -> tuple[tuple[str, Closer], ...]:
+    """Pair the brackets open at the cursor with the closers after it, innermost first."""
+    openers = scan.open[::-1]
+    line_start = before.rfind("\n") + 1
+    # What was opened above and is not closed in the part that was read is closed beyond it, as far as anyone knows.
+    unread = [complete or opener.position >= line_start for opener in openers]
+    fates = [Closer.MISSING if known else Closer.BELOW for known in unread]
+    level = 0
+    for closer in after_scan.unmatched:
+        in_rest = closer.position < rest_length
+        indentation = None if in_rest else _closing_indentation(after, closer.position)
+        fitting = [
+            index
+            for index in range(level, len(openers))
+            if closes(openers[index].character, closer.character)
+            and (indentation is None or indentation_at(before, openers[index].position) <= indentation)
+        ]
+        if not fitting:
+            fitting = [
+                index for index in range(level, len(openers)) if closes(openers[index].character, closer.character)
+            ]
+        if not fitting:
+            continue
+        level = fitting[0]
+        fates[level] = (Closer.IN_REST if rest_closes else Closer.IN_REST_CODE) if in_rest else Closer.BELOW
+        level += 1
+    return tuple((opener.character, fate) for opener, fate in zip(openers, fates, strict=True))
+
+
+def _match_string(
+    language: Language, scan: BracketScan, rest_scan: BracketScan, below: str, rest_closes: bool
+) -> tuple[str, Closer] | None:
+    if scan.inside is None or scan.in_comment:
+        return None
+    if rest_scan.string_closed_at is not None:
+        return scan.inside, Closer.IN_REST if rest_closes else Closer.IN_REST_CODE
+    form = next((form for form in language.strings if form.closer == scan.inside), None)
+    if form is None or not form.multi_line:
+        return scan.inside, Closer.MISSING
+    closed_below = scan_cached(language, below, scan.inside).string_closed_at is not None
+    # Every later quote of the file could be it; only a longer delimiter is evidence.
+    return scan.inside, Closer.BELOW if closed_below and len(scan.inside) > 1 else Closer.MISSING
+
+
+def find_end(situation: Situation, raw: str, *, multi_line: bool, final: bool = False) -> int | None:
+    """Where generated text must end.
+
+    Args:
+        situation: what is known about the cursor.
+        raw: the text generated so far, from the cursor on.
+        multi_line: whether the suggestion may go beyond its line.
+        final: whether nothing will follow, so that an unfinished line is judged as it stands.
+
+    Returns:
+        The length of the text to keep, or ``None`` while it may go on.
+    """
+    return _EndFinder(situation, multi_line).find(raw, final)
+
+
+class _EndFinder:
+    """One pass over generated text, line by line."""
+
+    def __init__(self, situation: Situation, multi_line: bool) -> None:
+        self._situation = situation
+        self._multi_line = multi_line
+        self._opened: list[str] = []  # brackets that the generated text has opened
+        self._num_closed = 0  # brackets open at the cursor that it has closed
+        self._inside = situation.inside
+        self._base = self._base_indentation()
+        self._lines: list[str] = []
+        self._starts: list[int] = []
+        self._scope_closed = False
+        self._string_closed = False
+
+    def find(self, raw: str, final: bool) -> int | None:
+        position = 0
+        lines = raw.split("\n")
+        for number, line in enumerate(lines):
+            complete = final or number < len(lines) - 1
+            end = self._line(number, line, position, complete)
+            if end is not None:
+                return _end_before(raw, end)
+            position += len(line) + 1
+        start = 0 if final else max(0, len(raw) - _REPETITION_CHARS - 40)
+        repeated = _REPETITION.search(raw, start)
+        if repeated is not None and re.search(r"\w", repeated.group(1)):
+            return _end_before(raw, repeated.end(1))
+        return None
+
+    def _line(self, number: int, line: str, start: int, complete: bool) -> int | None:
+        """Judge one line; returns where the text must end, if in it."""
+        if number > 0:
+            end = self._line_start(line, start, complete)
+            if end is not None:
+                return end
+        whole = (self._situation.line if number == 0 else "") + line
+        if number == 0 and self._situation.line_is_blank and whole.strip():
+            # Models indent deeper than the cursor now and then; what follows is relative to that.
+            self._base = indentation_of(whole)
+        if complete and self._is_echo(number, whole):
+            return max(start - 1, 0)
+        # With its break, so that a lone quote is seen to be no string.
+        cut = self._scan_line(line + "\n" if complete else line)
+        if cut is not None:
+            # A closer that is already there, alone on its line, takes its line with it.
+            return start + cut if line[:cut].strip() or number == 0 else start - 1
+        if complete:
+            self._lines.append(whole)
+            self._starts.append(start)
+            if len(self._lines) >= 3 and whole.strip() and len(set(self._lines[-3:])) == 1:
+                return self._starts[-2] - 1
+            if whole.strip() and (size := self._cycle()):
+                return self._starts[-size] - 1
+        return None
+
+    def _cycle(self) -> int:
+        """How many lines the text has just said twice over, 0 if none: small models go round in circles of lines."""
+        lines = self._lines
+        for size in range(2, min(_MAX_CYCLE_LINES, len(lines) // 2) + 1):
+            block = lines[-size:]
+            if block == lines[-2 * size : -size] and sum(len(line.strip()) for line in block) >= _MIN_CYCLE_CHARS:
+                return size
+        return 0
+
+    def _line_start(self, line: str, start: int, complete: bool) -> int | None:
+        """What the line break before a line decides."""
+        situation = self._situation
+        nothing_yet = (
+            not any(text.strip() for text in self._lines[1:]) and not self._lines[0][len(situation.line) :].strip()
+        )
+        if self._scope_closed:
+            return start - 1
+        if not self._multi_line:
+            # On a blank line the model may begin with blank lines; elsewhere the line is what was asked for.
+            return None if nothing_yet and situation.line_is_blank else start - 1
+        if not self._opened and self._num_closed == 0 and not situation.syntax.after_opener and self._waits_for_rest():
+            return start - 1
+        if self._inside is not None or self._opened or not line.strip():
+            return None
+        indentation = indentation_of(line)
+        if nothing_yet and not situation.line_is_blank:
+            opens = situation.syntax.after_opener
+            if opens and situation.language.scope is not ScopeRule.BRACKETS and indentation <= situation.indentation:
+                return start - 1
+            self._base = indentation if opens else situation.indentation
+        elif self._base is None:
+            self._base = indentation
+        if situation.language.scope is ScopeRule.BRACKETS:
+            return self._paragraph_end(start, indentation)
+        if self._base is not None and indentation < self._base:
+            return self._dedent(line, start, complete)
+        return self._paragraph_end(start, indentation)
+
+    def _dedent(self, line: str, start: int, complete: bool) -> int | None:
+        situation = self._situation
+        closing = situation.language.closing_line
+        if closing is None:
+            return start - 1
+        if not complete:
+            return None
+        if re.fullmatch(closing, line.strip()) is None or self._closer_follows(line):
+            return start - 1
+        self._scope_closed = True
+        return None
+
+    def _closer_follows(self, line: str) -> bool:
+        """Whether the text after the cursor already closes the scope that ``line`` would close."""
+        following = self._situation.next_line
+        closing = self._situation.language.closing_line
+        if not following or closing is None:
+            return False
+        return (
+            indentation_of(following) == indentation_of(line) and re.fullmatch(closing, following.strip()) is not None
+        )
+
+    def _paragraph_end(self, start: int, indentation: int) -> int | None:
+        """Where nothing encloses the text, a blank line ends it."""
+        situation = self._situation
+        bounded = situation.syntax.empty_block or situation.syntax.after_opener
+        if bounded and not (self._base == 0 and situation.language.scope is not ScopeRule.BRACKETS):
+            return None
+        blank = len(self._lines) > 1 and not self._lines[-1].strip()
+        has_text = any(line.strip() for line in self._lines[1:]) or self._lines[0].strip()
+        top = self._base is not None and indentation <= self._base
+        return start - 1 if blank and has_text and top else None
+
+    def _waits_for_rest(self) -> bool:
+        return any(fate in (Closer.IN_REST, Closer.IN_REST_CODE) for _, fate in self._situation.open_brackets) or (
+            self._situation.open_string is not None and self._situation.open_string[1] is not Closer.MISSING
+        )
+
+    def _is_echo(self, number: int, whole: str) -> bool:
+        """Whether a whole line is the next one of the file, or the one above once more."""
+        situation, text = self._situation, whole.strip()
+        if not re.search(r"\w", text) or self._inside is not None:
+            return False
+        grew = number > 0 or text != situation.line.strip()
+        following = situation.next_line
+        if grew and text == following.strip() and (number > 0 or situation.line_is_blank):
+            same = indentation_of(whole) == indentation_of(following) or (situation.line_is_blank and number == 0)
+            if same:
+                return True
+        above = situation.previous_line.strip()
+        first = not any(line.strip() for line in self._lines)
+        return grew and first and text == above and len(text) >= _MIN_ECHO_CHARS
+
+    def _scan_line(self, line: str) -> int | None:
+        """Follow brackets and strings through a line; returns where it closes what is closed elsewhere."""
+        situation = self._situation
+        position = 0
+        if self._inside is not None:
+            scan = scan_brackets(situation.language, line, self._inside)
+            if situation.string_has_braces and not self._string_closed:
+                cut = self._substitution_end(line[: scan.string_closed_at])
+                if cut is not None:
+                    return cut
+            if scan.string_closed_at is None:
+                self._inside = self._spanning(self._inside)
+                return None
+            if self._inside == situation.inside and situation.open_string is not None and not self._string_closed:
+                self._string_closed = True
+                delimiter, fate = situation.open_string
+                if fate in (Closer.BELOW, Closer.IN_REST_CODE):
+                    return scan.string_closed_at - len(delimiter)
+            position = scan.string_closed_at
+        else:
+            scan = scan_brackets(situation.language, line)
+        events = [(bracket.position, bracket.character) for bracket in scan.unmatched]
+        for place, character in events:
+            if place < position:
+                continue
+            if self._opened:
+                if not closes(self._opened[-1], character):
+                    return place
+                self._opened.pop()
+                continue
+            end = self._close(place, character)
+            if end is not None:
+                return end
+        self._opened += [bracket.character for bracket in scan.open]
+        self._inside = self._spanning(scan.inside)
+        return None
+
+    def _substitution_end(self, line: str) -> int | None:
+        """Where the text closes a substitution that the string goes on to close itself."""
+        depth = 0
+        for place, character in enumerate(line):
+            if character in OPENERS:
+                depth += 1
+            elif character in PARTNER:
+                depth -= 1
+            if depth < 0 and self._situation.in_substitution:
+                return place if PARTNER[character] != "{" or "}" in self._situation.rest else None
+            if depth < 0 and character == "}":
+                return place
+        return None
+
+    def _close(self, place: int, character: str) -> int | None:
+        """A closer of something opened before the cursor; returns ``place`` when it must not be there."""
+        situation = self._situation
+        if situation.language.case_parentheses and character == ")":
+            return None
+        if self._num_closed >= len(situation.open_brackets):
+            return place
+        opener, fate = situation.open_brackets[self._num_closed]
+        if not closes(opener, character) or fate in (Closer.BELOW, Closer.IN_REST_CODE):
+            return place
+        self._num_closed += 1
+        if self._multi_line and fate is Closer.MISSING and situation.language.scope is ScopeRule.BRACKETS:
+            self._scope_closed = character == "}" or situation.language.name in ("json",)
+        return None
+
+    def _spanning(self, inside: str | None) -> str | None:
+        """What is left of a string or comment at the line's end."""
+        if inside is None or inside == "\n":
+            return None
+        form = next((form for form in self._situation.language.strings if form.closer == inside), None)
+        return inside if form is None or form.multi_line else None
+
+    def _base_indentation(self) -> int | None:
+        situation = self._situation
+        if not situation.line_is_blank:
+            return situation.indentation
+        return situation.indentation if situation.line else None
+
+
+def indentation_of(line: str) -> int:
+    """Columns before a line's first character, tabs counting to the next multiple of four."""
+    expanded = line.expandtabs(_TAB_WIDTH)
+    return len(expanded) - len(expanded.lstrip())
+
+
+def indentation_at(text: str, position: int) -> int:
+    """Indentation of the line that ``position`` stands in."""
+    start = text.rfind("\n", 0, position) + 1
+    return indentation_of(text[start : position + 1])
+
+
+def wants_block(situation: Situation, *, invoked: bool) -> bool:
+    """Whether a suggestion here should span lines: in an empty block, below a comment, or on request."""
+    syntax = situation.syntax
+    if syntax.place is not Place.CODE or not situation.rest_closes:
+        return False
+    if situation.rest.strip() and not syntax.after_opener and not situation.line_is_blank:
+        return False
+    return invoked or syntax.empty_block or syntax.after_opener or syntax.after_comment
+
+
+def _closing_indentation(after: str, position: int) -> int | None:
+    """Indentation of a closer that starts its line; ``None`` for another."""
+    start = after.rfind("\n", 0, position) + 1
+    head = after[start:position]
+    return None if start == 0 or head.strip() else indentation_of(head + "x")
+
+
+def _end_before(raw: str, end: int) -> int:
+    """``end`` without the line breaks before it."""
+    end = max(end, 0)
+    while end > 0 and raw[end - 1] == "\n":
+        end -= 1
+    return end
+
+
+def _last_text_line(above: str) -> str:
+    for line in reversed(above[-4000:].split("\n")):
+        if line.strip():
+            return line
+    return ""
+
+
+def _first_text_line(below: str) -> str:
+    for line in below[:4000].split("\n"):
+        if line.strip():
+            return line
+    return ""
+
+
+def _uses_tabs(before: str, after: str) -> bool | None:
+    tabs = before.count("\n\t") + after.count("\n\t")
+    spaces = before.count("\n  ") + after.count("\n  ")
+    return None if tabs == spaces else tabs > spaces

@@ -1,0 +1,296 @@
+"""Where a cursor stands in the syntax: by tree-sitter where there is a grammar, by indentation and brackets elsewhere.
+
+Only a stretch around the cursor is parsed, which takes about a millisecond; grammars load when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cache
+
+import tree_sitter
+
+from forelook.completion.cursor.brackets import BracketScan
+from forelook.completion.cursor.languages import PLAIN, Language, ScopeRule
+from forelook.completion.sequences import common_prefix
+
+_LOG = logging.getLogger(__name__)
+_CHARS_BEFORE = 16_000
+_CHARS_AFTER = 4_000
+# Stands in for what the cursor will bring; a word that every grammar takes for an identifier.
+_PLACEHOLDER = "forelookcursor"
+_PLACEHOLDERS = {"json": '"forelookcursor": 0', "css": "forelookcursor: 0;", "yaml": "forelookcursor"}
+_WORD = re.compile(r"\w")
+_UNINDENTED = re.compile(r"\n(?=[^\s})\]#*])")
+
+
+class Place(Enum):
+    """What the cursor stands in."""
+
+    CODE = "code"
+    COMMENT = "comment"
+    STRING = "string"
+
+
+@dataclass(frozen=True, slots=True)
+class CursorSyntax:
+    """The syntax around a cursor.
+
+    Attributes:
+        place: code, comment or string.
+        empty_block: the cursor stands alone on a line of a block that holds nothing yet but comments or a docstring.
+        after_opener: the cursor stands at the end of a line that opens a block with nothing in it.
+        after_comment: the cursor stands alone on a line below a comment.
+        by_grammar: whether a grammar said so.
+    """
+
+    place: Place
+    empty_block: bool = False
+    after_opener: bool = False
+    after_comment: bool = False
+    by_grammar: bool = False
+
+
+@cache
+def parser_for(language: Language) -> tree_sitter.Parser | None:
+    """The parser of a language; ``None`` where there is no grammar, or its wheel cannot be loaded."""
+    if language.grammar is None:
+        return None
+    module_name, function_name = language.grammar
+    try:
+        module = importlib.import_module(module_name)
+        return tree_sitter.Parser(tree_sitter.Language(getattr(module, function_name)()))
+    except (ImportError, AttributeError, ValueError, OSError) as error:
+        # A wheel that does not fit this platform costs precision, not completion.
+        _LOG.warning("no grammar for %s (%s): falling back to indentation and brackets", language.name, error)
+        return None
+
+
+def inspect_cursor(language: Language, before: str, after: str, scan: BracketScan) -> CursorSyntax:
+    """Tell what the cursor between ``before`` and ``after`` stands in.
+
+    Args:
+        language: the document's.
+        before: text before the cursor.
+        after: text after the cursor.
+        scan: the brackets of ``before``, which also tell an unfinished string or comment.
+    """
+    before, after = window_before(before, _CHARS_BEFORE), after[:_CHARS_AFTER]
+    if language is PLAIN:
+        return _by_rules(language, before, after, scan)
+    return _by_grammar(language, before, after, scan) or _by_rules(language, before, after, scan)
+
+
+def parse(language: Language, text: str) -> tree_sitter.Tree | None:
+    """The tree of ``text``; ``None`` without a grammar."""
+    parser = parser_for(language)
+    return None if parser is None else parser.parse(text.encode("utf-8", "replace"))
+
+
+class _Reparser:
+    """Parses texts that differ little from the one before: a keystroke costs a tenth of a whole parse."""
+
+    def __init__(self, parser: tree_sitter.Parser) -> None:
+        self._parser = parser
+        self._data = b""
+        self._tree: tree_sitter.Tree | None = None
+
+    def parse(self, text: str) -> tree_sitter.Tree:
+        """The tree of ``text``."""
+        data = text.encode("utf-8", "replace")
+        if self._tree is None:
+            self._tree = self._parser.parse(data)
+        elif data != self._data:
+            start = common_prefix(self._data, data)
+            kept = min(len(self._data), len(data)) - start
+            same = common_prefix(self._data[len(self._data) - kept :][::-1], data[len(data) - kept :][::-1])
+            old_end, new_end = len(self._data) - same, len(data) - same
+            self._tree.edit(
+                start, old_end, new_end, _point(data, start), _point(self._data, old_end), _point(data, new_end)
+            )
+            self._tree = self._parser.parse(data, self._tree)
+        self._data = data
+        return self._tree
+
+
+@cache
+def _reparser(language: Language, use: str) -> _Reparser | None:
+    """One per use, so that each sees texts that resemble each other. Only the engine's thread parses at cursors."""
+    del use
+    parser = parser_for(language)
+    return None if parser is None else _Reparser(parser)
+
+
+def _point(data: bytes, position: int) -> tuple[int, int]:
+    """Row and byte column."""
+    return data.count(b"\n", 0, position), position - (data.rfind(b"\n", 0, position) + 1)
+
+
+def window_before(before: str, num_chars: int) -> str:
+    """About the last ``num_chars`` of ``before``, from the start of an unindented line where there is one."""
+    if len(before) <= num_chars:
+        return before
+    start = len(before) - num_chars
+    match = _UNINDENTED.search(before, start)
+    if match is not None and match.end() < len(before) - num_chars // 4:
+        return before[match.end() :]
+    newline = before.find("\n", start)
+    return before[newline + 1 :] if newline >= 0 else before[start:]
+
+
+def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) -> CursorSyntax | None:
+    line = before[before.rfind("\n") + 1 :]
+    rest = after.split("\n", 1)[0]
+    line_is_blank = not line.strip() and not _WORD.search(rest)
+    at_line_end = bool(line.strip()) and not _WORD.search(rest)
+    placeholder = _PLACEHOLDERS.get(language.name, _PLACEHOLDER)
+    inserted = placeholder
+    if at_line_end:
+        # What Enter would open: the line's own indentation and one step more.
+        indentation = line[: len(line) - len(line.lstrip())]
+        inserted = f"\n{indentation}{_unit(indentation)}{placeholder}"
+        if rest.strip():
+            inserted += "\n" + indentation
+    place = _place(language, before, after, scan)
+    if place is not Place.CODE:
+        return None if place is None else CursorSyntax(place, by_grammar=True)
+    if not line_is_blank and not at_line_end:
+        return CursorSyntax(Place.CODE, by_grammar=True)
+    reparser = _reparser(language, "with placeholder")
+    if reparser is None:
+        return None
+    tree = reparser.parse(before + inserted + after)
+    position = len((before + inserted[: len(inserted) - len(inserted.lstrip())]).encode("utf-8", "replace"))
+    node = tree.root_node.descendant_for_byte_range(position, position + 4)
+    body = _enclosing_body(language, node)
+    start_row = before.count("\n")
+    alone = body is not None and _holds_only(language, body, position, len(placeholder))
+    opened_here = body is not None and _opened_row(body) == start_row
+    opener = re.search(language.opener, line) is not None
+    if language.scope is ScopeRule.KEYWORDS and (opener or not at_line_end) and not alone:
+        # Conditions and bodies are siblings in these grammars; the lines' ends tell them apart.
+        return replace(_by_rules(language, before, after, scan), by_grammar=True)
+    if at_line_end:
+        in_brackets = language.scope is ScopeRule.INDENTATION and bool(scan.open)
+        opens = opener and not in_brackets and (body is None or (alone and opened_here))
+        return CursorSyntax(Place.CODE, after_opener=opens, by_grammar=True)
+    previous = _previous_line(before)
+    return CursorSyntax(
+        Place.CODE,
+        empty_block=alone or (body is None and re.search(language.opener, previous) is not None),
+        after_comment=_is_comment_line(language, previous),
+        by_grammar=True,
+    )
+
+
+def _place(language: Language, before: str, after: str, scan: BracketScan) -> Place | None:
+    """Comment, string or code at the cursor; ``None`` without a grammar."""
+    reparser = _reparser(language, "as it is")
+    if reparser is None:
+        return None
+    tree = reparser.parse(before + after)
+    position = len(before.encode("utf-8", "replace"))
+    node = tree.root_node.descendant_for_byte_range(max(position - 1, 0), position)
+    while node is not None:
+        inside = node.start_byte < position and (node.end_byte > position or scan.inside is not None)
+        if inside and node.type in language.comment_nodes:
+            return Place.COMMENT
+        if inside and node.type in language.string_nodes:
+            return Place.STRING
+        node = node.parent
+    if scan.inside is None:
+        return Place.CODE
+    # An unfinished string or comment is an error to the grammar; the scanner still sees its start.
+    return Place.COMMENT if scan.in_comment else Place.STRING
+
+
+def _enclosing_body(language: Language, node: tree_sitter.Node | None) -> tree_sitter.Node | None:
+    while node is not None and node.type not in language.body_nodes:
+        node = node.parent
+    return node
+
+
+def _holds_only(language: Language, body: tree_sitter.Node, position: int, size: int) -> bool:
+    """Whether a block holds nothing but what stands at ``position``, comments and a docstring."""
+    for number, child in enumerate(body.named_children):
+        if child.start_byte <= position < child.end_byte or position <= child.start_byte < position + size:
+            if child.start_byte < position and child.type != "ERROR" and child.end_byte > position + size:
+                return False
+            continue
+        if child.type in language.comment_nodes or child.type in ("start_tag", "end_tag", "ERROR") or child.is_missing:
+            continue
+        if number == 0 and _is_docstring(child):
+            continue
+        if (
+            child.end_byte <= position
+            and child.end_point.row < body.start_point.row + 1
+            and body.start_byte >= child.end_byte
+        ):
+            continue
+        return False
+    return True
+
+
+def _is_docstring(node: tree_sitter.Node) -> bool:
+    return (
+        node.type == "expression_statement" and node.named_child_count == 1 and node.named_children[0].type == "string"
+    )
+
+
+def _opened_row(body: tree_sitter.Node) -> int:
+    """The row of the text that opens a block: its bracket's, or that of the construct it belongs to."""
+    first = body.children[0] if body.child_count else None
+    if first is not None and not first.is_named:
+        return int(first.start_point.row)
+    if first is not None and first.type == "start_tag":
+        return int(first.end_point.row)
+    previous = body.prev_sibling
+    return int(previous.end_point.row if previous is not None else body.start_point.row)
+
+
+def _by_rules(language: Language, before: str, after: str, scan: BracketScan) -> CursorSyntax:
+    if scan.inside is not None:
+        return CursorSyntax(Place.COMMENT if scan.in_comment else Place.STRING)
+    line = before[before.rfind("\n") + 1 :]
+    rest, _, below = after.partition("\n")
+    if _WORD.search(rest):
+        return CursorSyntax(Place.CODE)
+    opener = re.compile(language.opener)
+    if line.strip():
+        opens = opener.search(line) is not None and not _is_deeper(below, _indentation(line))
+        return CursorSyntax(Place.CODE, after_opener=opens)
+    previous = _previous_line(before)
+    empty = opener.search(previous) is not None and not _is_deeper(below, _indentation(previous))
+    return CursorSyntax(Place.CODE, empty_block=empty, after_comment=_is_comment_line(language, previous))
+
+
+def _is_deeper(below: str, indentation: int) -> bool:
+    """Whether the next line with text belongs to a block indented beyond ``indentation``."""
+    following = next((line for line in below.split("\n") if line.strip()), "")
+    return bool(following) and _indentation(following) > indentation
+
+
+def _previous_line(before: str) -> str:
+    """The last line with text above the cursor's own."""
+    lines = before.split("\n")[:-1]
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def _is_comment_line(language: Language, line: str) -> bool:
+    stripped = line.strip()
+    if language.line_comments and stripped.startswith(language.line_comments):
+        return not (language.name in ("c", "cpp") and stripped.startswith("#"))
+    return any(stripped.startswith(start) or stripped.endswith(end) for start, end in language.block_comments)
+
+
+def _indentation(line: str) -> int:
+    expanded = line.expandtabs(4)
+    return len(expanded) - len(expanded.lstrip())
+
+
+def _unit(indentation: str) -> str:
+    return "\t" if indentation.startswith("\t") else "    "

@@ -1,0 +1,70 @@
+"""What drafting is told about a model on this device: what a step costs, and the model's own successors."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from forelook.decoding.drafting.budget import StepBudget, StepCosts
+from forelook.decoding.drafting.sources.successors import SuccessorSeeds
+from forelook.decoding.loop import DecodeLoop, decode
+from forelook.model.loading import LoadedModel
+from forelook.model.step_costs import measured_budget, step_costs, stored_step_costs, successor_seeds
+
+_LOG = logging.getLogger(__name__)
+_BUSY_SHARE = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """Measured once per model and device.
+
+    Attributes:
+        budget: how many drafts a step may carry; ``None`` for a common shape of costs.
+        seeds: what the model says after each single token; ``None`` to begin without.
+        loop: runs the steps, on this process alone or together with others.
+    """
+
+    budget: StepBudget | None = None
+    seeds: SuccessorSeeds | None = None
+    loop: DecodeLoop = decode
+
+
+def measure_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
+    """Read what was measured before, or measure it: a second or two at a model's first start on a device.
+
+    On a busy machine step costs are left for a later start: other programs' load would be taken for the step's.
+
+    Args:
+        model: just loaded, idle.
+        cache_dir: where measurements are kept; ``None`` to measure each time.
+    """
+    try:
+        return _measure(model, cache_dir)
+    except OSError as error:
+        # A full disk or a read-only folder costs a second at the next start, not the model.
+        _LOG.warning("measurements cannot be kept in %s: %s", cache_dir, error.strerror or error)
+        return _measure(model, None)
+
+
+def _measure(model: LoadedModel, cache_dir: Path | None) -> Drafting:
+    sequence = model.new_sequence()
+    name, device, dtype = model.fingerprint, model.device, model.dtype
+    costs: StepCosts | None = None
+    if cache_dir is not None:
+        costs = stored_step_costs(cache_dir, fingerprint=name, device=device, dtype=dtype)
+    if costs is None and _is_busy():
+        _LOG.info("step costs are not measured now: the machine is busy")
+    elif costs is None:
+        costs = step_costs(sequence, cache_dir=cache_dir, fingerprint=name, device=device, dtype=dtype)
+    start = model.config.bos_token_id
+    seeds = successor_seeds(sequence, [] if start is None else [start], cache_dir=cache_dir, fingerprint=name)
+    return Drafting(None if costs is None else measured_budget(costs, device), seeds)
+
+
+def _is_busy() -> bool:
+    if not hasattr(os, "getloadavg"):
+        return False
+    return os.getloadavg()[0] > _BUSY_SHARE * (os.cpu_count() or 1)

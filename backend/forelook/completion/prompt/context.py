@@ -1,0 +1,260 @@
+"""Text of other open files that helps at a cursor: signatures of imported names, and windows like the text around it.
+
+Looking for context takes milliseconds per file, so it happens between requests: a request gets what was chosen for its
+document before, and the choice changes only when the cursor has moved on. Prompts that begin alike keep their KV cache.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import tree_sitter
+
+from forelook.completion.cursor.languages import Language, language_for
+from forelook.completion.cursor.syntax import parse
+from forelook.completion.document_store import Document, model_text
+
+_MAX_NEIGHBOURS = 20
+_MAX_NEIGHBOUR_CHARS = 200_000
+_REFERENCE_LINES = 40
+_MAX_WINDOWS = 4
+_MIN_SIMILARITY = 0.1
+_MOVED_LINES = 30
+_MAX_SIGNATURE_LINES = 8
+_MAX_SIGNATURES = 12
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w{2,}")
+_IMPORT_NODES = re.compile("import|use_declaration|using|include|require")
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Some lines of a file and the identifiers in them."""
+
+    text: str
+    words: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Neighbour:
+    """What one version of another open file has to offer."""
+
+    version: int
+    windows: tuple[_Window, ...]
+    signatures: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What was chosen for a document, and where the cursor stood then."""
+
+    line: int
+    neighbours: frozenset[str]
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Wish:
+    """A document whose context is to be looked for."""
+
+    document: Document
+    offset: int
+    left: list[str] = field(default_factory=list)
+
+
+class ContextChooser:
+    """Remembers the open documents by recency and chooses context from them, a small piece of work at a time.
+
+    Args:
+        window_lines: lines of a window; about what the prompt has room for, a few times over.
+    """
+
+    def __init__(self, window_lines: int = 24) -> None:
+        self._window_lines = window_lines
+        self._recent: OrderedDict[str, Document] = OrderedDict()  # most recently used last
+        self._neighbours: dict[str, _Neighbour] = {}
+        self._choices: dict[str, _Choice] = {}
+        self._wish: _Wish | None = None
+
+    def touch(self, document: Document) -> None:
+        """Note that a document was opened, edited or asked about."""
+        self._recent[document.uri] = document
+        self._recent.move_to_end(document.uri)
+
+    def forget(self, uri: str) -> None:
+        """A document was closed: no other document's context may hold its text from now on."""
+        self._recent.pop(uri, None)
+        self._neighbours.pop(uri, None)
+        self._choices = {
+            other: choice for other, choice in self._choices.items() if other != uri and uri not in choice.neighbours
+        }
+
+    def latest(self, uri: str) -> Document | None:
+        """The newest snapshot of an open document."""
+        return self._recent.get(uri)
+
+    def choose(self, document: Document, offset: int) -> Sequence[str]:
+        """Context for a cursor, most useful first, as far as it has been looked for."""
+        choice = self._choices.get(document.uri)
+        line = document.text.count("\n", 0, offset)
+        neighbours = self._neighbours_of(document)
+        if choice is None or abs(choice.line - line) > _MOVED_LINES or choice.neighbours != frozenset(neighbours):
+            if neighbours:
+                self._wish = _Wish(document, offset, list(neighbours))
+            elif choice is not None:
+                del self._choices[document.uri]
+                return ()
+        return choice.texts if choice is not None else ()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether somebody waits for context."""
+        return self._wish is not None
+
+    def work(self) -> str | None:
+        """Look at one more file; returns the document whose context has changed, when it has."""
+        wish = self._wish
+        if wish is None:
+            return None
+        if wish.left:
+            self._read(wish.left.pop())
+            return None
+        self._wish = None
+        document = wish.document
+        texts = self._best(document, wish.offset)
+        old = self._choices.get(document.uri)
+        line = document.text.count("\n", 0, wish.offset)
+        self._choices[document.uri] = _Choice(line, frozenset(self._neighbours_of(document)), texts)
+        return document.uri if texts != (old.texts if old is not None else ()) else None
+
+    def _neighbours_of(self, document: Document) -> list[str]:
+        """Other open files of the workspace and language family, most recently used first."""
+        language = language_for(document.language_id)
+        found: list[str] = []
+        for uri, other in reversed(self._recent.items()):
+            if len(found) == _MAX_NEIGHBOURS:
+                break
+            same = other.workspace == document.workspace and language_for(other.language_id) is language
+            if same and uri != document.uri and 0 < len(other.text) <= _MAX_NEIGHBOUR_CHARS:
+                found.append(uri)
+        return sorted(found)
+
+    def _read(self, uri: str) -> None:
+        document = self._recent.get(uri)
+        known = self._neighbours.get(uri)
+        if document is None or (known is not None and known.version == document.version):
+            return
+        text = model_text(document.text)
+        lines = text.split("\n")
+        step = max(1, self._window_lines // 2)
+        windows = []
+        for start in range(0, max(1, len(lines) - step), step):
+            part = "\n".join(lines[start : start + self._window_lines]).strip("\n")
+            words = frozenset(_IDENTIFIER.findall(part))
+            if words:
+                windows.append(_Window(part, words))
+        self._neighbours[uri] = _Neighbour(
+            document.version, tuple(windows), signatures_of(language_for(document.language_id), text)
+        )
+
+    def _best(self, document: Document, offset: int) -> tuple[str, ...]:
+        before = model_text(document.text[:offset])
+        after = model_text(document.text[offset : offset + 2000])
+        reference = frozenset(
+            _IDENTIFIER.findall("\n".join(before.split("\n")[-_REFERENCE_LINES:] + after.split("\n")[:8]))
+        )
+        if not reference:
+            return ()
+        language = language_for(document.language_id)
+        imported = imported_names(language, before)
+        signatures: list[str] = []
+        ranked: list[tuple[float, str, int, str]] = []
+        for uri in self._neighbours_of(document):
+            neighbour = self._neighbours.get(uri)
+            if neighbour is None:
+                continue
+            signatures += [text for name, text in sorted(neighbour.signatures.items()) if name in imported]
+            best = max(
+                (
+                    (len(window.words & reference) / len(window.words | reference), uri, index, window.text)
+                    for index, window in enumerate(neighbour.windows)
+                ),
+                default=None,
+            )
+            if best is not None and best[0] >= _MIN_SIMILARITY:
+                ranked.append(best)
+        ranked.sort(reverse=True)
+        # The most useful first; a stable order keeps the cache.
+        windows = [_headed(language, uri, text) for _, uri, _, text in ranked[:_MAX_WINDOWS]]
+        heads = ["\n".join(signatures[:_MAX_SIGNATURES]) + "\n"] if signatures else []
+        return tuple(heads + windows)
+
+
+def signatures_of(language: Language, text: str) -> dict[str, str]:
+    """Heads of the functions and types a file defines, by name; a class brings the heads of its methods."""
+    tree = parse(language, text)
+    if tree is None:
+        return {}
+    data = text.encode("utf-8", "replace")
+    found: dict[str, str] = {}
+    for node in _definitions(language, tree.root_node):
+        name = node.child_by_field_name("name") or node.child_by_field_name("declarator")
+        if name is None:
+            continue
+        match = _IDENTIFIER.search(_text(data, name))
+        if match is None or match.group() in found:
+            continue
+        lines = [_head(data, node)]
+        body = node.child_by_field_name("body")
+        if body is not None and "class" in node.type:
+            lines += ["    " + _head(data, method) for method in _definitions(language, body)]
+        found[match.group()] = "\n".join(lines[:_MAX_SIGNATURE_LINES])
+    return found
+
+
+def imported_names(language: Language, text: str) -> frozenset[str]:
+    """Names in the import statements at the top level of a file."""
+    tree = parse(language, text[:20_000])
+    if tree is None:
+        return frozenset()
+    data = text[:20_000].encode("utf-8", "replace")
+    names: set[str] = set()
+    for node in tree.root_node.named_children:
+        if _IMPORT_NODES.search(node.type):
+            names.update(_IDENTIFIER.findall(_text(data, node)))
+    return frozenset(names)
+
+
+def _definitions(language: Language, node: tree_sitter.Node) -> list[tree_sitter.Node]:
+    """Definitions right under a node, through exports and decorators."""
+    found: list[tree_sitter.Node] = []
+    for child in node.named_children:
+        if child.type in language.signature_nodes:
+            found.append(child)
+        elif child.type in ("decorated_definition", "export_statement", "declaration_list", "namespace_definition"):
+            found += _definitions(language, child)
+    return found
+
+
+def _head(data: bytes, node: tree_sitter.Node) -> str:
+    """A definition up to its body, on one line."""
+    body = node.child_by_field_name("body")
+    end = body.start_byte if body is not None else node.end_byte
+    return " ".join(data[node.start_byte : min(end, node.start_byte + 400)].decode("utf-8", "replace").split())
+
+
+def _text(data: bytes, node: tree_sitter.Node) -> str:
+    return data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+
+
+def _headed(language: Language, uri: str, text: str) -> str:
+    """A window under a comment that names its file, where the language has comments."""
+    name = uri.rsplit("/", 1)[-1]
+    if language.line_comments:
+        return f"{language.line_comments[0]} {name}\n{text}\n\n"
+    if language.block_comments:
+        start, end = language.block_comments[0]
+        return f"{start} {name} {end}\n{text}\n\n"
+    return f"{text}\n\n"

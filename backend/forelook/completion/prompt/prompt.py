@@ -1,0 +1,337 @@
+"""From document and cursor to prompt ids: windows that stand still while the user types.
+
+A prompt takes part of the text before the cursor (the *prefix*), part of the text after it (the *suffix*) and context
+from other files. Windows begin and end at line borders and keep doing so at the same lines until they no longer fit, so
+that the KV cache of the keystroke before serves the next one. Text is tokenised line by line from a cache: a keystroke
+tokenises its own line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from forelook.completion.document_store import Document, model_text
+
+_CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
+_MAX_CACHED_LINES = 20_000
+_MAX_CACHED_LINE_CHARS = 2_000
+_MAX_CHARS_PER_TOKEN = 12
+_MAX_ANCHORS_PER_DOCUMENT = 4
+_MAX_DOCUMENTS = 64
+# A window is rebuilt when it holds less than this share of what it could: the cursor has left its neighbourhood.
+_MIN_FILL = 0.4
+# Of a full prompt, left free when windows are placed, so that typing does not overflow them at once.
+_GROWTH_SHARE = 0.15
+
+
+def rest_is_closers(rest: str) -> bool:
+    """Whether the rest of a line is at most closing brackets, quotes and one ``:``, ``{``, ``;`` or ``,``."""
+    return len(rest) <= 64 and _CLOSERS_ONLY.fullmatch(rest) is not None
+
+
+class TextTokenizer(Protocol):
+    """What prompts need of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text alone."""
+        ...
+
+    def encode_prefix(self, text: str) -> list[int]:
+        """Ids of text that starts a document."""
+        ...
+
+
+class LineEncoder:
+    """Tokenises text line by line from a cache.
+
+    Most tokenizers never merge across a certain side of a line break: byte-level ones with indentation tokens
+    (``"\\n    "``) break before it, most others after it. Which side holds is found out by trying.
+    """
+
+    _PROBES = (
+        "def f(x):\n    return x\n\n\nclass A:\n\ty = 1\n# c\nend\n",
+        "int main() {\n  if (x) {\n    y();\n  }\n\n}\n",
+        "a\n\n\n    b\n        c\nd",
+    )
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._cache: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self.num_encoded_chars = 0
+        self._border = re.compile(r"(?=\n)")
+        for pattern in (r"(?=\n)", r"(?<=\n)(?=[ \t]*[^\s])"):
+            self._border = re.compile(pattern)
+            if all(self._joined(probe) == tokenizer.encode(probe) for probe in self._PROBES):
+                break
+
+    def split(self, text: str) -> list[str]:
+        """The pieces of ``text`` that are tokenised apart; joined they are the text."""
+        return [piece for piece in self._border.split(text) if piece]
+
+    def encode_piece(self, piece: str) -> tuple[int, ...]:
+        """Ids of one piece."""
+        ids = self._cache.get(piece)
+        if ids is not None:
+            self._cache.move_to_end(piece)
+            return ids
+        ids = tuple(self._tokenizer.encode(piece))
+        self.num_encoded_chars += len(piece)
+        if len(piece) <= _MAX_CACHED_LINE_CHARS:
+            self._cache[piece] = ids
+            if len(self._cache) > _MAX_CACHED_LINES:
+                self._cache.popitem(last=False)
+        return ids
+
+    def encode(self, text: str, *, starts_document: bool = False) -> list[int]:
+        """Ids of ``text``."""
+        ids: list[int] = []
+        for number, piece in enumerate(self.split(text)):
+            if number == 0 and starts_document:
+                ids.extend(self._tokenizer.encode_prefix(piece))
+            else:
+                ids.extend(self.encode_piece(piece))
+        return ids
+
+    def _joined(self, text: str) -> list[int]:
+        return [token for piece in self.split(text) for token in self._tokenizer.encode(piece)]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBudget:
+    """Most tokens of a prompt's text, and its parts' shares; what one part leaves, the others may use."""
+
+    num_tokens: int
+    suffix_share: float
+    context_share: float
+
+    @property
+    def context_tokens(self) -> int:
+        """What context gets of a full prompt."""
+        return int((self.num_tokens - int(self.num_tokens * _GROWTH_SHARE)) * self.context_share)
+
+    def split(self, num_prefix: int, num_suffix: int, num_context: int) -> tuple[int, int, int]:
+        """Tokens for prefix, suffix and context, given how many each has to offer."""
+        total = self.num_tokens
+        if num_prefix + num_suffix + num_context <= total:
+            return num_prefix, num_suffix, num_context
+        total -= int(total * _GROWTH_SHARE)
+        suffix = min(num_suffix, int(total * self.suffix_share))
+        context = min(num_context, self.context_tokens)
+        prefix = min(num_prefix, total - suffix - context)
+        suffix = min(num_suffix, total - prefix - context)
+        context = min(num_context, total - prefix - suffix)
+        return prefix, suffix, context
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """A prompt's parts as ids, before the infill format joins them.
+
+    Attributes:
+        prefix: the text of the prefix window; the cursor stands at its end.
+        prefix_ids: its tokens.
+        suffix_ids: tokens of the suffix window.
+        context_ids: tokens of other files' context.
+        anchored_suffix: whether the suffix starts at the next line, so that typing leaves it as it is.
+    """
+
+    prefix: str
+    prefix_ids: list[int]
+    suffix_ids: list[int]
+    context_ids: list[int]
+    anchored_suffix: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """Window borders that survive an edit at the cursor: one counts from the start, the other from the end.
+
+    ``num_context`` is the room that context had beside them.
+    """
+
+    prefix_start: int
+    chars_after_suffix: int
+    num_context: int
+
+
+class PromptBuilder:
+    """Chooses windows and tokenises them. Remembers where windows stood, per document.
+
+    Args:
+        tokenizer: the model's.
+        budget: most tokens, and the parts' shares.
+        file_separator_id: the token the model expects before each file, where it knows one.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget, file_separator_id: int | None = None) -> None:
+        self.encoder = LineEncoder(tokenizer)
+        self._budget = budget
+        self._separator = [] if file_separator_id is None else [file_separator_id]
+        self._anchors: OrderedDict[str, list[_Anchor]] = OrderedDict()
+
+    def forget(self, uri: str) -> None:
+        """Drop what is remembered of a closed document."""
+        self._anchors.pop(uri, None)
+
+    def build(self, document: Document, offset: int, context: Sequence[str] = ()) -> PromptText:
+        """The prompt at ``offset``.
+
+        Args:
+            document: the snapshot.
+            offset: the cursor.
+            context: texts of other files, most useful first; whole ones are taken while they fit, and the most useful
+                comes to stand nearest to the cursor.
+        """
+        text = document.text
+        rest = text[offset : document.line_end(offset)]
+        anchored = rest_is_closers(rest)
+        suffix_start = offset + len(rest) if anchored else offset
+        context_ids = [self._separator + self.encoder.encode(chunk) for chunk in context]
+
+        for anchor in self._anchors.get(document.uri, ()):
+            prompt = self._from_anchor(document, offset, suffix_start, anchored, anchor, context_ids)
+            if prompt is not None:
+                self._remember(document.uri, anchor)
+                return prompt
+        return self._from_scratch(document, offset, suffix_start, anchored, context_ids)
+
+    def _from_anchor(
+        self,
+        document: Document,
+        offset: int,
+        suffix_start: int,
+        anchored: bool,
+        anchor: _Anchor,
+        context_ids: list[list[int]],
+    ) -> PromptText | None:
+        """The prompt over windows used before, if they still fit and still are worth using."""
+        text, start = document.text, anchor.prefix_start
+        end = len(text) - anchor.chars_after_suffix
+        if not start <= offset <= suffix_start <= end or not _is_line_start(text, start) or not _is_line_end(text, end):
+            return None
+        if offset - start > self._max_chars or end - suffix_start > self._max_chars:
+            return None
+        if anchor.num_context < min(sum(map(len, context_ids)), self._budget.context_tokens):
+            return None  # there is more of it now
+        kept = self._context_that_fits(context_ids, anchor.num_context)
+        prefix = model_text(text[start:offset])
+        prefix_ids = self.encoder.encode(prefix, starts_document=True)
+        suffix_ids = self.encoder.encode(model_text(text[suffix_start:end]))
+        if len(prefix_ids) + len(suffix_ids) + len(kept) > self._budget.num_tokens:
+            return None
+        share = self._budget.suffix_share
+        if (
+            start > 0
+            and len(prefix_ids) < _MIN_FILL * (1 - share - self._budget.context_share) * self._budget.num_tokens
+        ):
+            return None
+        if end < len(text) and len(suffix_ids) < _MIN_FILL * share * self._budget.num_tokens:
+            return None
+        return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
+
+    def _from_scratch(
+        self, document: Document, offset: int, suffix_start: int, anchored: bool, context_ids: list[list[int]]
+    ) -> PromptText:
+        text, total = document.text, self._budget.num_tokens
+        before = model_text(text[max(0, offset - self._max_chars) : offset])
+        after = model_text(text[suffix_start : suffix_start + self._max_chars])
+        before_pieces = self._take(list(reversed(self.encoder.split(before))), total)
+        after_pieces = self._take(self.encoder.split(after), total)
+        num_context = sum(map(len, context_ids))
+        for_prefix, for_suffix, for_context = self._budget.split(
+            sum(len(ids) for _, ids in before_pieces), sum(len(ids) for _, ids in after_pieces), num_context
+        )
+        prefix_pieces, suffix_pieces = _fit(before_pieces, for_prefix), _fit(after_pieces, for_suffix)
+        prefix = "".join(piece for piece, _ in reversed(prefix_pieces))
+        suffix = "".join(piece for piece, _ in suffix_pieces)
+        if not prefix and before:
+            # One line is longer than the window: its end, cut where it stays cut while the line grows.
+            prefix = _end_of_long_line(before, for_prefix)
+        # The break before a window's first line is no part of it.
+        whole = len(prefix) == len(before) and offset <= self._max_chars
+        if not whole and prefix.startswith("\n"):
+            prefix = prefix[1:]
+        prefix_ids = self.encoder.encode(prefix, starts_document=True)[-max(for_prefix, 1) :]
+        suffix_ids = [token for _, ids in suffix_pieces for token in ids]
+        if not suffix and after:
+            suffix_ids = self.encoder.encode(after[: for_suffix * _MAX_CHARS_PER_TOKEN])[:for_suffix]
+        kept = self._context_that_fits(context_ids, for_context)
+        start = offset - _raw_length(text, len(prefix), end=offset)
+        end = suffix_start + _raw_length(text, len(suffix), start=suffix_start)
+        self._remember(document.uri, _Anchor(start, len(text) - end, for_context))
+        return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
+
+    def _context_that_fits(self, context_ids: list[list[int]], num_tokens: int) -> list[int]:
+        """Whole texts while they fit, the first of them last; where files are told apart, the own one follows."""
+        chosen: list[list[int]] = []
+        for ids in context_ids:
+            if len(ids) <= num_tokens:
+                chosen.append(ids)
+                num_tokens -= len(ids)
+        flat = [token for ids in reversed(chosen) for token in ids]
+        return flat + self._separator if flat else flat
+
+    def _take(self, pieces: list[str], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:
+        """Tokenise pieces, nearest to the cursor first, until ``num_tokens`` are at hand."""
+        taken: list[tuple[str, tuple[int, ...]]] = []
+        for piece in pieces:
+            ids = self.encoder.encode_piece(piece)
+            num_tokens -= len(ids)
+            taken.append((piece, ids))
+            if num_tokens <= 0:
+                break
+        return taken
+
+    def _remember(self, uri: str, anchor: _Anchor) -> None:
+        anchors = self._anchors.setdefault(uri, [])
+        if anchor in anchors:
+            anchors.remove(anchor)
+        anchors.insert(0, anchor)
+        del anchors[_MAX_ANCHORS_PER_DOCUMENT:]
+        self._anchors.move_to_end(uri)
+        if len(self._anchors) > _MAX_DOCUMENTS:
+            self._anchors.popitem(last=False)
+
+    @property
+    def _max_chars(self) -> int:
+        return self._budget.num_tokens * _MAX_CHARS_PER_TOKEN
+
+
+def _fit(pieces: list[tuple[str, tuple[int, ...]]], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:
+    """As many whole pieces, nearest first, as ``num_tokens`` hold."""
+    kept: list[tuple[str, tuple[int, ...]]] = []
+    for piece, ids in pieces:
+        num_tokens -= len(ids)
+        if num_tokens < 0:
+            break
+        kept.append((piece, ids))
+    return kept
+
+
+def _end_of_long_line(before: str, num_tokens: int) -> str:
+    size = max(64, num_tokens * 2)
+    start = max(0, (len(before) - size) // 256 * 256)
+    return before[start:]
+
+
+def _raw_length(text: str, num_chars: int, *, start: int | None = None, end: int | None = None) -> int:
+    """Length in the document of a stretch that has ``num_chars`` characters once ``\\r\\n`` is one of them."""
+    length = num_chars
+    while True:
+        first, last = (start, start + length) if start is not None else (max(0, (end or 0) - length), end or 0)
+        longer = num_chars + text.count("\r\n", first, last)
+        if longer == length:
+            return length
+        length = longer
+
+
+def _is_line_start(text: str, offset: int) -> bool:
+    return offset == 0 or text[offset - 1] == "\n"
+
+
+def _is_line_end(text: str, offset: int) -> bool:
+    return offset == len(text) or text[offset] in "\r\n" or text[offset - 1] == "\n"

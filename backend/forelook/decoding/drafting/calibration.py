@@ -1,0 +1,93 @@
+"""How likely a draft token is accepted, learned online from every verified node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from forelook.decoding.drafting.draft import Draft, DraftOrigin
+
+_MATCH_LIMIT = 16
+_SHARE_BUCKETS = 8
+_CELLS_PER_ORIGIN = _MATCH_LIMIT * _SHARE_BUCKETS
+_PRIOR_WEIGHT = 16.0
+_FORGET_ABOVE = 400.0
+_ORIGINS = {origin: index for index, origin in enumerate(DraftOrigin)}
+_ORIGIN_OF_INDEX = tuple(DraftOrigin)
+
+
+# Priors by share bucket: scripts/fit_draft_priors.py on packages of the standard library and three installed ones, with
+# the starter model. No benchmark's data is in them.
+_PRIOR_AFTER_1 = (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89)
+_PRIOR_AFTER_2 = (0.05, 0.15, 0.23, 0.32, 0.54, 0.54, 0.81, 0.94)
+_PRIOR_AFTER_MORE = (0.05, 0.15, 0.30, 0.43, 0.65, 0.85, 0.92, 0.94)
+_SUCCESSOR_PRIORS = (
+    (0.03, 0.07, 0.12, 0.13, 0.14, 0.17, 0.31, 0.54),  # seeds: the share is the model's own probability
+    (0.05, 0.05, 0.05, 0.05, 0.07, 0.07, 0.20, 0.36),
+    (0.12, 0.12, 0.12, 0.12, 0.12, 0.12, 0.41, 0.55),
+    (0.34, 0.34, 0.34, 0.34, 0.37, 0.37, 0.87, 0.92),
+)
+
+
+def _prior(origin: DraftOrigin, match_length: int, bucket: int) -> float:
+    """Acceptance before anything was seen."""
+    if origin is DraftOrigin.SUCCESSOR:
+        return _SUCCESSOR_PRIORS[min(match_length, 3)][bucket]
+    if origin is DraftOrigin.PREVIOUS_SUGGESTION:
+        return (0.3 + 0.05 * bucket) if match_length == 0 else (0.5 + 0.05 * bucket)
+    return (_PRIOR_AFTER_1, _PRIOR_AFTER_1, _PRIOR_AFTER_2, _PRIOR_AFTER_MORE)[min(match_length, 3)][bucket]
+
+
+class AcceptanceCalibration:
+    """Acceptance probability per cell: (origin, tokens matched so far, share of the evidence).
+
+    A node of a draft counts as matched one token longer than its parent, because it is only asked for once its parent
+    was accepted. The table outlives requests; old evidence fades.
+
+    Attributes:
+        probabilities: per cell, the current estimate.
+    """
+
+    def __init__(self) -> None:
+        self._tries = [_PRIOR_WEIGHT] * (_CELLS_PER_ORIGIN * len(_ORIGINS))
+        self._hits = [
+            _PRIOR_WEIGHT * _prior(origin, match, bucket)
+            for origin in DraftOrigin
+            for match in range(_MATCH_LIMIT)
+            for bucket in range(_SHARE_BUCKETS)
+        ]
+        self.probabilities = [hits / _PRIOR_WEIGHT for hits in self._hits]
+
+    @staticmethod
+    def cells_of(draft: Draft) -> Iterator[int]:
+        """The cell of each token of a draft, one by one: often the first few are all that is wanted."""
+        base = _ORIGINS[draft.origin] * _CELLS_PER_ORIGIN
+        last_row = base + (_MATCH_LIMIT - 1) * _SHARE_BUCKETS
+        row = min(base + draft.match_length * _SHARE_BUCKETS, last_row)
+        for share in draft.shares:
+            bucket = int(share * _SHARE_BUCKETS)
+            yield row + (bucket if bucket < _SHARE_BUCKETS else _SHARE_BUCKETS - 1)
+            if row < last_row:
+                row += _SHARE_BUCKETS
+
+    @staticmethod
+    def cell(origin: DraftOrigin, match_length: int, share: float) -> int:
+        """The cell of one token."""
+        row = min(match_length, _MATCH_LIMIT - 1)
+        bucket = min(int(share * _SHARE_BUCKETS), _SHARE_BUCKETS - 1)
+        return _ORIGINS[origin] * _CELLS_PER_ORIGIN + row * _SHARE_BUCKETS + bucket
+
+    @staticmethod
+    def origin(cell: int) -> DraftOrigin:
+        """The origin a cell belongs to."""
+        return _ORIGIN_OF_INDEX[cell // _CELLS_PER_ORIGIN]
+
+    def observe(self, cell: int, accepted: bool) -> None:
+        """Count one proposal whose parent was accepted: did the target agree?"""
+        hits = self._hits[cell] + accepted
+        tries = self._tries[cell] + 1.0
+        if tries > _FORGET_ABOVE:
+            hits *= 0.5
+            tries *= 0.5
+        self._hits[cell] = hits
+        self._tries[cell] = tries
+        self.probabilities[cell] = hits / tries

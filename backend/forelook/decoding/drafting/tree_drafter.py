@@ -1,0 +1,171 @@
+"""Forelook's drafter: every source in one tree, under the budget that measured step costs allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.draft import DraftOrigin, DraftSource
+from forelook.decoding.drafting.drafter import StepPlan, StepState
+from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of, ending_then
+from forelook.decoding.drafting.tree import CandidateTree, DraftTree, Selection
+from forelook.decoding.lookahead.filler import WindowFiller, unknown_yields
+from forelook.decoding.stats import DecodingStats
+from forelook.decoding.verification import Verified
+
+_MAX_CANDIDATES = 8
+_MAX_LENGTH = 24
+_RECENT = 0.15
+_LONGEST_PAUSE = 15
+
+
+class DraftMemory:
+    """What drafting has learned about a model and its user; kept by the caller across requests.
+
+    Attributes:
+        calibration: acceptance per origin, match length and share.
+        successors: the model's own choices after the same tokens.
+        window_yields: what lookahead windows have brought, by n-gram size.
+
+    Args:
+        seeds: successors of single tokens, measured once per model.
+        calibration: one to go on with.
+    """
+
+    def __init__(self, seeds: SuccessorSeeds | None = None, calibration: AcceptanceCalibration | None = None) -> None:
+        self.calibration = AcceptanceCalibration() if calibration is None else calibration
+        self.successors = SuccessorTable(seeds)
+        self.window_yields = unknown_yields()
+
+
+class Patience:
+    """Leaves steps plain while drafts bring less than they cost, as when sampling at a high temperature.
+
+    Costs and gains of recent drafted steps are averaged, in tokens. While the costs are larger, more and more plain
+    steps stand between two drafted ones, so that a change for the better is still noticed.
+    """
+
+    def __init__(self) -> None:
+        self._balance = 0.5  # of a few good steps: nobody begins with a pause
+        self._pause = 0
+        self._left = 0
+
+    def is_plain(self) -> bool:
+        """Whether the next step should do without drafts."""
+        if self._left == 0:
+            return False
+        self._left -= 1
+        return True
+
+    def observe(self, num_accepted: int, cost: float) -> None:
+        """Count a drafted step: accepted drafts, and what it cost beyond a plain step, in plain steps."""
+        self._balance += _RECENT * (num_accepted - cost - self._balance)
+        if self._balance >= 0.0:
+            self._pause = self._left = 0
+        else:
+            self._pause = self._left = min(2 * self._pause + 1, _LONGEST_PAUSE)
+
+
+class TreeDrafter:
+    """Plans steps from all sources and learns from their outcome.
+
+    Args:
+        sources: asked in this order; equal guesses merge.
+        context: the tokens before the cursor.
+        budget: how many drafts a step may carry.
+        memory: calibration and successors, changed as it goes.
+        tail_sizes: the model's.
+        boundary_ids: tokens that are never drafted.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[DraftSource],
+        context: Sequence[int],
+        budget: StepBudget,
+        memory: DraftMemory,
+        tail_sizes: Sequence[int] | None = None,
+        boundary_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        self._filler = WindowFiller(
+            [token for token in context[-256:] if token not in boundary_ids], memory.window_yields
+        )
+        self._sources = [*sources, self._filler]
+        self._context = list(context)
+        self._budget = budget
+        self._memory = memory
+        self._tail_sizes = tail_sizes
+        self._boundary_ids = boundary_ids
+        self._ending = ending_of(self._context)
+        self._candidates: CandidateTree | None = None
+        self._selection: Selection | None = None
+        self._patience = Patience()
+        self._cost = 0.0
+
+    def plan(self, state: StepState) -> StepPlan:
+        """The tree that makes the step yield most tokens per second; empty where drafts are not worth their cost."""
+        self._candidates = self._selection = None
+        max_nodes = min(self._budget.max_draft_tokens, state.max_tokens)
+        if max_nodes == 0 or state.max_depth == 0 or self._patience.is_plain():
+            self._filler.rest()
+            return StepPlan(DraftTree())
+        curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
+        candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, curve.floor)
+        max_length = min(state.max_depth, _MAX_LENGTH)
+        for source in self._sources:
+            for draft in source.propose(self._context, max_candidates=_MAX_CANDIDATES, max_length=max_length):
+                candidates.add(draft)
+        is_allowed = None
+        constraint = state.constraint
+        if constraint is not None:
+
+            def is_allowed(path: list[int], token: int) -> bool:
+                allowed = constraint.allowed_ids([*state.generated, *path])
+                return allowed is None or token in allowed
+
+        selection = self._selection = candidates.select(
+            curve,
+            max_nodes,
+            ending=self._ending,
+            successors=self._memory.successors,
+            is_allowed=is_allowed,
+        )
+        num_drafts = len(selection.tree)
+        expected = 1.0 + sum(selection.probabilities)
+        window = self._filler.fill(curve, num_drafts, expected, state.max_tokens - num_drafts)
+        num_more = num_drafts + (0 if window is None else len(window))
+        self._cost = (curve.seconds[num_more] + self._budget.seconds_per_plan) / curve.seconds[0] - 1.0
+        return StepPlan(selection.tree, window)
+
+    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
+        """Calibrate, learn the model's choices, extend the sources."""
+        tree = plan.tree
+        if self._candidates is not None and self._selection is not None:
+            self._candidates.learn(verified.token_ids)
+            self._patience.observe(len(verified.node_path), self._cost)
+            origins = [self._memory.calibration.origin(cell) for cell in self._selection.cells]
+            accepted_origins = [origins[node - 1] for node in verified.node_path]
+            _count(origins, stats.drafted_by_origin)
+            _count(accepted_origins, stats.accepted_by_origin)
+            hits = accepted_origins.count(DraftOrigin.LOOKAHEAD)
+            self._filler.learn(plan.window, self._context, argmax[len(tree) + 1 :], len(verified.token_ids), hits)
+        self._learn_successors(tree, argmax)
+        accepted = verified.token_ids
+        self._context += accepted
+        for token in accepted:
+            self._ending = ending_then(self._ending, token)
+        for source in self._sources:
+            source.extend(accepted)
+
+    def _learn_successors(self, tree: DraftTree, argmax: list[int]) -> None:
+        endings = [self._ending] if self._selection is None else self._selection.endings
+        learn, boundaries = self._memory.successors.learn, self._boundary_ids
+        for ending, successor in zip(endings, argmax[: len(tree) + 1], strict=True):
+            if successor not in boundaries:
+                learn(ending, successor)
+
+
+def _count(origins: list[DraftOrigin], counts: dict[DraftOrigin, int]) -> None:
+    for origin in origins:
+        counts[origin] = counts.get(origin, 0) + 1

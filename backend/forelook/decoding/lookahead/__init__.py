@@ -1,0 +1,1 @@
+"""The lookahead window, and lookahead decoding as published."""

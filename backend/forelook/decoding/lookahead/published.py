@@ -1,0 +1,129 @@
+"""Lookahead decoding as published: W, N and G fixed, an n-gram pool of the call, a Jacobi window every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from forelook.decoding.drafting.draft import DraftOrigin
+from forelook.decoding.drafting.drafter import StepPlan, StepState
+from forelook.decoding.drafting.tree import DraftTree
+from forelook.decoding.layout import StepModel
+from forelook.decoding.limits import GREEDY, Limits, SamplingParams, TokenConstraint
+from forelook.decoding.lookahead.published_pool import PublishedPool
+from forelook.decoding.lookahead.window import LookaheadWindow
+from forelook.decoding.loop import DecodeLoop, decode
+from forelook.decoding.stats import DecodingStats
+from forelook.decoding.verification import Verified
+from forelook.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSettings:
+    """W, N and G with their published meaning; the defaults are the paper's for a 7B model.
+
+    Attributes:
+        window_size: W, positions guessed in parallel.
+        ngram_size: N, tokens per n-gram, its key included.
+        max_candidates: G, n-grams kept per key and verified per step.
+        prompt_as_reference: whether the pool also learns the n-grams of the prompt and of the growing output.
+    """
+
+    window_size: int = 15
+    ngram_size: int = 5
+    max_candidates: int = 15
+    prompt_as_reference: bool = False
+
+    def __post_init__(self) -> None:
+        if self.window_size < 1:
+            raise ConfigError("window_size", self.window_size, "1 or more")
+        if self.ngram_size < 2:
+            raise ConfigError("ngram_size", self.ngram_size, "2 or more")
+        if self.max_candidates < 0:
+            raise ConfigError("max_candidates", self.max_candidates, "0 or more")
+
+
+def published_lookahead(
+    model: StepModel,
+    prompt_ids: Sequence[int],
+    limits: Limits,
+    settings: PublishedSettings,
+    *,
+    sampling: SamplingParams = GREEDY,
+    constraint: TokenConstraint | None = None,
+    pool: PublishedPool | None = None,
+    boundary_ids: frozenset[int] = frozenset(),
+    stats: DecodingStats | None = None,
+    loop: DecodeLoop = decode,
+) -> Iterator[list[int]]:
+    """Decode with fixed W, N and G.
+
+    The arguments are those of ``decode``, and besides them W, N and G, a ``pool`` to start from and to fill where it
+    outlives the call, and the sentinels as ``boundary_ids``: no n-gram of the prompt contains one.
+    ``loop`` runs the steps.
+    """
+    drafter = PublishedDrafter(prompt_ids, settings, pool, boundary_ids)
+    return loop(model, prompt_ids, limits, drafter, sampling=sampling, constraint=constraint, stats=stats)
+
+
+class PublishedDrafter:
+    """The published lookahead and verification branches as a drafter."""
+
+    def __init__(
+        self,
+        prompt_ids: Sequence[int],
+        settings: PublishedSettings,
+        pool: PublishedPool | None = None,
+        boundary_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        self._settings = settings
+        self._has_own_pool = pool is None
+        self.boundary_ids = boundary_ids
+        self._pool = PublishedPool(settings.ngram_size, settings.max_candidates) if pool is None else pool
+        self._text_tail = list(prompt_ids[-settings.ngram_size :])
+        if settings.prompt_as_reference:
+            self._pool.insert_text(prompt_ids, boundary_ids)
+        seed_ids = [token for token in prompt_ids if token not in boundary_ids] or list(prompt_ids)
+        self._window: LookaheadWindow | None = None
+        if len(prompt_ids):
+            self._window = LookaheadWindow(settings.window_size, settings.ngram_size, seed_ids)
+
+    @property
+    def replicable_settings(self) -> PublishedSettings | None:
+        """The settings, where a drafter made of them and the prompt alone plans the same steps; else ``None``."""
+        return self._settings if self._has_own_pool else None
+
+    def plan(self, state: StepState) -> StepPlan:
+        """All candidates of the current token, and the window while there is room for it."""
+        if self._window is not None and len(self._window) > state.max_tokens:
+            self._window = None  # the context is almost full, and room only shrinks from here on
+        max_nodes = state.max_tokens - (0 if self._window is None else len(self._window))
+        tree = DraftTree()
+        for candidate in self._pool.candidates(self._text_tail[-1])[: self._settings.max_candidates]:
+            tree.add_path(candidate[: state.max_depth], max_nodes)
+        return StepPlan(tree, self._window)
+
+    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
+        """Pool the window's n-grams and, as reference, the output's; move the window on."""
+        accepted = verified.token_ids
+        for origin, counts, count in (
+            (DraftOrigin.LOOKAHEAD, stats.drafted_by_origin, len(plan.tree)),
+            (DraftOrigin.LOOKAHEAD, stats.accepted_by_origin, len(verified.node_path)),
+        ):
+            counts[origin] = counts.get(origin, 0) + count
+        if not accepted:
+            return
+        window = plan.window
+        if window is not None:
+            new = argmax[len(plan.tree) + 1 :]
+            if window.ngram_size == 2:
+                new = [argmax[0], *new]
+            for ngram in window.ngrams(self._text_tail[-1], new):
+                self._pool.insert(ngram)
+            window.advance(len(accepted), new)
+        size = self._settings.ngram_size
+        text = self._text_tail + accepted
+        if self._settings.prompt_as_reference:
+            fresh = text[max(0, len(self._text_tail) - size + 1) :]
+            self._pool.insert_text(fresh, self.boundary_ids)
+        self._text_tail = text[-size:]

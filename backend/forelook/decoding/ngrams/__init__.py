@@ -1,0 +1,1 @@
+"""The n-gram pool: index, lookup and ranking."""

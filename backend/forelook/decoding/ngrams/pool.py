@@ -1,0 +1,455 @@
+"""The n-gram pool: documents of a workspace as a draft source.
+
+Which tokens followed the tokens before the cursor, wherever they stood before? Longest matches weigh most, then the
+same file, recent files, and files whose drafts were accepted. Continuations that agree are merged, and each draft token
+carries the share of the evidence behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.ngrams.index import HEAD_TOKENS, MAX_MATCH, MAX_REACH, NOBODY, IndexState, NgramIndex, TokenArray
+from forelook.decoding.ngrams.ranking import ELSEWHERE, SAME_DOCUMENT, Places, rank
+from forelook.errors import ConfigError
+
+_EVIDENCE_LIMIT = 12
+_SAME_DOCUMENT_FACTOR = 0.25
+"""Where in the document the cursor stands is unknown here: the factor of a middling distance."""
+
+STALE_TOKENS = 1 << 16
+"""How many stale tokens may pile up before they are dropped, by default."""
+
+_RECENCY = 0.5
+_RECENT_DOCUMENTS = 8
+"""The document touched last counts one and a half times; the gain is halved after this many other documents."""
+
+_CREDIT_MATCH = 3
+_CREDIT_TOKENS = 64
+_CREDIT = 0.1
+_MOST_WEIGHT = 2.0
+"""A document that goes on as accepted text does, wherever it agrees with so many tokens of it, moves this share of the
+way to twice its weight."""
+
+_NO_TOKENS: TokenArray = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(slots=True)
+class _Document:
+    owner: int
+    pieces: list[tuple[int, int]] = field(default_factory=list)  # (log position, length), in document order
+    num_tokens: int = 0
+    stamp: int = -1
+    num_edits: int = 0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool on its way to or from disk.
+
+    Attributes:
+        keys: documents, the one touched longest ago first.
+        weights: their weights.
+        pieces: [n, 3] document number, log position and length of each run of its tokens, in document order.
+        index: the log and its segments.
+    """
+
+    keys: list[str]
+    weights: list[float]
+    pieces: TokenArray
+    index: IndexState
+
+
+def _disown(index: NgramIndex, pieces: list[tuple[int, int]]) -> None:
+    for position, length in pieces:
+        index.disown(position, position + length)
+
+
+class NgramPool:
+    """Tokens of named documents, and lookups of what followed a context in any of them."""
+
+    def __init__(
+        self, max_tokens: int = 1 << 20, *, head_tokens: int = HEAD_TOKENS, stale_tokens: int = STALE_TOKENS
+    ) -> None:
+        """Make an empty pool.
+
+        Args:
+            max_tokens: bound; documents touched longest ago leave first.
+            head_tokens: how many of the newest tokens are scanned rather than sorted.
+            stale_tokens: how many stale tokens may pile up before they are dropped.
+        """
+        if max_tokens < 1:
+            raise ConfigError("max_tokens", max_tokens, "1 or more")
+        self._max_tokens = max_tokens
+        self._head_tokens = head_tokens
+        self._stale_tokens = stale_tokens
+        self._index = NgramIndex(head_tokens=head_tokens)
+        self._documents: dict[Hashable, _Document] = {}
+        self._by_owner: dict[int, _Document] = {}
+        self._next_owner = 1
+        self._clock = 0
+        self._rebuild: Iterator[None] | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents."""
+        return self._index.num_owned
+
+    @property
+    def num_documents(self) -> int:
+        """Documents in the pool."""
+        return len(self._documents)
+
+    @property
+    def num_logged(self) -> int:
+        """Positions in use, stale tokens and borders included."""
+        return self._index.num_logged
+
+    @property
+    def num_unsorted(self) -> int:
+        """Positions that are not sorted yet."""
+        return self._index.num_unsorted
+
+    @property
+    def index_segment_sizes(self) -> list[int]:
+        """Entries per sorted segment; each of them costs a lookup one search."""
+        return [len(segment) for segment in self._index.segments]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held by log and segments."""
+        return self._index.nbytes
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._documents
+
+    def document_keys(self) -> list[Hashable]:
+        """All documents, the one touched longest ago first."""
+        return sorted(self._documents, key=lambda key: self._documents[key].stamp)
+
+    def tokens(self, key: Hashable) -> TokenArray:
+        """A copy of a document's tokens."""
+        document = self._documents[key]
+        return self._read(document, 0, document.num_tokens).copy()
+
+    # -- documents ------------------------------------------------------------------------------------------------
+
+    def set_document(self, key: Hashable, ids: Sequence[int] | TokenArray) -> None:
+        """Put a document in place of any earlier one of the same key."""
+        tokens = np.asarray(ids, dtype=np.int32)
+        document = self._documents.get(key)
+        if document is None:
+            document = _Document(self._next_owner)
+            self._next_owner += 1
+            self._documents[key] = document
+            self._by_owner[document.owner] = document
+        else:
+            _disown(self._index, document.pieces)
+        document.pieces = [(self._index.append(_NO_TOKENS, tokens, _NO_TOKENS, document.owner), len(tokens))]
+        document.num_tokens = len(tokens)
+        self._touch(document)
+        self._evict(key)
+
+    def replace_tokens(self, key: Hashable, start: int, end: int, ids: Sequence[int] | TokenArray) -> None:
+        """Replace tokens ``[start, end)`` of a document; n-grams that touched them leave the pool."""
+        document = self._documents[key]
+        if not 0 <= start <= end <= document.num_tokens:
+            raise ConfigError("start, end", (start, end), f"a range within 0..{document.num_tokens}")
+        tokens = np.asarray(ids, dtype=np.int32)
+        self._touch(document)
+        if start == document.num_tokens and document.pieces and self._extend(document, tokens):
+            self._evict(key)
+            return
+        # Entries up to MAX_REACH before the edit may continue into it, entries up to MAX_MATCH after it match across
+        # it: they are logged anew with the edit, between copies of what surrounds them.
+        first = max(0, start - MAX_REACH)
+        last = min(document.num_tokens, end + MAX_MATCH)
+        lead = self._read(document, max(0, first - MAX_MATCH), first).copy()
+        trail = self._read(document, last, min(document.num_tokens, last + MAX_REACH)).copy()
+        middle = np.concatenate([self._read(document, first, start), tokens, self._read(document, end, last)])
+        before, after = self._split(document, first, last)
+        position = self._index.append(lead, middle, trail, document.owner)
+        document.pieces = [*before, (position, len(middle)), *after]
+        document.num_tokens += len(tokens) - (end - start)
+        self._evict(key)
+
+    def append_tokens(self, key: Hashable, ids: Sequence[int] | TokenArray) -> None:
+        """Lengthen a document."""
+        end = self._documents[key].num_tokens
+        self.replace_tokens(key, end, end, ids)
+
+    def set_weight(self, key: Hashable, weight: float) -> None:
+        """How much a document's places count, 1.0 at first: more where its drafts were accepted, less otherwise."""
+        self._documents[key].weight = weight
+
+    def credit(self, token_ids: Sequence[int]) -> None:
+        """Let the documents that a user's accepted text could have come from count more, up to double.
+
+        Args:
+            token_ids: the accepted text.
+        """
+        agreeing: set[int] = set()
+        differing: set[int] = set()
+        for end in range(_CREDIT_MATCH, min(len(token_ids), _CREDIT_TOKENS)):
+            found = self._index.find(token_ids[:end], limit=_EVIDENCE_LIMIT, reach=1)
+            after: dict[int, set[int]] = {}
+            for match, owner, row in zip(found.match_lengths, found.owners, found.continuations, strict=True):
+                if match >= _CREDIT_MATCH:
+                    after.setdefault(owner, set()).add(row[0])
+            for owner, tokens in after.items():
+                (agreeing if token_ids[end] in tokens else differing).add(owner)
+        for owner in agreeing - differing:
+            document = self._by_owner[owner]
+            document.weight += _CREDIT * max(0.0, _MOST_WEIGHT - document.weight)
+
+    def num_tokens_of(self, key: Hashable) -> int:
+        """Tokens of a document."""
+        return self._documents[key].num_tokens
+
+    def remove_document(self, key: Hashable) -> None:
+        """Forget a document; an unknown key is none."""
+        document = self._documents.pop(key, None)
+        if document is None:
+            return
+        del self._by_owner[document.owner]
+        _disown(self._index, document.pieces)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._index = NgramIndex(head_tokens=self._head_tokens)
+        self._rebuild = None
+        self._documents.clear()
+        self._by_owner.clear()
+
+    def _touch(self, document: _Document) -> None:
+        if document.stamp != self._clock:  # edits of one document in a row count once
+            self._clock += 1
+            document.stamp = self._clock
+        document.num_edits += 1
+
+    def _extend(self, document: _Document, tokens: TokenArray) -> bool:
+        position, length = document.pieces[-1]
+        if not self._index.extend(position + length, tokens, document.owner):
+            return False
+        document.pieces[-1] = (position, length + len(tokens))
+        document.num_tokens += len(tokens)
+        return True
+
+    def _evict(self, kept: Hashable | None) -> None:
+        """Drop documents touched longest ago until the bound holds; the one just written goes last, and is cut."""
+        if self.num_tokens <= self._max_tokens:
+            return
+        for key in self.document_keys():
+            if key != kept and self.num_tokens > self._max_tokens:
+                self.remove_document(key)
+        excess = self.num_tokens - self._max_tokens
+        if excess > 0 and kept is not None:
+            self.replace_tokens(kept, 0, excess, _NO_TOKENS)
+
+    def _read(self, document: _Document, start: int, end: int) -> TokenArray:
+        parts = []
+        offset = 0
+        for position, length in document.pieces:
+            low, high = max(start - offset, 0), min(end - offset, length)
+            if low < high:
+                parts.append(self._index.read(position + low, position + high))
+            offset += length
+            if offset >= end:
+                break
+        return np.concatenate(parts) if parts else _NO_TOKENS
+
+    def _split(self, document: _Document, start: int, end: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """The pieces before and after tokens ``[start, end)``, which become stale."""
+        before: list[tuple[int, int]] = []
+        after: list[tuple[int, int]] = []
+        offset = 0
+        for position, length in document.pieces:
+            low = min(max(start - offset, 0), length)
+            high = min(max(end - offset, 0), length)
+            if low:
+                before.append((position, low))
+            if high < length:
+                after.append((position + high, length - high))
+            if low < high:
+                self._index.disown(position + low, position + high)
+            offset += length
+        return before, after
+
+    # -- background work ------------------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """Whether :meth:`step` has something to do."""
+        return self._rebuild is not None or self._index.has_work or self._is_stale()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether lookups miss tokens or are slow until :meth:`step` was called some more."""
+        return self._index.is_behind
+
+    def step(self) -> bool:
+        """Do a fraction of a millisecond of sorting, or of dropping stale tokens; True when there was work."""
+        if self._rebuild is None:
+            if self._index.step():
+                return True
+            if not self._is_stale():
+                return False
+            self._rebuild = self._rebuilding()
+        try:
+            next(self._rebuild)
+        except StopIteration:
+            self._rebuild = None
+        return True
+
+    def settle(self) -> None:
+        """Finish all background work."""
+        while self.step():
+            pass
+
+    def _is_stale(self) -> bool:
+        stale = self._index.num_logged - self._index.num_owned
+        return stale > self._stale_tokens and stale > self._index.num_owned // 2
+
+    def _rebuilding(self) -> Iterator[None]:
+        """Copy all documents into a fresh index, then put it in place of the old one."""
+        fresh = NgramIndex(self.num_tokens + self.num_tokens // 8, head_tokens=self._head_tokens)
+        copied: dict[int, tuple[int, list[tuple[int, int]]]] = {}  # owner → (edits it had then, its pieces)
+        for key in self.document_keys():
+            if (document := self._documents.get(key)) is not None:
+                copied[document.owner] = (document.num_edits, self._copy(document, fresh))
+                yield
+                while fresh.step():
+                    yield
+        # What was edited meanwhile is copied once more; that is little, so this last step is short.
+        current: dict[int, list[tuple[int, int]]] = {}
+        for document in self._documents.values():
+            num_edits, pieces = copied.pop(document.owner, (None, []))
+            if num_edits != document.num_edits:
+                _disown(fresh, pieces)
+                pieces = self._copy(document, fresh)
+            current[document.owner] = pieces
+        for _, pieces in copied.values():
+            _disown(fresh, pieces)  # removed meanwhile
+        for document in self._documents.values():
+            document.pieces = current[document.owner]
+        self._index = fresh
+
+    def _copy(self, document: _Document, index: NgramIndex) -> list[tuple[int, int]]:
+        tokens = self._read(document, 0, document.num_tokens)
+        return [(index.append(_NO_TOKENS, tokens, _NO_TOKENS, document.owner), len(tokens))]
+
+    # -- persistence ----------------------------------------------------------------------------------------------
+
+    def dump(self) -> PoolState:
+        """The pool as plain arrays, documents with text keys only; they stay as they are while the pool goes on."""
+        keys = [key for key in self.document_keys() if isinstance(key, str)]
+        pieces = [
+            (number, position, length)
+            for number, key in enumerate(keys)
+            for position, length in self._documents[key].pieces
+        ]
+        weights = [self._documents[key].weight for key in keys]
+        return PoolState(keys, weights, np.array(pieces, dtype=np.int32).reshape(-1, 3), self._index.dump())
+
+    @classmethod
+    def load(
+        cls,
+        state: PoolState,
+        max_tokens: int,
+        *,
+        head_tokens: int = HEAD_TOKENS,
+        stale_tokens: int = STALE_TOKENS,
+    ) -> NgramPool:
+        """A pool from dumped arrays; the other arguments are those of a new one.
+
+        Raises:
+            ValueError: the parts do not fit together.
+        """
+        pool = cls(max_tokens, head_tokens=head_tokens, stale_tokens=stale_tokens)
+        if len(state.weights) != len(state.keys):
+            raise ValueError("keys and weights differ in number")
+        documents = [_Document(number + 1, stamp=number + 1) for number in range(len(state.keys))]
+        runs: list[tuple[int, int, int]] = []
+        for number, position, length in state.pieces.tolist():
+            if not 0 <= number < len(documents):
+                raise ValueError("a piece of no document")
+            documents[number].pieces.append((position, length))
+            documents[number].num_tokens += length
+            runs.append((position, length, number + 1))
+        pool._index = NgramIndex.load(state.index, runs, head_tokens=head_tokens)
+        for key, weight, document in zip(state.keys, state.weights, documents, strict=True):
+            document.weight = weight
+            pool._documents[key] = document
+            pool._by_owner[document.owner] = document
+        pool._next_owner = pool._clock = len(documents) + 1
+        pool._evict(None)
+        return pool
+
+    # -- lookup ---------------------------------------------------------------------------------------------------
+
+    def propose(
+        self,
+        context: Sequence[int],
+        *,
+        max_candidates: int,
+        max_length: int,
+        document: Hashable | None = None,
+        origin: DraftOrigin = DraftOrigin.WORKSPACE,
+    ) -> list[Draft]:
+        """Guess what follows ``context``, best guess first.
+
+        Args:
+            context: the tokens before the next one.
+            max_candidates: most drafts to return.
+            max_length: most tokens of one draft.
+            document: the document the context stands in; its entries weigh more.
+            origin: what the drafts are labelled as.
+        """
+        places = self.places(context, reach=max_length, document=document)
+        return rank(places, max_candidates=max_candidates, max_length=max_length, origin=origin)
+
+    def places(
+        self,
+        context: Sequence[int],
+        *,
+        reach: int,
+        document: Hashable | None = None,
+        without: Hashable | None = None,
+        limit: int = _EVIDENCE_LIMIT,
+    ) -> Places:
+        """Where the end of ``context`` stands in the documents.
+
+        Args:
+            context: the tokens before the next one.
+            reach: tokens of continuation wanted.
+            document: a document whose places weigh more.
+            without: a document whose places are left out, because the caller has it at hand.
+            limit: most places, the longest matches first.
+        """
+        owner = self._owner(document)
+        left_out = self._owner(without)
+        evidence = self._index.find(context, limit=limit, reach=min(reach, MAX_REACH), owner=owner, without=left_out)
+        owners = evidence.owners
+        factor_of: dict[int, float] = {}
+        for who in set(owners):
+            found = self._by_owner[who]
+            if who == owner:
+                factor_of[who] = found.weight * _SAME_DOCUMENT_FACTOR
+            else:
+                age = (self._clock - found.stamp) / _RECENT_DOCUMENTS
+                factor_of[who] = found.weight * (1.0 + _RECENCY / (1.0 + age))
+        return Places(
+            evidence.match_lengths,
+            [factor_of[who] for who in owners],
+            [SAME_DOCUMENT if who == owner else ELSEWHERE for who in owners],
+            evidence.continuations,
+        )
+
+    def _owner(self, key: Hashable | None) -> int:
+        document = self._documents.get(key) if key is not None else None
+        return NOBODY if document is None else document.owner

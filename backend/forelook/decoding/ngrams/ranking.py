@@ -1,0 +1,211 @@
+"""From places where the context stood before to drafts, best first.
+
+Every place votes for the tokens that followed it, with a weight that grows with the match and with nearness. The
+weights are the exponentials of a linear model fitted to the next tokens of real edits (added lines of commits), the
+escape weight standing for "none of these"; so a token's share of all weight is an estimate of its acceptance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from operator import itemgetter
+
+from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.ngrams.index import BORDER, MAX_MATCH, MAX_REACH
+
+MIN_PROBABILITY = 0.004
+"""Paths less probable than this are not drafted."""
+
+
+_FIRST_WEIGHT = itemgetter(0)
+_MEMBERS = 8
+"""Behind the first token only the weightiest places vote: the others change little and cost as much."""
+
+
+def _weights(logarithms: Sequence[float], rise: float) -> tuple[float, ...]:
+    """Weights by match length, from their logarithms for 1, 2, 3 … tokens; longer ones rise slowly to a bound."""
+    values = [-math.inf, *logarithms]
+    while len(values) <= MAX_MATCH + MAX_REACH:
+        values.append(min(values[-1] + rise, 8.0))
+    return tuple(map(math.exp, values))
+
+
+ELSEWHERE = _weights([-1.8, -0.15, 0.8, 1.55, 2.75, 3.25, 3.9, 4.3, 4.55, 4.75, 4.95], 0.15)
+"""Weight of a place in another document."""
+
+SAME_DOCUMENT = _weights([0.75, 2.55, 3.65, 4.45, 5.05, 5.45, 5.75, 6.05, 6.35], 0.15)
+"""Weight of a place in the document being edited, before its distance counts."""
+
+OUTPUT = _weights([2.3, 3.9, 5.1, 5.7, 6.1, 6.5, 6.8, 7.1, 7.4], 0.15)
+"""Weight of a place in what the request itself has put out, before its distance counts."""
+
+AFTER_CURSOR = _weights([2.0, 2.9, 4.2, 4.5, 4.8, 5.0], 0.15)
+"""Weight of the text right after the cursor, which matches by its place alone, by how many of its tokens came, and one.
+
+The first is small: whether the line ends at the cursor, other places know better."""
+
+_ESCAPE = tuple(
+    math.exp(value) for value in [3.0, 1.0, 2.9, 2.9, 3.0, 3.3, 3.4, 3.4, 3.4, 3.4] + [3.6] * (MAX_MATCH + MAX_REACH)
+)
+
+
+@dataclass(slots=True)
+class Places:
+    """Places that agree with the end of the context, in parallel lists.
+
+    Attributes:
+        match_lengths: how many context tokens a place agrees with, at least one.
+        factors: what multiplies a place's weight: distance, acceptance.
+        weights: the weights by match length that apply to it.
+        continuations: the tokens after it, all equally many; a border closes them.
+    """
+
+    match_lengths: list[int] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
+    weights: list[tuple[float, ...]] = field(default_factory=list)
+    continuations: list[list[int]] = field(default_factory=list)
+
+    def extend(self, other: Places) -> None:
+        """Add another source's places."""
+        self.match_lengths += other.match_lengths
+        self.factors += other.factors
+        self.weights += other.weights
+        self.continuations += other.continuations
+
+
+_Place = tuple[float, list[int], tuple[float, ...], float, int]
+"""A place's first weight, its continuation, its weights by match length, its factor, its match length."""
+
+
+def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftOrigin) -> list[Draft]:
+    """The most probable continuations as drafts that branch from each other, best first."""
+    drafts: list[Draft] = []
+    if not places.match_lengths or max_candidates < 1 or max_length < 1:
+        return drafts
+    longest = max(places.match_lengths)
+    max_length = min(max_length, len(places.continuations[0]))
+    everywhere: list[_Place] = [
+        (factor * table[match], row, table, factor, match)
+        for row, table, factor, match in zip(
+            places.continuations, places.weights, places.factors, places.match_lengths, strict=True
+        )
+    ]
+    if len(everywhere) > _MEMBERS:
+        everywhere.sort(key=_FIRST_WEIGHT, reverse=True)
+    # (-probability of the path, ticket, places that agree with it, the path and shares it leaves after so many tokens,
+    # its token there, the token's share)
+    heap: list[tuple[float, int, list[_Place], list[int], list[float], int, int, float]] = []
+    tickets = 0
+    probability, members = 1.0, everywhere
+    tokens: list[int] = []
+    confidences: list[float] = []
+    while True:
+        depth = len(tokens)
+        while depth < max_length:
+            if len(members) == 1:
+                _follow(members[0], probability, tokens, confidences, max_length)
+                break
+            row = members[0][1]
+            if members[-1][1] == row and all(member[1] == row for member in members):
+                _follow_all(members, probability, tokens, confidences, max_length)
+                break
+            weight_of, members_of, total = _vote(members, depth)
+            if not weight_of:
+                break
+            if len(weight_of) == 1:
+                (best,) = weight_of
+            else:
+                best = max(weight_of, key=weight_of.__getitem__)
+                least = MIN_PROBABILITY * total / probability
+                for token, weight in weight_of.items():
+                    if weight >= least and token != best:
+                        tickets += 1
+                        share = weight / total
+                        item = (
+                            -probability * share,
+                            tickets,
+                            members_of[token],
+                            tokens,
+                            confidences,
+                            depth,
+                            token,
+                            share,
+                        )
+                        heappush(heap, item)
+            share = weight_of[best] / total
+            probability *= share
+            if probability < MIN_PROBABILITY:
+                break
+            members = members_of[best][:_MEMBERS]
+            tokens.append(best)
+            confidences.append(share)
+            depth += 1
+        if tokens:
+            drafts.append(Draft(tuple(tokens), tuple(confidences), longest, origin))
+        if not heap or len(drafts) == max_candidates:
+            return drafts
+        negative, _, members, path, shares, depth, token, share = heappop(heap)
+        probability = -negative
+        tokens = [*path[:depth], token]
+        confidences = [*shares[:depth], share]
+
+
+def _follow(place: _Place, probability: float, tokens: list[int], confidences: list[float], max_length: int) -> None:
+    """Take over the rest of one place's continuation, as far as it stays probable."""
+    _, row, table, factor, match = place
+    depth = len(tokens)
+    match += depth
+    for token in row[depth:max_length]:
+        weight = factor * table[match]
+        share = weight / (weight + _ESCAPE[match])
+        probability *= share
+        if token == BORDER or probability < MIN_PROBABILITY:
+            return
+        tokens.append(token)
+        confidences.append(share)
+        match += 1
+
+
+def _follow_all(
+    members: list[_Place], probability: float, tokens: list[int], confidences: list[float], max_length: int
+) -> None:
+    """The same for places that agree to the end."""
+    depth = len(tokens)
+    longest = max(member[4] for member in members)
+    for token in members[0][1][depth:max_length]:
+        weight = sum([factor * table[match + depth] for _, _, table, factor, match in members])
+        share = weight / (weight + _ESCAPE[longest + depth])
+        probability *= share
+        if token == BORDER or probability < MIN_PROBABILITY:
+            return
+        tokens.append(token)
+        confidences.append(share)
+        depth += 1
+
+
+def _vote(members: list[_Place], depth: int) -> tuple[dict[int, float], dict[int, list[_Place]], float]:
+    """Weights and supporters of the tokens that follow ``depth`` agreed ones, and the weight of all and of none."""
+    weight_of: dict[int, float] = {}
+    members_of: dict[int, list[_Place]] = {}
+    longest = 0
+    total = 0.0
+    for member in members:
+        _, row, table, factor, match = member
+        token = row[depth]
+        if token == BORDER:
+            continue
+        match += depth
+        if match > longest:
+            longest = match
+        weight = factor * table[match]
+        total += weight
+        if token in weight_of:
+            weight_of[token] += weight
+            members_of[token].append(member)
+        else:
+            weight_of[token] = weight
+            members_of[token] = [member]
+    return weight_of, members_of, total + _ESCAPE[longest]

@@ -1,0 +1,1 @@
+"""Lookahead parallelism: one step split across several ranks."""

@@ -1,0 +1,1 @@
+"""Local resources: where a backend is found, started and reached. Standard library only."""

@@ -1,0 +1,1 @@
+"""The forward pass: plain, on a CPU's prepared tensors, and captured on a GPU."""

@@ -1,0 +1,272 @@
+"""Attention of a step's queries over the committed prefix and the step's own tail: one signature, several backends.
+
+Every row of a step sees the whole prefix, so only the small tail needs a mask. A CPU runs prefix and tail in one call
+with an additive bias. On a GPU a flash kernel serves the prefix without a mask, the tail is computed beside it, and the
+two are merged by their log-sum-exps.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from forelook.decoding.layout import StepLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Which keys a step's rows see: all of the prefix, and of the tail what the layout says.
+
+    Attributes:
+        prefix_length: committed tokens.
+        num_tokens: rows of the tail.
+        bias: 0 where a row sees a column and -inf where not, [T, prefix_length + T] or [T, T] for the tail's columns
+            alone; ``None`` when the tail is causal.
+    """
+
+    prefix_length: int
+    num_tokens: int
+    bias: torch.Tensor | None
+
+
+# (queries [T, H, D], keys [Hkv, prefix + T, D], values likewise, visibility, scale of the scores) → [T, H * D]
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Visibility, float], torch.Tensor]
+# (queries [1, H, T, D], keys [1, H, S, D], values, causal, scale) → ([1, H, T, D], log-sum-exp [1, H, T] in float32)
+FlashKernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool, float], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionBackend:
+    """A way to attend.
+
+    Attributes:
+        name: for ``forelook doctor``.
+        reason: why it was chosen, likewise.
+        attend: the function.
+        masks_prefix: whether it wants the bias over all columns, and for a causal tail too, once for all layers.
+    """
+
+    name: str
+    reason: str
+    attend: Attention
+    masks_prefix: bool
+
+
+def step_visibility(
+    layout: StepLayout, prefix_length: int, dtype: torch.dtype, device: torch.device, *, masks_prefix: bool
+) -> Visibility:
+    """A layout's visibility on a device, in the dtype of the scores, as a backend wants it."""
+    num_tokens = len(layout)
+    causal = layout.visibility is None
+    if num_tokens == 1 or (causal and (prefix_length == 0 or not masks_prefix)):
+        return Visibility(prefix_length, num_tokens, None)
+    hidden = _future(num_tokens) if layout.visibility is None else torch.from_numpy(layout.visibility).logical_not()
+    return Visibility(prefix_length, num_tokens, _bias(hidden, prefix_length if masks_prefix else 0, dtype).to(device))
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
+    """The fastest backend that a device, a dtype and the installed packages allow."""
+    if device.type != "cuda":
+        reason = "on a CPU torch's attention with an additive mask is fastest"
+        return AttentionBackend("torch", reason, attend_torch, masks_prefix=True)
+    if dtype not in (torch.float16, torch.bfloat16):
+        reason = f"flash kernels do not compute in {dtype}"
+        return AttentionBackend("torch", reason, attend_torch, masks_prefix=True)
+    if importlib.util.find_spec("flash_attn") is not None:
+        reason = "flash-attn is installed; its kernel reads the KV cache in place"
+        return AttentionBackend("flash-attn", reason, attend_flash_attn, masks_prefix=False)
+    reason = "torch's own flash kernel; flash-attn is not installed (extra forelook[flash])"
+    return AttentionBackend("torch-flash", reason, attend_torch_flash, masks_prefix=False)
+
+
+def attend_reference(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visibility: Visibility, scale: float
+) -> torch.Tensor:
+    """Softmax over materialised scores, in float32 or wider: what every other backend is tested against."""
+    num_tokens, heads, size = queries.shape
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    groups = heads // keys.shape[0]
+    keys, values = (part.to(wide).repeat_interleave(groups, dim=0) for part in (keys, values))
+    scores = queries.transpose(0, 1).to(wide) @ keys.transpose(1, 2) * scale + _whole_bias(visibility, queries)
+    attended = torch.softmax(scores, dim=-1) @ values
+    return attended.transpose(0, 1).reshape(num_tokens, heads * size).to(queries.dtype)
+
+
+def attend_torch(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visibility: Visibility, scale: float
+) -> torch.Tensor:
+    """Torch's fused attention over prefix and tail at once, with an additive bias."""
+    num_tokens, heads, size = queries.shape
+    groups = heads // keys.shape[0]
+    causal_from_start = visibility.bias is None and num_tokens > 1 and visibility.prefix_length == 0
+    bias = None if num_tokens == 1 or causal_from_start else _whole_bias(visibility, queries)
+    if groups == 1 or causal_from_start:
+        attended = F.scaled_dot_product_attention(
+            queries.transpose(0, 1).unsqueeze(0),
+            keys.unsqueeze(0),
+            values.unsqueeze(0),
+            attn_mask=bias,
+            is_causal=causal_from_start,
+            scale=scale,
+            enable_gqa=groups > 1,
+        )
+        return attended.transpose(1, 2).reshape(num_tokens, heads * size)
+    attended = F.scaled_dot_product_attention(
+        _fold_groups(queries, groups),
+        keys.unsqueeze(0),
+        values.unsqueeze(0),
+        attn_mask=None if bias is None else bias.repeat_interleave(groups, dim=0),
+        scale=scale,
+    )
+    return _unfold_groups(attended, num_tokens).reshape(num_tokens, heads * size)
+
+
+def attend_torch_flash(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visibility: Visibility, scale: float
+) -> torch.Tensor:
+    """Torch's flash kernel over the prefix, merged with the tail."""
+    return attend_prefix_and_tail(_torch_flash, queries, keys, values, visibility, scale)
+
+
+def attend_flash_attn(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visibility: Visibility, scale: float
+) -> torch.Tensor:
+    """The flash-attn package over the prefix, merged with the tail."""
+    return attend_prefix_and_tail(_flash_attn, queries, keys, values, visibility, scale)
+
+
+def attend_prefix_and_tail(
+    kernel: FlashKernel,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    visibility: Visibility,
+    scale: float,
+) -> torch.Tensor:
+    """Attend to the prefix with a flash kernel and to the tail with its mask, and merge the two.
+
+    Args:
+        kernel: serves the prefix, and a causal tail.
+        queries: [T, H, D].
+        keys: [Hkv, prefix + T, D].
+        values: likewise.
+        visibility: who sees what.
+        scale: of the scores.
+
+    Returns:
+        [T, H * D].
+    """
+    num_tokens, heads, size = queries.shape
+    prefix_length, groups = visibility.prefix_length, heads // keys.shape[0]
+    tail_keys, tail_values = (part[:, prefix_length:].repeat_interleave(groups, dim=0) for part in (keys, values))
+    rows = queries.transpose(0, 1)  # [H, T, D]
+    if visibility.bias is None:
+        tail, tail_lse = kernel(rows.unsqueeze(0), tail_keys.unsqueeze(0), tail_values.unsqueeze(0), True, scale)
+        tail, tail_lse = tail[0].float(), tail_lse[0]
+    else:
+        scores = (rows @ tail_keys.transpose(1, 2)).float() * scale + visibility.bias[:, -num_tokens:]
+        tail_lse = scores.logsumexp(dim=-1)
+        tail = (scores - tail_lse.unsqueeze(-1)).exp().to(queries.dtype) @ tail_values
+    if prefix_length == 0:
+        # There is nothing to merge with, and kernels differ in what they call the log-sum-exp of nothing.
+        return tail.transpose(0, 1).reshape(num_tokens, heads * size).to(queries.dtype)
+
+    folded, folded_lse = kernel(
+        _fold_groups(queries, groups),
+        keys[:, :prefix_length].unsqueeze(0),
+        values[:, :prefix_length].unsqueeze(0),
+        False,
+        scale,
+    )
+    prefix = _unfold_groups(folded, num_tokens)  # [T, H, D]
+    prefix_lse = _unfold_groups(folded_lse.unsqueeze(-1), num_tokens)  # [T, H, 1]
+    merged = merge_by_log_sum_exp(prefix, prefix_lse, tail.transpose(0, 1), tail_lse.transpose(0, 1).unsqueeze(-1))
+    return merged.reshape(num_tokens, heads * size).to(queries.dtype)
+
+
+def merge_by_log_sum_exp(
+    first: torch.Tensor, first_lse: torch.Tensor, second: torch.Tensor, second_lse: torch.Tensor
+) -> torch.Tensor:
+    """Softmax averages over two disjoint sets of keys → the average over both, in float32.
+
+    Args:
+        first: [..., D] average over the first set.
+        first_lse: [..., 1] natural log of the sum of its exponentiated scores; -inf for an empty set.
+        second: likewise over the second set.
+        second_lse: likewise.
+    """
+    # The share of the second set is a sigmoid of the difference: no exponent overflows, -inf means a share of 0.
+    share = torch.sigmoid(second_lse.float() - first_lse.float())
+    return torch.lerp(first.float(), second.float(), share)
+
+
+def _fold_groups(queries: torch.Tensor, groups: int) -> torch.Tensor:
+    """[T, H, D] → [1, Hkv, T * groups, D]: a key head is then read once for all query heads that share it."""
+    num_tokens, heads, size = queries.shape
+    rows = queries.view(num_tokens, heads // groups, groups, size).transpose(0, 1)
+    return rows.reshape(1, heads // groups, num_tokens * groups, size)
+
+
+def _unfold_groups(folded: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """[1, Hkv, T * groups, D] → [T, H, D]."""
+    _, kv_heads, rows, size = folded.shape
+    unfolded = folded.view(kv_heads, num_tokens, rows // num_tokens, size).transpose(0, 1)
+    return unfolded.reshape(num_tokens, -1, size)
+
+
+def _bias(hidden: torch.Tensor, prefix_length: int, dtype: torch.dtype) -> torch.Tensor:
+    """[T, prefix + T] from the tail's [T, T]: -inf where hidden."""
+    num_tokens = hidden.shape[0]
+    bias = torch.zeros(num_tokens, prefix_length + num_tokens, dtype=dtype, device=hidden.device)
+    bias[:, prefix_length:].masked_fill_(hidden, float("-inf"))
+    return bias
+
+
+def _future(num_tokens: int) -> torch.Tensor:
+    """What a causal tail hides."""
+    return torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu_(1)
+
+
+def _whole_bias(visibility: Visibility, queries: torch.Tensor) -> torch.Tensor:
+    """The bias over all columns; already there where the backend's visibility was made for it."""
+    bias, prefix_length = visibility.bias, visibility.prefix_length
+    if bias is None:
+        return _bias(_future(visibility.num_tokens), prefix_length, queries.dtype).to(queries.device)
+    missing = prefix_length + visibility.num_tokens - bias.shape[1]
+    return F.pad(bias, (missing, 0)) if missing else bias
+
+
+def _torch_flash(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Torch's flash kernel of the tensors' device; only the operator itself returns the log-sum-exp."""
+    if queries.device.type == "cuda":
+        output = torch.ops.aten._scaled_dot_product_flash_attention(  # noqa: SLF001
+            queries, keys, values, 0.0, causal, False, scale=scale
+        )
+    else:
+        output = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # noqa: SLF001
+            queries, keys, values, 0.0, causal, scale=scale
+        )
+    return output[0], output[1]
+
+
+def _flash_attn(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    # An optional extra that exists for CUDA only.
+    from flash_attn import flash_attn_with_kvcache  # type: ignore[import-not-found]
+
+    output, lse = flash_attn_with_kvcache(
+        queries.transpose(1, 2),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        softmax_scale=scale,
+        causal=causal,
+        return_softmax_lse=True,
+    )
+    return output.transpose(1, 2), lse

@@ -1,0 +1,136 @@
+"""A decode step on a CPU: the same forward as :mod:`forelook.model.forward.llama`, with fewer and cheaper operators.
+
+A small model's step is some hundred operators of a few microseconds each, of which making views and tensors is a good
+part. Here each tail size has its scratch tensors and their views made once, conversions between dtypes write straight
+into them, and the residual stream is kept as [x, -x], which the norm wants.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from forelook.model.config import LlamaConfig
+from forelook.model.forward.attention import Visibility
+from forelook.model.forward.kv_cache import KVCache
+
+if TYPE_CHECKING:
+    from forelook.model.forward.llama import LlamaWeights
+
+MAX_TOKENS = 64
+"""Largest tail run this way; above it the arithmetic dominates."""
+
+
+class _Scratch:
+    """Tensors of one tail size, and the views of them that the operators read and write.
+
+    Attributes:
+        qkv: [T, (H + 2 Hkv) D] projected queries, keys and values, in the dtype of the KV cache.
+        rotating: [T, H + Hkv, D / 2] of it as complex numbers: queries and keys.
+        queries: [1, H, T, D] of it.
+        keys_values: [2 Hkv, T, D] of it.
+        attended: [T, H D] in the weights' dtype.
+        attended_heads: [1, H, T, D] of that.
+    """
+
+    def __init__(self, config: LlamaConfig, num_tokens: int, dtype: torch.dtype, kv_dtype: torch.dtype) -> None:
+        heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_size
+        self.qkv = torch.zeros(num_tokens, (heads + 2 * kv_heads) * size, dtype=kv_dtype)
+        by_head = self.qkv.view(num_tokens, heads + 2 * kv_heads, size)
+        pairs = torch.view_as_complex(by_head.view(num_tokens, -1, size // 2, 2))
+        self.rotating = pairs[:, : heads + kv_heads]
+        self.queries = by_head[:, :heads].transpose(0, 1).unsqueeze(0)
+        self.keys_values = by_head[:, heads:].transpose(0, 1)
+        self.attended = torch.zeros(num_tokens, heads * size, dtype=dtype)
+        self.attended_heads = self.attended.view(num_tokens, heads, size).transpose(0, 1).unsqueeze(0)
+
+
+class CpuStep:
+    """Runs the small steps of one sequence.
+
+    Args:
+        weights: of a model on the CPU.
+    """
+
+    def __init__(self, weights: LlamaWeights) -> None:
+        self._weights = weights
+        size = weights.config.hidden_size
+        self._norms = [(layer.attention_norm.view(2, size), layer.mlp_norm.view(2, size)) for layer in weights.layers]
+        self._final_norm = weights.final_norm.view(2, size)
+        self._signs = torch.tensor([[1.0], [-1.0]], dtype=weights.dtype)
+        self._scratch: dict[int, _Scratch] = {}
+
+    @staticmethod
+    def serves(weights: LlamaWeights) -> bool:
+        """Whether these weights are on a CPU and their attention takes prefix and tail in one masked call."""
+        return weights.device.type == "cpu" and weights.attention.masks_prefix
+
+    def forward(
+        self,
+        cache: KVCache,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        visibility: Visibility,
+        logit_rows: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Run a tail of up to :data:`MAX_TOKENS` tokens, as :func:`forelook.model.forward.llama.forward` would."""
+        weights = self._weights
+        config = weights.config
+        num_tokens = token_ids.shape[0]
+        scratch = self._scratch.get(num_tokens)
+        if scratch is None:
+            scratch = self._scratch[num_tokens] = _Scratch(config, num_tokens, weights.dtype, cache.dtype)
+        qkv, rotating, fresh = scratch.qkv, scratch.rotating, scratch.keys_values
+        attended, attended_heads = scratch.attended, scratch.attended_heads
+        queries = scratch.queries
+        is_grouped = config.num_heads != config.num_kv_heads
+        tails, keys, values = cache.tails(num_tokens), cache.keys(num_tokens), cache.values(num_tokens)
+        layer_norm, addcmul, attend = F.layer_norm, torch.addcmul, F.scaled_dot_product_attention
+        signs, eps, scale = self._signs, config.norm_eps, config.attention_scale
+        multiplier, inner = config.residual_multiplier, config.intermediate_size
+        shape = (2, config.hidden_size)
+        bias = visibility.bias
+        # only a tail without a prefix has a causal mask left to the operator
+        is_causal = bias is None and num_tokens > 1
+
+        rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
+        hidden = weights.embedding.index_select(0, token_ids)  # [T, C]
+        if config.embedding_multiplier != 1.0:
+            hidden = hidden * config.embedding_multiplier
+        stream = torch.mul(hidden.unsqueeze(1), signs)  # [T, 2, C]: x and -x
+        last = config.num_layers - 1
+        for index, layer in enumerate(weights.layers):
+            attention_norm, mlp_norm = self._norms[index]
+            normed = layer_norm(stream, shape, attention_norm, None, eps).select(1, 0)
+            qkv.copy_(layer.qkv(normed))
+            rotating.mul_(rotations)
+            tails[index].copy_(fresh)
+            if is_grouped:
+                merged = weights.attention.attend(
+                    queries[0].transpose(0, 1), keys[index], values[index], visibility, scale
+                )
+                attended.copy_(merged)
+            else:
+                attended_heads.copy_(
+                    attend(
+                        queries,
+                        keys[index].unsqueeze(0),
+                        values[index].unsqueeze(0),
+                        bias,
+                        0.0,
+                        is_causal,
+                        scale=scale,
+                    )
+                )
+            if logit_rows is not None and index == last:
+                # past the last attention no row reads another
+                attended, stream = attended.index_select(0, logit_rows), stream.index_select(0, logit_rows)
+            stream = addcmul(stream, layer.output(attended).unsqueeze(1), signs, value=multiplier)
+            normed = layer_norm(stream, shape, mlp_norm, None, eps).select(1, 0)
+            both = layer.gate_up(normed)
+            activated = F.silu(both.narrow(1, 0, inner)).mul_(both.narrow(1, inner, inner))
+            stream = addcmul(stream, layer.down(activated).unsqueeze(1), signs, value=multiplier)
+        logits = weights.head(layer_norm(stream, shape, self._final_norm, None, eps).select(1, 0)).to(cache.dtype)
+        return logits if config.logits_divisor == 1.0 else logits / config.logits_divisor

@@ -1,0 +1,297 @@
+"""The Llama family's forward pass as plain functions, and one sequence of it as a :class:`StepModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+
+from forelook.decoding.layout import StepLayout
+from forelook.errors import ConfigError, ContextOverflowError
+from forelook.model.config import LlamaConfig
+from forelook.model.cpu_threads import ThreadGovernor
+from forelook.model.forward.attention import AttentionBackend, Visibility, step_visibility
+from forelook.model.forward.cpu_step import MAX_TOKENS, CpuStep
+from forelook.model.forward.kv_cache import KVCache
+from forelook.model.forward.projection import Projection
+from forelook.model.memory import out_of_memory_named
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One decoder layer; projections that read the same input are one matrix.
+
+    Rows of queries and keys are interleaved: the two numbers that rotate together stand side by side and are one
+    complex number. Scores do not change, as queries and keys are permuted alike.
+    """
+
+    attention_norm: torch.Tensor
+    qkv: Projection  # C → (H + 2 Hkv) D
+    output: Projection  # H D → C
+    mlp_norm: torch.Tensor
+    gate_up: Projection  # C → 2 I
+    down: Projection  # I → C
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaWeights:
+    """A model's weights, shared by all its sequences.
+
+    Attributes:
+        config: shapes and constants.
+        embedding: [V, C].
+        layers: the decoder layers.
+        final_norm: before the head.
+        head: C → V.
+        rotations: [positions, D / 2] complex numbers that turn queries and keys.
+        attention: how queries meet keys and values on this device.
+        nbytes: bytes of memory held.
+    """
+
+    config: LlamaConfig
+    embedding: torch.Tensor
+    layers: tuple[LayerWeights, ...]
+    final_norm: torch.Tensor
+    head: Projection
+    rotations: torch.Tensor
+    attention: AttentionBackend
+    nbytes: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the matrices."""
+        return self.embedding.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.embedding.device
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """The dtype of keys and values."""
+        return kv_cache_dtype(self.dtype, self.device)
+
+
+def kv_cache_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype of keys and values for weights of a dtype.
+
+    A CPU attends in float32 over a float32 cache faster than in bfloat16, several times so for a single token.
+    """
+    return torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
+
+
+def interleave_halves(weight: torch.Tensor, head_size: int) -> torch.Tensor:
+    """Put row i of each head's second half behind row i of its first: [heads D, …] → the same shape."""
+    return weight.view(-1, 2, head_size // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
+
+
+def norm_weight(weight: torch.Tensor) -> torch.Tensor:
+    """A norm's weight as :func:`rms_norm` wants it on the weight's device."""
+    return torch.cat([weight, weight]) if weight.device.type == "cpu" else weight
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Root-mean-square norm of [T, C].
+
+    On a CPU torch composes it of eight small operators. [x, -x] has mean 0 and its variance is x's mean square, so that
+    the fused layer norm of it computes the same in one.
+    """
+    if x.device.type == "cpu":
+        size = x.shape[1]
+        return F.layer_norm(torch.cat([x, -x], dim=1), (2 * size,), weight, None, eps)[:, :size]
+    return F.rms_norm(x, (x.shape[1],), weight, eps)
+
+
+def forward(
+    weights: LlamaWeights,
+    cache: KVCache,
+    token_ids: torch.Tensor,
+    positions: torch.Tensor,
+    visibility: Visibility,
+    logit_rows: torch.Tensor | None,
+) -> torch.Tensor:
+    """Run a tail of T tokens; its keys and values are written behind the cache's committed rows.
+
+    Args:
+        weights: the model.
+        cache: the sequence's keys and values.
+        token_ids: [T].
+        positions: [T].
+        visibility: which rows see which.
+        logit_rows: [R] rows to compute logits for, ``None`` for all.
+
+    Returns:
+        [R, V] logits, float32 or wider.
+    """
+    config, dtype = weights.config, weights.dtype
+    num_tokens = token_ids.shape[0]
+    heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_size
+    tails, keys, values = cache.tails(num_tokens), cache.keys(num_tokens), cache.values(num_tokens)
+    attend = weights.attention.attend
+    rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+    hidden = weights.embedding.index_select(0, token_ids)  # [T, C]
+    if config.embedding_multiplier != 1.0:
+        hidden = hidden * config.embedding_multiplier
+
+    for index, layer in enumerate(weights.layers):
+        normed = rms_norm(hidden, layer.attention_norm, config.norm_eps)
+        qkv = layer.qkv(normed).to(wide).view(num_tokens, heads + 2 * kv_heads, size)
+        pairs = torch.view_as_complex(qkv.view(num_tokens, -1, size // 2, 2))
+        pairs[:, : heads + kv_heads].mul_(rotations)
+        queries, new = torch.split(qkv, [heads, 2 * kv_heads], dim=1)
+        tails[index].copy_(new.transpose(0, 1))
+        attended = attend(queries.to(cache.dtype), keys[index], values[index], visibility, config.attention_scale)
+        if logit_rows is not None and index == config.num_layers - 1:
+            # Past the last attention no row reads another: the rest is for the rows that were asked for.
+            attended, hidden = attended.index_select(0, logit_rows), hidden.index_select(0, logit_rows)
+        hidden = _add(hidden, layer.output(attended.to(dtype)), config.residual_multiplier)
+
+        normed = rms_norm(hidden, layer.mlp_norm, config.norm_eps)
+        gate, up = layer.gate_up(normed).chunk(2, dim=1)
+        hidden = _add(hidden, layer.down(F.silu(gate).mul_(up)), config.residual_multiplier)
+
+    logits = weights.head(rms_norm(hidden, weights.final_norm, config.norm_eps)).to(wide)
+    return logits if config.logits_divisor == 1.0 else logits / config.logits_divisor
+
+
+def _add(hidden: torch.Tensor, update: torch.Tensor, multiplier: float) -> torch.Tensor:
+    return hidden + update if multiplier == 1.0 else torch.add(hidden, update, alpha=multiplier)
+
+
+CacheKind = TypeVar("CacheKind", bound=KVCache)
+
+
+def new_cache(kind: type[CacheKind], weights: LlamaWeights, capacity: int) -> CacheKind:
+    """An empty cache of a kind for a model's keys and values."""
+    return kind(
+        num_layers=weights.config.num_layers,
+        num_kv_heads=weights.config.num_kv_heads,
+        head_size=weights.config.head_size,
+        capacity=capacity,
+        dtype=weights.kv_dtype,
+        device=weights.device,
+    )
+
+
+class LlamaSequence:
+    """One sequence over shared weights: its tokens, and their keys and values."""
+
+    def __init__(
+        self, weights: LlamaWeights, max_positions: int | None = None, threads: ThreadGovernor | None = None
+    ) -> None:
+        """Allocate the cache.
+
+        Args:
+            weights: shared with other sequences.
+            max_positions: most tokens, the model's own maximum by default.
+            threads: chooses the CPU threads of each forward, and is shared with the other sequences; torch's setting
+                stays as it is by default.
+
+        Raises:
+            ConfigError: more positions than the model has, or none.
+            InsufficientMemoryError: the cache does not fit.
+        """
+        config = weights.config
+        if max_positions is None:
+            max_positions = config.max_positions
+        if not 1 <= max_positions <= config.max_positions:
+            raise ConfigError("max_positions", max_positions, f"between 1 and the model's {config.max_positions}")
+        self._weights = weights
+        self._threads = threads
+        self._max_positions = max_positions
+        with out_of_memory_named(f"a KV cache of {max_positions} tokens"):
+            self._cache = self._new_cache(max_positions)
+        self._cpu_step = CpuStep(weights) if CpuStep.serves(weights) else None
+        self._ids: list[int] = []
+        self._tail: list[int] = []
+
+    def _new_cache(self, max_positions: int) -> KVCache:
+        return new_cache(KVCache, self._weights, max_positions)
+
+    @property
+    def cached_ids(self) -> Sequence[int]:
+        """Committed tokens."""
+        return self._ids
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits per row."""
+        return self._weights.config.vocab_size
+
+    @property
+    def max_positions(self) -> int:
+        """Most tokens the cache holds, a step's tail included."""
+        return self._max_positions
+
+    @property
+    def tail_sizes(self) -> Sequence[int] | None:
+        """Every tail size runs as it is."""
+        return None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the KV cache."""
+        return self._cache.nbytes
+
+    def forward(self, layout: StepLayout) -> torch.Tensor:
+        """Run one step; see :class:`~forelook.decoding.layout.StepModel`."""
+        num_tokens, length = len(layout), self._cache.length
+        if length + num_tokens > self._max_positions:
+            raise ContextOverflowError(
+                f"{length} cached and {num_tokens} new tokens exceed the sequence's {self._max_positions} positions"
+            )
+        if self._threads is None:
+            logits = self._run(layout)
+        else:
+            with self._threads.forward(num_tokens, length):
+                logits = self._run(layout)
+        self._tail = layout.token_ids.tolist()
+        return logits
+
+    def _run(self, layout: StepLayout) -> torch.Tensor:
+        num_tokens, device = len(layout), self._weights.device
+        every_row = len(layout.logit_rows) == num_tokens
+        cpu_step = self._cpu_step if num_tokens <= MAX_TOKENS else None
+        with torch.inference_mode(), out_of_memory_named(f"a step of {num_tokens} tokens"):
+            run = partial(forward, self._weights) if cpu_step is None else cpu_step.forward
+            return run(
+                self._cache,
+                torch.from_numpy(layout.token_ids).to(device),
+                torch.from_numpy(layout.positions).to(device),
+                step_visibility(
+                    layout,
+                    self._cache.length,
+                    self._cache.dtype,
+                    device,
+                    masks_prefix=self._weights.attention.masks_prefix,
+                ),
+                None if every_row else torch.from_numpy(layout.logit_rows).to(device),
+            )
+
+    def commit(self, rows: Sequence[int]) -> None:
+        """Append rows of the last forward's tail to the committed tokens."""
+        accepted = list(rows)
+        if accepted and not (accepted[0] >= 0 and accepted[-1] < len(self._tail)):
+            raise ConfigError("rows", accepted, f"rows of the last forward's tail of {len(self._tail)}, committed once")
+        if any(later <= earlier for earlier, later in pairwise(accepted)):
+            raise ConfigError("rows", accepted, "in ascending order")
+        with torch.inference_mode():
+            self._cache.commit(accepted)
+        self._ids.extend(self._tail[row] for row in accepted)
+        self._tail = []
+
+    def truncate(self, length: int) -> None:
+        """Forget committed tokens from ``length`` on."""
+        if length < 0:
+            raise ConfigError("length", length, "0 or more")
+        del self._ids[length:]
+        self._cache.truncate(length)
+        self._tail = []

@@ -1,0 +1,277 @@
+"""A decode step with fixed addresses and sizes, so that it can be captured once and replayed.
+
+The tail is padded to one of a few sizes. Everything that changes from step to step, the number of committed tokens
+included, lies in one buffer of pinned memory and reaches the device in one copy. The step is plain torch code: captured
+as a CUDA graph on a GPU, run as it is elsewhere, with the same numbers.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from forelook.decoding.layout import IntArray, StepLayout
+from forelook.model.forward.kv_cache import DeferringKVCache
+from forelook.model.forward.llama import LlamaSequence, LlamaWeights, new_cache, rms_norm
+from forelook.model.forward.step_ops import StepOps
+from forelook.model.memory import out_of_memory_named
+
+TAIL_SIZES = (1, 8, 16, 32, 64, 128)
+"""Sizes a tail is padded to. Up to some 64 tokens a GPU's step takes as long as its weights take to read."""
+
+Step = Callable[[], None]
+Prepare = Callable[[Step], Step]
+"""Makes a step ready for being run often: captures it on a GPU. It may run the step meanwhile."""
+
+
+def run_as_it_is(step: Step) -> Step:
+    """The way to prepare a step where nothing is captured."""
+    return step
+
+
+class StepInputs:
+    """What one step of T padded tokens is told, in pinned memory and on the device.
+
+    Attributes:
+        token_ids, positions, logit_rows: [T] int64; logit rows are padded with 0.
+        move_sources, move_targets: [max_moves] int64 slots of the cache; padded with the spare slot onto itself.
+        prefix_length: [1] int32.
+        visible: [T, T] bool; a padded row sees itself.
+
+    Args:
+        num_tokens: T.
+        device: where the step runs.
+        spare_slot: a slot of the cache that no move has as its target.
+    """
+
+    def __init__(self, num_tokens: int, device: torch.device, spare_slot: int) -> None:
+        moves = DeferringKVCache.max_moves
+        num_words = 3 * num_tokens + 2 * moves + 1
+        num_bytes = 8 * num_words + num_tokens * num_tokens
+        self._device = device
+        self._host = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._buffer = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+        self._uploaded: torch.cuda.Event | None = None
+        words = self._buffer[: 8 * num_words].view(torch.int64)
+        self._padding = (0, 0, 0, spare_slot, spare_slot, 0)
+        sizes = [num_tokens, num_tokens, num_tokens, moves, moves, 1]
+        (self.token_ids, self.positions, self.logit_rows, self.move_sources, self.move_targets, prefix) = torch.split(
+            words, sizes
+        )
+        self.prefix_length = prefix.view(torch.int32)[:1]  # the low half of a little-endian word
+        self.visible = self._buffer[8 * num_words :].view(torch.bool).view(num_tokens, num_tokens)
+        host = self._host.numpy()
+        self._words = np.split(host[: 8 * num_words].view(np.int64), np.cumsum(sizes)[:-1])
+        self._visible = host[8 * num_words :].view(np.bool_).reshape(num_tokens, num_tokens)
+        self._causal = np.tri(num_tokens, dtype=np.bool_)
+        self._alone = np.eye(num_tokens, dtype=np.bool_)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return self._buffer.nbytes
+
+    def write(self, layout: StepLayout, prefix_length: int, moves: tuple[list[int], list[int]]) -> None:
+        """Pad a layout and send it to the device."""
+        if self._uploaded is not None:
+            self._uploaded.synchronize()  # the copy before may still be reading
+        count = len(layout)
+        parts: tuple[Sequence[int] | IntArray, ...] = (layout.token_ids, layout.positions, layout.logit_rows, *moves)
+        for words, values, padding in zip(self._words, (*parts, (prefix_length,)), self._padding, strict=True):
+            words[: len(values)] = values
+            words[len(values) :] = padding
+        # Rows behind the layout's see themselves: a row that saw nothing would be no number.
+        np.copyto(self._visible, self._alone)
+        self._visible[:count, :count] = self._causal[:count, :count] if layout.visibility is None else layout.visibility
+        self._upload()
+
+    def write_idle(self, prefix_length: int) -> None:
+        """A step that only writes behind ``prefix_length`` and moves nothing: to be run while one is prepared."""
+        self.write(_IDLE, prefix_length, ([], []))
+
+    def _upload(self) -> None:
+        self._buffer.copy_(self._host, non_blocking=True)
+        if self._device.type == "cuda":
+            self._uploaded = self._uploaded or torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._uploaded.record()
+
+
+_ZERO = np.zeros(1, dtype=np.int64)
+_IDLE = StepLayout(_ZERO, _ZERO, None, _ZERO)
+
+
+def run_trunk(
+    weights: LlamaWeights, ops: StepOps, cache: torch.Tensor, inputs: StepInputs, hidden_rows: torch.Tensor
+) -> None:
+    """Everything of a step but its head.
+
+    Args:
+        weights: the model.
+        ops: what happens between its matrix products.
+        cache: [layers, 2 Hkv, capacity, D]; the rows accepted before are moved, the tail's are written.
+        inputs: the step.
+        hidden_rows: [T, C] is given the last hidden states of the logit rows.
+    """
+    config, dtype = weights.config, weights.dtype
+    cache.index_copy_(2, inputs.move_targets, cache.index_select(2, inputs.move_sources))
+    hidden = weights.embedding.index_select(0, inputs.token_ids)  # [T, C]
+    if config.embedding_multiplier != 1.0:
+        hidden = hidden * config.embedding_multiplier
+    update: torch.Tensor | None = None
+    for index, layer in enumerate(weights.layers):
+        hidden, normed = ops.add_norm(hidden, update, config.residual_multiplier, layer.attention_norm, config.norm_eps)
+        queries = ops.rotate_and_store(
+            layer.qkv(normed), weights.rotations, inputs.positions, cache[index], inputs.prefix_length
+        )
+        attended = ops.attend(queries, cache[index], inputs.prefix_length, inputs.visible, config.attention_scale)
+        update = layer.output(attended.to(dtype))
+        hidden, normed = ops.add_norm(hidden, update, config.residual_multiplier, layer.mlp_norm, config.norm_eps)
+        update = layer.down(ops.gate(layer.gate_up(normed)))
+    hidden = hidden if update is None else hidden + update * config.residual_multiplier
+    torch.index_select(hidden, 0, inputs.logit_rows, out=hidden_rows)
+
+
+def run_head(weights: LlamaWeights, hidden_rows: torch.Tensor, logits: torch.Tensor) -> None:
+    """[R, C] hidden states → [R, V] logits."""
+    config = weights.config
+    projected = weights.head(rms_norm(hidden_rows, weights.final_norm, config.norm_eps))
+    if config.logits_divisor == 1.0:
+        logits.copy_(projected)
+    else:
+        torch.div(projected.to(logits.dtype), config.logits_divisor, out=logits)
+
+
+class StepSpace:
+    """What the sequences of one model share: the outputs of a step, the prepared heads, the way to prepare.
+
+    Args:
+        weights: the model.
+        ops: what happens between its matrix products.
+        prepare: captures a step, or leaves it as it is.
+        on_prepare: told a line for people before a step is prepared, and an empty one after it.
+    """
+
+    def __init__(
+        self,
+        weights: LlamaWeights,
+        ops: StepOps,
+        prepare: Prepare = run_as_it_is,
+        on_prepare: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.weights = weights
+        self.ops = ops
+        self.prepare = prepare
+        self.on_prepare = on_prepare
+        most, device = TAIL_SIZES[-1], weights.device
+        wide = torch.float64 if weights.dtype == torch.float64 else torch.float32
+        self.hidden_rows = torch.zeros(most, weights.config.hidden_size, dtype=weights.dtype, device=device)
+        self.logits = torch.zeros(most, weights.config.vocab_size, dtype=wide, device=device)
+        self._heads: dict[int, Step] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shared outputs."""
+        return self.hidden_rows.nbytes + self.logits.nbytes
+
+    def prepared(self, line: str, step: Step) -> Step:
+        """A step made ready for being run often, which takes some tenths of a second where it is captured."""
+        self.on_prepare(line)
+        try:
+            return self.prepare(step)
+        finally:
+            self.on_prepare("")
+
+    def run_head(self, num_rows: int) -> torch.Tensor:
+        """[num_rows, V] logits of the first hidden rows."""
+        size = padded_size(num_rows)
+        head = self._heads.get(size)
+        if head is None:
+            weights, rows, logits = self.weights, self.hidden_rows[:size], self.logits[:size]
+            head = self._heads[size] = self.prepared(
+                f"Preparing the logits of {size} tokens", lambda: run_head(weights, rows, logits)
+            )
+        head()
+        return self.logits[:num_rows]
+
+
+def padded_size(num_tokens: int) -> int:
+    """The smallest prepared size that holds so many tokens."""
+    return TAIL_SIZES[bisect_left(TAIL_SIZES, num_tokens)]
+
+
+class BucketedSequence(LlamaSequence):
+    """A sequence that pads its steps to :data:`TAIL_SIZES`; larger ones, as of a prefill, run as they are."""
+
+    def __init__(self, space: StepSpace, max_positions: int | None = None) -> None:
+        """Allocate the cache; steps are prepared when one of their size is first run.
+
+        Args:
+            space: shared with the model's other sequences.
+            max_positions: most tokens, the model's own maximum by default.
+
+        Raises:
+            ConfigError: more positions than the model has, or none.
+            InsufficientMemoryError: the cache does not fit.
+        """
+        super().__init__(space.weights, max_positions)
+        self._space = space
+        self._steps: dict[int, tuple[StepInputs, Step]] = {}
+
+    @property
+    def tail_sizes(self) -> Sequence[int] | None:
+        """Sizes that run at full speed; others are padded to the next."""
+        return TAIL_SIZES
+
+    @property
+    def prepared_sizes(self) -> list[int]:
+        """Sizes of which a step has been prepared."""
+        return sorted(self._steps)
+
+    def repeat_step(self, num_tokens: int, num_rows: int) -> None:
+        """Queue the last step of this size again with its inputs as they are: for timing the device's part alone.
+
+        Only to be called when no accepted row is left to be moved.
+        """
+        with torch.inference_mode():
+            self._steps[padded_size(num_tokens)][1]()
+            self._space.run_head(num_rows)
+
+    def _new_cache(self, max_positions: int) -> DeferringKVCache:
+        # Padded rows are written too; behind the last position there is room for them.
+        self._slots = new_cache(DeferringKVCache, self._weights, max_positions + TAIL_SIZES[-1])
+        return self._slots
+
+    def _run(self, layout: StepLayout) -> torch.Tensor:
+        if len(layout) > TAIL_SIZES[-1]:
+            with torch.inference_mode():
+                self._slots.flush()
+            return super()._run(layout)
+        size = padded_size(len(layout))
+        with torch.inference_mode(), out_of_memory_named(f"a step of {size} tokens"):
+            inputs, step = self._steps.get(size) or self._prepared(size)
+            length, moves = self._slots.length, self._slots.take_moves()
+            try:
+                inputs.write(layout, length, moves)
+                step()
+            except BaseException:
+                # Whether the rows accepted before have been moved is not known: they are run again.
+                self.truncate(min(moves[1], default=length))
+                raise
+            return self._space.run_head(len(layout.logit_rows))
+
+    def _prepared(self, size: int) -> tuple[StepInputs, Step]:
+        space = self._space
+        inputs = StepInputs(size, self._weights.device, self._slots.capacity - 1)
+        rows = space.hidden_rows[:size]
+        # Being captured, a step is run for warming up: where no committed token stands, and moving nothing.
+        inputs.write_idle(self._slots.capacity - size)
+        # The step holds what it needs and not the sequence: gigabytes of cache must not wait for the garbage collector.
+        weights, ops, storage = space.weights, space.ops, self._slots.storage
+        step = space.prepared(
+            f"Preparing steps of {size} tokens", lambda: run_trunk(weights, ops, storage, inputs, rows)
+        )
+        self._steps[size] = inputs, step
+        return self._steps[size]

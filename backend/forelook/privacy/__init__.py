@@ -1,0 +1,1 @@
+"""Which files may be read: ignore files, secret-bearing names, the user's globs. Standard library only."""

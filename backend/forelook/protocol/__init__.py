@@ -1,0 +1,1 @@
+"""What the backend and its clients say to each other: messages and their JSON. Standard library only."""

@@ -1,0 +1,572 @@
+"""The wire messages between a language server and the backend: docs/protocol.md as code. Standard library only.
+
+JSON-RPC 2.0, one message per websocket text frame. A message's params and result are frozen dataclasses; their
+annotations are the validation rules, and the same annotations are what docs/protocol.md is checked against.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from forelook.errors import (
+    ForelookError,
+    MalformedMessageError,
+    ProtocolError,
+    ProtocolVersionError,
+    UnknownMethodError,
+)
+from forelook.protocol.wire import AtLeast, Length, json_kind
+from forelook.protocol.wire import from_json as from_json
+from forelook.protocol.wire import to_json as to_json
+
+PROTOCOL_VERSION = 1
+WEBSOCKET_PATH = "/rpc"
+INTERNAL_ERROR = -32603
+
+MAX_NAME_LENGTH = 8_192  # uris, workspace names, paths
+MAX_CHANGES = 100_000
+MAX_FILES = 4_096
+MAX_SUGGESTIONS = 8
+MAX_NEW_TOKENS = 4_096
+MAX_DEADLINE_MS = 600_000
+
+
+RequestId = int | str
+Name = Annotated[str, Length(1, MAX_NAME_LENGTH)]
+Count = Annotated[int, AtLeast(0)]
+Milliseconds = Annotated[float, AtLeast(0)]
+Share = Annotated[float, AtLeast(0, 1)]
+State = Literal["starting", "loading", "ready", "error"]
+EventKind = Literal[
+    "shown",
+    "accepted",
+    "accepted_word",
+    "accepted_line",
+    "typed_through",
+    "rejected",
+    "retained_30s",
+    "retained_300s",
+    "removed_30s",
+    "removed_300s",
+]
+
+
+# --- Params and results ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """No fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where the model stands; a copy of the engine's status."""
+
+    state: State
+    progress: Share | None = None
+    message: str = ""
+    model: str = ""
+    device: str = ""
+    dtype: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What the server accepts on one connection."""
+
+    max_message_bytes: Count
+    max_document_bytes: Count
+    max_documents: Count
+    max_pending_requests: Count
+
+
+@dataclass(frozen=True, slots=True)
+class HelloParams:
+    """The first message of a connection."""
+
+    protocol_version: Count
+    client_name: Name
+    client_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HelloResult:
+    """Who answers, where its model stands and what it accepts."""
+
+    protocol_version: Count
+    server_version: str
+    pid: Count
+    status: Status
+    limits: ServerLimits
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentOpenParams:
+    """A document the user has open, whole."""
+
+    workspace: Name
+    uri: Name
+    language_id: str
+    version: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextChange:
+    """Replace the code points ``[start, end)`` by ``text``."""
+
+    start: Count
+    end: Count
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentChangeParams:
+    """Changes in order, each against the text the ones before it left."""
+
+    uri: Name
+    version: int
+    changes: Annotated[tuple[TextChange, ...], Length(0, MAX_CHANGES)]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentCloseParams:
+    """A document the user no longer has open."""
+
+    uri: Name
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceFile:
+    """A file of the workspace that is not open, already filtered by the sender."""
+
+    path: Name
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceFilesParams:
+    """Files to learn from; a path sent again replaces what it held."""
+
+    workspace: Name
+    files: Annotated[tuple[WorkspaceFile, ...], Length(0, MAX_FILES)]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceForgetParams:
+    """Files that are gone, or may no longer be read."""
+
+    workspace: Name
+    paths: Annotated[tuple[Name, ...], Length(0, MAX_FILES)]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedCompletion:
+    """The popup's selection: it would replace ``[start, end)`` by ``text``."""
+
+    start: Count
+    end: Count
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionParams:
+    """Complete an open document at a cursor."""
+
+    uri: Name
+    version: int
+    offset: Count
+    trigger: Literal["automatic", "invoked"] = "automatic"
+    num_suggestions: Annotated[int, AtLeast(1, MAX_SUGGESTIONS)] = 1
+    max_new_tokens: Annotated[int, AtLeast(1, MAX_NEW_TOKENS)] | None = None
+    deadline_ms: Annotated[int, AtLeast(1, MAX_DEADLINE_MS)] | None = None
+    multi_line: Literal["auto", "always", "never"] = "auto"
+    selected: SelectedCompletion | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Text to put in place of ``[start, end)``."""
+
+    text: str
+    start: Count
+    end: Count
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStats:
+    """What one completion cost; a copy of the engine's figures."""
+
+    queue_ms: Milliseconds = 0.0
+    prompt_ms: Milliseconds = 0.0
+    prefill_ms: Milliseconds = 0.0
+    decode_ms: Milliseconds = 0.0
+    total_ms: Milliseconds = 0.0
+    num_prompt_tokens: Count = 0
+    num_reused_tokens: Count = 0
+    num_prefill_tokens: Count = 0
+    num_forwards: Count = 0
+    num_steps: Count = 0
+    num_generated_tokens: Count = 0
+    num_drafted_tokens: Count = 0
+    num_accepted_tokens: Count = 0
+    tokens_per_step: Milliseconds = 0.0
+    accepted_by_origin: dict[str, Count] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionResult:
+    """Suggestions, best first; none is a normal answer."""
+
+    suggestions: tuple[Suggestion, ...]
+    unused_tail: str
+    finish_reason: str
+    stats: RequestStats
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionPartialParams:
+    """All the text generated so far for a running completion, from the cursor on."""
+
+    id: RequestId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionEventParams:
+    """What the user did with a suggestion; ``text`` feeds the pool and is never stored as text."""
+
+    workspace: Name
+    language_id: str
+    kind: EventKind
+    num_chars: Count = 0
+    latency_ms: Milliseconds | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelParams:
+    """The request to cancel."""
+
+    id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceParams:
+    """One workspace."""
+
+    workspace: Name
+
+
+@dataclass(frozen=True, slots=True)
+class StatsResult:
+    """Counts and times, never text; the keys of ``engine`` are the engine's."""
+
+    server: dict[str, object]
+    engine: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatsResult:
+    """Counts of one workspace's pool; the keys are the pool's."""
+
+    pool: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationErrorParams:
+    """A notification was refused; its document, if it has one, must be opened again."""
+
+    method: str
+    code: int
+    message: str
+    uri: str | None = None
+
+
+# --- Methods -----------------------------------------------------------------------------------------------------
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMethod(Generic[P, R]):
+    """A method that is answered."""
+
+    name: str
+    params: type[P]
+    result: type[R]
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationMethod(Generic[P]):
+    """A method that is not answered."""
+
+    name: str
+    params: type[P]
+
+
+HELLO = RequestMethod("hello", HelloParams, HelloResult)
+COMPLETION = RequestMethod("completion", CompletionParams, CompletionResult)
+STATUS = RequestMethod("status", Empty, Status)
+STATS = RequestMethod("stats", Empty, StatsResult)
+POOL_STATS = RequestMethod("pool/stats", WorkspaceParams, PoolStatsResult)
+POOL_CLEAR = RequestMethod("pool/clear", WorkspaceParams, Empty)
+SHUTDOWN = RequestMethod("shutdown", Empty, Empty)
+DOCUMENT_OPEN = NotificationMethod("document/open", DocumentOpenParams)
+DOCUMENT_CHANGE = NotificationMethod("document/change", DocumentChangeParams)
+DOCUMENT_CLOSE = NotificationMethod("document/close", DocumentCloseParams)
+WORKSPACE_FILES = NotificationMethod("workspace/files", WorkspaceFilesParams)
+WORKSPACE_FORGET = NotificationMethod("workspace/forget", WorkspaceForgetParams)
+COMPLETION_EVENT = NotificationMethod("completion/event", CompletionEventParams)
+CANCEL = NotificationMethod("$/cancel", CancelParams)
+STATUS_CHANGED = NotificationMethod("status", Status)
+COMPLETION_PARTIAL = NotificationMethod("completion/partial", CompletionPartialParams)
+NOTIFICATION_ERROR = NotificationMethod("notification/error", NotificationErrorParams)
+
+AnyRequestMethod = RequestMethod[Any, Any]
+AnyNotificationMethod = NotificationMethod[Any]
+CLIENT_REQUESTS: Mapping[str, AnyRequestMethod] = MappingProxyType(
+    {m.name: m for m in (HELLO, COMPLETION, STATUS, STATS, POOL_STATS, POOL_CLEAR, SHUTDOWN)}
+)
+CLIENT_NOTIFICATIONS: Mapping[str, AnyNotificationMethod] = MappingProxyType(
+    {
+        m.name: m
+        for m in (
+            DOCUMENT_OPEN,
+            DOCUMENT_CHANGE,
+            DOCUMENT_CLOSE,
+            WORKSPACE_FILES,
+            WORKSPACE_FORGET,
+            COMPLETION_EVENT,
+            CANCEL,
+        )
+    }
+)
+SERVER_NOTIFICATIONS: Mapping[str, AnyNotificationMethod] = MappingProxyType(
+    {m.name: m for m in (STATUS_CHANGED, COMPLETION_PARTIAL, NOTIFICATION_ERROR)}
+)
+
+
+def check_version(client_version: int) -> None:
+    """Refuse a client of another protocol version.
+
+    Raises:
+        ProtocolVersionError: naming both versions and which side to update.
+    """
+    if client_version != PROTOCOL_VERSION:
+        older = "client" if client_version < PROTOCOL_VERSION else "backend"
+        raise ProtocolVersionError(
+            f"protocol_version = {client_version} is not spoken here: this backend speaks version {PROTOCOL_VERSION}; "
+            f"update or restart the {older}"
+        )
+
+
+# --- JSON-RPC 2.0 envelopes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A message that is answered under its id."""
+
+    id: RequestId
+    method: str
+    params: object
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A message that is not answered."""
+
+    method: str
+    params: object
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The result of a request."""
+
+    id: RequestId
+    result: object
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """Why a request failed; ``id`` is ``None`` when the message had none that could be read."""
+
+    id: RequestId | None
+    code: int
+    message: str
+    data: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, request_id: RequestId | None, error: ForelookError) -> ErrorResponse:
+        """The response that reports ``error``."""
+        data: dict[str, object] = {"type": type(error).__name__}
+        name = getattr(error, "field", None)
+        if isinstance(name, str):
+            data["field"] = name
+        return cls(request_id, error.code, str(error), data)
+
+    def to_error(self) -> ForelookError:
+        """The exception a client raises for this response, of the class its code belongs to."""
+        cls = _errors_by_code().get(self.code, ForelookError)
+        error = cls.__new__(cls)
+        Exception.__init__(error, self.message)
+        if type(error).code != self.code:
+            error.code = self.code
+        return error
+
+
+Message = Request | Notification | Response | ErrorResponse
+
+
+@cache
+def _errors_by_code() -> Mapping[int, type[ForelookError]]:
+    found: dict[int, type[ForelookError]] = {}
+    pending: list[type[ForelookError]] = [ForelookError]
+    while pending:
+        cls = pending.pop()
+        found[cls.code] = cls
+        pending.extend(cls.__subclasses__())
+    return MappingProxyType(found)
+
+
+def encode_message(message: Message) -> str:
+    """One message as the text of one websocket frame."""
+    content: dict[str, object] = {"jsonrpc": "2.0"}
+    if isinstance(message, Request):
+        content |= {"id": message.id, "method": message.method, "params": message.params}
+    elif isinstance(message, Notification):
+        content |= {"method": message.method, "params": message.params}
+    elif isinstance(message, Response):
+        content |= {"id": message.id, "result": message.result}
+    else:
+        error: dict[str, object] = {"code": message.code, "message": message.message}
+        if message.data:
+            error["data"] = dict(message.data)
+        content |= {"id": message.id, "error": error}
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can escape it
+        return json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+def encode_request(request_id: RequestId, method: RequestMethod[P, R], params: P) -> str:
+    """A request of a known method as frame text."""
+    return encode_message(Request(request_id, method.name, to_json(params)))
+
+
+def encode_notification(method: NotificationMethod[P], params: P) -> str:
+    """A notification of a known method as frame text."""
+    return encode_message(Notification(method.name, to_json(params)))
+
+
+def decode_message(text: str) -> Message:
+    """Read one frame.
+
+    Raises:
+        MalformedMessageError: not JSON.
+        ProtocolError: JSON, but not one JSON-RPC 2.0 message; ``request_id`` is its id where that can be read.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise MalformedMessageError("the message is nested too deeply to be read as JSON") from None
+    except json.JSONDecodeError as error:
+        # error.doc is the frame itself: report the place, never the text
+        raise MalformedMessageError(
+            f"the message is not valid JSON: {error.msg} at character {error.pos}; send one JSON-RPC 2.0 object per "
+            "text frame"
+        ) from None
+    except ValueError as error:
+        raise MalformedMessageError(f"the message is not valid JSON: {error}") from None
+    if isinstance(content, list):
+        raise ProtocolError("batches are not part of this protocol: send each message in a text frame of its own")
+    if not isinstance(content, dict):
+        raise ProtocolError(f"a message must be a JSON object, not {json_kind(content)}")
+    return _decode_envelope(content)
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _decode_envelope(content: dict[str, object]) -> Message:
+    has_id = "id" in content
+    raw_id = content.get("id")
+    request_id: RequestId | None = None
+    if isinstance(raw_id, (int, str)) and not isinstance(raw_id, bool):
+        request_id = raw_id
+
+    def invalid(message: str) -> ProtocolError:
+        error = ProtocolError(message)
+        error.request_id = request_id
+        return error
+
+    if content.get("jsonrpc") != "2.0":
+        raise invalid('jsonrpc must be "2.0"')
+    if "method" in content:
+        method = content["method"]
+        if not isinstance(method, str):
+            raise invalid(f"method must be a string, not {json_kind(method)}")
+        params = content.get("params", {})
+        if not has_id:
+            return Notification(method, params)
+        if request_id is None:
+            raise invalid(f"id must be an integer or a string, not {json_kind(raw_id)}")
+        return Request(request_id, method, params)
+    if "error" in content:
+        error = content["error"]
+        if not isinstance(error, dict):
+            raise invalid(f"error must be an object, not {json_kind(error)}")
+        code, text, data = error.get("code"), error.get("message"), error.get("data")
+        if not isinstance(code, int) or not isinstance(text, str):
+            raise invalid("error.code must be an integer and error.message a string")
+        return ErrorResponse(request_id, code, text, data if isinstance(data, dict) else {})
+    if "result" in content:
+        if request_id is None:
+            raise invalid("a result must carry the id of its request")
+        return Response(request_id, content["result"])
+    raise invalid("a message needs method, result or error")
+
+
+def request_method(name: str) -> AnyRequestMethod:
+    """The request a client may send under ``name``.
+
+    Raises:
+        UnknownMethodError: naming the methods there are.
+    """
+    method = CLIENT_REQUESTS.get(name)
+    if method is None:
+        hint = "; it is a notification: send it without an id" if name in CLIENT_NOTIFICATIONS else ""
+        raise UnknownMethodError(
+            f"method = {name[:100]!r} is not a request of this protocol{hint}; "
+            f"requests are {', '.join(CLIENT_REQUESTS)}"
+        )
+    return method
+
+
+def notification_method(name: str) -> AnyNotificationMethod:
+    """The notification a client may send under ``name``.
+
+    Raises:
+        UnknownMethodError: naming the methods there are.
+    """
+    method = CLIENT_NOTIFICATIONS.get(name)
+    if method is None:
+        hint = "; it is a request: send it with an id" if name in CLIENT_REQUESTS else ""
+        raise UnknownMethodError(
+            f"method = {name[:100]!r} is not a notification of this protocol{hint}; "
+            f"notifications are {', '.join(CLIENT_NOTIFICATIONS)}"
+        )
+    return method

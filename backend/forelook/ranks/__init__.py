@@ -1,0 +1,1 @@
+"""Processes that decode together with this one (lookahead parallelism)."""

@@ -1,0 +1,329 @@
+"""Several processes decode together: they are started, watched and, when one dies, started anew.
+
+While the group is not there, at the start and after a death, this process decodes alone; a completion is then slower
+and no worse. The request that a death interrupts ends with a RankLostError.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore, Store
+
+from forelook.completion.engine.drafting import Drafting
+from forelook.decoding.drafting.budget import COMMON_COSTS, StepBudget
+from forelook.decoding.drafting.drafter import Drafter
+from forelook.decoding.layout import StepModel
+from forelook.decoding.limits import GREEDY, Limits, SamplingParams, TokenConstraint
+from forelook.decoding.loop import decode
+from forelook.decoding.parallel.decoder import ParallelDecoder, follow, shared_costs
+from forelook.decoding.parallel.group import RankGroup
+from forelook.decoding.prefill import PREFILL_CHUNK
+from forelook.decoding.stats import DecodingStats
+from forelook.errors import ConfigError, RankLostError
+from forelook.local.endpoint import BackendIdentity, UserPaths
+from forelook.model.hub import pinned_folder
+from forelook.model.loading import LoadedModel, choose_device, load_model
+from forelook.model.memory import release_memory
+from forelook.ranks.source import RankSource
+
+_LOG = logging.getLogger("forelook.server")
+_LOOK_EVERY_S = 0.2
+_LOADING_TIMEOUT_S = 1800.0
+_STEP_TIMEOUT_S = 60.0
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+
+
+class Ranks:
+    """Rank 0's view of its group.
+
+    Args:
+        source: where the others come from.
+        step_timeout_s: most time to wait for them within a request.
+    """
+
+    def __init__(self, source: RankSource, *, step_timeout_s: float = _STEP_TIMEOUT_S) -> None:
+        self._source = source
+        self._step_timeout_s = step_timeout_s
+        self._device = torch.device("cpu")
+        self._decoder: ParallelDecoder | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._lost = threading.Event()
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the group is together."""
+        return self._decoder is not None
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the other ranks that this process started."""
+        return [process.pid for process in self._processes]
+
+    def prepare(self, device: str) -> None:
+        """Look whether the machine has what the ranks need, and take this rank's part of the CPU; before loading.
+
+        Raises:
+            ConfigError: fewer devices than ranks.
+        """
+        self._device = rank_device(device, 0)
+        num_ranks, on_cuda = self._source.num_ranks, self._device.type == "cuda"
+        available = torch.cuda.device_count() if on_cuda else os.cpu_count() or 1
+        if num_ranks > available:
+            what = "CUDA devices" if on_cuda else "CPU cores"
+            raise ConfigError("devices", num_ranks, f"at most the {available} {what} of this machine")
+        share_cpu(self._device, num_ranks)
+
+    def shared(self, drafting: Drafting) -> Drafting:
+        """Gather the group, from a thread, and return what drafting wants to know of steps that it shares."""
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep, name="forelook-ranks", daemon=True)
+            self._keeper.start()
+            atexit.register(self.close)  # the process ends: the other ranks are told, and not left to find out
+        costs = COMMON_COSTS if drafting.budget is None else drafting.budget.costs
+        return replace(drafting, budget=StepBudget(shared_costs(costs, self._source.num_ranks)), loop=self.decode)
+
+    def decode(
+        self,
+        model: StepModel,
+        prompt_ids: Sequence[int],
+        limits: Limits,
+        drafter: Drafter,
+        *,
+        sampling: SamplingParams = GREEDY,
+        constraint: TokenConstraint | None = None,
+        prefill_chunk: int = PREFILL_CHUNK,
+        stats: DecodingStats | None = None,
+    ) -> Iterator[list[int]]:
+        """``lookahead.decode``, with the group where it is together.
+
+        Raises:
+            RankLostError: a rank died or hangs; the group is started anew.
+        """
+        decoder = self._decoder
+        loop = decode if decoder is None else decoder.decode
+        try:
+            yield from loop(
+                model,
+                prompt_ids,
+                limits,
+                drafter,
+                sampling=sampling,
+                constraint=constraint,
+                prefill_chunk=prefill_chunk,
+                stats=stats,
+            )
+        except RankLostError as error:
+            self._fell_apart(error)
+            raise
+
+    def unload(self) -> None:
+        """Have the other ranks let go of their weights, as this one has."""
+        if self._decoder is not None:
+            try:
+                self._decoder.unload()
+            except RankLostError as error:
+                self._fell_apart(error)
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """While this rank loads again, the others do; at the end all of them have, or this one decodes alone."""
+        decoder = self._decoder
+        try:
+            if decoder is not None:
+                decoder.load()
+        except RankLostError as error:
+            self._fell_apart(error)
+            decoder = None
+        try:
+            yield
+        finally:
+            if decoder is not None:
+                try:
+                    decoder.wait_until_loaded(_LOADING_TIMEOUT_S)
+                except RankLostError as error:
+                    self._fell_apart(error)
+
+    def _fell_apart(self, error: RankLostError) -> None:
+        _LOG.error("%s", error)
+        self._decoder = None
+        self._lost.set()
+
+    def close(self) -> None:
+        """End the other ranks and stay alone."""
+        self._closing.set()
+        self._lost.set()
+        if self._keeper is not None:
+            self._keeper.join(10.0)
+
+    # --- the keeper's thread
+
+    def _keep(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while not self._closing.is_set():
+            self._lost.clear()
+            group: RankGroup | None = None
+            try:
+                with tempfile.TemporaryDirectory(prefix="forelook-ranks-") as folder:
+                    group = self._gather(Path(folder))
+                    _LOG.info("%d ranks decode together", self._source.num_ranks)
+                    pause_s = _FIRST_PAUSE_S
+                    self._decoder = ParallelDecoder(group)
+                    self._watch()
+            except (RankLostError, OSError) as error:
+                _LOG.error("%s", error)
+            finally:
+                decoder, self._decoder = self._decoder, None
+                if decoder is not None and self._closing.is_set():
+                    with contextlib.suppress(RankLostError):
+                        decoder.dismiss()
+                if group is not None:
+                    group.close()
+                self._end_processes()
+            if not self._source.command:
+                return  # torchrun ends this process too, and starts all of them again
+            if not self._closing.wait(pause_s):
+                _LOG.info("starting the ranks again")
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _gather(self, folder: Path) -> RankGroup:
+        size, device = self._source.num_ranks, self._device
+        if not self._source.command:
+            group = RankGroup(_torchrun_store(), 0, size, device=device, timeout_s=_LOADING_TIMEOUT_S)
+            group.set_timeout(self._step_timeout_s)
+            return group
+        for rank in range(1, size):
+            command = [*self._source.command, "--rank", f"{rank}/{size}", "--folder", str(folder)]
+            # a rank ends when its standard input does, however this process ends
+            self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
+        deadline_s = time.monotonic() + _LOADING_TIMEOUT_S
+        while len(list(folder.glob("loaded-*"))) < size - 1:
+            self._look_after_processes()
+            if time.monotonic() > deadline_s:
+                raise RankLostError(f"the other ranks have not loaded the model within {_LOADING_TIMEOUT_S:.0f} s")
+            if self._lost.wait(_LOOK_EVERY_S):
+                raise RankLostError("closing")
+        group = RankGroup(_file_store(folder, size), 0, size, device=device, timeout_s=_STEP_TIMEOUT_S)
+        group.set_timeout(self._step_timeout_s)
+        return group
+
+    def _watch(self) -> None:
+        while not self._lost.wait(_LOOK_EVERY_S):
+            self._look_after_processes()
+
+    def _look_after_processes(self) -> None:
+        for process in self._processes:
+            status = process.poll()
+            if status is not None:
+                raise RankLostError(f"the rank of process {process.pid} has ended with status {status}")
+
+    def _end_processes(self) -> None:
+        for process in self._processes:
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
+
+
+def rank_device(device: str, rank: int) -> torch.device:
+    """The device of a rank: the n-th of its kind.
+
+    Raises:
+        ConfigError: there is none, or one device was named for all.
+    """
+    if ":" in device:
+        raise ConfigError("device", device, "'auto', 'cpu' or 'cuda' where several devices are used")
+    chosen = choose_device(device)
+    return choose_device(f"cuda:{rank}") if chosen.type == "cuda" else chosen
+
+
+def share_cpu(device: torch.device, num_ranks: int) -> None:
+    """On a CPU every rank has its part of the cores."""
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_ranks))
+
+
+def follow_rank_zero(rank: int, size: int, folder: Path | None, identity: BackendIdentity, paths: UserPaths) -> None:
+    """Be a rank other than 0 until rank 0 is gone.
+
+    Args:
+        rank: of this process.
+        size: number of ranks.
+        folder: where rank 0 waits, or none where torchrun says it.
+        identity: what rank 0 serves; this rank takes the device of its number.
+        paths: the user's folders.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        RankLostError: the group fell apart.
+    """
+    torch_device = rank_device(identity.device, rank)
+    share_cpu(torch_device, size)
+    replica = _Replica(
+        lambda: load_model(
+            identity.model,
+            revision=identity.revision,
+            folder=pinned_folder(paths.models_path, identity.model, identity.revision),
+            device=str(torch_device),
+            dtype=identity.dtype,
+        )
+    )
+    replica.load()
+    if folder is None:
+        store, timeout_s = _torchrun_store(), _LOADING_TIMEOUT_S
+    else:
+        (folder / f"loaded-{rank}").touch()
+        store, timeout_s = _file_store(folder, size), _STEP_TIMEOUT_S
+    group = RankGroup(store, rank, size, device=torch_device, timeout_s=timeout_s)
+    follow(group, replica.new_sequence, load=replica.load, unload=replica.unload)
+
+
+class _Replica:
+    """A rank's model over time; rank 0 says when."""
+
+    def __init__(self, load: Callable[[], LoadedModel]) -> None:
+        self._load = load
+        self._model: LoadedModel | None = None
+
+    def load(self) -> None:
+        if self._model is None:
+            self._model = self._load()
+
+    def unload(self) -> None:
+        self._model = None
+        release_memory()
+        _LOG.info("unloaded; loads again with rank 0")
+
+    def new_sequence(self, max_positions: int) -> StepModel:
+        self.load()
+        assert self._model is not None
+        return self._model.new_sequence(max_positions)
+
+
+def _file_store(folder: Path, size: int) -> Store:
+    # A file in a folder of this user's: a store on TCP would listen on every address of the machine.
+    return FileStore(str(folder / "store"), size)
+
+
+def _torchrun_store() -> Store:
+    store: Store = next(iter(dist.rendezvous("env://")))[0]  # type: ignore[attr-defined]  # torch's stubs leave it out
+    return store

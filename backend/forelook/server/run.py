@@ -1,0 +1,214 @@
+"""Runs the application: claims the endpoint, binds it, serves until idle, asked to stop, or signalled."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from forelook import __version__
+from forelook.config import LOOPBACK_HOSTS, ServerConfig
+from forelook.errors import ConfigError, EndpointError
+from forelook.local.endpoint import (
+    BackendFiles,
+    BackendIdentity,
+    Endpoint,
+    UserPaths,
+    claim,
+    discover,
+    has_unix_sockets,
+    new_token,
+    publish,
+    read_tokens,
+)
+from forelook.server.app import create_app
+from forelook.server.auth import AccessPolicy
+from forelook.server.backend import ExitHooks
+from forelook.server.engine import EngineFactory
+
+log = logging.getLogger("forelook.server")
+HARD_LIMIT_FACTOR = 4  # messages up to this many times the limit are read, so that they get an answer that explains
+SHUTDOWN_TIMEOUT_S = 5
+CLAIM_TIMEOUT_S = 10.0
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Uvicorn complains of every websocket that was refused with an HTTP answer; the refusal is logged already."""
+    return record.msg != "ASGI callable returned without completing handshake."
+
+
+class Server(uvicorn.Server):
+    """An ASGI server with the settings that the protocol needs; says when it listens."""
+
+    def __init__(self, app: ASGIApp, config: ServerConfig, on_listening: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws="websockets-sansio",
+                ws_max_size=config.max_message_bytes * HARD_LIMIT_FACTOR,
+                ws_per_message_deflate=False,  # local, and a small frame must not unpack to gigabytes
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+                ssl_certfile=config.tls_certificate,
+                ssl_keyfile=str(config.tls_key) if config.tls_key else None,
+            )
+        )
+        self._on_listening = on_listening
+        logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_listening()
+
+
+def serve(
+    factory: EngineFactory,
+    identity: BackendIdentity,
+    paths: UserPaths,
+    config: ServerConfig,
+    on_listening: Callable[[Endpoint], None],
+) -> None:
+    """Be the backend for ``identity`` until it is no longer needed. Call it from the main thread.
+
+    Args:
+        factory: makes the engine, in a thread, once the server listens.
+        identity: what is served; ``identity.normalized()``.
+        paths: the user's folders.
+        config: where to listen and what to accept.
+        on_listening: called once connections are accepted and clients can discover the endpoint.
+
+    Raises:
+        EndpointError: another backend serves it, or the address cannot be bound.
+        ConfigError: TLS files that cannot be used.
+    """
+    files = BackendFiles.of(identity, paths)
+    running = discover(identity, paths)
+    if running is not None:
+        raise EndpointError(
+            f"a backend for this model and device already runs, process {running.pid} at {running.description}: "
+            "use that one, or end it with `forelook stop`"
+        )
+    with claim(files, CLAIM_TIMEOUT_S), contextlib.closing(_bind(config, files)) as listener:
+        endpoint, policy = _open_to(config, files, listener)
+
+        def listening() -> None:
+            publish(files, endpoint)
+            log.info("forelook %s listens at %s", __version__, endpoint.description)
+            on_listening(endpoint)
+
+        def stop(reason: str) -> None:
+            log.info("ending: %s", reason)
+            server.should_exit = True
+
+        hooks = ExitHooks(idle=lambda: stop("idle"), shutdown=lambda: stop("shutdown was asked for"))
+        server = Server(create_app(factory, config, policy, hooks), config, listening)
+        with _signals_only_stop():
+            server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _signals_only_stop() -> Iterator[None]:
+    """Uvicorn raises SIGTERM and SIGINT once more when it is done; our own clearing up comes after that."""
+
+    def taken_already(signum: int, frame: object) -> None:
+        del signum, frame
+
+    before = {number: signal.signal(number, taken_already) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bind(config: ServerConfig, files: BackendFiles) -> socket.socket:
+    if config.port is None and has_unix_sockets():
+        return bind_unix(files.socket)
+    host, port = config.host, config.port or 0
+    if config.tls_certificate is not None:
+        _check_tls(config.tls_certificate, config.tls_key)
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, number)
+        try:
+            if sys.platform != "win32":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise EndpointError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}; choose another --port"
+        ) from error
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A Unix socket at ``path`` that only this user can open."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o177)  # the file must never be open to others, not even until a chmod
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise EndpointError(f"{path} cannot be listened on: {error.strerror or error}") from error
+    finally:
+        os.umask(old_mask)
+    return listener
+
+
+def _check_tls(certificate: Path, key: Path | None) -> None:
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            "tls_certificate", str(certificate), f"a PEM file that fits tls_key ({error.strerror})"
+        ) from error
+
+
+def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket) -> tuple[Endpoint, AccessPolicy]:
+    """Where clients find the listener, and what they must show."""
+    origins = frozenset(config.allowed_origins)
+    pid = os.getpid()
+    if listener.family != socket.AF_INET and listener.family != socket.AF_INET6:
+        endpoint = Endpoint(
+            socket_path=str(files.socket),
+            pid=pid,
+            server_version=__version__,
+            lock_path=str(files.lock),
+        )
+        return endpoint, AccessPolicy(origins=origins)
+    port: int = listener.getsockname()[1]
+    if config.token_file is not None:
+        token_path, tokens = config.token_file.resolve(), read_tokens(config.token_file)
+    else:
+        token_path, tokens = files.token, (new_token(files.token),)
+    endpoint = Endpoint(
+        host=config.host,
+        port=port,
+        tls=config.tls_key is not None,
+        token_path=str(token_path),
+        pid=pid,
+        server_version=__version__,
+        lock_path=str(files.lock),
+    )
+    hosts = frozenset({config.host.lower(), *(h.lower() for h in config.allowed_hosts)})
+    if config.host in LOOPBACK_HOSTS:
+        hosts |= LOOPBACK_HOSTS
+    return endpoint, AccessPolicy(tokens=tokens, hosts=hosts, origins=origins)

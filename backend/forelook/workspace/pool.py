@@ -1,0 +1,419 @@
+"""The n-gram pool of one workspace, kept up to date with its documents. Driven by one thread only.
+
+Documents change at once and are indexed later: :meth:`WorkspacePool.run_slice` does about as much work as its caller
+can spare between requests, and a request brings its own document up to date first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from forelook.decoding.ngrams.index import BORDER, TokenArray
+from forelook.decoding.ngrams.pool import NgramPool
+from forelook.workspace.cache import Change, PoolCache
+from forelook.workspace.cache_worker import CacheWorker, RestoredPool
+from forelook.workspace.line_tokens import Encode, LineTokens, find_cut_rule, split_text
+from forelook.workspace.source import WorkspaceSource
+
+_ACCEPTED = "\0accepted"
+"""Key of the text the user took; no uri or path has a NUL in it."""
+
+_ACCEPTED_TOKENS = 1 << 14
+ACCEPTED_WEIGHT = 2.0
+"""How much places in text the user took count, against those in files."""
+
+_BATCH_CHARS = 2048
+_JOURNAL_LIMIT_BYTES = 1 << 21
+_RETRY_S = 30.0
+_CONFIRM_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A snapshot of a pool.
+
+    Attributes:
+        num_tokens: tokens in the pool.
+        num_documents: files and open documents in it.
+        num_open: open documents.
+        num_waiting: documents that wait to be indexed.
+        num_accepted: tokens of suggestions the user took.
+        nbytes: memory held.
+        cache_path: where it is kept on disk; empty when it is not.
+    """
+
+    num_tokens: int
+    num_documents: int
+    num_open: int
+    num_waiting: int
+    num_accepted: int
+    nbytes: int
+    cache_path: str
+
+
+class WorkspacePool:
+    """Documents and accepted text of one workspace, as a draft source.
+
+    A file and the document it is opened as have the same key, or the pool would hold it twice.
+    """
+
+    def __init__(
+        self,
+        encode: Encode,
+        *,
+        cache: PoolCache | None = None,
+        max_tokens: int = 1 << 20,
+        permits: Callable[[str], bool] = lambda key: True,  # noqa: ARG005 - the name is part of the interface
+        catch_up_s: float = 0.01,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make the pool; what the cache holds arrives in the background.
+
+        Args:
+            encode: text to token ids.
+            cache: where the pool is kept between starts; ``None`` to keep it in memory only.
+            max_tokens: bound; the documents touched longest ago leave first.
+            permits: whether a key's name may be read; what the cache has of others is dropped.
+            catch_up_s: how long a request may wait for its document's latest text to be indexed.
+            clock: seconds, for retries.
+        """
+        self._encode = encode
+        self._rule = find_cut_rule(encode)
+        self._max_tokens = max_tokens
+        self._permits = permits
+        self._catch_up_s = catch_up_s
+        self._clock = clock
+        self._pool = NgramPool(max_tokens)
+        self._open: dict[str, LineTokens] = {}
+        self._changed: dict[str, str] = {}
+        self._waiting: OrderedDict[str, str] = OrderedDict()
+        self._digests: dict[str, int] = {}
+        self._unconfirmed: set[str] = set()
+        self._files_came_s: float | None = None
+        self._job: Iterator[None] | None = None
+        self._cache_path = "" if cache is None else str(cache.folder)
+        self._worker = None if cache is None else CacheWorker(cache, max_tokens, self._permits_key)
+        self._restoring: Future[RestoredPool | None] | None = None
+        if self._worker is not None:
+            self._restoring = self._worker.restore()
+        self._journal: list[Change] = []
+        self._needs_base = True
+        self._retry_at_s = 0.0
+
+    # -- documents ------------------------------------------------------------------------------------------------
+
+    def open_document(self, uri: str, text: str) -> None:
+        """Take an opened document; it is indexed in the next slices."""
+        self._open[uri] = LineTokens(self._encode, self._rule)
+        self._changed[uri] = text
+        self._waiting.pop(uri, None)
+        self._unconfirmed.discard(uri)
+
+    def change_document(self, uri: str, text: str) -> None:
+        """Take an open document's new text; what differs is tokenised in the next slice."""
+        if uri in self._open:
+            self._changed[uri] = text
+
+    def close_document(self, uri: str) -> None:
+        """Keep the document's last text as a file's."""
+        if uri not in self._open:
+            return
+        self._finish_job()
+        text = self._changed.pop(uri, None)
+        if text is not None:
+            self._waiting[uri] = text
+        elif (lines := self._open[uri]).pieces and uri in self._pool:
+            self._digests[uri] = _digest(lines.text)
+        del self._open[uri]
+
+    def add_files(self, files: Iterable[tuple[str, str]]) -> None:
+        """Take files that are not open, in order of relevance; they are indexed when nothing else is to be done."""
+        self._files_came_s = self._clock()
+        for key, text in files:
+            if key not in self._open:
+                self._waiting[key] = text
+            self._unconfirmed.discard(key)
+
+    def remove_files(self, keys: Iterable[str]) -> None:
+        """Forget files and documents; one that is open stays open but leaves the pool until it changes."""
+        self._adopt_restored(wait=False)
+        self._finish_job()
+        for key in keys:
+            self._waiting.pop(key, None)
+            self._changed.pop(key, None)
+            if key in self._open:
+                self._open[key] = LineTokens(self._encode, self._rule)
+            self._remove(key)
+
+    def accept(self, ids: Sequence[int]) -> None:
+        """Learn text the user took, and trust the documents more that it stands in. Text only shown is not learned."""
+        self._pool.credit(ids)
+        tokens = np.array([BORDER, *ids], dtype=np.int32)
+        if _ACCEPTED in self._pool:
+            end = self._pool.num_tokens_of(_ACCEPTED)
+            self._replace(_ACCEPTED, end, end, tokens)
+            if end > _ACCEPTED_TOKENS:
+                self._replace(_ACCEPTED, 0, end // 2, tokens[:0])
+        else:
+            self._set(_ACCEPTED, tokens, 0)
+            self._pool.set_weight(_ACCEPTED, ACCEPTED_WEIGHT)
+
+    def source(self, uri: str, offset: int | None = None) -> WorkspaceSource:
+        """A draft source for one request in an open document, its latest text included if that is quickly done.
+
+        A large document that was just opened takes seconds to index; the request goes on with what there is.
+
+        Args:
+            uri: the document.
+            offset: the cursor, in code points; the text after it helps. ``None``: the document's end.
+        """
+        self._adopt_restored(wait=False)
+        is_current = self._catch_up(uri)
+        lines = self._open.get(uri)
+        after = np.zeros(0, dtype=np.int32)
+        if is_current and lines is not None and offset is not None and uri in self._pool:
+            after = self._pool.tokens(uri)[lines.tokens_until(offset) :]
+        return WorkspaceSource(self._pool, uri, after)
+
+    def stats(self) -> PoolStats:
+        """A snapshot."""
+        accepted = self._pool.num_tokens_of(_ACCEPTED) if _ACCEPTED in self._pool else 0
+        return PoolStats(
+            num_tokens=self._pool.num_tokens,
+            num_documents=self._pool.num_documents - (_ACCEPTED in self._pool),
+            num_open=len(self._open),
+            num_waiting=len(self._changed) + len(self._waiting),
+            num_accepted=accepted,
+            nbytes=self._pool.nbytes,
+            cache_path=self._cache_path,
+        )
+
+    def tokens_of(self, key: str) -> list[int]:
+        """The tokens the pool has of a document."""
+        return self._pool.tokens(key).tolist() if key in self._pool else []
+
+    # -- background -----------------------------------------------------------------------------------------------
+
+    def run_slice(self, budget_s: float) -> bool:
+        """Work for about ``budget_s``; True while more is left.
+
+        Open documents come first, then as much sorting as lookups need, then other files, then the rest of the sorting.
+        No single step of the work takes much longer than tokenising two thousand characters.
+        """
+        deadline = time.perf_counter() + budget_s
+        self._adopt_restored(wait=False)
+        while time.perf_counter() < deadline:
+            if not self._step():
+                return False
+        return True
+
+    def _step(self) -> bool:
+        if self._job is not None:
+            try:
+                next(self._job)
+            except StopIteration:
+                self._job = None
+            return True
+        if self._changed:
+            self._job = self._indexing_changes(next(iter(self._changed)))
+            return True
+        has_waiting = bool(self._waiting) and self._restoring is None
+        if (self._pool.is_behind or not has_waiting) and self._pool.step():
+            return True
+        if has_waiting:
+            key, text = self._waiting.popitem(last=False)
+            self._job = self._indexing_file(key, text)
+            return True
+        self._drop_unconfirmed()
+        return False
+
+    def _catch_up(self, uri: str) -> bool:
+        """Bring one document up to date if little time suffices; whether it is."""
+        deadline = time.perf_counter() + self._catch_up_s
+        while self._job is not None or uri in self._changed:
+            if time.perf_counter() >= deadline:
+                return False
+            if self._job is None:
+                self._job = self._indexing_changes(uri)
+            try:
+                next(self._job)
+            except StopIteration:
+                self._job = None
+        return True
+
+    def _finish_job(self) -> None:
+        """Do the rest of what a slice left half done."""
+        if self._job is not None:
+            for _ in self._job:
+                pass
+            self._job = None
+
+    def _indexing_changes(self, uri: str) -> Iterator[None]:
+        text = self._changed.pop(uri)
+        lines = self._open[uri]
+        is_new = not lines.pieces
+        is_known = is_new and uri in self._pool and self._digests.get(uri) == _digest(text)
+        edit = None
+        for step in lines.updating(text):
+            edit = step
+            yield
+        if edit is None or (is_known and lines.num_tokens == self._pool.num_tokens_of(uri)):
+            return
+        tokens = np.array(edit.ids, dtype=np.int32)
+        if is_new or uri not in self._pool:
+            self._set(uri, tokens, 0)
+        else:
+            self._replace(uri, edit.start, edit.end, tokens)
+
+    def _indexing_file(self, key: str, text: str) -> Iterator[None]:
+        digest = _digest(text)
+        if self._digests.get(key) == digest and key in self._pool:
+            return
+        parts: list[list[int]] = []
+        batch: list[str] = []
+        size = 0
+        for piece in split_text(text, self._rule):
+            batch.append(piece)
+            size += len(piece)
+            if size >= _BATCH_CHARS:
+                parts.append(self._encode("".join(batch)))
+                batch, size = [], 0
+                yield
+        parts.append(self._encode("".join(batch)))
+        if key not in self._open:
+            self._set(key, np.concatenate([np.array(part, dtype=np.int32) for part in parts]), digest)
+
+    def _drop_unconfirmed(self) -> None:
+        """Once the workspace's files have come, what the cache had besides them is no longer there or allowed."""
+        if self._unconfirmed and self._files_came_s is not None and self._clock() - self._files_came_s > _CONFIRM_S:
+            for key in self._unconfirmed:
+                self._remove(key)
+            self._unconfirmed.clear()
+
+    # -- changes, and their way to the disk -------------------------------------------------------------------------
+
+    def _set(self, key: str, tokens: TokenArray, digest: int) -> None:
+        self._pool.set_document(key, tokens)
+        self._record(Change(key, 0, None, tokens, digest))
+        self._digests.pop(key, None)
+        if digest:
+            self._digests[key] = digest
+
+    def _replace(self, key: str, start: int, end: int, tokens: TokenArray) -> None:
+        self._pool.replace_tokens(key, start, end, tokens)
+        self._digests.pop(key, None)
+        self._record(Change(key, start, end, tokens))
+
+    def _remove(self, key: str) -> None:
+        self._pool.remove_document(key)
+        self._digests.pop(key, None)
+        self._record(Change(key, 0, None, None))
+
+    def _record(self, change: Change) -> None:
+        if self._worker is not None and not self._needs_base:
+            self._journal.append(change)
+
+    def save(self) -> None:
+        """Write what changed since the last call, in the background."""
+        worker = self._worker
+        if worker is None or worker.is_busy or self._restoring is not None:
+            return
+        found = worker.take_found()
+        if found is not None:
+            self._take_in(found)
+            self._needs_base = True
+        elif worker.last_write_failed and not self._needs_base:
+            self._needs_base = True  # what the failed write held is in no file
+            self._retry_at_s = self._clock() + _RETRY_S
+        if self._needs_base or worker.journal_bytes > _JOURNAL_LIMIT_BYTES:
+            if self._clock() < self._retry_at_s:
+                return
+            self._journal.clear()
+            self._needs_base = False
+            digests = {key: digest for key, digest in self._digests.items() if key in self._pool}
+            worker.write_base(self._pool.dump(), digests)
+        elif self._journal:
+            worker.append(self._journal)
+            self._journal = []
+
+    def _take_in(self, found: RestoredPool) -> None:
+        """Learn the documents that another process on this workspace had and we have not."""
+        for key in map(str, found.pool.document_keys()):
+            if key not in self._pool:
+                self._set(key, found.pool.tokens(key), found.digests.get(key, 0))
+
+    def _permits_key(self, key: str) -> bool:
+        """Runs on the cache's thread: names are many, and judging them must not hold up a request."""
+        return key == _ACCEPTED or self._permits(key)
+
+    def wait_restored(self) -> None:
+        """Wait until what the cache held is in the pool."""
+        self._adopt_restored(wait=True)
+
+    def wait_saved(self) -> None:
+        """Wait until the last save has ended."""
+        if self._worker is not None:
+            self._worker.wait()
+
+    def close(self) -> None:
+        """Save, and end the background thread; closing again does nothing."""
+        if self._worker is None:
+            return
+        self.wait_restored()
+        for _ in range(2):  # the first may find what another process left
+            self._retry_at_s = 0.0
+            self.wait_saved()
+            self.save()
+        self._worker.close()
+        self._worker = None
+
+    def clear(self) -> None:
+        """Forget everything, on disk too; open documents are learned anew.
+
+        Raises:
+            PoolCacheError: the files cannot be deleted; the memory is cleared all the same.
+        """
+        self._adopt_restored(wait=True)
+        self._pool.clear()
+        self._job = None
+        self._waiting.clear()
+        self._digests.clear()
+        self._unconfirmed.clear()
+        self._journal.clear()
+        self._needs_base = True
+        for uri, lines in self._open.items():
+            self._changed.setdefault(uri, lines.text)
+            self._open[uri] = LineTokens(self._encode, self._rule)
+        if self._worker is not None:
+            self._worker.delete()
+
+    def _adopt_restored(self, *, wait: bool) -> None:
+        """Put what came from the disk under what was learned meanwhile."""
+        restoring = self._restoring
+        if restoring is None or not (wait or restoring.done()):
+            return
+        self._restoring = None
+        restored = restoring.result()
+        if restored is None:
+            return
+        learned, self._pool = self._pool, restored.pool
+        for key in learned.document_keys():
+            self._pool.set_document(key, learned.tokens(key))
+        self._digests = {key: value for key, value in restored.digests.items() if key not in learned}
+        confirmed = {*self._open, *self._waiting, *learned.document_keys(), _ACCEPTED}
+        self._unconfirmed = {str(key) for key in self._pool.document_keys()} - {str(key) for key in confirmed}
+        if _ACCEPTED in self._pool:
+            self._pool.set_weight(_ACCEPTED, ACCEPTED_WEIGHT)
+
+
+def _digest(text: str) -> int:
+    """A text's 64-bit digest, never 0."""
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1

@@ -1,0 +1,1 @@
+"""How LSP messages travel: standard streams and websockets."""
