@@ -1,21 +1,21 @@
-/** The commands of the palette and of the status item's menu. */
+/** Commands of the palette and of the status item's menu. */
 
 import * as vscode from "vscode";
-import type { Session } from "./client";
+import type { Session } from "./session";
 import * as config from "./config";
 import { chooseModel } from "./models";
 import { run } from "./processes";
 import { Reports, statisticsPage } from "./report";
-import type { Server } from "./server";
+import type { Launcher } from "./launcher";
 import type { Tokens } from "./tokens";
 
-const NOT_RUNNING = "Forelook's language server is not running; the status bar says why.";
+const NOT_RUNNING = "Forelook's language server is not running; see the status bar for the reason.";
 const DOCTOR_TIMEOUT_MS = 120_000;
 
-/** What the commands act on. */
+/** The parts that commands act on. */
 export interface Parts {
   readonly session: Session;
-  readonly server: Server;
+  readonly launcher: Launcher;
   readonly tokens: Tokens;
   readonly log: vscode.LogOutputChannel;
   readonly home: string;
@@ -23,7 +23,7 @@ export interface Parts {
 
 export function registerCommands(parts: Parts): vscode.Disposable {
   const reports = new Reports();
-  const { session, server, tokens, log } = parts;
+  const { session, launcher, tokens, log } = parts;
   const commands: Readonly<Record<string, () => unknown>> = {
     toggle,
     toggleLanguage,
@@ -36,8 +36,8 @@ export function registerCommands(parts: Parts): vscode.Disposable {
     runDoctor: () => runDoctor(parts, reports),
     openSettings: () => vscode.commands.executeCommand("workbench.action.openSettings", "@ext:forelook.forelook"),
     showMenu: () => showMenu(session),
-    install: () => server.installPrivately(),
-    selectInterpreter: () => server.chooseInterpreter(),
+    install: () => launcher.installPrivately(),
+    selectInterpreter: () => launcher.chooseInterpreter(),
     setServerToken: () => setServerToken(tokens),
     forgetServerToken: () => forgetServerToken(tokens),
     openWalkthrough: () => vscode.commands.executeCommand("workbench.action.openWalkthrough", "forelook.forelook#start"),
@@ -57,7 +57,7 @@ async function toggle(): Promise<void> {
 async function toggleLanguage(): Promise<void> {
   const languageId = vscode.window.activeTextEditor?.document.languageId;
   if (languageId === undefined) {
-    void vscode.window.showInformationMessage("Open a file first: its language is the one to switch.");
+    void vscode.window.showInformationMessage("No file is open; open one in the language to switch.");
     return;
   }
   const on = await config.toggleLanguage(languageId);
@@ -74,9 +74,9 @@ async function showStatistics(session: Session, reports: Reports): Promise<void>
 }
 
 /** Restarts everything: the backend, which other windows share, and this window's language server. */
-async function restart({ session, server }: Parts): Promise<void> {
+async function restart({ session, launcher }: Parts): Promise<void> {
   await session.execute(config.serverCommand("restartBackend"));
-  await server.start();
+  await launcher.start();
 }
 
 async function clearPool(session: Session): Promise<void> {
@@ -86,18 +86,18 @@ async function clearPool(session: Session): Promise<void> {
   }
   const clear = "Clear";
   const question = "Clear what Forelook learned from this workspace?";
-  const detail = "Suggestions stay the same; they come a little slower until your files have been read again.";
+  const detail = "Suggestions stay the same but are slower until your files are indexed again.";
   if ((await vscode.window.showWarningMessage(question, { modal: true, detail }, clear)) === clear) {
     await session.execute(config.serverCommand("clearPool"));
     vscode.window.setStatusBarMessage("Forelook: the workspace's pool is empty", 3000);
   }
 }
 
-async function runDoctor({ server, home }: Parts, reports: Reports): Promise<void> {
-  const python = server.interpreter?.python;
+async function runDoctor({ launcher, home }: Parts, reports: Reports): Promise<void> {
+  const python = launcher.interpreter?.python;
   if (python === undefined) {
     void vscode.window.showWarningMessage(
-      "The doctor examines the server on this machine, and there is none: it is not installed, or reached over websocket.",
+      "No local server to diagnose: the server is not installed, or it is reached over websocket.",
     );
     return;
   }
@@ -110,7 +110,7 @@ async function runDoctor({ server, home }: Parts, reports: Reports): Promise<voi
       onLine: (line) => lines.push(line),
     }),
   );
-  const verdict = finished.code === 0 ? [] : ["", `The doctor ended with exit code ${finished.code ?? "none"}.`];
+  const verdict = finished.code === 0 ? [] : ["", `The doctor exited with code ${finished.code ?? "none"}.`];
   await reports.show("Forelook doctor.txt", [...lines, ...verdict, ""].join("\n"));
 }
 
@@ -139,7 +139,7 @@ async function showMenu(session: Session): Promise<void> {
   if (session.state.kind === "missing") {
     items.unshift(
       { label: "$(cloud-download) Install the server in a private environment", command: "install" },
-      { label: "$(folder-opened) Choose the interpreter that has Forelook…", command: "selectInterpreter" },
+      { label: "$(folder-opened) Choose an interpreter with Forelook installed…", command: "selectInterpreter" },
     );
   } else if (session.state.kind === "untrusted") {
     const label = "$(shield) Manage workspace trust";
@@ -159,15 +159,15 @@ async function showMenu(session: Session): Promise<void> {
 async function setServerToken(tokens: Tokens): Promise<void> {
   const { url } = config.serverSettings();
   if (url === undefined) {
-    void vscode.window.showInformationMessage("Set forelook.server.url first: the token belongs to that server.");
+    void vscode.window.showInformationMessage("forelook.server.url is not set; set it first, because a token belongs to one server.");
     return;
   }
   const token = await vscode.window.showInputBox({
     title: `Token of ${url}`,
-    prompt: "Kept in the system's secret storage, and sent to this server only.",
+    prompt: "Stored in the system's secret storage and sent only to this server.",
     password: true,
     ignoreFocusOut: true,
-    validateInput: (text) => (/^[\x21-\x7e]+$/.test(text.trim()) ? undefined : "A token is one word of ASCII characters."),
+    validateInput: (text) => (/^[\x21-\x7e]+$/.test(text.trim()) ? undefined : "A token is a single word of printable ASCII characters."),
   });
   if (token !== undefined) {
     await tokens.set(url, token.trim());
@@ -178,11 +178,11 @@ async function forgetServerToken(tokens: Tokens): Promise<void> {
   const { url } = config.serverSettings();
   if (url !== undefined) {
     await tokens.forget(url);
-    vscode.window.setStatusBarMessage("Forelook: the server's token is forgotten", 3000);
+    vscode.window.setStatusBarMessage("Forelook: the server's token was deleted", 3000);
   }
 }
 
-/** A new file with the beginning of a function, the cursor where a suggestion is due. */
+/** A new file with the beginning of a function, with the cursor where a suggestion appears. */
 async function tryIt(): Promise<void> {
   const content = "def mean(values):\n    total = 0\n    for value in values:\n        ";
   const document = await vscode.workspace.openTextDocument({ language: "python", content });

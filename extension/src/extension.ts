@@ -1,10 +1,10 @@
-/** Entry point: makes the parts and connects them. Everything that decides about code is in the language server. */
+/** Entry point: creates the parts and connects them. All decisions about code are made in the language server. */
 
 import * as vscode from "vscode";
-import { Session } from "./client";
+import { Session } from "./session";
 import { registerCommands } from "./commands";
 import { SECTION } from "./config";
-import { Server } from "./server";
+import { Launcher } from "./launcher";
 import { StatusItem } from "./statusItem";
 import { Tokens } from "./tokens";
 
@@ -15,17 +15,17 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const item = new StatusItem();
   const tokens = new Tokens(context.secrets);
   const own = (session = new Session(log));
-  const server = new Server(context, own, tokens, log);
+  const launcher = new Launcher(context, own, tokens, log);
   const home = context.globalStorageUri.fsPath;
 
   const draw = (): void => item.draw(own.state);
-  const start = (): Promise<void> => server.start().catch((error: unknown) => failed(own, log, error));
+  const start = (): Promise<void> => launcher.start().catch((error: unknown) => failed(own, log, error));
 
   context.subscriptions.push(
     log,
     item,
     own,
-    registerCommands({ session: own, server, tokens, log, home }),
+    registerCommands({ session: own, launcher, tokens, log, home }),
     own.onDidChange(draw),
     vscode.window.onDidChangeActiveTextEditor(draw),
     vscode.workspace.onDidGrantWorkspaceTrust(start),
@@ -46,7 +46,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   await start();
 }
 
-/** VS Code waits for this, so that no server outlives its window. */
+/** VS Code awaits this, so no server outlives its window. */
 export async function deactivate(): Promise<void> {
   await session?.stop();
 }

@@ -1,4 +1,4 @@
-/** Makes the private environment: a virtual environment of the extension's own with Forelook in it. */
+/** Creates the private environment: the extension's own virtual environment with Forelook. */
 
 import { mkdir, readdir, rm } from "node:fs/promises";
 import * as path from "node:path";
@@ -10,22 +10,22 @@ export class InstallError extends Error {
   override readonly name = "InstallError";
 }
 
-/** What the environment is made of. */
+/** What to install. */
 export interface Installation {
-  /** The extension's folder, whose `server/` holds the wheel that belongs to this version. */
+  /** The extension's folder; its `server/` contains the wheel of this version. */
   readonly extensionPath: string;
   readonly version: string;
-  /** Where PyTorch comes from, if not from where the rest does. */
+  /** Package index for PyTorch, if different from that of the other packages. */
   readonly torchIndex: string | undefined;
   readonly pipArguments: readonly string[];
 }
 
 /**
- * Makes the private environment anew and installs Forelook into it.
+ * Re-creates the private environment and installs Forelook into it.
  *
- * @param report told, in a few words, what is being done
- * @returns the interpreter, which has Forelook
- * @throws InstallError with what is missing, for people
+ * @param report receives a short description of the current step
+ * @returns the environment's interpreter
+ * @throws InstallError with a message for users
  */
 export async function install(
   finder: InterpreterFinder,
@@ -37,7 +37,7 @@ export async function install(
   report("looking for Python");
   const base = await finder.basePython();
   if (!base) {
-    throw new InstallError("Python 3.10 or newer was not found. Install it, see that `python3` is on PATH, and try again.");
+    throw new InstallError("Python 3.10 or newer was not found; install it, make sure `python3` is on PATH, and retry.");
   }
   const home = path.dirname(finder.privateEnvironment);
   await mkdir(home, { recursive: true, mode: 0o700 });
@@ -62,14 +62,14 @@ export async function install(
 
   try {
     await step(
-      "making the environment",
+      "creating the environment",
       base,
       ["-m", "venv", finder.privateEnvironment],
-      "Python could not make an environment (on Debian and Ubuntu it needs the package python3-venv)",
+      "Python could not create an environment (Debian and Ubuntu need the package python3-venv)",
     );
     const pip = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check"];
     if (installation.torchIndex !== undefined) {
-      // By itself: an index beside the main one would be asked for every package.
+      // A separate step: pip would query an extra index for every package.
       await step(
         "downloading PyTorch",
         finder.privatePython,
@@ -85,18 +85,18 @@ export async function install(
       "pip could not install Forelook",
     );
   } catch (error) {
-    // Half an environment would be found, and fail, at the next start.
+    // The next start would find an incomplete environment and fail.
     await rm(finder.privateEnvironment, { recursive: true, force: true });
     throw error;
   }
   const probe = await finder.probe(finder.privatePython);
   if (probe?.forelook === undefined) {
-    throw new InstallError("pip reported success, yet Python cannot import Forelook; the log has the details.");
+    throw new InstallError("pip succeeded but Python cannot import Forelook; see the log.");
   }
   return finder.privatePython;
 }
 
-/** The wheel shipped with the extension, so that both are of one version. */
+/** The wheel bundled with the extension, so both have the same version. */
 export async function bundledWheel(extensionPath: string): Promise<string | undefined> {
   const folder = path.join(extensionPath, "server");
   const names = await readdir(folder).catch(() => [] as string[]);
@@ -104,7 +104,7 @@ export async function bundledWheel(extensionPath: string): Promise<string | unde
   return wheel && path.join(folder, wheel);
 }
 
-/** A line of pip's output in words for the progress notification, or nothing. */
+/** A line of pip's output as a progress message, if it is one. */
 export function progressOf(line: string): string | undefined {
   const collecting = /^\s*Collecting\s+([A-Za-z0-9][A-Za-z0-9._-]*)/.exec(line);
   if (collecting?.[1]) {

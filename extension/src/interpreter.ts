@@ -1,4 +1,4 @@
-/** Finds a Python interpreter that has Forelook's language server. */
+/** Finds a Python interpreter with Forelook installed. */
 
 import { mkdir, readdir, realpath } from "node:fs/promises";
 import * as path from "node:path";
@@ -35,7 +35,7 @@ export interface Interpreter extends Candidate {
   readonly version: string;
 }
 
-/** Where was looked, and what was found there: told to a user whose machine has no Forelook yet. */
+/** One searched place and the outcome, shown to users without Forelook. */
 export interface Attempt extends Candidate {
   readonly outcome: "no such program" | "Python is too old" | "without Forelook";
 }
@@ -47,8 +47,8 @@ export interface Search {
 
 export class InterpreterFinder {
   /**
-   * @param home a folder of the extension's own: programs are run there, never in the workspace
-   * @param log told when the Python extension does not answer
+   * @param home the extension's folder: programs run there, never in the workspace
+   * @param log records that the Python extension did not respond
    */
   constructor(
     private readonly home: string,
@@ -65,7 +65,7 @@ export class InterpreterFinder {
     return path.join(this.home, "environment");
   }
 
-  /** Looks at the setting alone where there is one: a wrong setting should be seen, not worked around. */
+  /** Checks only the setting if there is one: a wrong setting must be reported, not worked around. */
   async search(setting: string | undefined): Promise<Search> {
     const attempts: Attempt[] = [];
     for (const candidate of setting ? [{ python: setting, origin: "setting" as const }] : await this.candidates()) {
@@ -79,7 +79,7 @@ export class InterpreterFinder {
     return { found: undefined, attempts };
   }
 
-  /** An interpreter that a private environment can be made with. */
+  /** An interpreter that can create a private environment. */
   async basePython(): Promise<string | undefined> {
     for (const { python, origin } of await this.candidates()) {
       const probe = origin === "private environment" ? undefined : await this.probe(python);
@@ -113,7 +113,7 @@ export class InterpreterFinder {
     try {
       return await pythonExtensionInterpreters();
     } catch (error) {
-      this.log.warn(`The Python extension named no interpreter: ${String(error)}`);
+      this.log.warn(`The Python extension returned no interpreter: ${String(error)}`);
       return [];
     }
   }
@@ -124,7 +124,7 @@ function isRecent({ python: [major, minor] }: Probe): boolean {
 }
 
 function parseProbe(output: string): Probe | undefined {
-  // A sitecustomize may print before us: the answer is the last line.
+  // A sitecustomize may print first; the answer is the last line.
   const line = output.trim().split("\n").at(-1) ?? "";
   let answer: { python?: unknown; forelook?: unknown } | null;
   try {
@@ -141,7 +141,7 @@ function parseProbe(output: string): Probe | undefined {
 
 async function interpretersOnPath(): Promise<string[]> {
   const found: string[] = [];
-  // A tool installed by pipx or uv stands on PATH as `forelook-lsp`, its interpreter beside it once links are followed.
+  // pipx and uv put `forelook-lsp` on PATH as a link; the interpreter is in the target's folder.
   const launcher = await findOnPath("forelook-lsp");
   if (launcher) {
     const folder = path.dirname(await realpath(launcher));

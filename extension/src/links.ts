@@ -7,7 +7,7 @@ import type { MessageTransports, StreamInfo } from "vscode-languageclient/node";
 import { endWithin } from "./processes";
 import { AddressError, connect, TokenRefusedError } from "./websocket";
 
-/** How the language server is reached. */
+/** How to reach the language server. */
 export type Transport =
   | { readonly kind: "stdio"; readonly command: string; readonly args: readonly string[]; readonly cwd: string }
   | { readonly kind: "websocket"; readonly url: string; readonly token: string | undefined };
@@ -15,15 +15,15 @@ export type Transport =
 /** Why a connection ended. */
 export interface Ended {
   readonly message: string;
-  readonly worthTryingAgain: boolean;
+  readonly isRetryable: boolean;
 }
 
 /** One connection to a language server, from its opening to its end. */
 export interface Link {
-  /** Where it leads, for people. */
+  /** Human-readable target. */
   readonly where: string;
   open(signal: AbortSignal): Promise<StreamInfo | MessageTransports>;
-  /** Ends it, whether it was opened or not. */
+  /** Closes it, whether or not it was opened. */
   close(): Promise<void>;
   /**
    * Why it ended; asked after `close`.
@@ -91,7 +91,7 @@ class ProcessLink implements Link {
       this.exit === undefined
         ? `The language server could not be started: ${messageOf(problem)}`
         : `The language server ${this.exit}${last ? `: ${last}` : ""}`;
-    return { message, worthTryingAgain: this.exit !== undefined };
+    return { message, isRetryable: this.exit !== undefined };
   }
 }
 
@@ -116,11 +116,11 @@ class SocketLink implements Link {
 
   why(problem: unknown): Ended {
     if (problem instanceof AddressError || problem instanceof TokenRefusedError) {
-      return { message: problem.message, worthTryingAgain: false };
+      return { message: problem.message, isRetryable: false };
     }
     const message =
       problem === undefined ? `${this.where} closed the connection` : `${this.where}: ${messageOf(problem)}`;
-    return { message, worthTryingAgain: true };
+    return { message, isRetryable: true };
   }
 }
 

@@ -1,4 +1,4 @@
-/** Short-lived child processes: run one to its end, or find one on PATH. */
+/** Short-lived child processes: run one until it exits, or find one on PATH. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:fs";
@@ -14,13 +14,13 @@ export interface RunOptions {
 }
 
 export interface Finished {
-  /** `undefined` where the program could not be started or was killed. */
+  /** `undefined` if the program could not be started or was killed. */
   readonly code: number | undefined;
   readonly stdout: string;
   readonly lastLine: string;
 }
 
-/** Runs a program to its end. A program that is not there is an answer, not an error. */
+/** Runs a program until it exits. A missing program is a result, not an error. */
 export function run(command: string, args: readonly string[], options: RunOptions): Promise<Finished> {
   return new Promise((resolve) => {
     const child = spawn(command, args, {
@@ -42,7 +42,7 @@ export function run(command: string, args: readonly string[], options: RunOption
     }
     child.once("error", (error) => {
       lastLine ||= error.message;
-      // A program that did start, and is being killed, has its end yet to come.
+      // A program that started and is being killed still emits `close`.
       if (child.pid === undefined) {
         resolve({ code: undefined, stdout, lastLine });
       }
@@ -78,7 +78,7 @@ export async function isExecutable(file: string): Promise<boolean> {
   }
 }
 
-/** Waits until a child has ended by itself, or kills it. */
+/** Waits for a child to exit, then kills it. */
 export async function endWithin(child: ChildProcess, milliseconds: number): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) {
     return;

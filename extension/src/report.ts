@@ -14,7 +14,7 @@ export class Reports implements vscode.TextDocumentContentProvider, vscode.Dispo
     return this.pages.get(uri.path) ?? "";
   }
 
-  /** Shows a page, or shows it anew; Markdown is rendered. */
+  /** Shows or refreshes a page; Markdown is rendered. */
   async show(name: string, text: string): Promise<void> {
     const uri = vscode.Uri.from({ scheme: SCHEME, path: name });
     this.pages.set(name, text);
@@ -34,9 +34,9 @@ export class Reports implements vscode.TextDocumentContentProvider, vscode.Dispo
 
 type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
 
-/** Renders the language server's statistics, whatever they hold: groups as headings, figures as a table. */
+/** Renders any statistics object: groups become headings, figures become table rows. */
 export function statisticsPage(statistics: Json): string {
-  return ["# Forelook statistics", "", "Counts and times, kept on this machine; never text.", ...section(statistics, 2)]
+  return ["# Forelook statistics", "", "Counts and times only, stored on this machine; never text.", ...section(statistics, 2)]
     .join("\n")
     .concat("\n");
 }
@@ -59,7 +59,7 @@ function isGroup(value: Json): value is { readonly [key: string]: Json } {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Names that say little to someone who has not read the language server. */
+/** Names that need a clearer label than the generic one. */
 const WORDS: Readonly<Record<string, string>> = {
   window: "This window",
   num_asks: "Requests to the model",
@@ -67,7 +67,7 @@ const WORDS: Readonly<Record<string, string>> = {
   num_chars_accepted: "Characters accepted",
 };
 
-/** `tokens_per_step` → `Tokens per step`; units and the mark of counts are said by the value. */
+/** `tokens_per_step` → `Tokens per step`; the value carries the unit. */
 function inWords(name: string): string {
   const known = WORDS[name];
   if (known !== undefined) {

@@ -1,14 +1,14 @@
-/** What the status bar says: the language server's status, and the connection to it, in words. */
+/** The status bar's text: the language server's status and the state of the connection to it. */
 
 const STATES = ["starting", "loading", "ready", "completing", "paused", "error"] as const;
 export type ServerState = (typeof STATES)[number];
 
-/** The language server's notification `forelook/status`; a field that is missing is one it does not know. */
+/** The language server's notification `forelook/status`; a missing field is unknown to the server. */
 export interface ServerStatus {
   readonly state: ServerState;
-  /** Share of the model loaded, 0 to 1. */
+  /** Fraction of the model loaded, 0 to 1. */
   readonly progress?: number;
-  /** One line for people: an error's cause and remedy, or why this document gets no suggestions. */
+  /** One line: an error's cause and fix, or why this document gets no suggestions. */
   readonly message?: string;
   readonly model?: string;
   readonly device?: string;
@@ -18,7 +18,7 @@ export interface ServerStatus {
   readonly pool_tokens?: number;
 }
 
-/** Where the connection to the language server stands. */
+/** State of the connection to the language server. */
 export type Connection =
   | { readonly kind: "untrusted" }
   | { readonly kind: "missing"; readonly message: string }
@@ -28,11 +28,11 @@ export type Connection =
   | { readonly kind: "running"; readonly status: ServerStatus | undefined }
   | { readonly kind: "stopped" };
 
-/** Where suggestions are switched off, if anywhere. */
+/** Where suggestions are off, if anywhere. */
 export type Paused = "everywhere" | "language" | undefined;
 
 export interface StatusView {
-  /** The status bar's text, with `$(icon)`s. */
+  /** Status bar text with `$(icon)`s. */
   readonly text: string;
   /** Lines of a Markdown tooltip. */
   readonly tooltip: readonly string[];
@@ -45,11 +45,11 @@ const NAME = "Forelook";
 export function viewOf(connection: Connection, paused: Paused, languageId: string | undefined): StatusView {
   switch (connection.kind) {
     case "untrusted":
-      return warning("$(shield)", "waits for trust", "Nothing was started: you have not trusted this workspace.");
+      return warning("$(shield)", "untrusted workspace", "Forelook starts once you trust this workspace.");
     case "missing":
       return error("is not set up", connection.message);
     case "installing":
-      return busy("installing", "The server is being installed into an environment of its own; the log tells more.");
+      return busy("installing", "Installing the server into a private environment; see the log.");
     case "starting":
       return busy("starting", connection.message);
     case "failed":
@@ -57,7 +57,7 @@ export function viewOf(connection: Connection, paused: Paused, languageId: strin
         "error",
         connection.retryInS === undefined
           ? connection.message
-          : `${connection.message}\n\nTrying again in ${connection.retryInS} s.`,
+          : `${connection.message}\n\nRetrying in ${connection.retryInS} s.`,
       );
     case "stopped":
       return { text: `$(circle-slash) ${NAME}`, tooltip: [title("stopped")], severity: "normal" };
@@ -68,22 +68,22 @@ export function viewOf(connection: Connection, paused: Paused, languageId: strin
 
 function runningView(status: ServerStatus | undefined, paused: Paused, languageId: string | undefined): StatusView {
   if (!status) {
-    return busy("starting", "The language server runs; it has not said how the model is yet.");
+    return busy("starting", "The language server is running and has not reported the model's state yet.");
   }
   if (paused !== undefined || status.state === "paused") {
     const where = paused === "language" ? ` in ${languageId ?? "this language"}` : "";
     return {
       text: `$(debug-pause) ${NAME}`,
-      tooltip: [title(`paused${where}`), "Suggestions are switched off here. Click for the menu."],
+      tooltip: [title(`paused${where}`), "Suggestions are off here. Click for the menu."],
       severity: "normal",
     };
   }
   if (status.state === "error") {
-    return error("error", status.message || "The backend reports an error without a cause; the log may have more.");
+    return error("error", status.message || "The backend reported an error without a cause; see the log.");
   }
   if (status.state === "starting" || status.state === "loading") {
     const percent = status.progress === undefined ? "" : ` ${Math.floor(status.progress * 100)}%`;
-    return busy(`${status.state}${percent}`, status.message || "The model is being loaded.");
+    return busy(`${status.state}${percent}`, status.message || "Loading the model.");
   }
   const isBusy = status.state === "completing";
   const model = status.model ? shortModel(status.model) : NAME;
@@ -94,7 +94,7 @@ function runningView(status: ServerStatus | undefined, paused: Paused, languageI
   };
 }
 
-/** The tooltip's facts, those that are known. */
+/** The known facts, for the tooltip. */
 function facts(status: ServerStatus): string[] {
   const rows: [string, string | undefined][] = [
     ["Model", status.model && escape(status.model)],
@@ -127,18 +127,18 @@ function title(what: string): string {
   return `**${NAME}** — ${what}`;
 }
 
-/** A folder's or hub id's last part, which is the name people know a model by. */
+/** Last part of a folder or hub id: the name that people use for a model. */
 export function shortModel(model: string): string {
   const name = model.replace(/[\\/]+$/, "").split(/[\\/]/).at(-1) || model;
   return name.length <= 32 ? name : `${name.slice(0, 31)}…`;
 }
 
-/** Takes Markdown's meaning away from text of the server's. */
+/** Escapes Markdown in text from the server. */
 function escape(text: string): string {
   return text.replace(/[\\`*_{}[\]<>#|~]/g, "\\$&");
 }
 
-/** Reads a notification; what is not as agreed is left out rather than shown wrong. */
+/** Reads a notification and drops fields of the wrong type. */
 export function parseStatus(params: unknown): ServerStatus | undefined {
   if (typeof params !== "object" || params === null) {
     return undefined;

@@ -1,13 +1,13 @@
 /**
- * VS Code 1.139 counts a letter outside the basic plane as one column where it takes off what a suggestion and the line
- * have in common, and hides the suggestion for standing elsewhere then. So such letters are kept out of what is replaced.
+ * When VS Code 1.139 removes the text that a suggestion and the line share, it counts a character outside the basic plane
+ * as one column, and then hides the suggestion as misplaced. So such characters are kept out of the replaced range.
  */
 
 import type * as vscode from "vscode";
 
 const SURROGATE_PAIR = /[\ud800-\udbff][\udc00-\udfff]/g;
 
-/** Lets an item's range begin behind the last surrogate pair before the cursor. */
+/** Moves the start of an item's range after the last surrogate pair before the cursor. */
 export function keepSurrogatesOut(
   item: vscode.InlineCompletionItem,
   document: vscode.TextDocument,

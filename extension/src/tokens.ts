@@ -1,4 +1,4 @@
-/** Tokens of language servers reached over websocket, in the system's secret storage. */
+/** Tokens of websocket language servers, in the system's secret storage. */
 
 import type * as vscode from "vscode";
 import { checkAddress } from "./websocket";
@@ -19,7 +19,7 @@ export class Tokens {
   }
 }
 
-/** One token per host and port: an address that changes never gets another server's token. */
+/** One token per host and port, so a changed address never receives another server's token. */
 function keyOf(address: string): string {
   return `forelook.token ${checkAddress(address).host}`;
 }

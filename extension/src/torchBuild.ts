@@ -1,4 +1,4 @@
-/** Which build of PyTorch an installation downloads. On Linux the package index serves the one with CUDA, ten times the size. */
+/** Chooses the PyTorch build to install. On Linux the package index serves the CUDA build, which is ten times as large. */
 
 import { existsSync } from "node:fs";
 import * as vscode from "vscode";
@@ -6,17 +6,17 @@ import * as vscode from "vscode";
 /** PyTorch's own index of builds without CUDA. */
 export const CPU_INDEX = "https://download.pytorch.org/whl/cpu";
 
-/** A user who says where packages come from, or that dependencies are there, has chosen the build already. */
+/** Options of a user who has already chosen the package source. */
 const CHOOSES_SOURCE = /^(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--no-deps)(=|$)/;
 
-/** What stands where NVIDIA's driver is loaded: on Linux, and in WSL. */
+/** Files that exist when NVIDIA's driver is loaded, on Linux and in WSL. */
 const DRIVER = ["/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1"];
 
 /**
- * Asks for the build of PyTorch where there is a choice.
+ * Asks which PyTorch build to install, where there is a choice.
  *
- * @param pipArguments the user's own
- * @returns the index to get PyTorch from first, where not with the rest; `undefined` where the user changed their mind
+ * @param pipArguments the user's pip options
+ * @returns the separate index for PyTorch, if any; `undefined` if the user cancelled
  */
 export async function chooseTorchBuild(
   pipArguments: readonly string[],
@@ -30,20 +30,20 @@ export async function chooseTorchBuild(
     {
       label: "$(circuit-board) For the CPU",
       description: "about 250 MB",
-      detail: "Packages from the package index, and PyTorch from download.pytorch.org.",
+      detail: "PyTorch from download.pytorch.org, everything else from the package index.",
       torchIndex: CPU_INDEX,
     },
     {
       label: "$(zap) With CUDA",
       description: "about 3 GB",
-      detail: "All from the package index. Needed for a model on an NVIDIA GPU.",
+      detail: "Everything from the package index. Required to run a model on an NVIDIA GPU.",
       torchIndex: undefined,
     },
   ];
   const found = hasGpu ? "an NVIDIA driver was found" : "no NVIDIA driver was found";
   const picked = await vscode.window.showQuickPick(hasGpu ? builds.reverse() : builds, {
     title: "Install Forelook's Server",
-    placeHolder: `Which PyTorch should be downloaded? On this machine ${found}.`,
+    placeHolder: `Which PyTorch build? On this machine ${found}.`,
     ignoreFocusOut: true,
   });
   return picked && { torchIndex: picked.torchIndex };

@@ -1,4 +1,4 @@
-/** LSP over a websocket: one JSON message a frame. */
+/** LSP over a websocket: one JSON message per frame. */
 
 import {
   AbstractMessageReader,
@@ -14,12 +14,12 @@ import WebSocket, { type RawData } from "ws";
 const OPEN_TIMEOUT_MS = 10_000;
 const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
-/** The server answered, and did not accept the token. */
+/** The server rejected the token. */
 export class TokenRefusedError extends Error {
   override readonly name = "TokenRefusedError";
 }
 
-/** An address that may not be used. */
+/** A forbidden or invalid address. */
 export class AddressError extends Error {
   override readonly name = "AddressError";
 }
@@ -34,13 +34,13 @@ export function checkAddress(address: string): URL {
   try {
     url = new URL(address);
   } catch {
-    throw new AddressError(`forelook.server.url = ${JSON.stringify(address)} is not an address; write ws://HOST:PORT`);
+    throw new AddressError(`invalid forelook.server.url: ${JSON.stringify(address)}; use ws://HOST:PORT`);
   }
   if (url.protocol !== "ws:" && url.protocol !== "wss:") {
-    throw new AddressError(`forelook.server.url has the scheme ${url.protocol} but must have ws: or wss:`);
+    throw new AddressError(`invalid forelook.server.url: scheme ${url.protocol}; use ws: or wss:`);
   }
   if (url.username || url.password || url.search) {
-    throw new AddressError("forelook.server.url must not hold a user, password or query; the token is set by a command");
+    throw new AddressError("invalid forelook.server.url: it contains a user, password or query; set the token by the command instead");
   }
   if (url.protocol === "ws:" && !isLoopback(url.hostname)) {
     throw new AddressError(
@@ -54,7 +54,7 @@ function isLoopback(host: string): boolean {
   return host === "localhost" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
-/** Connects; the token goes in a header, never in the address, so that it is in no log. */
+/** Connects; the token is sent in a header, never in the address, so it appears in no log. */
 export async function connect(
   address: string,
   token: string | undefined,

@@ -39,7 +39,7 @@ beforeEach(() => {
     set: (url: string, token: string) => Promise.resolve(void secrets.set(url, token)),
     forget: (url: string) => Promise.resolve(void secrets.delete(url)),
   };
-  registerCommands({ session, server, tokens, log: log(), home: "/" } as never);
+  registerCommands({ session, launcher: server, tokens, log: log(), home: "/" } as never);
 });
 
 async function run(command: string): Promise<void> {
@@ -58,7 +58,7 @@ describe("clearing the pool", () => {
   test("without a server says so", async () => {
     state = { kind: "stopped" };
     await run("clearPool");
-    expect(fake.prompts).toEqual(["Forelook's language server is not running; the status bar says why."]);
+    expect(fake.prompts).toEqual(["Forelook's language server is not running; see the status bar for the reason."]);
   });
 });
 
@@ -147,7 +147,7 @@ describe("the server's token", () => {
 
   test("needs an address first", async () => {
     await run("setServerToken");
-    expect(fake.prompts[0]).toMatch(/Set forelook\.server\.url first/);
+    expect(fake.prompts[0]).toMatch(/forelook\.server\.url is not set/);
   });
 });
 
@@ -165,5 +165,5 @@ test("the doctor examines what the settings would run", async () => {
 
 test("the doctor says why it cannot examine a server that is not here", async () => {
   await run("runDoctor");
-  expect(fake.prompts[0]).toMatch(/there is none/);
+  expect(fake.prompts[0]).toMatch(/No local server to diagnose/);
 });

@@ -46,7 +46,7 @@ test("an environment of its own is made, and has Forelook afterwards", async () 
   const python = await installHere((doing) => told.push(doing), never, ["--index-url", "https://mirror.example.org"]);
   expect(python).toBe(path.join(home, "environment", "bin", "python"));
   expect((await finder.search(undefined)).found).toMatchObject({ python, version: "9.9.9" });
-  expect(told).toEqual(["looking for Python", "making the environment", "downloading", "collecting torch"]);
+  expect(told).toEqual(["looking for Python", "creating the environment", "downloading", "collecting torch"]);
   expect(await exists(`${base}.installed`), "the base interpreter is left as it was").toBe(false);
   const calls = await readFile(`${python}.calls`, "utf8");
   expect(calls).toContain(
@@ -89,7 +89,7 @@ test("a failure names pip's last words and leaves no half environment", async ()
 });
 
 test("without Python, the message says what to do", async () => {
-  await expect(installHere()).rejects.toThrow(/Python 3\.10 or newer was not found\. Install it/);
+  await expect(installHere()).rejects.toThrow(/Python 3\.10 or newer was not found; install it/);
 });
 
 test("cancelling ends pip and removes what there is", async () => {

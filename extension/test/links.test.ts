@@ -30,7 +30,7 @@ test("a server's end is told with its exit code and last words", async () => {
   await crashing.close();
   expect(crashing.why(new Error("connection got disposed"))).toEqual({
     message: "The language server ended with exit code 3: no module named torch",
-    worthTryingAgain: true,
+    isRetryable: true,
   });
 });
 
@@ -39,7 +39,7 @@ test("a program that is not there is told, and not tried again", async () => {
   const problem = await link.open(signal).catch((error: unknown) => error);
   await link.close();
   expect(link.why(problem).message).toContain("could not be started: spawn");
-  expect(link.why(problem).worthTryingAgain).toBe(false);
+  expect(link.why(problem).isRetryable).toBe(false);
 });
 
 test("a server that ends by itself when its input does is not killed", async () => {
@@ -60,8 +60,8 @@ test.each([new AddressError("not an address"), new TokenRefusedError("it refused
   "over websocket, %s is not tried again",
   (problem) => {
     const socket = linkFor({ kind: "websocket", url: "ws://127.0.0.1:1", token: undefined }, log() as never);
-    expect(socket.why(problem)).toEqual({ message: problem.message, worthTryingAgain: false });
-    expect(socket.why(new Error("ECONNREFUSED"))).toEqual({ message: "ws://127.0.0.1:1: ECONNREFUSED", worthTryingAgain: true });
-    expect(socket.why(undefined)).toEqual({ message: "ws://127.0.0.1:1 closed the connection", worthTryingAgain: true });
+    expect(socket.why(problem)).toEqual({ message: problem.message, isRetryable: false });
+    expect(socket.why(new Error("ECONNREFUSED"))).toEqual({ message: "ws://127.0.0.1:1: ECONNREFUSED", isRetryable: true });
+    expect(socket.why(undefined)).toEqual({ message: "ws://127.0.0.1:1 closed the connection", isRetryable: true });
   },
 );

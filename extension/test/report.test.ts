@@ -10,7 +10,7 @@ test("figures become a table, groups become headings, units come from the names"
   });
   expect(page).toBe(`# Forelook statistics
 
-Counts and times, kept on this machine; never text.
+Counts and times only, stored on this machine; never text.
 
 ## Engine
 

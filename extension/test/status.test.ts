@@ -79,12 +79,12 @@ describe("the status item", () => {
 
   test("tells when it tries again", () => {
     const shown = view({ kind: "failed", message: "ended with exit code 3", retryInS: 4 });
-    expect(shown.tooltip[1]).toBe("ended with exit code 3\n\nTrying again in 4 s.");
+    expect(shown.tooltip[1]).toBe("ended with exit code 3\n\nRetrying in 4 s.");
     expect(shown.severity).toBe("error");
   });
 
   test("tells that an untrusted workspace starts nothing", () => {
-    expect(view({ kind: "untrusted" })).toMatchObject({ text: "$(shield) Forelook waits for trust", severity: "warning" });
+    expect(view({ kind: "untrusted" })).toMatchObject({ text: "$(shield) Forelook untrusted workspace", severity: "warning" });
   });
 
   test("takes Markdown's meaning away from a message", () => {

@@ -23,7 +23,7 @@ describe("on a machine without the server", () => {
 
   inEditor("it is offered, once, and the status says what is missing", async () => {
     await window.untilStatus(/Forelook is not set up/);
-    const offer = window.page.locator(".notification-toast", { hasText: "server is not installed yet" });
+    const offer = window.page.locator(".notification-toast", { hasText: "server is not installed" });
     await offer.locator(".monaco-button", { hasText: "Install" }).waitFor();
     await window.screenshot("01 offered");
     assert.equal(await offer.count(), 1);
@@ -107,7 +107,7 @@ describe("in a workspace that is not trusted", () => {
   const inEditor = (name: string, run: (window: EditorWindow) => Promise<void>): void => scenario(name, () => window, run);
 
   inEditor("nothing is started", async () => {
-    await window.untilStatus(/waits for trust/);
+    await window.untilStatus(/untrusted workspace/);
     await neverWithin("a process of Forelook's", async () => (await lab.processIds("forelook_lsp")).length > 0, 2_000);
     await window.screenshot("01 not trusted");
   });

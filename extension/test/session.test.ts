@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { servers } from "./fakes/languageclient";
 import { fake, log } from "./fakes/vscode";
-import { Session } from "../src/client";
+import { Session } from "../src/session";
 import type { Link } from "../src/links";
 import type { Connection } from "../src/status";
 
@@ -22,7 +22,7 @@ vi.mock("../src/links", () => ({
       links.closed += 1;
       return Promise.resolve();
     },
-    why: (problem) => ({ message: problem ? String(problem) : "it went away", worthTryingAgain: !links.permanent }),
+    why: (problem) => ({ message: problem ? String(problem) : "it went away", isRetryable: !links.permanent }),
   }),
 }));
 

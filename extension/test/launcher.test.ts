@@ -5,12 +5,12 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { makePath, writePython } from "./fakes/python";
 import { fake, log, Uri } from "./fakes/vscode";
 import type { Transport } from "../src/links";
-import { Server } from "../src/server";
+import { Launcher } from "../src/launcher";
 import type { Connection } from "../src/status";
 import { Tokens } from "../src/tokens";
 
 let folder: string;
-let server: Server;
+let server: Launcher;
 /** What the session was told to do, in order. */
 let told: (Transport | Connection)[];
 let secrets: Map<string, string>;
@@ -35,7 +35,7 @@ beforeEach(async () => {
     extensionPath: folder,
     extension: { packageJSON: { version: "9.9.9" } },
   };
-  server = new Server(context as never, session as never, new Tokens(storage as never), log() as never);
+  server = new Launcher(context as never, session as never, new Tokens(storage as never), log() as never);
 });
 
 afterEach(async () => {
@@ -60,7 +60,7 @@ test("in an untrusted workspace the commands start nothing either, and say why",
   await server.installPrivately();
   await server.chooseInterpreter();
   await vi.waitFor(() => expect(fake.executed).toContainEqual({ command: "workbench.trust.manage", args: [] }));
-  expect(fake.prompts).toEqual(Array(2).fill("Forelook starts no program in a workspace that is not trusted."));
+  expect(fake.prompts).toEqual(Array(2).fill("Forelook does not start programs in untrusted workspaces."));
   expect(told).toEqual([]);
   await expect(realpath(`${python}.calls`)).rejects.toThrow();
 });
@@ -91,13 +91,13 @@ test("a machine without Forelook is offered it, once", async () => {
   await server.start();
   expect(told.map((state) => state.kind)).toEqual(["missing", "missing"]);
   expect(fake.prompts).toHaveLength(1);
-  expect(fake.prompts[0]).toMatch(/not installed yet\. It can be installed into an environment of its own/);
+  expect(fake.prompts[0]).toMatch(/server is not installed\. Install puts it into a private environment/);
   expect(fake.executed).toContainEqual({ command: "setContext", args: ["forelook.serverFound", false] });
 });
 
 test("a machine without Python is told to install it", async () => {
   await server.start();
-  expect(told[0]).toMatchObject({ kind: "missing", message: expect.stringMatching(/needs Python 3\.10 or newer/) as string });
+  expect(told[0]).toMatchObject({ kind: "missing", message: expect.stringMatching(/Python 3\.10 or newer was not found/) as string });
 });
 
 test("a wrong interpreter in the settings is named", async () => {
@@ -105,7 +105,7 @@ test("a wrong interpreter in the settings is named", async () => {
   await server.start();
   expect(told[0]).toMatchObject({
     kind: "missing",
-    message: "forelook.server.interpreter names /nowhere/python, where there is no working Python.",
+    message: "forelook.server.interpreter is /nowhere/python: not a working Python.",
   });
 });
 
@@ -143,7 +143,7 @@ test("an installation puts a setting aside that would win over it", async () => 
 test("a private environment of another version is offered an update", async () => {
   await writePython(path.join(folder, "home", "environment", "bin", "python"), { forelook: "9.9.8" });
   await server.start();
-  expect(fake.prompts).toEqual(["The private environment has Forelook 9.9.8; this extension belongs to 9.9.9."]);
+  expect(fake.prompts).toEqual(["The private environment has Forelook 9.9.8; this extension needs 9.9.9."]);
 });
 
 test("a server over websocket gets the token stored for its host, and no other's", async () => {
@@ -166,7 +166,7 @@ test("choosing an interpreter without Forelook changes no setting", async () => 
   fake.answers = [python];
   await server.chooseInterpreter();
   expect(fake.value("forelook.server.interpreter")).toBeUndefined();
-  expect(fake.prompts[0]).toMatch(/a Python without Forelook/);
+  expect(fake.prompts[0]).toMatch(/Forelook is not installed in it/);
 });
 
 test("choosing one that has it sets it", async () => {

@@ -1,4 +1,4 @@
-/** Keeps one language server running, or reached: starts it, sees it end, starts it again. */
+/** Supervises one language server: starts or connects to it, detects its exit and restarts it. */
 
 import * as vscode from "vscode";
 import {
@@ -22,7 +22,7 @@ const SELECTOR: DocumentSelector = [
 
 const FIRST_DELAY_MS = 1_000;
 const LONGEST_DELAY_MS = 30_000;
-/** A server that ran this long is not in a crash loop: the delay starts anew. */
+/** A server that ran this long is not in a crash loop; the backoff is reset. */
 const STEADY_MS = 60_000;
 const STOP_TIMEOUT_MS = 3_000;
 
@@ -43,7 +43,7 @@ export class Session implements vscode.Disposable {
     return this.connection;
   }
 
-  /** Starts a language server and keeps it; one that runs is stopped first. */
+  /** Starts a language server and keeps it running; stops a running one first. */
   start(transport: Transport): Promise<void> {
     return this.inTurn(async () => {
       await this.end();
@@ -52,7 +52,7 @@ export class Session implements vscode.Disposable {
     });
   }
 
-  /** Stops the language server; `connection` tells why none runs. */
+  /** Stops the language server; `connection` is the state to show afterwards. */
   stop(connection: Connection = { kind: "stopped" }): Promise<void> {
     return this.inTurn(async () => {
       await this.end();
@@ -64,7 +64,7 @@ export class Session implements vscode.Disposable {
     void this.stop().finally(() => this.changed.dispose());
   }
 
-  /** Tells the language server the settings as they are now. */
+  /** Sends the current settings to the language server. */
   async sendSettings(): Promise<void> {
     if (this.client?.isRunning()) {
       await this.client.sendNotification("workspace/didChangeConfiguration", {
@@ -73,7 +73,7 @@ export class Session implements vscode.Disposable {
     }
   }
 
-  /** Runs one of the language server's commands; `undefined` while there is no server. */
+  /** Runs a command of the language server; `undefined` while there is no server. */
   async execute(command: string, args: readonly unknown[] = []): Promise<unknown> {
     if (!this.client?.isRunning()) {
       return undefined;
@@ -85,7 +85,7 @@ export class Session implements vscode.Disposable {
     return this.client?.isRunning() ?? false;
   }
 
-  /** Starts and stops are done in the order they were asked for: there are never two servers. */
+  /** Serializes starts and stops, so there are never two servers. */
   private inTurn(work: () => Promise<void>): Promise<void> {
     this.turn = this.turn.then(work);
     return this.turn;
@@ -110,7 +110,7 @@ export class Session implements vscode.Disposable {
         return;
       }
       this.log.error(why.message);
-      if (!why.worthTryingAgain) {
+      if (!why.isRetryable) {
         this.show({ kind: "failed", message: why.message, retryInS: undefined });
         return;
       }
@@ -121,14 +121,14 @@ export class Session implements vscode.Disposable {
     }
   }
 
-  /** Starts a client and waits until its connection closes, or `signal` asks to close it. */
+  /** Starts a client and waits until its connection closes or `signal` is aborted. */
   private async runOnce(transport: Transport, signal: AbortSignal): Promise<Ended> {
     const link = linkFor(transport, this.log);
     this.show({ kind: "starting", message: `${transport.kind === "stdio" ? "Starting" : "Connecting to"} ${link.where}` });
     let client: LanguageClient | undefined;
     let problem: unknown;
     try {
-      // Opened before there is a client, which would announce a failure in a pop-up over the code.
+      // Opened before the client exists: the client would report a failure in a pop-up over the code.
       const opened = await link.open(signal);
       const closed = new Closed();
       client = new LanguageClient(SECTION, "Forelook", () => Promise.resolve(opened), this.clientOptions(closed));
@@ -155,7 +155,7 @@ export class Session implements vscode.Disposable {
     if (status) {
       this.show({ kind: "running", status });
     } else {
-      this.log.warn("A status of the language server could not be read; are both of one version?");
+      this.log.warn("Cannot read the language server's status; check that the extension and the server have the same version.");
     }
   }
 
@@ -163,7 +163,7 @@ export class Session implements vscode.Disposable {
     try {
       await client?.dispose(STOP_TIMEOUT_MS);
     } catch (error) {
-      // It rejects for a client that never got as far as to run; closing the link ends the server all the same.
+      // `dispose` rejects for a client that never ran; closing the link ends the server anyway.
       this.log.debug(`The language client was not running when stopped: ${String(error)}`);
     }
     await link.close();
@@ -174,7 +174,7 @@ export class Session implements vscode.Disposable {
       documentSelector: SELECTOR,
       outputChannel: this.log,
       initializationOptions: forwardedSettings(),
-      // The status item says what is wrong: no notification pops up over the code.
+      // The status item shows the error; no notification pops up over the code.
       initializationFailedHandler: () => false,
       errorHandler: {
         error: () => ({ action: ErrorAction.Continue, handled: true }),
@@ -192,7 +192,7 @@ export class Session implements vscode.Disposable {
         },
         workspace: {
           configuration: (params) => params.items.map((item) => (item.section === SECTION ? forwardedSettings() : null)),
-          // The settings are sent by `sendSettings`, without those that are the extension's own.
+          // `sendSettings` sends the settings without the extension's own.
           didChangeConfiguration: () => Promise.resolve(),
         },
       },
@@ -200,7 +200,7 @@ export class Session implements vscode.Disposable {
   }
 }
 
-/** Tells that the connection is closed, by the client's close handler. */
+/** Resolved by the client's close handler. */
 class Closed {
   private readonly controller = new AbortController();
 
@@ -208,7 +208,7 @@ class Closed {
     this.controller.abort();
   }
 
-  /** Waits until it is closed, or `signal` asks to give it up. */
+  /** Waits until the connection closes or `signal` is aborted. */
   wait(signal: AbortSignal): Promise<void> {
     const either = AbortSignal.any([this.controller.signal, signal]);
     return new Promise((resolve) => {
@@ -220,7 +220,7 @@ class Closed {
   }
 }
 
-/** Waits for either; a failure of the one that comes too late is of no interest any more. */
+/** Waits for either; ignores a later failure of `first`. */
 async function untilFirst(first: Promise<void>, second: Promise<void>): Promise<void> {
   first.catch(() => undefined);
   await Promise.race([first, second]);

@@ -1,7 +1,7 @@
-/** Decides how the language server is reached, and starts it: the first run and every other. */
+/** Decides how to reach the language server, installs it on the first run and starts it. */
 
 import * as vscode from "vscode";
-import type { Session } from "./client";
+import type { Session } from "./session";
 import { serverSettings, setInterpreter } from "./config";
 import { type Attempt, type Interpreter, InterpreterFinder, type Search } from "./interpreter";
 import { install, InstallError } from "./install";
@@ -16,7 +16,7 @@ const SHOW_LOG = "Show Log";
 const SETTINGS = "Open Settings";
 const TRUST = "Manage Workspace Trust";
 
-export class Server {
+export class Launcher {
   private readonly finder: InterpreterFinder;
   private readonly home: string;
   private asked = false;
@@ -32,10 +32,10 @@ export class Server {
     this.finder = new InterpreterFinder(this.home, log);
   }
 
-  /** The interpreter that was found last. */
+  /** The interpreter found by the last search. */
   interpreter: Interpreter | undefined;
 
-  /** Starts or reaches the language server, by the settings as they are now. */
+  /** Starts or connects to the language server according to the current settings. */
   async start(): Promise<void> {
     const start = ++this.numStarts;
     if (!vscode.workspace.isTrusted) {
@@ -49,7 +49,7 @@ export class Server {
     }
     const search = await this.finder.search(interpreter);
     if (start !== this.numStarts) {
-      // The settings changed while it looked: a later start has the word.
+      // The settings changed during the search; the later start wins.
       return;
     }
     this.interpreter = search.found;
@@ -82,7 +82,7 @@ export class Server {
     }
   }
 
-  /** Makes the private environment, with progress, and starts from it. */
+  /** Creates the private environment, with progress, and starts from it. */
   async installPrivately(): Promise<void> {
     if (this.refusedForTrust()) {
       return;
@@ -92,7 +92,7 @@ export class Server {
     if (build === undefined) {
       return;
     }
-    // The environment cannot be replaced under a server that runs from it.
+    // An environment in use cannot be replaced.
     await this.session.stop({ kind: "installing" });
     const installation = {
       extensionPath: this.context.extensionPath,
@@ -123,7 +123,7 @@ export class Server {
       this.log.error(failure);
       void this.showProblem(failure, [SHOW_LOG]);
     } else if (serverSettings().interpreter !== undefined) {
-      // The setting would win over the environment just made.
+      // The setting would override the new environment.
       await setInterpreter(null);
     }
     await this.start();
@@ -134,7 +134,7 @@ export class Server {
       return;
     }
     const picked = await vscode.window.showOpenDialog({
-      title: "The Python interpreter that has Forelook",
+      title: "A Python interpreter with Forelook installed",
       openLabel: "Use This Interpreter",
       canSelectMany: false,
     });
@@ -150,10 +150,10 @@ export class Server {
     }
   }
 
-  /** Whether nothing may be started here, not even by a command; says so. */
+  /** Whether workspace trust forbids starting programs; if so, says so. */
   private refusedForTrust(): boolean {
     if (!vscode.workspace.isTrusted) {
-      void this.showProblem("Forelook starts no program in a workspace that is not trusted.", [TRUST]);
+      void this.showProblem("Forelook does not start programs in untrusted workspaces.", [TRUST]);
     }
     return !vscode.workspace.isTrusted;
   }
@@ -166,7 +166,7 @@ export class Server {
     await vscode.commands.executeCommand("setContext", "forelook.serverFound", found);
   }
 
-  /** Offers, once a session, to set Forelook up; the status item goes on to say that it is missing. */
+  /** Offers setup once per session; the status item keeps showing that the server is missing. */
   private offerSetUp(search: Search): void {
     if (!this.asked) {
       this.asked = true;
@@ -179,7 +179,7 @@ export class Server {
       return;
     }
     this.asked = true;
-    const message = `The private environment has Forelook ${version}; this extension belongs to ${this.ownVersion}.`;
+    const message = `The private environment has Forelook ${version}; this extension needs ${this.ownVersion}.`;
     void vscode.window.showInformationMessage(message, UPDATE).then((answer) => this.act(answer));
   }
 
@@ -208,25 +208,25 @@ export class Server {
   }
 }
 
-/** What is missing, in words for someone who may never have used Python. */
+/** Explains what is missing to a reader who may never have used Python. */
 export function explain({ attempts }: Search): string {
   const fromSetting = attempts.find(({ origin }) => origin === "setting");
   if (fromSetting) {
-    return `forelook.server.interpreter names ${fromSetting.python}, where there is ${inWords(fromSetting)}.`;
+    return `forelook.server.interpreter is ${fromSetting.python}: ${inWords(fromSetting)}.`;
   }
   const usable = attempts.some(({ outcome }) => outcome === "without Forelook");
   return usable
-    ? "Forelook's server is not installed yet. It can be installed into an environment of its own, which changes nothing else."
-    : "Forelook needs Python 3.10 or newer, which was not found on this machine. Install Python, then choose Install.";
+    ? "Forelook's server is not installed. Install puts it into a private environment and changes nothing else."
+    : "Python 3.10 or newer was not found; install Python, then choose Install.";
 }
 
 function inWords({ outcome }: Attempt): string {
   switch (outcome) {
     case "no such program":
-      return "no working Python";
+      return "not a working Python";
     case "Python is too old":
-      return "a Python older than 3.10";
+      return "Python is older than 3.10";
     case "without Forelook":
-      return "a Python without Forelook";
+      return "Forelook is not installed in it";
   }
 }
