@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from forelook.completion.engine.drafting import measure_drafting
 from forelook.completion.engine import drafting
+from forelook.completion.engine.drafting import measure_drafting
 from forelook.decoding.layout import StepLayout
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import load_model
