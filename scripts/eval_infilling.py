@@ -41,8 +41,10 @@ from forelook.completion.document_store import Document
 from forelook.completion.request import CompletionRequest, MultiLine
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.errors import ForelookError
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import load_model
 
+WORKSPACE, FILE = WorkspaceKey("", "eval"), DocumentKey(1, "eval.py")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CUTS = ("line", "indented", "middle")
 KINDS = ("raw", "truncated", "shown")
@@ -157,8 +159,8 @@ def problems(limit: int | None) -> list[Problem]:
 
 def ask(completer: Completer, text: str, offset: int, multi_line: MultiLine) -> tuple[str, float]:
     """The document with the suggestion accepted, and milliseconds; the same document when there is none."""
-    document = Document("eval", "eval.py", "python", 1, text)
-    request = CompletionRequest(document.uri, document.version, offset, multi_line=multi_line)
+    document = Document(WORKSPACE, FILE, "python", 1, text)
+    request = CompletionRequest(document.key, document.version, offset, multi_line=multi_line)
     begun = time.monotonic()
     result = completer.complete(document, request, Watch(begun), Aids())
     elapsed_ms = (time.monotonic() - begun) * 1e3
@@ -221,9 +223,7 @@ def evaluate_lines(
             continue
         typed, wanted = cut
         before, after = problem.prompt + typed, "\n" + problem.suffix
-        raw = completer.raw_middle(
-            Document("eval", "eval.py", "python", 1, before + after), len(before), MAX_NEW_TOKENS
-        )
+        raw = completer.raw_middle(Document(WORKSPACE, FILE, "python", 1, before + after), len(before), MAX_NEW_TOKENS)
         accepted, elapsed_ms = ask(completer, before + after, len(before), MultiLine.NEVER)
         milliseconds.append(elapsed_ms)
         # A suggestion on a blank line may begin with the indentation that stands there.

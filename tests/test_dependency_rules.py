@@ -15,11 +15,20 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ROOTS = (REPOSITORY / "backend", REPOSITORY / "lsp")
 
 # Room -> the rooms of Forelook it may import. A room is a package or, directly under `forelook`, a module.
-LEAVES = {"forelook", "forelook.errors", "forelook.text", "forelook.uris", "forelook.failures", "forelook.percentiles"}
+LEAVES = {
+    "forelook",
+    "forelook.errors",
+    "forelook.keys",
+    "forelook.text",
+    "forelook.uris",
+    "forelook.failures",
+    "forelook.percentiles",
+}
 SHARED = LEAVES | {"forelook.config", "forelook.protocol", "forelook.privacy", "forelook.local"}
 ALLOWED: dict[str, set[str]] = {
     "forelook": set(),
     "forelook.errors": set(),
+    "forelook.keys": set(),
     "forelook.text": set(),
     "forelook.uris": set(),
     "forelook.failures": set(),

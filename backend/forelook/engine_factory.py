@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forelook.config import CompletionConfig, DecodingConfig, PoolConfig
+from forelook.keys import WorkspaceKey
 from forelook.local.endpoint import BackendIdentity, UserPaths, make_private_dir
 from forelook.privacy.secrets import is_secret
 from forelook.ranks.source import RankSource
@@ -78,16 +79,16 @@ def engine_factory(identity: BackendIdentity, options: EngineOptions, paths: Use
             ranks = Ranks(options.ranks)
             ranks.prepare(identity.device)
 
-        def make_pool(workspace: str, model: EngineModel) -> WorkspacePool:
+        def make_pool(workspace: WorkspaceKey, model: EngineModel) -> WorkspacePool:
             from forelook.workspace.cache import PoolCache
             from forelook.workspace.pool import WorkspacePool
 
             root = settings.pool_cache_dir
             return WorkspacePool(
                 model.tokenizer.encode,
-                cache=None if root is None else PoolCache(root, workspace, model.fingerprint),
+                cache=None if root is None else PoolCache(root, workspace.pool_name, model.fingerprint),
                 max_tokens=options.pool.max_tokens,
-                permits=lambda key: not is_secret(workspace, key),
+                permits=lambda key: not is_secret(workspace.uri, key),
             )
 
         def make_drafting(model: EngineModel) -> Drafting:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.context import ContextChooser
 from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.infill import InfillFormat
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
@@ -160,7 +161,7 @@ class SampleMaker:
         kind, start, end = chosen
         middle = file.text[start:end]
         text = file.text[:start] + file.text[end:]
-        document = Document("train", file.path, shelf.language, 1, text)
+        document = Document(WorkspaceKey("", "train"), DocumentKey(1, file.path), shelf.language, 1, text)
         size = self._num_tokens(random_)
         room = size - len(middle) // 2 - 16
         if room < 48:
@@ -194,7 +195,8 @@ class SampleMaker:
         for other in shelf.siblings(index)[: random_.randint(1, 3)]:
             file = shelf[other]
             if len(file.text) <= 40_000:
-                chooser.touch(Document("train-" + file.path, file.path, shelf.language, 1, file.text))
+                workspace = WorkspaceKey("", "train-" + file.path)
+                chooser.touch(Document(workspace, DocumentKey(1, file.path), shelf.language, 1, file.text))
         chooser.touch(document)
         chooser.choose(document, offset)
         while chooser.has_work:

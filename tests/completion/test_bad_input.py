@@ -11,12 +11,14 @@ from forelook.completion.document_store import Document
 from forelook.completion.request import CompletionRequest, CompletionResult, MultiLine, TriggerKind
 from forelook.completion.settings import EngineSettings
 from forelook.errors import PositionError
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import load_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.completion.golden import check_edit, suggest
 
+WORKSPACE, KEY = WorkspaceKey("", "w"), DocumentKey(1, "u")
 LANGUAGE_IDS = (
     "python",
     "typescript",
@@ -38,8 +40,8 @@ def completer() -> Completer:
 
 
 def complete(completer: Completer, text: str, offset: int, **options: object) -> CompletionResult:
-    document = Document("w", "u", str(options.pop("language_id", "python")), 1, text)
-    request = CompletionRequest("u", 1, offset, **options)  # type: ignore[arg-type]
+    document = Document(WORKSPACE, KEY, str(options.pop("language_id", "python")), 1, text)
+    request = CompletionRequest(KEY, 1, offset, **options)  # type: ignore[arg-type]
     now = time.monotonic()
     result = completer.complete(document, request, Watch(now, now + 20.0), Aids())
     for suggestion in result.suggestions:

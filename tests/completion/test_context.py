@@ -5,6 +5,7 @@ from __future__ import annotations
 from forelook.completion.cursor.languages import language_for
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.context import ContextChooser, imported_names, signatures_of
+from forelook.keys import DocumentKey, WorkspaceKey
 
 SHAPES = '''\
 import math
@@ -26,7 +27,7 @@ MAIN = "from shapes import Circle\n\ncircle = Circle(2.0)\nprint(circle.radius, 
 
 
 def document(name: str, text: str, workspace: str = "w", version: int = 1, language_id: str = "python") -> Document:
-    return Document(workspace, f"file:///{name}", language_id, version, text)
+    return Document(WorkspaceKey("", workspace), DocumentKey(1, f"file:///{name}"), language_id, version, text)
 
 
 def chosen(chooser: ContextChooser, main: Document, offset: int | None = None) -> tuple[str, ...]:
@@ -88,7 +89,7 @@ def test_a_closed_file_leaves_every_context() -> None:
     main = document("main.py", MAIN)
     chooser = open_all(document("shapes.py", SHAPES), main)
     assert chosen(chooser, main)
-    chooser.forget("file:///shapes.py")
+    chooser.forget(DocumentKey(1, "file:///shapes.py"))
     assert tuple(chooser.choose(main, len(MAIN))) == ()
     assert chosen(chooser, main) == ()
 

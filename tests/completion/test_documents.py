@@ -8,14 +8,16 @@ import pytest
 from forelook.completion.document_store import Document, DocumentStore, apply_changes, model_text, well_formed
 from forelook.completion.request import TextChange
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
+from forelook.keys import DocumentKey, WorkspaceKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+WORKSPACE, KEY = WorkspaceKey("", "w"), DocumentKey(1, "u")
 TEXTS = st.text(alphabet="ab \n\r\t\f\v\x85\u2028é🙂\ud800", max_size=60)
 
 
 def document(text: str) -> Document:
-    return Document("w", "u", "python", 1, text)
+    return Document(WORKSPACE, KEY, "python", 1, text)
 
 
 @given(TEXTS, st.integers(0, 60))
@@ -42,50 +44,50 @@ def test_changes_apply_one_after_the_other(text: str, edits: list[tuple[int, int
 
 def test_a_change_outside_is_refused_and_nothing_is_applied() -> None:
     store = DocumentStore(1000)
-    store.open("w", "u", "python", 1, "abc")
+    store.open(WORKSPACE, KEY, "python", 1, "abc")
     with pytest.raises(PositionError, match=r"changes\[1\]"):
-        store.change("u", 2, [TextChange(0, 1, "x"), TextChange(2, 9, "y")])
-    assert store.get("u").text == "abc"
-    assert store.get("u").version == 1
+        store.change(KEY, 2, [TextChange(0, 1, "x"), TextChange(2, 9, "y")])
+    assert store.get(KEY).text == "abc"
+    assert store.get(KEY).version == 1
 
 
 def test_old_snapshots_stay_as_they_were() -> None:
     store = DocumentStore(1000)
-    old = store.open("w", "u", "python", 1, "abc")
-    store.change("u", 2, [TextChange(0, 3, "new")])
+    old = store.open(WORKSPACE, KEY, "python", 1, "abc")
+    store.change(KEY, 2, [TextChange(0, 3, "new")])
     assert (old.text, old.version) == ("abc", 1)
 
 
 def test_versions_only_grow() -> None:
     store = DocumentStore(1000)
-    store.open("w", "u", "python", 3, "abc")
+    store.open(WORKSPACE, KEY, "python", 3, "abc")
     for version in (2, 3):
         with pytest.raises(StaleDocumentError):
-            store.change("u", version, [])
+            store.change(KEY, version, [])
 
 
 def test_opening_again_replaces() -> None:
     store = DocumentStore(1000)
-    store.open("w", "u", "python", 9, "abc")
-    store.open("w", "u", "python", 1, "new")
-    assert store.get("u").text == "new"
+    store.open(WORKSPACE, KEY, "python", 9, "abc")
+    store.open(WORKSPACE, KEY, "python", 1, "new")
+    assert store.get(KEY).text == "new"
 
 
 def test_too_large_is_refused_with_the_limit() -> None:
     store = DocumentStore(10)
     with pytest.raises(DocumentTextError, match="10"):
-        store.open("w", "u", "python", 1, "x" * 11)
-    store.open("w", "u", "python", 1, "x" * 9)
+        store.open(WORKSPACE, KEY, "python", 1, "x" * 11)
+    store.open(WORKSPACE, KEY, "python", 1, "x" * 9)
     with pytest.raises(DocumentTextError):
-        store.change("u", 2, [TextChange(0, 0, "yy")])
-    assert store.get("u").text == "x" * 9
+        store.change(KEY, 2, [TextChange(0, 0, "yy")])
+    assert store.get(KEY).text == "x" * 9
 
 
 def test_unknown_documents_are_named_as_such() -> None:
     store = DocumentStore(10)
     for call in (store.get, store.close):
         with pytest.raises(UnknownDocumentError):
-            call("u")
+            call(KEY)
 
 
 @pytest.mark.parametrize("offset", [-1, 4])

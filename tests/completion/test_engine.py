@@ -30,12 +30,14 @@ from forelook.errors import (
     StaleDocumentError,
     UnknownDocumentError,
 )
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.pool import WorkspacePool
 
 from tests.completion.fake_model import FakeModel
 
-URI = "file:///a.py"
+WORKSPACE = WorkspaceKey("", "w")
+A, B = DocumentKey(1, "file:///a.py"), DocumentKey(1, "file:///b.py")
 PLAIN = EngineSettings(method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, deadline_ms=20_000, partial_every_s=0.0)
 TIMEOUT_S = 30.0
 
@@ -86,16 +88,16 @@ class Rig:
         if status.state in (EngineState.READY, EngineState.ERROR):
             self.ready.set()
 
-    def open(self, text: str, uri: str = URI) -> None:
-        self.engine.open_document("w", uri, "python", 1, text)
+    def open(self, text: str, key: DocumentKey = A) -> None:
+        self.engine.open_document(WORKSPACE, key, "python", 1, text)
 
-    def settle(self, offset: int, uri: str = URI) -> None:
+    def settle(self, offset: int, key: DocumentKey = A) -> None:
         """Ask and wait for the answer, whatever it is."""
-        assert self.ask(offset, uri).done.wait(TIMEOUT_S)
+        assert self.ask(offset, key).done.wait(TIMEOUT_S)
 
-    def ask(self, offset: int, uri: str = URI, version: int = 1, **options: object) -> Reply:
+    def ask(self, offset: int, key: DocumentKey = A, version: int = 1, **options: object) -> Reply:
         reply = Reply()
-        request = CompletionRequest(uri, version, offset, **options)  # type: ignore[arg-type]
+        request = CompletionRequest(key, version, offset, **options)  # type: ignore[arg-type]
         reply.handle = self.engine.submit(request, reply.partial.append, reply.finish)
         return reply
 
@@ -187,8 +189,8 @@ def test_a_queued_request_that_is_superseded_never_reaches_the_model(rigs: Calla
     gate = Gate(at=1)
     rig = rigs(FakeModel("x = ab\n", on_forward=gate))
     rig.open("x = \n")
-    rig.open("x = \n", "file:///b.py")
-    running = rig.ask(4, "file:///b.py")
+    rig.open("x = \n", B)
+    running = rig.ask(4, B)
     assert gate.reached.wait(TIMEOUT_S)
     stale, newest = rig.ask(4), rig.ask(4)
     gate.open.set()
@@ -242,7 +244,7 @@ def test_a_keystroke_prefills_only_itself(rigs: Callable[..., Rig]) -> None:
     rig.open(before + after)
     first = rig.ask(len(before)).result.stats
     assert first.num_prefill_tokens == first.num_prompt_tokens
-    rig.engine.change_document(URI, 2, [TextChange(len(before), len(before), "o")])
+    rig.engine.change_document(A, 2, [TextChange(len(before), len(before), "o")])
     second = rig.ask(len(before) + 1, version=2).result.stats
     assert second.num_prompt_tokens == first.num_prompt_tokens + 1
     assert second.num_prefill_tokens == 1
@@ -267,8 +269,8 @@ def test_kv_memory_is_bounded(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel(""), settings)
     for number in range(6):
         text = f"{number}" * 300 + "\nx = \n"
-        rig.open(text, f"file:///{number}.py")
-        rig.settle(len(text) - 1, f"file:///{number}.py")
+        rig.open(text, DocumentKey(1, f"file:///{number}.py"))
+        rig.settle(len(text) - 1, DocumentKey(1, f"file:///{number}.py"))
     assert rig.engine.stats()["kv_cache_bytes"] <= 2500
 
 
@@ -276,15 +278,15 @@ def test_wrong_requests_are_refused_at_once(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel("x"))
     rig.open("x = \n")
     with pytest.raises(UnknownDocumentError):
-        rig.ask(0, "file:///missing.py")
+        rig.ask(0, DocumentKey(1, "file:///missing.py"))
     with pytest.raises(StaleDocumentError):
         rig.ask(0, version=7)
     with pytest.raises(PositionError):
         rig.ask(99)
     with pytest.raises(StaleDocumentError):
-        rig.engine.change_document(URI, 1, [])
+        rig.engine.change_document(A, 1, [])
     with pytest.raises(PositionError):
-        rig.engine.change_document(URI, 2, [TextChange(0, 99, "")])
+        rig.engine.change_document(A, 2, [TextChange(0, 99, "")])
 
 
 def test_before_the_model_is_there_requests_are_answered_empty() -> None:
@@ -298,9 +300,9 @@ def test_before_the_model_is_there_requests_are_answered_empty() -> None:
     ready = threading.Event()
     engine = CompletionEngine(load, PLAIN, lambda status: ready.set() if status.state is EngineState.READY else None)
     engine.start()
-    engine.open_document("w", URI, "python", 1, "x = \n")
+    engine.open_document(WORKSPACE, A, "python", 1, "x = \n")
     reply = Reply()
-    engine.submit(CompletionRequest(URI, 1, 4), reply.partial.append, reply.finish)
+    engine.submit(CompletionRequest(A, 1, 4), reply.partial.append, reply.finish)
     assert reply.result.finish_reason == "loading"
     release.set()
     assert ready.wait(TIMEOUT_S)
@@ -323,9 +325,9 @@ def test_a_model_that_cannot_be_loaded_is_a_status_not_a_crash() -> None:
     engine.start()
     assert failed.wait(TIMEOUT_S)
     assert statuses[-1].message == "nowhere: no such folder"
-    engine.open_document("w", URI, "python", 1, "x = \n")
+    engine.open_document(WORKSPACE, A, "python", 1, "x = \n")
     reply = Reply()
-    engine.submit(CompletionRequest(URI, 1, 4), reply.partial.append, reply.finish)
+    engine.submit(CompletionRequest(A, 1, 4), reply.partial.append, reply.finish)
     assert reply.result.finish_reason == "no_model"
     engine.close()
 
@@ -352,7 +354,7 @@ def test_a_callback_that_fails_does_not_end_the_engine(rigs: Callable[..., Rig])
     def fail(_outcome: object) -> None:
         raise ValueError("no")
 
-    rig.engine.submit(CompletionRequest(URI, 1, 4), lambda _text: None, fail)
+    rig.engine.submit(CompletionRequest(A, 1, 4), lambda _text: None, fail)
     assert rig.ask(4).texts == ["ab"]
 
 
@@ -366,9 +368,9 @@ def test_the_follow_up_is_ready_when_a_shown_suggestion_is_accepted(rigs: Callab
     rig.open(text)
     offset = text.index("y") + 1
     assert rig.ask(offset).texts == [" = 2"]
-    rig.engine.record_event("w", "python", "shown", 4)
+    rig.engine.record_event(WORKSPACE, "python", "shown", 4)
     wait_until(lambda: rig.engine.stats()["speculations"] == 1)
-    rig.engine.change_document(URI, 2, [TextChange(offset, offset, " = 2")])
+    rig.engine.change_document(A, 2, [TextChange(offset, offset, " = 2")])
     num_before = len(rig.model.forwards)
     reply = rig.ask(offset + 4, version=2)
     assert reply.result.finish_reason
@@ -380,7 +382,7 @@ def test_on_a_cpu_nothing_is_computed_ahead(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel("x = ab\n"))
     rig.open("x = \n")
     num = rig.ask(4).result.stats.num_forwards
-    rig.engine.record_event("w", "python", "shown", 2)
+    rig.engine.record_event(WORKSPACE, "python", "shown", 2)
     assert rig.ask(4).result.stats.num_forwards <= num
     assert rig.engine.stats()["speculations"] == 0
 
@@ -408,7 +410,7 @@ def test_suggestion_that_only_restates_the_selection_is_none(rigs: Callable[...,
 def test_open_documents_are_drafts_at_the_first_request(rigs: Callable[..., Rig]) -> None:
     line = "result = frobnicate_the_widget(alpha, beta)\n"
     rig = rigs(FakeModel(line + "x = 1\n" + line), EngineSettings(prewarm=False, deadline_ms=20_000))
-    rig.open(line, "file:///other.py")
+    rig.open(line, DocumentKey(1, "file:///other.py"))
     rig.open(line + "x = 1\nresult = fro\n")
     stats = rig.ask(len(line + "x = 1\nresult = fro")).result.stats
     assert stats.num_accepted_tokens > 10
@@ -420,7 +422,7 @@ def test_document_changes_arrive_before_the_request_that_follows_them(rigs: Call
     rig.open("alpha = 1\n")
     for version, character in enumerate("beta = ", start=2):
         end = len("alpha = 1\n") + version - 2
-        rig.engine.change_document(URI, version, [TextChange(end, end, character)])
+        rig.engine.change_document(A, version, [TextChange(end, end, character)])
     assert rig.ask(len("alpha = 1\nbeta = "), version=8).texts == ["alpha"]
 
 
@@ -437,8 +439,8 @@ def test_close_ends_a_running_request(rigs: Callable[..., Rig]) -> None:
     rig.open("x = \n")
     running, queued = rig.ask(4), None
     assert gate.reached.wait(TIMEOUT_S)
-    rig.open("x = \n", "file:///b.py")
-    queued = rig.ask(4, "file:///b.py")
+    rig.open("x = \n", B)
+    queued = rig.ask(4, B)
     closer = threading.Thread(target=rig.engine.close)
     closer.start()
     gate.open.set()
@@ -451,7 +453,7 @@ def test_the_prompt_around_an_edit_is_warm_before_it_is_asked_for(rigs: Callable
     text = "".join(f"value_{number} = {number}\n" for number in range(40))
     rig = rigs(FakeModel(text), EngineSettings(method=DecodingMethod.AUTOREGRESSIVE, deadline_ms=20_000))
     rig.open(text)
-    rig.engine.change_document(URI, 2, [TextChange(len(text), len(text), "x")])
+    rig.engine.change_document(A, 2, [TextChange(len(text), len(text), "x")])
     wait_until(lambda: rig.engine.stats()["prewarmed_tokens"] > 500)
     assert rig.ask(len(text) + 1, version=2).result.stats.num_prefill_tokens <= 2
 
@@ -461,7 +463,7 @@ def test_typing_on_does_not_warm_again(rigs: Callable[..., Rig]) -> None:
     rig.open("x = \n")
     rig.settle(4)
     num_before = len(rig.model.forwards)
-    rig.engine.change_document(URI, 2, [TextChange(4, 4, "a")])
+    rig.engine.change_document(A, 2, [TextChange(4, 4, "a")])
     # longer than the engine waits before it looks whether the prompt is warm
     threading.Event().wait(0.4)
     assert len(rig.model.forwards) == num_before
@@ -470,19 +472,19 @@ def test_typing_on_does_not_warm_again(rigs: Callable[..., Rig]) -> None:
 def test_closed_document_is_unknown(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel("x"))
     rig.open("x = \n")
-    rig.engine.close_document(URI)
+    rig.engine.close_document(A)
     with pytest.raises(UnknownDocumentError):
         rig.ask(0)
     with pytest.raises(UnknownDocumentError):
-        rig.engine.close_document(URI)
+        rig.engine.close_document(A)
 
 
 def test_usage_is_counted_and_survives(rigs: Callable[..., Rig], tmp_path: Path) -> None:
     path = tmp_path / "state" / "statistics.json"
     settings = EngineSettings(prewarm=False, statistics_path=path)
     rig = rigs(FakeModel("x"), settings)
-    rig.engine.record_event("w", "python", "shown", 12)
-    rig.engine.record_event("w", "python", "accepted", 12, "compute(1)")
+    rig.engine.record_event(WORKSPACE, "python", "shown", 12)
+    rig.engine.record_event(WORKSPACE, "python", "accepted", 12, "compute(1)")
     rig.engine.close()
     again = rigs(FakeModel("x"), settings)
     usage = again.engine.stats()["usage"]
@@ -496,16 +498,18 @@ def test_what_a_workspace_taught_is_there_after_a_restart(rigs: Callable[..., Ri
     line = "result = frobnicate_the_widget(alpha, beta)\n"
     settings = EngineSettings(prewarm=False, deadline_ms=20_000)
 
-    def make_pool(workspace: str, model: EngineModel) -> WorkspacePool:
-        return WorkspacePool(model.tokenizer.encode, cache=PoolCache(tmp_path / "pools", workspace, model.fingerprint))
+    def make_pool(workspace: WorkspaceKey, model: EngineModel) -> WorkspacePool:
+        return WorkspacePool(
+            model.tokenizer.encode, cache=PoolCache(tmp_path / "pools", workspace.pool_name, model.fingerprint)
+        )
 
     first = rigs(FakeModel("x"), settings, make_pool)
-    first.open(line, "file:///other.py")
-    wait_until(lambda: first.engine.pool_stats("w").get("num_tokens", 0) != 0)
+    first.open(line, DocumentKey(1, "file:///other.py"))
+    wait_until(lambda: first.engine.pool_stats(WORKSPACE).get("num_tokens", 0) != 0)
     first.engine.close()
     again = rigs(FakeModel("x = 1\n" + line), settings, make_pool)
     again.open("x = 1\nresult = fro\n")
-    wait_until(lambda: int(str(again.engine.pool_stats("w").get("num_tokens", 0))) >= len(line))
+    wait_until(lambda: int(str(again.engine.pool_stats(WORKSPACE).get("num_tokens", 0))) >= len(line))
     stats = again.ask(len("x = 1\nresult = fro")).result.stats
     assert stats.num_accepted_tokens > 10
 
@@ -513,10 +517,10 @@ def test_what_a_workspace_taught_is_there_after_a_restart(rigs: Callable[..., Ri
 def test_clearing_a_pool_forgets_its_text(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel("x"), EngineSettings(prewarm=False))
     rig.open("alpha beta gamma\n" * 20)
-    wait_until(lambda: rig.engine.pool_stats("w").get("num_tokens", 0) != 0)
-    rig.engine.close_document(URI)
-    rig.engine.clear_pool("w")
-    wait_until(lambda: rig.engine.pool_stats("w")["num_tokens"] == 0)
+    wait_until(lambda: rig.engine.pool_stats(WORKSPACE).get("num_tokens", 0) != 0)
+    rig.engine.close_document(A)
+    rig.engine.clear_pool(WORKSPACE)
+    wait_until(lambda: rig.engine.pool_stats(WORKSPACE)["num_tokens"] == 0)
 
 
 def test_invoked_request_may_take_longer_than_an_automatic_one(rigs: Callable[..., Rig]) -> None:
@@ -530,12 +534,13 @@ def test_invoked_request_may_take_longer_than_an_automatic_one(rigs: Callable[..
 def test_a_scanned_file_and_its_open_document_are_held_once(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel(""))
     text = "def area(width, height):\n    return width * height\n"
-    rig.engine.add_workspace_files("file:///p", [("a.py", text), ("b.py", text)])
-    rig.engine.open_document("file:///p", "file:///p/a.py", "python", 1, text)
-    wait_until(lambda: rig.engine.pool_stats("file:///p").get("num_documents", 0) == 2)
-    rig.engine.close_document("file:///p/a.py")
-    rig.engine.remove_workspace_files("file:///p", ["a.py"])
-    wait_until(lambda: rig.engine.pool_stats("file:///p")["num_documents"] == 1)
+    workspace, inside = WorkspaceKey("", "file:///p"), DocumentKey(1, "file:///p/a.py")
+    rig.engine.add_workspace_files(workspace, [("a.py", text), ("b.py", text)])
+    rig.engine.open_document(workspace, inside, "python", 1, text)
+    wait_until(lambda: rig.engine.pool_stats(workspace).get("num_documents", 0) == 2)
+    rig.engine.close_document(inside)
+    rig.engine.remove_workspace_files(workspace, ["a.py"])
+    wait_until(lambda: rig.engine.pool_stats(workspace)["num_documents"] == 1)
 
 
 def test_the_last_suggestion_is_verified_again_after_a_keystroke_that_left_it(rigs: Callable[..., Rig]) -> None:
@@ -545,7 +550,7 @@ def test_the_last_suggestion_is_verified_again_after_a_keystroke_that_left_it(ri
     )
     rig.open(text)
     assert rig.ask(len(text)).texts == ["combine(first, second, third, fourth)"]
-    rig.engine.change_document(URI, 2, [TextChange(len(text), len(text), "combine(")])
+    rig.engine.change_document(A, 2, [TextChange(len(text), len(text), "combine(")])
     stats = rig.ask(len(text) + len("combine("), version=2).result.stats
     # What other sources guess as well may be counted as theirs.
     assert stats.accepted_by_origin.get("previous_suggestion", 0) >= 1
@@ -566,7 +571,7 @@ def test_a_request_ends_prewarming_before_its_next_forward(rigs: Callable[..., R
     rig = rigs(model, replace(PLAIN, prewarm=True))
     text = "# a comment of some length\n" * 40
     rig.open(text)
-    rig.engine.change_document(URI, 2, [TextChange(len(text), len(text), "x")])
+    rig.engine.change_document(A, 2, [TextChange(len(text), len(text), "x")])
     assert gate.reached.wait(TIMEOUT_S), "it was not prewarmed in several forwards"
     reply = rig.ask(len(text) + 1, version=2)
     gate.open.set()
@@ -594,9 +599,9 @@ def test_what_was_computed_ahead_goes_with_its_document(rigs: Callable[..., Rig]
     rig = rigs(model, replace(PLAIN, speculate_on_show=True))
     rig.open("x = \n")
     rig.settle(4)
-    rig.engine.record_event("w", "python", "shown", 10)
+    rig.engine.record_event(WORKSPACE, "python", "shown", 10)
     wait_until(lambda: rig.engine.stats()["speculations"] == 1)
-    rig.engine.close_document(URI)
+    rig.engine.close_document(A)
     rig.open("x = compute(1)\n")
     rig.settle(14)
     assert rig.engine.stats()["answered_ahead"] == 0

@@ -13,10 +13,12 @@ from forelook.completion.engine.engine import CompletionEngine
 from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus, TextChange
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.errors import ConfigError, ForelookError, InsufficientMemoryError
+from forelook.keys import DocumentKey, WorkspaceKey
 
 from tests.completion.fake_model import FakeModel
 
-URI, TARGET, TEXT = "file:///a.py", "x = alpha(1)\n", "x = al"
+WORKSPACE, KEY = WorkspaceKey("", "w"), DocumentKey(1, "file:///a.py")
+TARGET, TEXT = "x = alpha(1)\n", "x = al"
 TIMEOUT_S = 20.0
 
 
@@ -52,7 +54,7 @@ class Rig:
             outcomes.append(outcome)
             done.set()
 
-        self.engine.submit(CompletionRequest(URI, version, len(TEXT)), lambda _text: None, finish)
+        self.engine.submit(CompletionRequest(KEY, version, len(TEXT)), lambda _text: None, finish)
         assert done.wait(TIMEOUT_S), "the request was lost"
         return outcomes[0]
 
@@ -89,7 +91,7 @@ def test_unused_model_is_freed_and_status_tells(rigs: Callable[..., Rig]) -> Non
 
 def test_request_on_an_unloaded_model_loads_it_and_is_answered(rigs: Callable[..., Rig]) -> None:
     rig = rigs()
-    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    rig.engine.open_document(WORKSPACE, KEY, "python", 1, TEXT)
     assert rig.released.acquire(timeout=TIMEOUT_S)
     num_loaded = len(rig.models)
     assert suggested(rig.ask()) == ["pha(1)"]
@@ -99,29 +101,29 @@ def test_request_on_an_unloaded_model_loads_it_and_is_answered(rigs: Callable[..
 def test_edit_loads_the_model_before_anybody_asks(rigs: Callable[..., Rig]) -> None:
     loaded = threading.Event()
     rig = rigs(loaded.set)
-    rig.engine.open_document("w", URI, "python", 1, "x = a")
+    rig.engine.open_document(WORKSPACE, KEY, "python", 1, "x = a")
     assert loaded.wait(TIMEOUT_S)
     assert rig.released.acquire(timeout=TIMEOUT_S)
     loaded.clear()
-    rig.engine.change_document(URI, 2, [TextChange(5, 5, "l")])
+    rig.engine.change_document(KEY, 2, [TextChange(5, 5, "l")])
     assert loaded.wait(TIMEOUT_S)
     assert suggested(rig.ask(version=2)) == ["pha(1)"], "the edit was lost"
 
 
 def test_closing_a_document_does_not_load_the_model(rigs: Callable[..., Rig]) -> None:
     rig = rigs()
-    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    rig.engine.open_document(WORKSPACE, KEY, "python", 1, TEXT)
     assert rig.released.acquire(timeout=TIMEOUT_S)
     num_loaded = len(rig.models)
-    rig.engine.close_document(URI)
-    rig.engine.record_event("w", "python", "shown")
+    rig.engine.close_document(KEY)
+    rig.engine.record_event(WORKSPACE, "python", "shown")
     time.sleep(0.1)
     assert len(rig.models) == num_loaded
 
 
 def test_loading_again_does_not_eat_a_requests_deadline(rigs: Callable[..., Rig]) -> None:
     rig = rigs(lambda: time.sleep(0.4), deadline_ms=300)
-    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    rig.engine.open_document(WORKSPACE, KEY, "python", 1, TEXT)
     assert rig.released.acquire(timeout=TIMEOUT_S)
     assert suggested(rig.ask()) == ["pha(1)"]
 
@@ -134,7 +136,7 @@ def test_failed_load_fails_that_request_and_the_next_one_tries_again(rigs: Calla
             raise faults.pop()
 
     rig = rigs(loading)
-    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    rig.engine.open_document(WORKSPACE, KEY, "python", 1, TEXT)
     assert rig.released.acquire(timeout=TIMEOUT_S)
     for fault in (InsufficientMemoryError("the model does not fit"), RuntimeError("a driver fell over")):
         faults.append(fault)
@@ -153,7 +155,7 @@ def test_keep_alive_must_be_a_time(value: float) -> None:
 
 def test_status_tells_of_a_model_that_loads_again_and_of_steps_it_prepares(rigs: Callable[..., Rig]) -> None:
     rig = rigs()
-    rig.engine.open_document("w", URI, "python", 1, TEXT)
+    rig.engine.open_document(WORKSPACE, KEY, "python", 1, TEXT)
     assert rig.released.acquire(timeout=TIMEOUT_S)
     rig.statuses.clear()
     assert suggested(rig.ask()) == ["pha(1)"]

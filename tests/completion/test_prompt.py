@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText, rest_is_closers
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import STARTER_MODEL_PATH
 from forelook.model.tokenizer import CodeTokenizer
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import ByteTokenizer
 
+WORKSPACE, KEY = WorkspaceKey("", "w"), DocumentKey(1, "u")
 BUDGET = PromptBudget(400, 0.3, 0.1)
 
 
@@ -29,7 +31,7 @@ def source() -> str:
 
 
 def build(builder: PromptBuilder, text: str, offset: int, context: tuple[str, ...] = ()) -> PromptText:
-    return builder.build(Document("w", "u", "python", 1, text), offset, context)
+    return builder.build(Document(WORKSPACE, KEY, "python", 1, text), offset, context)
 
 
 def size(prompt: PromptText) -> int:
@@ -175,7 +177,9 @@ def test_context_that_comes_later_is_taken_up(starter: CodeTokenizer, source: st
 )
 def test_no_prompt_exceeds_its_budget(text: str, offset: int, num_tokens: int) -> None:
     budget = PromptBudget(num_tokens, 0.3, 0.1)
-    prompt = PromptBuilder(ByteTokenizer(), budget).build(Document("w", "u", "python", 1, text), min(offset, len(text)))
+    prompt = PromptBuilder(ByteTokenizer(), budget).build(
+        Document(WORKSPACE, KEY, "python", 1, text), min(offset, len(text))
+    )
     assert size(prompt) <= num_tokens
     shown = ByteTokenizer().decode(prompt.prefix_ids)
     before = text[: min(offset, len(text))].replace("\r\n", "\n").replace("\r", "\n")
@@ -191,7 +195,7 @@ def test_remembered_windows_never_show_another_text(edits: list[tuple[int, str]]
         start = min(position, len(text))
         text = text[:start] + inserted + (text[start:] if inserted else text[start + 3 :])
         offset = min(start + len(inserted), len(text))
-        prompt = builder.build(Document("w", "u", "python", 1, text), offset)
+        prompt = builder.build(Document(WORKSPACE, KEY, "python", 1, text), offset)
         assert text[:offset].endswith(ByteTokenizer().decode(prompt.prefix_ids).lstrip("\ufffd"))
         suffix = ByteTokenizer().decode(prompt.suffix_ids).rstrip("\ufffd")
         line_end = text.find("\n", offset) if "\n" in text[offset:] else len(text)

@@ -15,11 +15,13 @@ from forelook.completion.request import CompletionRequest, CompletionResult, Eng
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.errors import ForelookError, InsufficientMemoryError
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import PLAIN
 from forelook.model.loading import LoadedModel
 
+KEY = DocumentKey(1, "file:///a.py")
 TIMEOUT_S = 60.0
 
 
@@ -102,13 +104,13 @@ def test_out_of_memory_fails_that_request_and_the_engine_goes_on(starter: Loaded
             outcomes.append(outcome)
             done.set()
 
-        engine.submit(CompletionRequest("file:///a.py", 1, len(text)), lambda _text: None, finish)
+        engine.submit(CompletionRequest(KEY, 1, len(text)), lambda _text: None, finish)
         assert done.wait(TIMEOUT_S)
         return outcomes[0]
 
     try:
         assert ready.wait(TIMEOUT_S)
-        engine.open_document("w", "file:///a.py", "python", 1, text)
+        engine.open_document(WorkspaceKey("", "w"), KEY, "python", 1, text)
         before = ask()
         assert isinstance(before, CompletionResult)
         assert before.suggestions

@@ -17,6 +17,7 @@ from forelook.completion.document_store import Document
 from forelook.completion.request import CompletionRequest
 from forelook.completion.settings import EngineSettings
 from forelook.errors import ConfigError
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
 from forelook.model.tokenizer import CodeTokenizer
 
@@ -321,8 +322,8 @@ class TestSamples:
             # Every cursor in the answer whose healed prompt is this one: the sample's own is among them.
             found = False
             for offset in range(len(prefix), len(prefix + text) + 1):
-                document = Document("w", "u", "python", 1, whole[:offset] + suffix)
-                prepared_ = completer._prepare(document, offset, CompletionRequest("u", 1, offset), Aids())
+                document = Document(WorkspaceKey("", "w"), DocumentKey(1, "u"), "python", 1, whole[:offset] + suffix)
+                prepared_ = completer._prepare(document, offset, CompletionRequest(document.key, 1, offset), Aids())
                 found = found or prepared_.prompt_ids == prompt
             assert found, sample.kind
             compared += 1

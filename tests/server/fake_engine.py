@@ -17,6 +17,7 @@ from forelook.completion.request import (
     TextChange,
 )
 from forelook.errors import ForelookError
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.server.engine import OnStatus
 
 Answer = Callable[[CompletionRequest, str], "CompletionResult | ForelookError"]
@@ -54,11 +55,11 @@ class FakeEngine:
         self._worker = ThreadPoolExecutor(max_workers=64, thread_name_prefix="fake-engine")
         self.status = EngineStatus(EngineState.STARTING)
         self.documents = DocumentStore(8_000_000)
-        self.files: dict[tuple[str, str], str] = {}
+        self.files: dict[tuple[WorkspaceKey, str], str] = {}
         self.events: list[tuple[object, ...]] = []
         self.requests: list[CompletionRequest] = []
         self.handles: list[FakeHandle] = []
-        self.cleared: list[str] = []
+        self.cleared: list[WorkspaceKey] = []
         self.gate = threading.Event()
         self.gate.set()
         self.partials: tuple[str, ...] = ()
@@ -78,20 +79,22 @@ class FakeEngine:
         self._worker.shutdown(wait=True)
         self.closed = True
 
-    def open_document(self, workspace: str, uri: str, language_id: str, version: int, text: str) -> None:
-        self.documents.open(workspace, uri, language_id, version, text)
+    def open_document(
+        self, workspace: WorkspaceKey, key: DocumentKey, language_id: str, version: int, text: str
+    ) -> None:
+        self.documents.open(workspace, key, language_id, version, text)
 
-    def change_document(self, uri: str, version: int, changes: Sequence[TextChange]) -> None:
-        self.documents.change(uri, version, changes)
+    def change_document(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> None:
+        self.documents.change(key, version, changes)
 
-    def close_document(self, uri: str) -> None:
-        self.documents.close(uri)
+    def close_document(self, key: DocumentKey) -> None:
+        self.documents.close(key)
 
-    def add_workspace_files(self, workspace: str, files: Sequence[tuple[str, str]]) -> None:
+    def add_workspace_files(self, workspace: WorkspaceKey, files: Sequence[tuple[str, str]]) -> None:
         for path, text in files:
             self.files[workspace, path] = text
 
-    def remove_workspace_files(self, workspace: str, paths: Sequence[str]) -> None:
+    def remove_workspace_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
         for path in paths:
             self.files.pop((workspace, path), None)
 
@@ -101,7 +104,7 @@ class FakeEngine:
         on_partial: Callable[[str], None],
         on_done: Callable[[CompletionResult | ForelookError], None],
     ) -> FakeHandle:
-        document = self.documents.get(request.uri)
+        document = self.documents.get(request.key)
         document.check_offset(request.offset)
         handle = FakeHandle()
         self.requests.append(request)
@@ -121,15 +124,17 @@ class FakeEngine:
         self.gate.wait()
         on_done(self.answer(request, text))
 
-    def record_event(self, workspace: str, language_id: str, kind: str, num_chars: int, text: str | None) -> None:
+    def record_event(
+        self, workspace: WorkspaceKey, language_id: str, kind: str, num_chars: int, text: str | None
+    ) -> None:
         self.events.append((workspace, language_id, kind, num_chars, text))
 
     def stats(self) -> dict[str, object]:
         return {"num_requests": len(self.requests)}
 
-    def pool_stats(self, workspace: str) -> dict[str, object]:
+    def pool_stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         return {"num_tokens": sum(len(text) for (owner, _), text in self.files.items() if owner == workspace)}
 
-    def clear_pool(self, workspace: str) -> None:
+    def clear_pool(self, workspace: WorkspaceKey) -> None:
         self.cleared.append(workspace)
         self.files = {key: text for key, text in self.files.items() if key[0] != workspace}

@@ -13,6 +13,7 @@ import pytest
 from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus, RequestStats
 from forelook.config import ServerConfig
 from forelook.errors import ModelError, RequestCancelledError
+from forelook.keys import WorkspaceKey
 from forelook.protocol import messages
 from forelook.protocol.messages import ErrorResponse
 from forelook.server.engine import OnStatus
@@ -370,11 +371,11 @@ async def test_workspace_files_events_and_pool_reach_the_engine(tmp_path: Path) 
         await client.notify("workspace/forget", {"workspace": WORKSPACE, "paths": ["a.py", "nope"]})
         assert await client.result("pool/stats", {"workspace": WORKSPACE}) == {"pool": {"num_tokens": 2}}
         assert await client.result("pool/clear", {"workspace": WORKSPACE}) == {}
-        assert server.engine.cleared == [WORKSPACE]
+        assert server.engine.cleared == [WorkspaceKey("", WORKSPACE)]
         event = {"workspace": WORKSPACE, "language_id": "python", "kind": "accepted", "num_chars": 4, "text": "abcd"}
         await client.notify("completion/event", event)
         await client.result("status")
-        assert server.engine.events == [(WORKSPACE, "python", "accepted", 4, "abcd")]
+        assert server.engine.events == [(WorkspaceKey("", WORKSPACE), "python", "accepted", 4, "abcd")]
 
 
 async def test_names_of_secrets_are_refused_whoever_let_them_through(tmp_path: Path) -> None:
@@ -389,7 +390,7 @@ async def test_names_of_secrets_are_refused_whoever_let_them_through(tmp_path: P
         await client.notify("workspace/files", {"workspace": WORKSPACE, "files": files})
         refused = await client.next("notification/error")
         assert "1 of 2 files have names on the list of secrets" in str(refused["message"])
-        assert server.engine.files == {(WORKSPACE, "a.py"): "ok"}
+        assert server.engine.files == {(WorkspaceKey("", WORKSPACE), "a.py"): "ok"}
         assert len(server.engine.documents) == 0
 
 

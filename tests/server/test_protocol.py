@@ -240,7 +240,7 @@ def test_wire_classes_copy_the_engines_fields() -> None:
     from forelook.completion import request as completion
 
     pairs: list[tuple[type[Any], type[Any], set[str]]] = [
-        (messages.CompletionParams, completion.CompletionRequest, {"partial"}),
+        (messages.CompletionParams, completion.CompletionRequest, {"partial", "uri", "key"}),
         (messages.CompletionResult, completion.CompletionResult, {"raw_tail"}),  # for the engine's own next drafts
         (messages.Suggestion, completion.Suggestion, set()),
         (messages.RequestStats, completion.RequestStats, set()),

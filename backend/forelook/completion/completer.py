@@ -200,7 +200,7 @@ class Completer:
 
     def raw_middle(self, document: Document, offset: int, max_new_tokens: int) -> str:
         """What the model says at ``offset`` until it stops itself: no stop rule, no clean-up."""
-        prepared = self._prepare(document, offset, CompletionRequest(document.uri, document.version, offset), Aids())
+        prepared = self._prepare(document, offset, CompletionRequest(document.key, document.version, offset), Aids())
         limits = Limits(max_new_tokens + prepared.healing.num_dropped, self._model.stop_token_ids)
         stream = TextStream(self._model.tokenizer, skip=prepared.healing.forced)
         steps = self._steps(prepared, limits, Aids(), GREEDY, DecodingStats())
@@ -208,7 +208,7 @@ class Completer:
 
     def prefill(self, document: Document, offset: int, aids: Aids, is_cancelled: Callable[[], bool]) -> tuple[int, int]:
         """Bring the prompt at ``offset`` into a KV cache; returns how many tokens that took, and how many forwards."""
-        request = CompletionRequest(document.uri, document.version, offset)
+        request = CompletionRequest(document.key, document.version, offset)
         prepared = self._prepare(document, offset, request, aids)
         sequence = self.sequences.take(prepared.prompt_ids)
         limits = Limits(max_new_tokens=1, is_cancelled=is_cancelled)
@@ -220,7 +220,7 @@ class Completer:
 
     def num_uncached(self, document: Document, offset: int, aids: Aids) -> int:
         """How many tokens of the prompt at ``offset`` no KV cache holds."""
-        request = CompletionRequest(document.uri, document.version, offset)
+        request = CompletionRequest(document.key, document.version, offset)
         prepared = self._prepare(document, offset, request, aids)
         return len(prepared.prompt_ids) - self.sequences.best_overlap(prepared.prompt_ids)
 

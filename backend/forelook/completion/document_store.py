@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from forelook.completion.request import TextChange
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
+from forelook.keys import DocumentKey, WorkspaceKey
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _LINE_BREAKS = re.compile("\r\n|\r")
@@ -37,8 +38,8 @@ def well_formed(text: str) -> str:
 class Document:
     """One version of one document."""
 
-    workspace: str
-    uri: str
+    workspace: WorkspaceKey
+    key: DocumentKey
     language_id: str
     version: int
     text: str
@@ -94,11 +95,11 @@ def apply_changes(text: str, changes: Sequence[TextChange]) -> tuple[str, list[A
 
 
 class DocumentStore:
-    """The open documents by URI. Used from one thread; the snapshots may go anywhere."""
+    """The open documents by key. Used from one thread; the snapshots may go anywhere."""
 
     def __init__(self, max_chars: int) -> None:
         self._max_chars = max_chars
-        self._documents: dict[str, Document] = {}
+        self._documents: dict[DocumentKey, Document] = {}
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -106,30 +107,30 @@ class DocumentStore:
     def __iter__(self) -> Iterator[Document]:
         return iter(self._documents.values())
 
-    def get(self, uri: str) -> Document:
+    def get(self, key: DocumentKey) -> Document:
         """The current snapshot of an open document.
 
         Raises:
             UnknownDocumentError: it is not open.
         """
-        document = self._documents.get(uri)
+        document = self._documents.get(key)
         if document is None:
             raise UnknownDocumentError("the document is not open here; send document/open first")
         return document
 
-    def open(self, workspace: str, uri: str, language_id: str, version: int, text: str) -> Document:
+    def open(self, workspace: WorkspaceKey, key: DocumentKey, language_id: str, version: int, text: str) -> Document:
         """Add a document, or replace it by its new content (an editor that reconnects opens again).
 
         Raises:
             DocumentTextError: it is larger than the limit.
         """
         self._check_size(text)
-        document = Document(workspace, uri, language_id, version, text)
-        self._documents[uri] = document
+        document = Document(workspace, key, language_id, version, text)
+        self._documents[key] = document
         return document
 
     def change(
-        self, uri: str, version: int, changes: Sequence[TextChange]
+        self, key: DocumentKey, version: int, changes: Sequence[TextChange]
     ) -> tuple[Document, Document, list[AppliedChange]]:
         """Apply an edit; returns the old snapshot, the new one, and what changed.
 
@@ -139,7 +140,7 @@ class DocumentStore:
             PositionError: a range lies outside; nothing was applied.
             DocumentTextError: the result is larger than the limit; nothing was applied.
         """
-        old = self.get(uri)
+        old = self.get(key)
         if version <= old.version:
             raise StaleDocumentError(
                 f"version = {version} does not follow version {old.version}, which is held here; "
@@ -147,18 +148,18 @@ class DocumentStore:
             )
         text, applied = apply_changes(old.text, changes)
         self._check_size(text)
-        document = Document(old.workspace, uri, old.language_id, version, text)
-        self._documents[uri] = document
+        document = Document(old.workspace, key, old.language_id, version, text)
+        self._documents[key] = document
         return old, document, applied
 
-    def close(self, uri: str) -> Document:
+    def close(self, key: DocumentKey) -> Document:
         """Forget a document and return its last snapshot.
 
         Raises:
             UnknownDocumentError: it is not open.
         """
-        document = self.get(uri)
-        del self._documents[uri]
+        document = self.get(key)
+        del self._documents[key]
         return document
 
     def _check_size(self, text: str) -> None:

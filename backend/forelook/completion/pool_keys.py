@@ -1,26 +1,27 @@
-"""One name for a file in its workspace's pool, however it comes in: as an open document's uri or as a scanned path."""
+"""One name for a file in its workspace's pool, whether it is open (a URI) or scanned (a path)."""
 
 from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
+from forelook.keys import DocumentKey, WorkspaceKey
 
-def pool_key(workspace: str, uri: str) -> str:
-    """The document's path from its workspace, as the scan of the workspace names it; else the uri as it is.
 
-    Args:
-        workspace: the folder's uri, perhaps behind a user's name and a colon.
-        uri: the document's; a fragment, which tells two windows' texts of one file apart, is kept.
+def pool_key(workspace: WorkspaceKey, document: DocumentKey) -> str:
+    """The document's path relative to its workspace, as the workspace scan names it; otherwise its URI.
+
+    A second window's text of the same file gets a name of its own.
     """
-    root = _path(workspace[workspace.find("file:") :] if "file:" in workspace else workspace).rstrip("/") + "/"
-    path = _path(uri)
-    if not uri.startswith("file:") or not path.startswith(root) or path == root:
-        return uri
-    fragment = urlsplit(uri).fragment
-    return path.removeprefix(root) + (f"#{fragment}" if fragment else "")
+    root = _path(workspace.uri).rstrip("/") + "/"
+    path = _path(document.uri)
+    name = document.uri
+    if name.startswith("file:") and path.startswith(root) and path != root:
+        fragment = urlsplit(name).fragment
+        name = path.removeprefix(root) + (f"#{fragment}" if fragment else "")
+    return name if document.window == 1 else f"{name}#window={document.window}"
 
 
 def _path(uri: str) -> str:
-    """The path, unquoted; a Windows drive's letter in lower case, as editors differ in it."""
+    """The unquoted path; a Windows drive letter in lower case, because editors disagree about it."""
     path = unquote(urlsplit(uri).path)
     return path[0] + path[1].lower() + path[2:] if path[2:3] == ":" else path

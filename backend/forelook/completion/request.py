@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from forelook.keys import DocumentKey
+
 
 class TriggerKind(Enum):
     """Who asked: the user by a command, or the editor while typing."""
@@ -53,7 +55,7 @@ class CompletionRequest:
     """Complete the document at a cursor.
 
     Attributes:
-        uri: an open document.
+        key: an open document.
         version: the version the client sees; another one in the mirror is a StaleDocumentError.
         offset: the cursor, in code points.
         trigger: automatic or invoked.
@@ -64,7 +66,7 @@ class CompletionRequest:
         selected: the popup's selection, which suggestions must extend.
     """
 
-    uri: str
+    key: DocumentKey
     version: int
     offset: int
     trigger: TriggerKind = TriggerKind.AUTOMATIC

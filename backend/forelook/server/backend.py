@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Protocol
 from forelook.completion.request import EngineState, EngineStatus
 from forelook.config import ServerConfig
 from forelook.errors import ForelookError, ModelError
+from forelook.keys import DocumentKey
 from forelook.protocol import messages
 from forelook.server.engine import Engine, EngineFactory
 from forelook.server.metrics import ServerMetrics
@@ -72,7 +74,7 @@ class Backend:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._status = EngineStatus(EngineState.STARTING, message="starting")
         self._listeners: set[StatusListener] = set()
-        self._engine_uris: set[str] = set()
+        self._claimed: set[DocumentKey] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
 
     # --- the engine
@@ -194,17 +196,14 @@ class Backend:
             self._idle_timer.cancel()
             self._idle_timer = None
 
-    # --- names of documents
+    # --- keys of documents
 
-    def claim_uri(self, uri: str) -> str:
-        """A document's name in the engine: its uri, with a window number where another connection has that."""
-        name, number = uri, 1
-        while name in self._engine_uris:
-            number += 1
-            name = f"{uri}{'&' if '#' in uri else '#'}window={number}"
-        self._engine_uris.add(name)
-        return name
+    def claim_document(self, uri: str) -> DocumentKey:
+        """The key of a document that a connection opens: the first window number that is free for its URI."""
+        key = next(key for window in itertools.count(1) if (key := DocumentKey(window, uri)) not in self._claimed)
+        self._claimed.add(key)
+        return key
 
-    def release_uri(self, name: str) -> None:
-        """Let a name go."""
-        self._engine_uris.discard(name)
+    def release_document(self, key: DocumentKey) -> None:
+        """Free a key."""
+        self._claimed.discard(key)

@@ -24,6 +24,7 @@ from forelook.errors import (
     RequestCancelledError,
     UnknownDocumentError,
 )
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.privacy.rules import is_secret_path
 from forelook.privacy.secrets import check_document
 from forelook.protocol import messages
@@ -57,7 +58,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._said_hello = False
         self._closed = False
-        self._uris: dict[str, str] = {}  # the client's uri -> the engine's
+        self._keys: dict[str, DocumentKey] = {}  # of open documents, by URI
         self._completions: dict[RequestId, _Completion] = {}
         self._tasks: dict[RequestId, asyncio.Task[None]] = {}
         self._requests: Mapping[str, _Handler] = {
@@ -208,7 +209,7 @@ class Connection:
         started_s = time.monotonic()
         engine = await self._backend.engine()
         request = completion.CompletionRequest(
-            uri=self._engine_uri(params.uri),
+            key=self._key(params.uri),
             version=params.version,
             offset=params.offset,
             trigger=completion.TriggerKind(params.trigger),
@@ -305,13 +306,13 @@ class Connection:
         config = self._backend.config
         check_document(params.workspace, params.uri)
         _check_text("text", params.text, config.max_document_bytes)
-        if params.uri not in self._uris and len(self._uris) >= config.max_documents:
+        if params.uri not in self._keys and len(self._keys) >= config.max_documents:
             raise LimitError(f"{config.max_documents} documents of this connection are open: close some first")
-        if params.uri not in self._uris:
-            self._uris[params.uri] = self._backend.claim_uri(params.uri)
+        if params.uri not in self._keys:
+            self._keys[params.uri] = self._backend.claim_document(params.uri)
         engine.open_document(
             self._workspace(params.workspace),
-            self._uris[params.uri],
+            self._keys[params.uri],
             params.language_id,
             params.version,
             params.text,
@@ -320,10 +321,10 @@ class Connection:
     async def _change(self, params: messages.DocumentChangeParams) -> None:
         engine = await self._backend.engine()
         changes = [completion.TextChange(c.start, c.end, c.text) for c in params.changes]
-        engine.change_document(self._engine_uri(params.uri), params.version, changes)
+        engine.change_document(self._key(params.uri), params.version, changes)
 
     async def _close(self, params: messages.DocumentCloseParams) -> None:
-        self._engine_uri(params.uri)
+        self._key(params.uri)
         self._drop_document(params.uri)
 
     async def _files(self, params: messages.WorkspaceFilesParams) -> None:
@@ -355,26 +356,26 @@ class Connection:
             self._backend.metrics.completions_by_outcome["cancelled"] += 1
             self._refuse(params.id, RequestCancelledError("cancelled by the client"))
 
-    # --- names
+    # --- keys
 
-    def _engine_uri(self, uri: str) -> str:
+    def _key(self, uri: str) -> DocumentKey:
         try:
-            return self._uris[uri]
+            return self._keys[uri]
         except KeyError:
             raise UnknownDocumentError("uri names a document that is not open here: send document/open first") from None
 
-    def _workspace(self, workspace: str) -> str:
-        """The engine's name for a workspace; users of one server never share one."""
-        return f"{self._principal}:{workspace}" if self._principal else workspace
+    def _workspace(self, uri: str) -> WorkspaceKey:
+        """The key of a workspace; users of one server never share one."""
+        return WorkspaceKey(self._principal, uri)
 
     def _drop_document(self, uri: str) -> None:
-        name = self._uris.pop(uri, None)
+        key = self._keys.pop(uri, None)
         engine = self._backend.made_engine
-        if name is None or engine is None:
+        if key is None or engine is None:
             return
-        self._backend.release_uri(name)
+        self._backend.release_document(key)
         with contextlib.suppress(DocumentError):  # one refused when it was opened never reached the engine
-            engine.close_document(name)
+            engine.close_document(key)
 
     def close(self) -> None:
         """Let go of everything the client had."""
@@ -387,7 +388,7 @@ class Connection:
         self._completions.clear()
         for task in self._tasks.values():
             task.cancel()
-        for uri in tuple(self._uris):
+        for uri in tuple(self._keys):
             self._drop_document(uri)
         self._backend.leave(self)
 

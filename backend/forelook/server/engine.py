@@ -7,6 +7,7 @@ from typing import Protocol
 
 from forelook.completion.request import CompletionRequest, CompletionResult, EngineStatus, TextChange
 from forelook.errors import ForelookError
+from forelook.keys import DocumentKey, WorkspaceKey
 
 OnStatus = Callable[[EngineStatus], None]
 
@@ -35,23 +36,25 @@ class Engine(Protocol):
         """Stop, and wait until what runs has stopped."""
         ...
 
-    def open_document(self, workspace: str, uri: str, language_id: str, version: int, text: str) -> None:
+    def open_document(
+        self, workspace: WorkspaceKey, key: DocumentKey, language_id: str, version: int, text: str
+    ) -> None:
         """Mirror a document; raises DocumentError."""
         ...
 
-    def change_document(self, uri: str, version: int, changes: Sequence[TextChange]) -> None:
+    def change_document(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> None:
         """Apply changes; raises DocumentError."""
         ...
 
-    def close_document(self, uri: str) -> None:
+    def close_document(self, key: DocumentKey) -> None:
         """Forget a document; raises UnknownDocumentError."""
         ...
 
-    def add_workspace_files(self, workspace: str, files: Sequence[tuple[str, str]]) -> None:
+    def add_workspace_files(self, workspace: WorkspaceKey, files: Sequence[tuple[str, str]]) -> None:
         """Learn from files that are not open."""
         ...
 
-    def remove_workspace_files(self, workspace: str, paths: Sequence[str]) -> None:
+    def remove_workspace_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
         """Forget such files."""
         ...
 
@@ -64,7 +67,9 @@ class Engine(Protocol):
         """Begin a completion; raises DocumentError. ``on_done`` is called exactly once."""
         ...
 
-    def record_event(self, workspace: str, language_id: str, kind: str, num_chars: int, text: str | None) -> None:
+    def record_event(
+        self, workspace: WorkspaceKey, language_id: str, kind: str, num_chars: int, text: str | None
+    ) -> None:
         """Count what became of a suggestion."""
         ...
 
@@ -72,11 +77,11 @@ class Engine(Protocol):
         """Counts and times, never text."""
         ...
 
-    def pool_stats(self, workspace: str) -> dict[str, object]:
+    def pool_stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         """Counts of a workspace's pool."""
         ...
 
-    def clear_pool(self, workspace: str) -> None:
+    def clear_pool(self, workspace: WorkspaceKey) -> None:
         """Empty a workspace's pool, its persistent copy included."""
         ...
 

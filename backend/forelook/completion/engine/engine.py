@@ -38,6 +38,7 @@ from forelook.completion.settings import EngineSettings
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.drafting.sources.previous import PreviousSuggestion
 from forelook.errors import DecodingError, ForelookError, RequestCancelledError, StaleDocumentError
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.workspace.pool import WorkspacePool
 
 __all__ = ["CompletionEngine", "CompletionHandle", "EngineModel", "LoadModel", "MakeDrafting", "MakePool"]
@@ -114,61 +115,63 @@ class CompletionEngine:
 
     # --- documents
 
-    def open_document(self, workspace: str, uri: str, language_id: str, version: int, text: str) -> None:
+    def open_document(
+        self, workspace: WorkspaceKey, key: DocumentKey, language_id: str, version: int, text: str
+    ) -> None:
         """Mirror a document.
 
         Raises:
             DocumentTextError: it is too large.
         """
-        document = self._documents.open(workspace, uri, language_id, version, text)
+        document = self._documents.open(workspace, key, language_id, version, text)
 
         def take() -> None:
             self._context.touch(document)
-            self._with_pool(workspace, lambda pool: pool.open_document(pool_key(workspace, uri), text))
+            self._with_pool(workspace, lambda pool: pool.open_document(pool_key(workspace, key), text))
 
         self._inbox.command(take, wants_model=True)
 
-    def change_document(self, uri: str, version: int, changes: Sequence[TextChange]) -> None:
+    def change_document(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> None:
         """Apply changes, each to the text the ones before it left.
 
         Raises:
             DocumentError: one of its kinds; nothing was applied.
         """
-        _, document, applied = self._documents.change(uri, version, changes)
+        _, document, applied = self._documents.change(key, version, changes)
         cursor = applied[-1].new_end if applied else None
 
         def update() -> None:
             self._context.touch(document)
-            key = pool_key(document.workspace, uri)
-            self._with_pool(document.workspace, lambda pool: pool.change_document(key, document.text))
+            name = pool_key(document.workspace, key)
+            self._with_pool(document.workspace, lambda pool: pool.change_document(name, document.text))
             if cursor is not None:
-                self._ahead.edited(uri, cursor)
+                self._ahead.edited(key, cursor)
 
         self._inbox.command(update, wants_model=True)
 
-    def close_document(self, uri: str) -> None:
+    def close_document(self, key: DocumentKey) -> None:
         """Forget a document; its text stays in the pool of its workspace.
 
         Raises:
             UnknownDocumentError: it is not open.
         """
-        document = self._documents.close(uri)
+        document = self._documents.close(key)
 
         def close() -> None:
-            self._context.forget(uri)
-            self._ahead.forget(uri)
-            key = pool_key(document.workspace, uri)
-            self._with_pool(document.workspace, lambda pool: pool.close_document(key))
+            self._context.forget(key)
+            self._ahead.forget(key)
+            name = pool_key(document.workspace, key)
+            self._with_pool(document.workspace, lambda pool: pool.close_document(name))
             if self._completer is not None:
-                self._completer.prompts.forget(uri)
+                self._completer.prompts.forget(key)
 
         self._inbox.command(close)
 
-    def add_workspace_files(self, workspace: str, files: Sequence[tuple[str, str]]) -> None:
+    def add_workspace_files(self, workspace: WorkspaceKey, files: Sequence[tuple[str, str]]) -> None:
         """Learn from files that are not open, at low priority."""
         self._inbox.command(lambda: self._with_pool(workspace, lambda pool: pool.add_files(files)), wants_model=True)
 
-    def remove_workspace_files(self, workspace: str, paths: Sequence[str]) -> None:
+    def remove_workspace_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
         """Forget such files."""
         self._inbox.command(lambda: self._with_pool(workspace, lambda pool: pool.remove_files(paths)))
 
@@ -188,7 +191,7 @@ class CompletionEngine:
             StaleDocumentError: the version is not the mirror's.
             PositionError: the cursor is outside the document.
         """
-        document = self._documents.get(request.uri)
+        document = self._documents.get(request.key)
         if request.version != document.version:
             raise StaleDocumentError(
                 f"version = {request.version} is not held here: the mirror has version {document.version}; "
@@ -209,7 +212,7 @@ class CompletionEngine:
         return CompletionHandle(job)
 
     def record_event(
-        self, workspace: str, language_id: str, kind: str, num_chars: int = 0, text: str | None = None
+        self, workspace: WorkspaceKey, language_id: str, kind: str, num_chars: int = 0, text: str | None = None
     ) -> None:
         """Count what became of a suggestion; accepted text teaches the pool of its workspace."""
 
@@ -240,11 +243,11 @@ class CompletionEngine:
             "usage": self._usage.to_dict(),
         }
 
-    def pool_stats(self, workspace: str) -> dict[str, object]:
+    def pool_stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         """Counts of one workspace's pool."""
         return self._pools.stats(workspace)
 
-    def clear_pool(self, workspace: str) -> None:
+    def clear_pool(self, workspace: WorkspaceKey) -> None:
         """Empty a workspace's pool, its copy on disk too."""
 
         def clear() -> None:
@@ -349,14 +352,14 @@ class CompletionEngine:
             result = completer.complete(document, request, watch, self._aids(document, request.offset))
             self._figures.add_result(result)
         self._last_answer = Answer(document, request, result)
-        self._ahead.answered(document.uri)
+        self._ahead.answered(document.key)
         return result
 
     def _aids(self, document: Document, offset: int) -> Aids:
         sources: list[DraftSource] = []
 
         def add_source(pool: WorkspacePool) -> None:
-            sources.append(pool.source(pool_key(document.workspace, document.uri), offset))
+            sources.append(pool.source(pool_key(document.workspace, document.key), offset))
 
         # Without its drafts a completion is slower and no worse.
         guarded("drafting from the workspace", lambda: self._with_pool(document.workspace, add_source))
@@ -370,7 +373,7 @@ class CompletionEngine:
     def _previous_suggestion(self, document: Document) -> PreviousSuggestion | None:
         """The last answer in this document: after a keystroke that leaves it, much of it often still holds."""
         answer, model = self._last_answer, self._holder.model
-        if answer is None or model is None or answer.document.uri != document.uri or not answer.result.suggestions:
+        if answer is None or model is None or answer.document.key != document.key or not answer.result.suggestions:
             return None
         before, request, suggestion = answer.document, answer.request, answer.result.suggestions[0]
         encode = model.tokenizer.encode
@@ -419,7 +422,7 @@ class CompletionEngine:
     def _look_for_context(self) -> None:
         changed = self._context.work()
         answer = self._last_answer
-        if changed is not None and answer is not None and answer.document.uri == changed:
+        if changed is not None and answer is not None and answer.document.key == changed:
             # The next prompt begins otherwise; what the KV cache lacks is computed before anybody waits for it.
             self._ahead.edited(changed, answer.request.offset)
 
@@ -435,9 +438,9 @@ class CompletionEngine:
         self._pools.save()
         self._usage.save()
 
-    def _with_pool(self, workspace: str, work: Callable[[WorkspacePool], None]) -> None:
+    def _with_pool(self, workspace: WorkspaceKey, work: Callable[[WorkspacePool], None]) -> None:
         self._pools.use(workspace, self._holder.model, work)
 
 
-def _pool_in_memory(_workspace: str, model: EngineModel) -> WorkspacePool:
+def _pool_in_memory(_workspace: WorkspaceKey, model: EngineModel) -> WorkspacePool:
     return WorkspacePool(model.tokenizer.encode)

@@ -79,7 +79,7 @@ class Inbox:
         num_superseded = 0
         with self._wake:
             for other in (*self._jobs, self._running):
-                if other is not None and other.request.uri == job.request.uri and not other.cancelled.is_set():
+                if other is not None and other.request.key == job.request.key and not other.cancelled.is_set():
                     num_superseded += 1
                     other.cancel()
             self._jobs.append(job)

@@ -8,9 +8,10 @@ from forelook.completion.engine.model_state import EngineModel
 from forelook.completion.faults import guarded
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.keys import WorkspaceKey
 from forelook.workspace.pool import WorkspacePool
 
-MakePool = Callable[[str, EngineModel], WorkspacePool]
+MakePool = Callable[[WorkspaceKey, EngineModel], WorkspacePool]
 
 
 class WorkspacePools:
@@ -19,11 +20,11 @@ class WorkspacePools:
     def __init__(self, make_pool: MakePool, index_slice_s: float) -> None:
         self._make_pool = make_pool
         self._index_slice_s = index_slice_s
-        self._pools: dict[str, WorkspacePool] = {}
-        self._memories: dict[str, DraftMemory] = {}
+        self._pools: dict[WorkspaceKey, WorkspacePool] = {}
+        self._memories: dict[WorkspaceKey, DraftMemory] = {}
         self.has_unsaved = False
 
-    def use(self, workspace: str, model: EngineModel | None, work: Callable[[WorkspacePool], None]) -> None:
+    def use(self, workspace: WorkspaceKey, model: EngineModel | None, work: Callable[[WorkspacePool], None]) -> None:
         """Do something with the pool of a workspace; before there was a model there is none."""
         pool = self._pools.get(workspace)
         if pool is None and model is not None:
@@ -32,14 +33,14 @@ class WorkspacePools:
             self.has_unsaved = True
             work(pool)
 
-    def memory(self, workspace: str, seeds: SuccessorSeeds | None) -> DraftMemory:
+    def memory(self, workspace: WorkspaceKey, seeds: SuccessorSeeds | None) -> DraftMemory:
         """What earlier requests of a workspace taught."""
         memory = self._memories.get(workspace)
         if memory is None:
             memory = self._memories[workspace] = DraftMemory(seeds)
         return memory
 
-    def forget_memory(self, workspace: str) -> None:
+    def forget_memory(self, workspace: WorkspaceKey) -> None:
         """Drop what earlier requests taught."""
         self._memories.pop(workspace, None)
 
@@ -68,7 +69,7 @@ class WorkspacePools:
         for pool in self._pools.values():
             guarded("closing a pool", pool.close)
 
-    def stats(self, workspace: str) -> dict[str, object]:
+    def stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         """Counts of one workspace's pool."""
         pool = self._pools.get(workspace)
         if pool is None:

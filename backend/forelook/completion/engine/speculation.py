@@ -11,6 +11,7 @@ from forelook.completion.document_store import Document
 from forelook.completion.engine.metrics import EngineFigures
 from forelook.completion.request import CompletionRequest, CompletionResult
 from forelook.errors import RequestCancelledError
+from forelook.keys import DocumentKey
 
 PREWARM_AFTER_S = 0.15
 _PREWARM_MIN_TOKENS = 64
@@ -50,15 +51,15 @@ class Ahead:
         self._gives_way = gives_way
         self._clock = clock
         self._patience_s = patience_s
-        self._ready: OrderedDict[tuple[str, int], tuple[str, CompletionResult]] = OrderedDict()
+        self._ready: OrderedDict[tuple[DocumentKey, int], tuple[str, CompletionResult]] = OrderedDict()
         self._follow: Answer | None = None
-        self._warm_at: tuple[str, int, float] | None = None
+        self._warm_at: tuple[DocumentKey, int, float] | None = None
 
     # --- follow-ups of what is shown
 
     def answer_for(self, document: Document, request: CompletionRequest) -> CompletionResult | None:
         """A result computed ahead for exactly this text and cursor."""
-        ready = self._ready.get((document.uri, request.offset))
+        ready = self._ready.get((document.key, request.offset))
         if ready is None or request.selected is not None or ready[0] != document.text:
             return None
         return ready[1]
@@ -80,8 +81,8 @@ class Ahead:
         document, taken = answer.document, answer.result.suggestions[0]
         text = document.text[: taken.start] + taken.text + document.text[taken.end :]
         offset = taken.start + len(taken.text)
-        after = Document(document.workspace, document.uri, document.language_id, document.version, text)
-        request = CompletionRequest(document.uri, document.version, offset, multi_line=answer.request.multi_line)
+        after = Document(document.workspace, document.key, document.language_id, document.version, text)
+        request = CompletionRequest(document.key, document.version, offset, multi_line=answer.request.multi_line)
         now = self._clock()
         watch = Watch(now, now + self._patience_s, self._gives_way)
         try:
@@ -90,32 +91,32 @@ class Ahead:
             return
         self._figures.add("speculations")
         self._figures.add("background_forwards", result.stats.num_forwards)
-        self._ready[(document.uri, offset)] = (text, result)
+        self._ready[(document.key, offset)] = (text, result)
         while len(self._ready) > _MAX_READY:
             self._ready.popitem(last=False)
 
     # --- the prompt around the last edit
 
-    def edited(self, uri: str, offset: int) -> None:
+    def edited(self, key: DocumentKey, offset: int) -> None:
         """A document was edited; where its cursor is likely to stand."""
-        self._warm_at = (uri, offset, self._clock())
+        self._warm_at = (key, offset, self._clock())
 
-    def answered(self, uri: str) -> None:
+    def answered(self, key: DocumentKey) -> None:
         """A request of a document was answered: its prompt is warm."""
-        if self._warm_at is not None and self._warm_at[0] == uri:
+        if self._warm_at is not None and self._warm_at[0] == key:
             self._warm_at = None
 
     def warm_due_s(self) -> float | None:
         """Seconds until prewarming is due, ``None`` when nothing is to be warmed."""
         return None if self._warm_at is None else self._warm_at[2] + PREWARM_AFTER_S - self._clock()
 
-    def prewarm(self, completer: Completer, latest: Callable[[str], Document | None]) -> None:
+    def prewarm(self, completer: Completer, latest: Callable[[DocumentKey], Document | None]) -> None:
         """Bring the prompt around the last edit into a KV cache, unless a request comes."""
         place, self._warm_at = self._warm_at, None
         if place is None:
             return
-        uri, offset, _ = place
-        document = latest(uri)
+        key, offset, _ = place
+        document = latest(key)
         if document is None or offset > len(document.text):
             return
         aids = self._find_aids(document, offset)
@@ -127,13 +128,13 @@ class Ahead:
 
     # --- forgetting
 
-    def forget(self, uri: str) -> None:
+    def forget(self, key: DocumentKey) -> None:
         """Drop what was computed for a closed document."""
-        for key in [key for key in self._ready if key[0] == uri]:
-            del self._ready[key]
-        if self._follow is not None and self._follow.document.uri == uri:
+        for place in [place for place in self._ready if place[0] == key]:
+            del self._ready[place]
+        if self._follow is not None and self._follow.document.key == key:
             self._follow = None
-        self.answered(uri)
+        self.answered(key)
 
     def clear(self) -> None:
         """Drop what waits: the model is let go."""

@@ -16,6 +16,7 @@ import tree_sitter
 from forelook.completion.cursor.languages import Language, language_for
 from forelook.completion.cursor.syntax import parse
 from forelook.completion.document_store import Document, model_text
+from forelook.keys import DocumentKey
 
 _MAX_NEIGHBOURS = 20
 _MAX_NEIGHBOUR_CHARS = 200_000
@@ -51,7 +52,7 @@ class _Choice:
     """What was chosen for a document, and where the cursor stood then."""
 
     line: int
-    neighbours: frozenset[str]
+    neighbours: frozenset[DocumentKey]
     texts: tuple[str, ...] = ()
 
 
@@ -61,7 +62,7 @@ class _Wish:
 
     document: Document
     offset: int
-    left: list[str] = field(default_factory=list)
+    left: list[DocumentKey] = field(default_factory=list)
 
 
 class ContextChooser:
@@ -73,38 +74,38 @@ class ContextChooser:
 
     def __init__(self, window_lines: int = 24) -> None:
         self._window_lines = window_lines
-        self._recent: OrderedDict[str, Document] = OrderedDict()  # most recently used last
-        self._neighbours: dict[str, _Neighbour] = {}
-        self._choices: dict[str, _Choice] = {}
+        self._recent: OrderedDict[DocumentKey, Document] = OrderedDict()  # most recently used last
+        self._neighbours: dict[DocumentKey, _Neighbour] = {}
+        self._choices: dict[DocumentKey, _Choice] = {}
         self._wish: _Wish | None = None
 
     def touch(self, document: Document) -> None:
         """Note that a document was opened, edited or asked about."""
-        self._recent[document.uri] = document
-        self._recent.move_to_end(document.uri)
+        self._recent[document.key] = document
+        self._recent.move_to_end(document.key)
 
-    def forget(self, uri: str) -> None:
+    def forget(self, key: DocumentKey) -> None:
         """A document was closed: no other document's context may hold its text from now on."""
-        self._recent.pop(uri, None)
-        self._neighbours.pop(uri, None)
+        self._recent.pop(key, None)
+        self._neighbours.pop(key, None)
         self._choices = {
-            other: choice for other, choice in self._choices.items() if other != uri and uri not in choice.neighbours
+            other: choice for other, choice in self._choices.items() if other != key and key not in choice.neighbours
         }
 
-    def latest(self, uri: str) -> Document | None:
+    def latest(self, key: DocumentKey) -> Document | None:
         """The newest snapshot of an open document."""
-        return self._recent.get(uri)
+        return self._recent.get(key)
 
     def choose(self, document: Document, offset: int) -> Sequence[str]:
         """Context for a cursor, most useful first, as far as it has been looked for."""
-        choice = self._choices.get(document.uri)
+        choice = self._choices.get(document.key)
         line = document.text.count("\n", 0, offset)
         neighbours = self._neighbours_of(document)
         if choice is None or abs(choice.line - line) > _MOVED_LINES or choice.neighbours != frozenset(neighbours):
             if neighbours:
                 self._wish = _Wish(document, offset, list(neighbours))
             elif choice is not None:
-                del self._choices[document.uri]
+                del self._choices[document.key]
                 return ()
         return choice.texts if choice is not None else ()
 
@@ -113,7 +114,7 @@ class ContextChooser:
         """Whether somebody waits for context."""
         return self._wish is not None
 
-    def work(self) -> str | None:
+    def work(self) -> DocumentKey | None:
         """Look at one more file; returns the document whose context has changed, when it has."""
         wish = self._wish
         if wish is None:
@@ -124,26 +125,26 @@ class ContextChooser:
         self._wish = None
         document = wish.document
         texts = self._best(document, wish.offset)
-        old = self._choices.get(document.uri)
+        old = self._choices.get(document.key)
         line = document.text.count("\n", 0, wish.offset)
-        self._choices[document.uri] = _Choice(line, frozenset(self._neighbours_of(document)), texts)
-        return document.uri if texts != (old.texts if old is not None else ()) else None
+        self._choices[document.key] = _Choice(line, frozenset(self._neighbours_of(document)), texts)
+        return document.key if texts != (old.texts if old is not None else ()) else None
 
-    def _neighbours_of(self, document: Document) -> list[str]:
+    def _neighbours_of(self, document: Document) -> list[DocumentKey]:
         """Other open files of the workspace and language family, most recently used first."""
         language = language_for(document.language_id)
-        found: list[str] = []
-        for uri, other in reversed(self._recent.items()):
+        found: list[DocumentKey] = []
+        for key, other in reversed(self._recent.items()):
             if len(found) == _MAX_NEIGHBOURS:
                 break
             same = other.workspace == document.workspace and language_for(other.language_id) is language
-            if same and uri != document.uri and 0 < len(other.text) <= _MAX_NEIGHBOUR_CHARS:
-                found.append(uri)
+            if same and key != document.key and 0 < len(other.text) <= _MAX_NEIGHBOUR_CHARS:
+                found.append(key)
         return sorted(found)
 
-    def _read(self, uri: str) -> None:
-        document = self._recent.get(uri)
-        known = self._neighbours.get(uri)
+    def _read(self, key: DocumentKey) -> None:
+        document = self._recent.get(key)
+        known = self._neighbours.get(key)
         if document is None or (known is not None and known.version == document.version):
             return
         text = model_text(document.text)
@@ -155,7 +156,7 @@ class ContextChooser:
             words = frozenset(_IDENTIFIER.findall(part))
             if words:
                 windows.append(_Window(part, words))
-        self._neighbours[uri] = _Neighbour(
+        self._neighbours[key] = _Neighbour(
             document.version, tuple(windows), signatures_of(language_for(document.language_id), text)
         )
 
@@ -170,15 +171,15 @@ class ContextChooser:
         language = language_for(document.language_id)
         imported = imported_names(language, before)
         signatures: list[str] = []
-        ranked: list[tuple[float, str, int, str]] = []
-        for uri in self._neighbours_of(document):
-            neighbour = self._neighbours.get(uri)
+        ranked: list[tuple[float, DocumentKey, int, str]] = []
+        for key in self._neighbours_of(document):
+            neighbour = self._neighbours.get(key)
             if neighbour is None:
                 continue
             signatures += [text for name, text in sorted(neighbour.signatures.items()) if name in imported]
             best = max(
                 (
-                    (len(window.words & reference) / len(window.words | reference), uri, index, window.text)
+                    (len(window.words & reference) / len(window.words | reference), key, index, window.text)
                     for index, window in enumerate(neighbour.windows)
                 ),
                 default=None,
@@ -187,7 +188,7 @@ class ContextChooser:
                 ranked.append(best)
         ranked.sort(reverse=True)
         # The most useful first; a stable order keeps the cache.
-        windows = [_headed(language, uri, text) for _, uri, _, text in ranked[:_MAX_WINDOWS]]
+        windows = [_headed(language, key.uri, text) for _, key, _, text in ranked[:_MAX_WINDOWS]]
         heads = ["\n".join(signatures[:_MAX_SIGNATURES]) + "\n"] if signatures else []
         return tuple(heads + windows)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from forelook.completion.document_store import Document, model_text
+from forelook.keys import DocumentKey
 
 _CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
 _MAX_CACHED_LINES = 20_000
@@ -171,11 +172,11 @@ class PromptBuilder:
         self.encoder = LineEncoder(tokenizer)
         self._budget = budget
         self._separator = [] if file_separator_id is None else [file_separator_id]
-        self._anchors: OrderedDict[str, list[_Anchor]] = OrderedDict()
+        self._anchors: OrderedDict[DocumentKey, list[_Anchor]] = OrderedDict()
 
-    def forget(self, uri: str) -> None:
+    def forget(self, key: DocumentKey) -> None:
         """Drop what is remembered of a closed document."""
-        self._anchors.pop(uri, None)
+        self._anchors.pop(key, None)
 
     def build(self, document: Document, offset: int, context: Sequence[str] = ()) -> PromptText:
         """The prompt at ``offset``.
@@ -192,10 +193,10 @@ class PromptBuilder:
         suffix_start = offset + len(rest) if anchored else offset
         context_ids = [self._separator + self.encoder.encode(chunk) for chunk in context]
 
-        for anchor in self._anchors.get(document.uri, ()):
+        for anchor in self._anchors.get(document.key, ()):
             prompt = self._from_anchor(document, offset, suffix_start, anchored, anchor, context_ids)
             if prompt is not None:
-                self._remember(document.uri, anchor)
+                self._remember(document.key, anchor)
                 return prompt
         return self._from_scratch(document, offset, suffix_start, anchored, context_ids)
 
@@ -262,7 +263,7 @@ class PromptBuilder:
         kept = self._context_that_fits(context_ids, for_context)
         start = offset - _raw_length(text, len(prefix), end=offset)
         end = suffix_start + _raw_length(text, len(suffix), start=suffix_start)
-        self._remember(document.uri, _Anchor(start, len(text) - end, for_context))
+        self._remember(document.key, _Anchor(start, len(text) - end, for_context))
         return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
 
     def _context_that_fits(self, context_ids: list[list[int]], num_tokens: int) -> list[int]:
@@ -286,13 +287,13 @@ class PromptBuilder:
                 break
         return taken
 
-    def _remember(self, uri: str, anchor: _Anchor) -> None:
-        anchors = self._anchors.setdefault(uri, [])
+    def _remember(self, key: DocumentKey, anchor: _Anchor) -> None:
+        anchors = self._anchors.setdefault(key, [])
         if anchor in anchors:
             anchors.remove(anchor)
         anchors.insert(0, anchor)
         del anchors[_MAX_ANCHORS_PER_DOCUMENT:]
-        self._anchors.move_to_end(uri)
+        self._anchors.move_to_end(key)
         if len(self._anchors) > _MAX_DOCUMENTS:
             self._anchors.popitem(last=False)
 
