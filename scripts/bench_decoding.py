@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from decoding_datasets import DATASETS, BenchPrompt, has_repetition, load_prompts, workspace_prompts
-from decoding_methods import HuggingFaceMethods, Method, OurMethods, Run
+from bench.datasets import DATASETS, BenchPrompt, has_repetition, load_prompts, workspace_prompts
+from bench.methods import HuggingFaceMethods, Method, OurMethods, Run
 from forelook.decoding.layout import StepModel, causal_layout
 from forelook.decoding.limits import GREEDY, SamplingParams
 from forelook.decoding.lookahead.published import PublishedSettings

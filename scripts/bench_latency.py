@@ -41,7 +41,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
-from latency_traces import Session, editing_sessions, folder_sessions, function_sessions, gaps_s
+from bench.traces import Session, editing_sessions, folder_sessions, function_sessions, gaps_s
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINES = ("hf_greedy", "autoregressive", "forelook")

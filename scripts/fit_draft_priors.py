@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from decoding_datasets import BenchPrompt, workspace_prompts
-from decoding_methods import WarmPool
+from bench.datasets import BenchPrompt, workspace_prompts
+from bench.methods import WarmPool
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftOrigin

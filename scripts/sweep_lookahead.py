@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench.datasets import BenchPrompt, has_repetition, load_prompts
 from bench_decoding import REPOSITORY, describe_machine
-from decoding_datasets import BenchPrompt, has_repetition, load_prompts
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.limits import Limits
 from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead

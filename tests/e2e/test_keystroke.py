@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.lsp.lsp_client import LspClient, stdio_server
+from bench.lsp_client import LspClient, stdio_server
 
 pytestmark = pytest.mark.slow
 

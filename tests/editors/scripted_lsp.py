@@ -31,6 +31,10 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))  # an editor starts this file by its path
+
+from bench import lsp_frames
+
 REQUEST_CANCELLED = -32800
 METHOD_NOT_FOUND = -32601
 
@@ -83,29 +87,15 @@ class Server:
 
     def run(self, source: BinaryIO) -> int:
         """Serve until ``exit`` or the end of the input."""
-        while (message := self._read(source)) is not None:
+        while (message := lsp_frames.read(source)) is not None:
             if message.get("method") == "exit":
                 self._note(message)
                 return 0 if self._shut_down else 1
             self._handle(message)
         return 1
 
-    @staticmethod
-    def _read(source: BinaryIO) -> dict[str, Any] | None:
-        length = None
-        while line := source.readline():
-            if line == b"\r\n":
-                break
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-        if length is None:
-            return None
-        return json.loads(source.read(length))
-
     def _send(self, message: dict[str, Any]) -> None:
-        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
-        self._output.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self._output.write(lsp_frames.encode({"jsonrpc": "2.0", **message}))
         self._output.flush()
 
     def _note(self, entry: dict[str, Any]) -> None:

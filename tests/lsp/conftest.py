@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from bench.lsp_client import LspClient, StdioServer, stdio_server
 
 from tests.lsp.fake_backend import FakeBackend, fake_backend
-from tests.lsp.lsp_client import LspClient, StdioServer, stdio_server, stdio_server_in_a_thread
+from tests.lsp.servers import stdio_server_in_a_thread
 
 URI = "file:///home/ada/project/engine.py"
 

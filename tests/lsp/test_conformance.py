@@ -13,19 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from bench.lsp_client import LspClient, ResponseError, completion_params, range_of, stdio_server
 
 from tests.lsp.conftest import URI, make_environment
 from tests.lsp.fake_backend import FakeBackend
-from tests.lsp.lsp_client import (
-    LspClient,
-    ResponseError,
-    WebsocketAddress,
-    completion_params,
-    range_of,
-    shared_websocket_server,
-    stdio_server,
-    stdio_server_in_a_thread,
-)
+from tests.lsp.servers import WebsocketAddress, shared_websocket_server, stdio_server_in_a_thread
 from tests.lsp.test_positions import split_by_hand
 
 CANCELLED = -32800

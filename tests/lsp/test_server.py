@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.lsp_client import LspClient, ResponseError, StdioServer, range_of, stdio_server
 from forelook.protocol import messages
 
 from tests.lsp.conftest import URI
 from tests.lsp.fake_backend import LIMITS, READY, FakeBackend, fake_backend
-from tests.lsp.lsp_client import LspClient, ResponseError, StdioServer, range_of, stdio_server
 
 LOADING = messages.Status("loading", 0.25, "reading weights", "scripted", "cpu", "float32")
 PROGRESS = {"window": {"workDoneProgress": True}}

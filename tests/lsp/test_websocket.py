@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from bench.lsp_client import LspClient
 from forelook.errors import ConfigError
 from forelook_lsp.transports.websocket import MAX_CONNECTIONS, Listen
 from websockets.asyncio.client import connect
@@ -17,7 +18,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from tests.lsp.conftest import URI
 from tests.lsp.fake_backend import FakeBackend
-from tests.lsp.lsp_client import LspClient, WebsocketServer, websocket_server
+from tests.lsp.servers import WebsocketServer, websocket_server
 
 TOKEN = "t" * 40
 

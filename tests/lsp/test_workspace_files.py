@@ -8,12 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from bench.lsp_client import LspClient, StdioServer
 from forelook.errors import PrivacyError
 from forelook_lsp.uris import local_path
 from forelook_lsp.workspace_files import OpenFile, WorkspaceFiles, imported_names, tracked_files
 
 from tests.lsp.fake_backend import FakeBackend
-from tests.lsp.lsp_client import LspClient, StdioServer
 
 PROGRESS = {"window": {"workDoneProgress": True}}
 

@@ -23,7 +23,7 @@ def bench(scripts):
 
 @pytest.fixture
 def run(scripts):
-    methods = scripts("decoding_methods")
+    methods = scripts("bench.methods")
 
     def make(num_tokens, total_s, first_s, steps=1, tokens=None):
         return methods.Run(tuple(range(num_tokens)) if tokens is None else tokens, total_s, first_s, steps)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from decoding_datasets import BenchPrompt
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.tree_drafter import DraftMemory
@@ -19,6 +18,8 @@ from forelook.decoding.ngrams.pool import NgramPool
 from forelook.decoding.stats import DecodingStats
 from forelook.model.loading import LoadedModel
 from forelook.model.step_costs import measure_step_costs, measured_budget, successor_seeds
+
+from bench.datasets import BenchPrompt
 
 
 @dataclass(frozen=True)

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import statistics
-import sys
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-
-@pytest.fixture(scope="module")
-def traces() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "latency_traces.py"
-    spec = importlib.util.spec_from_file_location("latency_traces", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from bench import traces
 
 
-def replayed(session: object) -> str:
-    text: str = session.text  # type: ignore[attr-defined]
-    for edit in session.edits:  # type: ignore[attr-defined]
+def replayed(session: traces.Session) -> str:
+    text: str = session.text
+    for edit in session.edits:
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text
 
 
-def test_recorded_session_ends_with_the_recorded_text(traces: ModuleType, shared_dir: Path) -> None:
+def test_recorded_session_ends_with_the_recorded_text(shared_dir: Path) -> None:
     path = shared_dir / "data" / "editing-traces" / "sveltecomponent.json.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
         recorded = json.load(file)
@@ -41,13 +26,13 @@ def test_recorded_session_ends_with_the_recorded_text(traces: ModuleType, shared
     assert replayed(session) == recorded["endContent"]
 
 
-def test_typed_functions_are_python_again(traces: ModuleType, shared_dir: Path) -> None:
+def test_typed_functions_are_python_again(shared_dir: Path) -> None:
     for session in traces.function_sessions(4):
         compile(replayed(session), session.name, "exec", dont_inherit=True)
         assert len(session.text) > 4000, "longer than the model's context"
 
 
-def test_lines_of_a_folder_are_typed_where_they_stood(traces: ModuleType, tmp_path: Path) -> None:
+def test_lines_of_a_folder_are_typed_where_they_stood(tmp_path: Path) -> None:
     text = "".join(f"value_{number} = compute({number})\n" for number in range(100))
     (tmp_path / "a.py").write_text(text, encoding="utf-8")
     (session,) = traces.folder_sessions(tmp_path, 5)
@@ -55,7 +40,7 @@ def test_lines_of_a_folder_are_typed_where_they_stood(traces: ModuleType, tmp_pa
     assert len(session.edits) > 60
 
 
-def test_a_human_types_five_to_eight_keys_a_second_between_pauses(traces: ModuleType) -> None:
+def test_a_human_types_five_to_eight_keys_a_second_between_pauses() -> None:
     session = traces.Session("a.py", "python", "", traces.typed(0, "value = compute(alpha, beta)\n" * 40))
     gaps = list(traces.gaps_s(session, "human", 20.0))
     assert gaps == list(traces.gaps_s(session, "human", 99.0)), "every engine meets the same typist"

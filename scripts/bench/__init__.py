@@ -1,0 +1,1 @@
+"""What the executables of ``scripts/`` share: workloads, methods, timing, provenance and the LSP client."""
