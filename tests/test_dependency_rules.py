@@ -69,7 +69,11 @@ SOCKET_MODULES = {
     "urllib.request",
 }
 MAY_TOUCH_SOCKETS = {"forelook.server", "forelook.local", "forelook.commands"}
-LSP_MAY_TOUCH_SOCKETS = {"forelook_lsp.backend_client", "forelook_lsp.transports.websocket", "forelook_lsp.__main__"}
+LSP_MAY_TOUCH_SOCKETS = {
+    "forelook_lsp.backend_connection",
+    "forelook_lsp.transports.websocket",
+    "forelook_lsp.__main__",
+}
 READS_ENVIRONMENT = {"forelook.commands.cli", "forelook.__main__", "forelook_lsp.__main__"}
 
 

@@ -13,7 +13,7 @@ from forelook.errors import ForelookError, PrivacyError
 from forelook.privacy.rules import FORELOOKIGNORE, GITIGNORE
 from forelook.protocol import messages
 
-from forelook_lsp.backend_client import BackendClient, run_in_thread
+from forelook_lsp.backend_connection import BackendConnection, run_in_thread
 from forelook_lsp.progress import Progress
 from forelook_lsp.workspace_files import FileText, OpenFile, WorkspaceFiles, withheld_outside
 
@@ -27,7 +27,7 @@ class Indexing:
     """The folders of one window."""
 
     def __init__(
-        self, client: BackendClient, show_progress: Callable[[str], Progress], log: Callable[[str], None]
+        self, client: BackendConnection, show_progress: Callable[[str], Progress], log: Callable[[str], None]
     ) -> None:
         """Prepare.
 

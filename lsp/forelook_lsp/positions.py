@@ -26,7 +26,7 @@ def line_starts(text: str, start: int = 0, end: int | None = None) -> list[int]:
     return [match.end() for match in _LINE_END.finditer(text, start, len(text) if end is None else end)]
 
 
-def normalise_newlines(text: str) -> str:
+def normalize_newlines(text: str) -> str:
     """Return ``text`` with every LSP line end as ``\\n``."""
     return _LINE_END.sub("\n", text) if "\r" in text else text
 

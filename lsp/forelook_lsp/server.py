@@ -13,11 +13,11 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
-from forelook_lsp.completing import PlacedItem
 from forelook_lsp.editor import LspEditor
 from forelook_lsp.lsp_protocol import ForelookProtocol, VersionedInlineCompletionParams, make_converter, quiet_errors
 from forelook_lsp.mirror import EditorChange, EditorRange
 from forelook_lsp.positions import PositionEncoding
+from forelook_lsp.suggestions.requests import PlacedItem
 from forelook_lsp.window import EditorWindow, FindBackend
 
 logger = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ from forelook import __version__
 from forelook.errors import BackendUnreachableError, ForelookError, PositionError
 from forelook.protocol import messages
 
-from forelook_lsp.backend_client import BackendClient, ClientName
-from forelook_lsp.completing import Completing, PlacedItem
+from forelook_lsp.backend_connection import BackendConnection, ClientName
 from forelook_lsp.mirror import Document, EditorChange, EditorRange, num_bytes_at_least
 from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.progress import Progress
 from forelook_lsp.settings import Options, needs_other_backend, needs_restart, parse_options
 from forelook_lsp.status import Snapshot, WindowStatus
+from forelook_lsp.suggestions.requests import PlacedItem, SuggestionRequests
 from forelook_lsp.uris import local_path
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class EditorWindow:
         self.status = WindowStatus()
         self._editor = editor
         self._find_backend = find_backend
-        self._client = BackendClient(self._find, ClientName("forelook-lsp", __version__), self)
+        self._client = BackendConnection(self._find, ClientName("forelook-lsp", __version__), self)
         self._made_indexing: Indexing | None = None
-        self._completing = Completing(self._client, self.documents, self.status, self._show_status, clock)
+        self._suggestions = SuggestionRequests(self._client, self.documents, self.status, self._show_status, clock)
         self._folders: dict[str, Path] = {}
         self._started = False
         self._switched: dict[str, bool] = {}
@@ -87,15 +87,15 @@ class EditorWindow:
     @property
     def encoding(self) -> PositionEncoding:
         """What the editor's columns count."""
-        return self._completing.encoding
+        return self._suggestions.encoding
 
     @encoding.setter
     def encoding(self, encoding: PositionEncoding) -> None:
-        self._completing.encoding = encoding
+        self._suggestions.encoding = encoding
 
     def wait_for_word_of_showing(self) -> None:
         """Count a suggestion as shown once the editor says so, not once it is answered."""
-        self._completing.editor_says_shown = True
+        self._suggestions.editor_says_shown = True
 
     def configure(self, settings: object) -> None:
         """Take the editor's settings; whatever is not allowed is named in its log, once."""
@@ -103,7 +103,7 @@ class EditorWindow:
         for problem in problems:
             self._log_once(f"{problem}; the default is used")
         old, self.options = self.options, options
-        self._completing.configure(options)
+        self._suggestions.configure(options)
         if options.enable != old.enable:
             self._switched.pop("*", None)
         if options.languages != old.languages:
@@ -113,7 +113,7 @@ class EditorWindow:
         if not self._started:
             return
         if needs_other_backend(old, options):
-            self._completing.suggestions.forget_answers()
+            self._suggestions.suggestions.forget_answers()
             self._client.reconnect(self._find)
         elif needs_restart(old, options):
             task = asyncio.get_running_loop().create_task(self.restart_backend())
@@ -140,7 +140,7 @@ class EditorWindow:
 
     async def close(self) -> None:
         """Let go of the backend."""
-        self._completing.close()
+        self._suggestions.close()
         if self._made_indexing is not None:
             self._made_indexing.stop()
         for task in self._tasks:
@@ -170,7 +170,7 @@ class EditorWindow:
         edits = []
         for change in changes:
             edit = document.edit_of(change, self.encoding)
-            self._completing.will_edit(document, edit)
+            self._suggestions.will_edit(document, edit)
             document.apply(edit)
             edits.append(edit)
         document.version = version
@@ -181,14 +181,14 @@ class EditorWindow:
                 self._send_document(document)
             else:
                 self._client.notify(messages.DOCUMENT_CHANGE, messages.DocumentChangeParams(uri, version, wire))
-        self._completing.edited(document, edits)
+        self._suggestions.edited(document, edits)
 
     def close_document(self, uri: str) -> None:
         """A document was closed."""
         document = self.documents.pop(uri, None)
         if document is None:
             return
-        self._completing.closed(uri)
+        self._suggestions.closed(uri)
         if document.sent:
             self._client.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(uri))
             self._send_file(local_path(uri))
@@ -237,21 +237,21 @@ class EditorWindow:
             return ()
         offset = document.lines.offset_at(line, character, self.encoding)
         num_wanted = self.options.num_suggestions if invoked else 1
-        return await self._completing.suggest(
+        return await self._suggestions.suggest(
             document, offset, invoked=invoked, num_wanted=num_wanted, selected=selected
         )
 
     def shown(self, suggestion_id: str) -> None:
         """The editor says that a suggestion is on the screen."""
-        self._completing.shown(suggestion_id)
+        self._suggestions.shown(suggestion_id)
 
     def accepted(self, suggestion_id: str) -> None:
         """The editor says that a suggestion was accepted."""
-        self._completing.accepted(suggestion_id)
+        self._suggestions.accepted(suggestion_id)
 
     def partly_accepted(self, suggestion_id: str, num_chars: int) -> None:
         """The editor says that the first ``num_chars`` of a suggestion's text were accepted."""
-        self._completing.partly_accepted(suggestion_id, num_chars)
+        self._suggestions.partly_accepted(suggestion_id, num_chars)
 
     # --- Commands --------------------------------------------------------------------------------------------
 
@@ -267,8 +267,8 @@ class EditorWindow:
 
     async def statistics(self) -> dict[str, object]:
         """Counts of this window and of the backend; never text."""
-        pace = self._completing.suggestions.pace
-        outcomes = self._completing.outcomes.statistics
+        pace = self._suggestions.suggestions.pace
+        outcomes = self._suggestions.outcomes.statistics
         window = {
             "outcomes": dict(outcomes.counts),
             "accept_rate": outcomes.accept_rate,
@@ -311,7 +311,7 @@ class EditorWindow:
                 await self._ask_backend(messages.SHUTDOWN, messages.Empty())
             except ForelookError as error:
                 logger.info("the backend did not say goodbye: %s", error)
-        self._completing.suggestions.forget_answers()
+        self._suggestions.suggestions.forget_answers()
         self._client.reconnect()
 
     async def _ask_backend(self, method: messages.RequestMethod[P, R], params: P) -> R:
@@ -347,7 +347,7 @@ class EditorWindow:
         self._indexing.stop()
         for document in self.documents.values():
             document.sent = False
-        self._completing.backend_lost()
+        self._suggestions.backend_lost()
         self._show_status()
 
     def backend_status(self, status: messages.Status) -> None:
@@ -355,12 +355,12 @@ class EditorWindow:
         former = self.status.backend
         self.status.backend = status
         if former is not None and former.model and status.model and former.model != status.model:
-            self._completing.suggestions.forget_answers()
+            self._suggestions.suggestions.forget_answers()
         self._model_changed_state()
 
     def backend_said(self, request_id: int, text: str) -> None:
         """See whether a running completion still fits."""
-        self._completing.said(request_id, text)
+        self._suggestions.said(request_id, text)
 
     def backend_refused(self, error: messages.NotificationErrorParams) -> None:
         """A document the backend does not take gets no suggestions; its next opening tries again."""
@@ -368,7 +368,7 @@ class EditorWindow:
         if document is None:
             return
         document.sent = False
-        self._completing.closed(document.uri)
+        self._suggestions.closed(document.uri)
         if error.method == messages.DOCUMENT_CHANGE.name:
             self._send_document(document)  # the two texts differed: now they do not
         else:
@@ -413,7 +413,7 @@ class EditorWindow:
         if document.sent:
             document.sent = False
             self._client.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(document.uri))
-            self._completing.closed(document.uri)
+            self._suggestions.closed(document.uri)
 
     def _send_file(self, path: Path | None) -> None:
         if path is not None and self.options.index_workspace and self.status.ready:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from forelook_lsp.positions import Lines, PositionEncoding, normalise_newlines, offset_of_units, units_before
+from forelook_lsp.positions import Lines, PositionEncoding, normalize_newlines, offset_of_units, units_before
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,4 +85,4 @@ def test_a_column_beyond_the_line_means_its_end_before_the_line_end() -> None:
 
 
 def test_newlines_are_normalised_but_form_feeds_are_not() -> None:
-    assert normalise_newlines("a\r\nb\rc\nd\fe\u2028") == "a\nb\nc\nd\fe\u2028"
+    assert normalize_newlines("a\r\nb\rc\nd\fe\u2028") == "a\nb\nc\nd\fe\u2028"

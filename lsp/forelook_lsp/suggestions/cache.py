@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forelook_lsp.positions import normalise_newlines
+from forelook_lsp.positions import normalize_newlines
 
 MAX_ENTRIES = 128
 MAX_TEXT_LENGTH = 20_000
@@ -79,7 +79,7 @@ class Span:
     @classmethod
     def at(cls, place: Place) -> Span:
         """The surroundings of ``place``."""
-        line = normalise_newlines(place.line_before)
+        line = normalize_newlines(place.line_before)
         word = len(line)
         while word > 0 and (line[word - 1].isalnum() or line[word - 1] == "_"):
             word -= 1
@@ -98,7 +98,7 @@ class Span:
         before = place.before_hash if place.anchor == self.anchor else hash(place.text[: self.anchor])
         if after != self.after_hash or before != self.before_hash:
             return None
-        typed = normalise_newlines(place.text[self.anchor : place.offset])
+        typed = normalize_newlines(place.text[self.anchor : place.offset])
         return typed if len(typed) >= len(self.line_before) - self.num_back else None
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from forelook_lsp.positions import normalise_newlines
+from forelook_lsp.positions import normalize_newlines
 from forelook_lsp.suggestions.cache import Continuation, Hit, Place, Span, SuggestionCache, num_auto_closed
 
 MIN_CUT_LENGTH = 12
@@ -200,7 +200,7 @@ class Pace:
             self.gap_s = 0.8 * self.gap_s + 0.2 * seconds
 
 
-class Suggestions:
+class SuggestionMachine:
     """The requests of one editor window."""
 
     def __init__(self, timing: Timing | None = None) -> None:
@@ -287,7 +287,7 @@ class Suggestions:
         actions: list[Action] = []
         if slot is None or slot.running is None:
             return actions
-        slot.running.said = normalise_newlines(text)
+        slot.running.said = normalize_newlines(text)
         if slot.waiter is not None and not slot.running.fits(slot.waiter.query.place):
             self._withdraw(slot, actions)
             self._ask(slot, now_s, actions)
@@ -467,7 +467,7 @@ def items_of(hit: Hit, query: Query) -> tuple[Item, ...]:
 
 def first_line(tail: str) -> str:
     """The part of an unused tail to offer next: up to the end of its first line that is not blank."""
-    tail = normalise_newlines(tail)
+    tail = normalize_newlines(tail)
     body = len(tail) - len(tail.lstrip("\n"))
     end = tail.find("\n", body)
     return tail if end < 0 else tail[:end]

@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from forelook_lsp.mirror import Edit
-from forelook_lsp.positions import normalise_newlines
+from forelook_lsp.positions import normalize_newlines
 from forelook_lsp.suggestions.machine import Item
 
 Kind = Literal[
@@ -188,7 +188,7 @@ class Outcomes:
                 showing.cursor -= len(deleted)
                 showing.num_typed -= len(deleted)
             return outcomes
-        text, at = normalise_newlines(inserted), showing.cursor
+        text, at = normalize_newlines(inserted), showing.cursor
         if text in _AUTO_CLOSED and not any(rest.startswith(text) for rest in showing.rests):
             # The editor closed the bracket that was typed.
             text = inserted = text[0]
@@ -362,7 +362,7 @@ def _inserted_at(before: str, edit: Edit, showing: _Showing) -> str | None:
     if not edit.text.startswith(head):
         return None
     rest = edit.text[len(head) :]
-    if len(tail) == showing.num_replaced and normalise_newlines(rest) in showing.rests:
+    if len(tail) == showing.num_replaced and normalize_newlines(rest) in showing.rests:
         return rest
     return rest[: len(rest) - len(tail)] if len(rest) >= len(tail) and rest.endswith(tail) else None
 
@@ -371,7 +371,7 @@ def _deleted_before(before: str, edit: Edit, cursor: int, num_typed: int) -> str
     """What ``edit`` takes away before the cursor, where that is no more than was typed of the suggestion."""
     if edit.text or edit.end != cursor or cursor - edit.start > num_typed:
         return None
-    return normalise_newlines(before[edit.start : cursor])
+    return normalize_newlines(before[edit.start : cursor])
 
 
 def _goes_on(former: _Showing, cursor: int, rests: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The connection to the backend: found or started, greeted, kept, and made again when it is lost. docs/messages.md."""
+"""The connection to the backend: found or started, greeted, kept, and made again when it is lost. docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ClientName:
     version: str
 
 
-class BackendClient:
+class BackendConnection:
     """One window's connection to its backend."""
 
     def __init__(self, find: Callable[[], Endpoint], name: ClientName, events: BackendEvents) -> None:

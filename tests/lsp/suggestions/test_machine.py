@@ -15,7 +15,7 @@ from forelook_lsp.suggestions.machine import (
     Query,
     Selected,
     Source,
-    Suggestions,
+    SuggestionMachine,
     Timing,
     Withdraw,
     first_line,
@@ -28,7 +28,7 @@ URI = "file:///a.py"
 
 @dataclass
 class Desk:
-    """A document, an editor and a scripted backend around ``Suggestions``, with a clock that is told the time."""
+    """A document, an editor and a scripted backend around ``SuggestionMachine``, with a clock that is told the time."""
 
     text: str = ""
     suffix: str = ""
@@ -36,7 +36,7 @@ class Desk:
     now_s: float = 100.0
 
     def __post_init__(self) -> None:
-        self.suggestions = Suggestions(self.timing)
+        self.suggestions = SuggestionMachine(self.timing)
         self.version = 1
         self.next_token = 1
         self.asks: dict[int, Query] = {}

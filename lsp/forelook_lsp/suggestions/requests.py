@@ -10,9 +10,9 @@ from functools import partial
 
 from forelook.protocol import messages
 
-from forelook_lsp.backend_client import BackendClient
+from forelook_lsp.backend_connection import BackendConnection
 from forelook_lsp.mirror import Document, Edit, EditorRange
-from forelook_lsp.positions import PositionEncoding, normalise_newlines
+from forelook_lsp.positions import PositionEncoding, normalize_newlines
 from forelook_lsp.settings import Options
 from forelook_lsp.status import WindowStatus
 from forelook_lsp.suggestions.cache import Continuation
@@ -24,7 +24,7 @@ from forelook_lsp.suggestions.machine import (
     Query,
     Selected,
     Source,
-    Suggestions,
+    SuggestionMachine,
     Timing,
     Withdraw,
 )
@@ -48,12 +48,12 @@ class PlacedItem:
     text: str
 
 
-class Completing:
+class SuggestionRequests:
     """The suggestions of one window."""
 
     def __init__(
         self,
-        client: BackendClient,
+        client: BackendConnection,
         documents: Mapping[str, Document],
         status: WindowStatus,
         show_status: Callable[[], None],
@@ -71,7 +71,7 @@ class Completing:
         self.options = Options()
         self.encoding = PositionEncoding.UTF16
         self.editor_says_shown = False
-        self.suggestions = Suggestions()
+        self.suggestions = SuggestionMachine()
         self.outcomes = Outcomes()
         self._client = client
         self._documents = documents
@@ -186,7 +186,7 @@ class Completing:
         where, text = selected
         start = document.lines.offset_at(where.start_line, where.start_character, self.encoding)
         end = document.lines.offset_at(where.end_line, where.end_character, self.encoding)
-        return Selected(start, end, normalise_newlines(text))
+        return Selected(start, end, normalize_newlines(text))
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -347,7 +347,7 @@ def continuations_of(query: Query, suggestions: Sequence[messages.Suggestion]) -
             continue
         if not suggestion.text.startswith(before) or "\n" in replaced or "\r" in replaced:
             continue
-        continuation = Continuation(normalise_newlines(suggestion.text[len(before) :]), suggestion.end - offset)
+        continuation = Continuation(normalize_newlines(suggestion.text[len(before) :]), suggestion.end - offset)
         if continuation.text and continuation not in found:
             found.append(continuation)
     return found
