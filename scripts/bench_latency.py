@@ -42,6 +42,7 @@ from pathlib import Path
 
 import psutil
 from bench.traces import Session, editing_sessions, folder_sessions, function_sessions, gaps_s
+from forelook.percentiles import percentile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINES = ("hf_greedy", "autoregressive", "forelook")
@@ -240,7 +241,7 @@ async def replay(editor: Editor, session: Session, figures: Figures, options: ar
     figures.num_background_forwards += last.engine["background_forwards"] - first.engine["background_forwards"]
     for part, milliseconds in last.spent_ms.items():
         figures.spent_ms[part] = figures.spent_ms.get(part, 0.0) + milliseconds - first.spent_ms[part]
-    figures.session_p50_ms.append(percentile(figures.latency_ms["new"][num_new:], 0.5))
+    figures.session_p50_ms.append(rounded_percentile(figures.latency_ms["new"][num_new:], 50))
     editor.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
 
 
@@ -361,21 +362,19 @@ async def measure(sessions: Sequence[Session], options: argparse.Namespace) -> d
 # --- the report ----------------------------------------------------------------------------------------------------
 
 
-def percentile(values: list[float] | list[int], share: float) -> float | None:
-    if not values:
-        return None
-    ordered = sorted(values)
-    return round(float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]), 2)
+def rounded_percentile(values: list[float] | list[int], percent: int) -> float | None:
+    value = percentile(values, percent)
+    return None if value is None else round(float(value), 2)
 
 
 def summary(figures: Figures) -> dict[str, object]:
     """The figures the benchmark's last line holds."""
     new = figures.latency_ms["new"]
     return {
-        "p50_ms": percentile(new, 0.5),
-        "p95_ms": percentile(new, 0.95),
-        "p99_ms": percentile(new, 0.99),
-        "hit_p99_ms": percentile(figures.latency_ms["hit"], 0.99),
+        "p50_ms": rounded_percentile(new, 50),
+        "p95_ms": rounded_percentile(new, 95),
+        "p99_ms": rounded_percentile(new, 99),
+        "hit_p99_ms": rounded_percentile(figures.latency_ms["hit"], 99),
         "prefill_tokens_mean": round(statistics.fmean(figures.prefill_new), 1) if figures.prefill_new else None,
         "forwards_per_100_keys": round(100 * figures.num_forwards / max(1, figures.num_keys), 1),
         "cpu_s_per_1000_keys": round(1000 * figures.cpu_s / max(1, figures.num_keys), 2),
@@ -396,16 +395,16 @@ def details(figures: Figures) -> dict[str, object]:
         "num_cancelled": figures.num_cancelled,
         "answered_with_text_share": round(figures.num_with_items / asked, 3),
         "mean_ms": round(statistics.fmean(latency["new"]), 2) if latency["new"] else None,
-        "hit_p50_ms": percentile(latency["hit"], 0.5),
-        "kept_p50_ms": percentile(latency["kept"], 0.5),
-        "kept_p95_ms": percentile(latency["kept"], 0.95),
+        "hit_p50_ms": rounded_percentile(latency["hit"], 50),
+        "kept_p50_ms": rounded_percentile(latency["kept"], 50),
+        "kept_p95_ms": rounded_percentile(latency["kept"], 95),
         "forwards_on_hit": figures.forwards_on_hit,
         "cancelled_forwards_per_100_keys": round(100 * figures.num_cancelled_forwards / keys, 1),
         "background_forwards_per_100_keys": round(100 * figures.num_background_forwards / keys, 1),
         "same_suffix_share": round(len(same) / max(1, len(same) + len(other)), 3),
-        "same_suffix_prefill_p50": percentile(same, 0.5),
-        "same_suffix_prefill_p95": percentile(same, 0.95),
-        "other_prefill_p95": percentile(other, 0.95),
+        "same_suffix_prefill_p50": rounded_percentile(same, 50),
+        "same_suffix_prefill_p95": rounded_percentile(same, 95),
+        "other_prefill_p95": rounded_percentile(other, 95),
         "spent_ms_mean": {part: round(spent / answered, 2) for part, spent in figures.spent_ms.items()},
     }
 

@@ -53,7 +53,7 @@ def complete(*arguments: str) -> int:
 
 def test_version_and_help_need_no_model() -> None:
     code = (
-        "import sys; from forelook import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys; from forelook.commands import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'starlette', 'websockets'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

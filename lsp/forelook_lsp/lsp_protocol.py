@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 from cattrs import Converter
 from forelook.errors import ForelookError
+from forelook.failures import log_failure
 from lsprotocol import types
 from pygls.exceptions import (
     JsonRpcException,
@@ -209,13 +210,8 @@ def _without_annotations(wrapper: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def as_answer(error: Exception, where: str) -> JsonRpcException:
-    """The answer for ``error``; one that nobody meant to raise goes to the log, its places but not its words."""
+    """The answer for ``error``; unexpected errors are logged with their location but without their message."""
     if isinstance(error, ForelookError):
         return JsonRpcException(str(error), error.code)
-    places = []
-    trace = error.__traceback__
-    while trace is not None:
-        places.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno} in {trace.tb_frame.f_code.co_name}")
-        trace = trace.tb_next
-    logger.error("%s: %s at\n  %s", where, type(error).__name__, "\n  ".join(places))
+    log_failure(where, error)
     return JsonRpcInternalError(INTERNAL_ERROR_MESSAGE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from forelook.text import common_prefix, common_suffix
+
 from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.suggestions.cache import Place
 
@@ -78,26 +80,6 @@ class Document:
 
 def smallest_edit(old: str, new: str) -> Edit:
     """The one edit that turns ``old`` into ``new`` and leaves their common beginning and end alone."""
-    start = _num_common(old, new)
-    most = min(len(old), len(new)) - start
-    tail = _num_common(old[len(old) - most :][::-1], new[len(new) - most :][::-1])
+    start = common_prefix(old, new)
+    tail = common_suffix(old[start:], new[start:])
     return Edit(start, len(old) - tail, new[start : len(new) - tail])
-
-
-def _num_common(a: str, b: str) -> int:
-    """Length of the common beginning, by bisection over slices, which compare at C speed."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def num_bytes_at_least(text: str, num_bytes: int) -> bool:
-    """Whether ``text`` has this many bytes as UTF-8; looks at its characters only where their number does not tell."""
-    if len(text) >= num_bytes:
-        return True
-    return 4 * len(text) >= num_bytes and len(text.encode("utf-8", "surrogatepass")) >= num_bytes

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from forelook import __version__
 from forelook.errors import BackendUnreachableError, ForelookError, PositionError
 from forelook.protocol import messages
+from forelook.text import utf8_size_above
+from forelook.uris import local_path
 
 from forelook_lsp.backend_connection import BackendConnection, ClientName
-from forelook_lsp.mirror import Document, EditorChange, EditorRange, num_bytes_at_least
+from forelook_lsp.mirror import Document, EditorChange, EditorRange
 from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.progress import Progress
 from forelook_lsp.settings import Options, needs_other_backend, needs_restart, parse_options
 from forelook_lsp.status import Snapshot, WindowStatus
 from forelook_lsp.suggestions.requests import PlacedItem, SuggestionRequests
-from forelook_lsp.uris import local_path
 
 if TYPE_CHECKING:
     from forelook.local.endpoint import Endpoint
@@ -401,7 +402,7 @@ class EditorWindow:
         if document.withheld:
             return
         limits = self._client.limits
-        if limits is not None and num_bytes_at_least(document.text, limits.max_document_bytes + 1):
+        if limits is not None and utf8_size_above(document.text, limits.max_document_bytes):
             document.withheld = f"longer than {limits.max_document_bytes} bytes, the most that the backend takes"
             return
         params = messages.DocumentOpenParams(

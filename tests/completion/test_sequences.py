@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from forelook.completion.sequences import SequencePool, common_prefix
+from forelook.completion.sequences import SequencePool
 from forelook.decoding.layout import causal_layout
+from forelook.text import common_prefix
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.completion.fake_model import FakeModel, ScriptedSequence
-
-IDS = st.lists(st.integers(0, 3), max_size=40)
 
 
 def pool_of(max_bytes: int = 4000) -> SequencePool:
@@ -25,13 +24,6 @@ def fill(pool: SequencePool, ids: list[int]) -> ScriptedSequence:
         sequence.forward(causal_layout(ids[kept:], kept))
         sequence.commit(range(len(ids) - kept))
     return sequence
-
-
-@given(IDS, IDS)
-def test_common_prefix_is_the_longest(left: list[int], right: list[int]) -> None:
-    length = common_prefix(left, right)
-    assert left[:length] == right[:length]
-    assert length == min(len(left), len(right)) or left[length] != right[length]
 
 
 def test_the_longest_common_prefix_wins() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from bench.lsp_client import LspClient, StdioServer
 from forelook.errors import PrivacyError
-from forelook_lsp.uris import local_path
 from forelook_lsp.workspace_files import OpenFile, WorkspaceFiles, imported_names, tracked_files
 
 from tests.lsp.fake_backend import FakeBackend
@@ -147,19 +146,6 @@ use crate::parser::lexer;
 using System.Text;
 """
     assert {"mod", "thing", "button", "legacy", "core", "lexer", "Text"} <= imported_names([text])
-
-
-@pytest.mark.parametrize(
-    ("uri", "path"),
-    [
-        ("file:///a/b%20c.py", "/a/b c.py"),
-        ("vscode-notebook-cell:/a/n.ipynb#W0sZ", "/a/n.ipynb"),
-        ("untitled:Untitled-1", None),
-        ("git:/a/b.py?x", None),
-    ],
-)
-def test_uris_that_are_files_here_are_told_from_those_that_are_not(uri: str, path: str | None) -> None:
-    assert local_path(uri) == (Path(path) if path is not None else None)
 
 
 # --- Through the server ----------------------------------------------------------------------------------------

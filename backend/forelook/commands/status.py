@@ -9,7 +9,8 @@ from typing import Any
 
 from forelook.commands.command_context import ANSWER_TIMEOUT_S, EXIT_FAULT, LOADING_TIMEOUT_S, Surroundings, identity_of
 from forelook.errors import BackendUnreachableError
-from forelook.local.endpoint import BackendIdentity, Endpoint, connect_or_spawn, discover, file_lock, running_backends
+from forelook.local.endpoint import BackendIdentity, Endpoint, connect_or_spawn, discover, running_backends
+from forelook.local.files import file_lock
 from forelook.protocol import messages
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from forelook.decoding.layout import StepModel
+from forelook.text import common_prefix
 
 _MAX_SEQUENCES = 8
 _SMALL_LOSS = 64
@@ -81,19 +82,3 @@ class SequencePool:
         if len(self._sequences) >= _MAX_SEQUENCES:
             return False
         return self.nbytes + self._sequences[0].nbytes <= self._max_bytes
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    limit = min(len(left), len(right))
-    # Comparing slices runs in C; halving finds the border.
-    if left[:limit] == right[:limit]:
-        return limit
-    low, high = 0, limit
-    while high - low > 1:
-        middle = (low + high) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

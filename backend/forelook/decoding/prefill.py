@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from forelook.decoding.layout import StepModel, causal_layout
 from forelook.decoding.limits import FinishReason, Limits
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError
+from forelook.text import common_prefix
 
 PREFILL_CHUNK = 512
 """Tokens run between two looks at the deadline and the cancel flag; also bounds the mask of the last chunk."""
@@ -21,13 +20,6 @@ DRAFTED_TAIL = 64
 Drafts need a mask, which makes a long forward several times dearer, and to split the prompt for them costs a forward of
 its own that a drafted step after it makes better use of. A keystroke leaves a few tokens to run, and they carry drafts.
 """
-
-
-def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many leading tokens two sequences share."""
-    length = min(len(left), len(right))
-    differing = np.flatnonzero(np.asarray(left[:length]) != np.asarray(right[:length]))
-    return int(differing[0]) if len(differing) else length
 
 
 def begin_prompt(model: StepModel, prompt_ids: Sequence[int], stats: DecodingStats) -> list[int]:
@@ -43,7 +35,7 @@ def begin_prompt(model: StepModel, prompt_ids: Sequence[int], stats: DecodingSta
         raise ContextOverflowError(
             f"prompt_ids has {len(prompt_ids)} tokens, the model holds {model.max_positions}: shorten the prompt"
         )
-    num_reused = min(common_prefix_length(model.cached_ids, prompt_ids), len(prompt_ids) - 1)
+    num_reused = min(common_prefix(list(model.cached_ids), list(prompt_ids)), len(prompt_ids) - 1)
     model.truncate(num_reused)
     stats.num_prompt_tokens = len(prompt_ids)
     stats.num_reused_tokens = num_reused

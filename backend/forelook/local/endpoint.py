@@ -16,12 +16,9 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,12 +27,8 @@ from urllib.parse import urlsplit
 
 from forelook.config import LOOPBACK_HOSTS
 from forelook.errors import AuthenticationError, BackendUnreachableError, EndpointError
+from forelook.local.files import file_lock, is_locked, make_private_dir, write_atomically
 from forelook.protocol.messages import PROTOCOL_VERSION, WEBSOCKET_PATH
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 TOKEN_BYTES = 32
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sun_path less its closing NUL
@@ -109,29 +102,6 @@ class UserPaths:
 def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:
     value = environ.get(name, "")
     return Path(value) if value.startswith("/") else default  # the specification: a relative path is ignored
-
-
-def make_private_dir(path: Path) -> Path:
-    """Make ``path`` a folder only this user can enter.
-
-    Raises:
-        EndpointError: it is a link, someone else's, or open to others and cannot be closed.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = path.lstat()
-        if not stat.S_ISDIR(info.st_mode):
-            raise EndpointError(f"{path} must be a folder of your own, and it is not a folder: remove it")
-        if sys.platform != "win32":
-            if info.st_uid != os.getuid():
-                raise EndpointError(
-                    f"{path} belongs to user {info.st_uid}, not to you: remove it or set XDG_RUNTIME_DIR"
-                )
-            if stat.S_IMODE(info.st_mode) != 0o700:
-                path.chmod(0o700)
-    except OSError as error:
-        raise EndpointError(f"{path} cannot be used as a private folder: {error.strerror or error}") from error
-    return path
 
 
 # --- Identity ----------------------------------------------------------------------------------------------------
@@ -326,25 +296,17 @@ def _read_record(record: Path) -> Endpoint | None:
 # --- Tokens ------------------------------------------------------------------------------------------------------
 
 
-def write_private_file(path: Path, content: str) -> None:
-    """Write ``path`` whole or not at all, readable by this user only."""
-    written: Path | None = None
+def _write_private(path: Path, content: str) -> None:
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
-        written = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        written.replace(path)
+        write_atomically(path, content)
     except OSError as error:
-        if written is not None:
-            written.unlink(missing_ok=True)
         raise EndpointError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def new_token(path: Path) -> str:
     """A fresh token, also written to ``path``."""
     token = secrets.token_hex(TOKEN_BYTES)
-    write_private_file(path, token + "\n")
+    _write_private(path, token + "\n")
     return token
 
 
@@ -364,46 +326,6 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     if not tokens or any(len(token) < TOKEN_BYTES for token in tokens):
         raise AuthenticationError(f"{path} must hold a token of {TOKEN_BYTES} characters or more on each line")
     return tokens
-
-
-# --- Locks -------------------------------------------------------------------------------------------------------
-
-
-def _try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds ``path``."""
-    try:
-        with path.open("r+b") as file:
-            return not _try_lock(file, shared=True)  # shared: two that ask at once must not see each other
-    except FileNotFoundError:
-        return False
-
-
-@contextlib.contextmanager
-def file_lock(path: Path, timeout_s: float, purpose: str) -> Iterator[None]:
-    """Hold ``path`` locked; lock files stay, since removing one would let two holders in.
-
-    Raises:
-        EndpointError: another process held it for ``timeout_s``.
-    """
-    give_up_s = time.monotonic() + timeout_s
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    with os.fdopen(descriptor, "r+b") as file:
-        while not _try_lock(file):
-            if time.monotonic() >= give_up_s:
-                raise EndpointError(f"{purpose}: another process has held {path} for {timeout_s:g} s")
-            time.sleep(0.02)  # no portable lock call takes a timeout
-        yield  # closing the file lets go of the lock
 
 
 # --- The backend's side ------------------------------------------------------------------------------------------
@@ -431,7 +353,7 @@ def _clear(files: BackendFiles) -> None:
 
 def publish(files: BackendFiles, endpoint: Endpoint) -> None:
     """Let clients discover ``endpoint``, which already accepts connections."""
-    write_private_file(files.record, json.dumps(asdict(endpoint)))
+    _write_private(files.record, json.dumps(asdict(endpoint)))
 
 
 # --- The client's side -------------------------------------------------------------------------------------------

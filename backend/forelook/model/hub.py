@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from forelook.errors import CheckpointError, InsufficientDiskError, ModelNotFoundError, UnsupportedArchitectureError
+from forelook.local.files import write_atomically
 from forelook.model.catalogue import missing_files
 from forelook.model.config import parse_config
 
@@ -381,9 +382,7 @@ def record(path: Path, pulled: Pulled) -> None:
         for model, entry in known.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(raw, indent=1), encoding="utf-8")
-    beside.replace(path)
+    write_atomically(path, json.dumps(raw, indent=1))
 
 
 def pinned_folder(path: Path, model: str | None, revision: str | None) -> Path | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import platform
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -19,6 +17,7 @@ from forelook.decoding.drafting.budget import StepBudget, StepCosts
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds, measure_successor_seeds
 from forelook.decoding.layout import StepModel, lay_out
 from forelook.errors import ConfigError
+from forelook.local.files import write_atomically
 
 _FORMAT = 3
 _SIZES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
@@ -129,7 +128,8 @@ def step_costs(
             "seconds": costs.seconds,
             "seconds_per_cached": costs.seconds_per_cached,
         }
-        _write_atomically(path, json.dumps(content).encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(content))
     return costs
 
 
@@ -202,17 +202,5 @@ def _write_seeds(path: Path, seeds: SuccessorSeeds) -> None:
     np.savez_compressed(
         buffer, token_ids=seeds.token_ids.astype(np.int32), probabilities=seeds.probabilities.astype(np.float16)
     )
-    _write_atomically(path, buffer.getvalue())
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target and rename, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, buffer.getvalue())

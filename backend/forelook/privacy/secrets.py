@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from forelook.errors import PrivacyError
 from forelook.privacy.rules import is_secret_path
+from forelook.uris import path_within, uri_path
 
 
 def check_document(workspace: str, uri: str) -> None:
@@ -27,10 +28,6 @@ def is_secret(workspace: str, name: str) -> bool:
     """
     if not urlsplit(name).scheme:
         return is_secret_path(name)
-    path, root = _path(name), _path(workspace).rstrip("/") + "/"
-    # of a document outside the workspace only the last part counts: its folders are not ours to judge
-    return is_secret_path(path.removeprefix(root) if path.startswith(root) else path.rpartition("/")[2])
-
-
-def _path(uri: str) -> str:
-    return unquote(urlsplit(uri).path)
+    path = path_within(workspace, name)
+    # Outside the workspace only the file name counts: the user did not choose the folders above it for this project.
+    return is_secret_path(uri_path(name).rpartition("/")[2] if path is None else path)

@@ -16,9 +16,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from forelook import __version__
 from forelook.config import ServerConfig
+from forelook.failures import log_failure
 from forelook.protocol.messages import WEBSOCKET_PATH
 from forelook.server.auth import PRINCIPAL, AccessControl, AccessPolicy, Refusal, refuse
-from forelook.server.backend import Backend, ExitHooks, log_unexpected
+from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
 from forelook.server.outbox import Outbox
@@ -95,7 +96,7 @@ class _RpcEndpoint:
         except OSError:
             pass  # the client left while something was on its way to it
         except Exception as error:  # noqa: BLE001 - border: this connection ends, the others go on
-            log_unexpected("a connection", error)
+            log_failure("a connection", error)
         finally:
             connection.close()
 

@@ -14,23 +14,13 @@ from typing import Protocol
 from forelook.completion.request import EngineState, EngineStatus
 from forelook.config import ServerConfig
 from forelook.errors import ForelookError, ModelError
+from forelook.failures import log_failure
 from forelook.keys import DocumentKey
 from forelook.protocol import messages
 from forelook.server.engine import Engine, EngineFactory
 from forelook.server.metrics import ServerMetrics
 
 log = logging.getLogger("forelook.server")
-
-
-def log_unexpected(what: str, error: BaseException) -> None:
-    """Log type and place of an unforeseen error; its message may hold a document's text and stays out of the log."""
-    places: list[str] = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} {code.co_name}")
-        trace = trace.tb_next
-    log.error("%s failed: %s at %s", what, type(error).__name__, " > ".join(places[-6:]))
 
 
 def _close(engine: Engine, loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
@@ -124,7 +114,7 @@ class Backend:
         except ForelookError as error:
             self._fail(ModelError(str(error)))
         except Exception as error:  # noqa: BLE001 - border: clients are told, and the server goes on answering
-            log_unexpected("the engine's start", error)
+            log_failure("the engine's start", error)
             self._fail(ModelError(f"the engine cannot start ({type(error).__name__}): run `forelook doctor`"))
         else:
             self._engine = engine

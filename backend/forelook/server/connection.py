@@ -24,14 +24,16 @@ from forelook.errors import (
     RequestCancelledError,
     UnknownDocumentError,
 )
+from forelook.failures import log_failure
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.privacy.rules import is_secret_path
 from forelook.privacy.secrets import check_document
 from forelook.protocol import messages
 from forelook.protocol.messages import ErrorResponse, Notification, Request, RequestId, Response
-from forelook.server.backend import Backend, log_unexpected
+from forelook.server.backend import Backend
 from forelook.server.engine import CompletionHandle
 from forelook.server.outbox import Outbox
+from forelook.text import utf8_size_above
 
 log = logging.getLogger("forelook.server")
 
@@ -103,7 +105,7 @@ class Connection:
 
     def _check_size(self, text: str) -> None:
         limit = self._backend.config.max_message_bytes
-        if len(text) * 4 > limit and (num_bytes := len(text.encode("utf-8", "surrogatepass"))) > limit:
+        if num_bytes := utf8_size_above(text, limit):
             raise LimitError(
                 f"the message has {num_bytes} bytes, and max_message_bytes is {limit}: split it, or leave the file out"
             )
@@ -144,7 +146,7 @@ class Connection:
             self._report(notification.method, error.code, str(error), uri)
         except Exception as error:  # noqa: BLE001 - border: one notification fails, the server goes on
             self._backend.metrics.num_internal_errors += 1
-            log_unexpected(f"notification {notification.method}", error)
+            log_failure(f"notification {notification.method}", error)
             self._report(notification.method, messages.INTERNAL_ERROR, _internal(error), uri)
 
     # --- messages out
@@ -163,7 +165,7 @@ class Connection:
         self._completions.pop(request_id, None)
         self._backend.metrics.num_internal_errors += 1
         self._backend.metrics.errors_by_code[messages.INTERNAL_ERROR] += 1
-        log_unexpected(f"request {request_id!r} ({method})", error)
+        log_failure(f"request {request_id!r} ({method})", error)
         data = {"type": "InternalError"}
         response = ErrorResponse(request_id, messages.INTERNAL_ERROR, _internal(error), data)
         self._outbox.post(messages.encode_message(response))
@@ -398,7 +400,7 @@ def _internal(error: Exception) -> str:
 
 
 def _check_text(name: str, text: str, max_bytes: int) -> None:
-    if len(text) * 4 > max_bytes and (num_bytes := len(text.encode("utf-8", "surrogatepass"))) > max_bytes:
+    if num_bytes := utf8_size_above(text, max_bytes):
         raise DocumentTextError(
             f"{name} has {num_bytes} bytes, and at most {max_bytes} are taken: too large to complete"
         )

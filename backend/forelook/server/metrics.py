@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
 
+from forelook.percentiles import PERCENTILES, percentile
+
 MAX_SAMPLES = 4_096
-PERCENTILES = (50, 95, 99)
 
 
 class LatencyWindow:
@@ -24,11 +24,11 @@ class LatencyWindow:
 
     def summary(self) -> dict[str, float]:
         """The count, and percentiles by nearest rank once there are samples."""
-        ordered = sorted(self._samples_ms)
         result: dict[str, float] = {"count": self._num_total}
-        for percent in PERCENTILES if ordered else ():
-            rank = max(1, math.ceil(len(ordered) * percent / 100))
-            result[f"p{percent}_ms"] = round(ordered[rank - 1], 3)
+        for percent in PERCENTILES:
+            value = percentile(self._samples_ms, percent)
+            if value is not None:
+                result[f"p{percent}_ms"] = round(value, 3)
         return result
 
 

@@ -24,9 +24,8 @@ import os
 import re
 import shutil
 import struct
-import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +36,7 @@ import numpy as np
 from forelook.decoding.ngrams.index import IndexState, TokenArray
 from forelook.decoding.ngrams.pool import PoolState
 from forelook.errors import PoolCacheError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from forelook.local.files import TEMPORARY_SUFFIX, OpenFile, open_private, try_lock, write_atomically
 
 FORMAT_VERSION = 1
 
@@ -106,7 +101,7 @@ class PoolCache:
         fingerprint: str,
         *,
         max_bytes: int = 1 << 30,
-        open_file: Callable[[str, int, int], int] = os.open,
+        open_file: OpenFile = os.open,
     ) -> None:
         self._root = root
         self._identity = {"workspace": workspace, "fingerprint": fingerprint}
@@ -142,13 +137,11 @@ class PoolCache:
             for folder in (self._root, self._folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.chmod(0o700)
-            file = os.fdopen(self._open(self._folder / "lock", os.O_RDWR | os.O_CREAT), "r+b")
+            self._lock = try_lock(self._folder / "lock", self._open_file)
         except OSError as error:
             raise _failed("made", self._folder, error) from error
-        if not _try_lock(file):
-            file.close()
+        if self._lock is None:
             return False
-        self._lock = file
         self._generation = max(self._generations(), default=0)
         return True
 
@@ -273,7 +266,7 @@ class PoolCache:
             self._journal_end = len(data)
             return
         try:
-            with os.fdopen(self._open(path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:
+            with open_private(path, os.O_WRONLY | os.O_APPEND, self._open_file, buffering=0) as file:
                 size = file.seek(0, os.SEEK_END)
                 try:
                     _write_all(file, data)
@@ -305,25 +298,10 @@ class PoolCache:
             raise PoolCacheError(f"{self._folder} is written by another process")
 
     def _write_whole(self, path: Path, blocks: Sequence[bytes]) -> None:
-        """Write a file under a temporary name, flush it to the disk, and rename it."""
-        temporary = path.with_name(path.name + ".new")
         try:
-            with os.fdopen(self._open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb", buffering=0) as file:
-                for block in blocks:
-                    _write_all(file, block)
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _flush_folder(self._folder)
+            write_atomically(path, blocks, is_durable=True, open_file=self._open_file)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             raise _failed("written", path, error) from error
-
-    def _open(self, path: Path, flags: int) -> int:
-        descriptor = self._open_file(str(path), flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o600)
-        if hasattr(os, "fchmod"):
-            os.fchmod(descriptor, 0o600)
-        return descriptor
 
     def _path(self, generation: int, kind: str) -> Path:
         return self._folder / f"{generation}.{kind}"
@@ -339,7 +317,7 @@ class PoolCache:
         """Delete older generations and leftovers of writers that were killed; what was set aside is kept once."""
         for path in self._folder.iterdir():
             match = _FILE_NAME.fullmatch(path.name)
-            if path.name.endswith(".new") or (match and int(match[1]) != self._generation):
+            if path.name.endswith(TEMPORARY_SUFFIX) or (match and int(match[1]) != self._generation):
                 with suppress(OSError):
                     path.unlink()
 
@@ -362,36 +340,15 @@ class PoolCache:
 def _delete_unused(folder: Path) -> bool:
     """Delete a pool's folder unless a process writes to it."""
     try:
-        with (folder / "lock").open("a+b") as file:
-            if not _try_lock(file):
-                return False
+        lock = try_lock(folder / "lock")
+        if lock is None:
+            return False
+        with lock:
             shutil.rmtree(folder)
     except OSError as error:
         _LOG.warning("cannot delete the pool in %s: %s", folder, error.strerror)
         return False
     return True
-
-
-def _try_lock(file: IO[bytes]) -> bool:
-    """Lock an open file; the lock ends with its process or when it is closed."""
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename durable, where folders can be flushed."""
-    if sys.platform != "win32":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import accumulate
 
+from forelook.text import common_prefix, common_suffix
+
 Encode = Callable[[str], list[int]]
 
 _BATCH_CHARS = 2048
@@ -137,8 +139,8 @@ class LineTokens:
         ends = list(accumulate(map(len, old)))
         length = ends[-1] if ends else 0
         old_text = self.text
-        same_start = _common_prefix(old_text, text)
-        same_end = min(_common_suffix(old_text, text), min(length, len(text)) - same_start)
+        same_start = common_prefix(old_text, text)
+        same_end = common_suffix(old_text[same_start:], text[same_start:])
         # A cut depends on the characters beside it: the pieces on either side are split anew as well.
         start = max(0, bisect_right(ends, same_start) - 1)
         end = min(len(old), bisect_left(ends, length - same_end) + 2)
@@ -152,31 +154,3 @@ class LineTokens:
             end -= 1
             del pieces[-1]
         return start, end, pieces
-
-
-def _common_prefix(a: str, b: str) -> int:
-    """How many characters two texts share at their start."""
-    low, high = 0, min(len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _common_suffix(a: str, b: str) -> int:
-    """How many characters two texts share at their end."""
-    low, high = 0, min(len(a), len(b))
-    if a[len(a) - high :] == b[len(b) - high :]:
-        return high
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if a[len(a) - middle : len(a) - low] == b[len(b) - middle : len(b) - low]:
-            low = middle
-        else:
-            high = middle
-    return low

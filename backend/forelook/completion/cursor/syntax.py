@@ -16,7 +16,7 @@ import tree_sitter
 
 from forelook.completion.cursor.brackets import BracketScan
 from forelook.completion.cursor.languages import PLAIN, Language, ScopeRule
-from forelook.completion.sequences import common_prefix
+from forelook.text import common_prefix, common_suffix
 
 _LOG = logging.getLogger(__name__)
 _CHARS_BEFORE = 16_000
@@ -106,8 +106,7 @@ class _Reparser:
             self._tree = self._parser.parse(data)
         elif data != self._data:
             start = common_prefix(self._data, data)
-            kept = min(len(self._data), len(data)) - start
-            same = common_prefix(self._data[len(self._data) - kept :][::-1], data[len(data) - kept :][::-1])
+            same = common_suffix(self._data[start:], data[start:])
             old_end, new_end = len(self._data) - same, len(data) - same
             self._tree.edit(
                 start, old_end, new_end, _point(data, start), _point(self._data, old_end), _point(data, new_end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from forelook.completion.request import CompletionResult, RequestStats
+from forelook.percentiles import PERCENTILES, percentile
 
 _NUM_LATENCIES = 512
 COUNTS = (
@@ -74,10 +75,10 @@ class EngineFigures:
 
     def to_dict(self) -> dict[str, object]:
         """Every count, percentiles of the latency in milliseconds, and where the milliseconds went."""
-        ordered = sorted(self._latencies_ms)
+        latencies_ms = list(self._latencies_ms)  # a snapshot: the engine's thread appends
         percentiles = {
-            name: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3) if ordered else None
-            for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+            f"p{percent}": None if (value := percentile(latencies_ms, percent)) is None else round(value, 3)
+            for percent in PERCENTILES
         }
         spent = {part: round(self._spent_ms[part], 3) for part in PARTS}
         return {"latency_ms": percentiles, "spent_ms": spent, **{name: self._counts[name] for name in COUNTS}}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+
+from forelook.errors import EndpointError
+from forelook.local.files import file_lock, write_atomically
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
+_LOCK_TIMEOUT_S = 10.0  # chosen, not measured: a save takes milliseconds
 EVENT_KINDS = frozenset(
     {
         "shown",
@@ -89,12 +89,12 @@ class UsageCounters:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _locked(self._path.with_suffix(".lock")):
+            with file_lock(self._path.with_suffix(".lock"), _LOCK_TIMEOUT_S, "saving the usage counts"):
                 merged = self._read()
                 merged.update(self._unsaved)
-                _write_atomically(self._path, json.dumps({"version": _VERSION, "counts": dict(sorted(merged.items()))}))
-        except OSError as error:
-            _LOG.warning("usage counts cannot be saved to %s: %s", self._path, error.strerror)
+                write_atomically(self._path, json.dumps({"version": _VERSION, "counts": dict(sorted(merged.items()))}))
+        except (OSError, EndpointError) as error:
+            _LOG.warning("usage counts cannot be saved to %s: %s", self._path, error)
             return
         self._total = merged
         self._unsaved.clear()
@@ -114,30 +114,3 @@ class UsageCounters:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             _LOG.warning("usage counts in %s cannot be read (%s): starting from zero", self._path, type(error).__name__)
             return Counter()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock where the platform has one; elsewhere the last writer of a race wins."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _write_atomically(path: Path, content: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise

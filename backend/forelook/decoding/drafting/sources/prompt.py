@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.text import common_prefix
 
 _MAX_MATCH = 16
 _MAX_OCCURRENCES = 40
@@ -104,7 +105,7 @@ def _drafts(continuations: list[list[int]], match_lengths: list[int], in_output:
     agreement = [[0] * count for _ in range(count)]  # leading tokens that two continuations share
     for right in range(1, count):
         for left in range(right):
-            agreement[left][right] = agreement[right][left] = _agreed(continuations[left], continuations[right])
+            agreement[left][right] = agreement[right][left] = common_prefix(continuations[left], continuations[right])
     drafts: list[Draft] = []
     end = 0
     for index, (tokens, match_length) in enumerate(zip(continuations, match_lengths, strict=True)):
@@ -127,13 +128,3 @@ def _drafts(continuations: list[list[int]], match_lengths: list[int], in_output:
         origin = DraftOrigin.OUTPUT if in_output[index] else DraftOrigin.PROMPT
         drafts.append(Draft(tuple(tokens), tuple(shares), match_length, origin))
     return drafts
-
-
-def _agreed(left: list[int], right: list[int]) -> int:
-    """How many leading tokens two continuations share."""
-    length = 0
-    for token, other in zip(left, right, strict=False):
-        if token != other:
-            break
-        length += 1
-    return length

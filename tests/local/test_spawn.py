@@ -24,9 +24,9 @@ from forelook.local.endpoint import (
     UserPaths,
     connect_or_spawn,
     discover,
-    file_lock,
     read_tokens,
 )
+from forelook.local.files import file_lock
 from forelook.protocol import messages
 from websockets.sync.server import ServerConnection, unix_serve
 

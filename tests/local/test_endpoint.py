@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,16 +20,13 @@ from forelook.local.endpoint import (
     claim,
     connect_or_spawn,
     discover,
-    file_lock,
-    is_locked,
-    make_private_dir,
     new_token,
     open_log,
     publish,
     read_tokens,
     running_backends,
-    write_private_file,
 )
+from forelook.local.files import is_locked
 
 IDENTITY = BackendIdentity()
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and Unix sockets")
@@ -63,34 +58,6 @@ def test_folders_without_usable_variables_are_in_the_home(value: str | None) -> 
     assert found.state_dir == Path("/home/ada/.local/state/forelook")
     assert found.cache_dir == Path("/home/ada/.cache/forelook")
     assert found.short_dir == Path("/tmp/forelook-7")
-
-
-def test_a_private_folder_is_closed_to_others_even_if_it_was_open(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    make_private_dir(folder)
-    assert mode(folder) == 0o700
-    folder.chmod(0o755)
-    make_private_dir(folder)
-    assert mode(folder) == 0o700
-
-
-def test_a_link_or_file_is_not_taken_for_a_private_folder(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(EndpointError, match="link must be a folder of your own"):
-        make_private_dir(tmp_path / "link")
-    (tmp_path / "file").touch()
-    with pytest.raises(EndpointError, match="cannot be used as a private folder"):
-        make_private_dir(tmp_path / "file")
-
-
-@pytest.mark.skipif(sys.platform == "win32" or os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "theirs"
-    folder.mkdir(mode=0o700)
-    os.chown(folder, 12345, 12345)
-    with pytest.raises(EndpointError, match="belongs to user 12345"):
-        make_private_dir(folder)
 
 
 def test_each_part_of_the_identity_has_its_own_backend() -> None:
@@ -139,54 +106,6 @@ def test_the_longest_path_that_fits_is_bound(tmp_path: Path) -> None:
     finally:
         folder.rmdir()
         base.rmdir()
-
-
-def test_a_lock_has_one_holder_and_tells_who_asks(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    assert not is_locked(path)
-    with file_lock(path, 1.0, "first"):
-        assert is_locked(path)
-        with (
-            pytest.raises(EndpointError, match=r"second: another process has held .*lock for 0.05 s"),
-            file_lock(path, 0.05, "second"),
-        ):
-            pass
-        assert is_locked(path)
-    assert not is_locked(path)
-    assert mode(path) == 0o600
-
-
-def test_a_lock_is_handed_on_when_its_holder_lets_go(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    held, got = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with file_lock(path, 5.0, "holder"):
-            held.set()
-            got.wait(0.1)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    with file_lock(path, 30.0, "waiter"):
-        got.set()
-    thread.join()
-
-
-def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    code = (
-        "import sys, time; from pathlib import Path; from forelook.local.endpoint import file_lock\n"
-        f"with file_lock(Path({str(path)!r}), 1.0, 'child'): print('held', flush=True); time.sleep(600)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == b"held\n"
-        assert is_locked(path)
-        process.kill()
-        process.wait()
-    assert not is_locked(path)
 
 
 def test_a_claim_clears_what_a_dead_backend_left_and_its_own(paths: UserPaths) -> None:
@@ -275,16 +194,6 @@ def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
     endpoint = Endpoint(host="127.0.0.1", port=1, token_path=str(tmp_path / "none"))
     with pytest.raises(AuthenticationError, match="none cannot be read"):
         endpoint.headers()
-
-
-def test_a_private_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    write_private_file(path, "one")
-    write_private_file(path, "two")
-    assert path.read_text() == "two"
-    assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(EndpointError, match="f cannot be written"):
-        write_private_file(tmp_path / "missing" / "f", "x")
 
 
 @pytest.mark.parametrize(

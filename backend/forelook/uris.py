@@ -1,0 +1,33 @@
+"""File URIs as editors write them: percent-encoded, with a Windows drive letter in either case."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+_DRIVE = re.compile("/[a-zA-Z]:")
+
+
+def uri_path(uri: str) -> str:
+    """The decoded path of a URI; a Windows drive letter is lower case, since editors differ in it."""
+    path = unquote(urlsplit(uri).path)
+    return path[0] + path[1].lower() + path[2:] if _DRIVE.match(path) else path
+
+
+def path_within(folder_uri: str, uri: str) -> str | None:
+    """The path of ``uri`` relative to a folder, with ``/`` as separator; ``None`` outside the folder."""
+    folder = uri_path(folder_uri).rstrip("/") + "/"
+    path = uri_path(uri)
+    return path.removeprefix(folder) if path.startswith(folder) and path != folder else None
+
+
+def local_path(uri: str) -> Path | None:
+    """The file that a URI names, for a notebook cell the notebook; ``None`` where the URI names no local file."""
+    parts = urlsplit(uri)
+    path = uri_path(uri)
+    if parts.scheme not in ("file", "vscode-notebook-cell") or not path:
+        return None
+    if parts.netloc:
+        return Path(f"//{unquote(parts.netloc)}{path}")  # a share
+    return Path(path[1:] if _DRIVE.match(path) else path)
