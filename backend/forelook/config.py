@@ -64,7 +64,7 @@ class ModelConfig:
         model: a folder or a hub id; ``None`` for the starter model.
         revision: of a hub id.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ….
-        dtype: of the weights; ``"auto"`` is bfloat16 where the device has it, ``"int8"`` and ``"int4"`` quantise them.
+        dtype: of the weights; ``"auto"`` is bfloat16 where the device has it, ``"int8"`` and ``"int4"`` quantize them.
         keep_alive_s: the model is unloaded after this long without use; ``None`` never.
     """
 

@@ -21,17 +21,17 @@ def suggest(
     piece: int | None = None,
 ) -> Suggestion | None:
     """The edit for a model that would say ``model_text``, handed over ``piece`` characters at a time."""
-    situation = look_around(language_for(language_id), before, after)
-    multi_line = wants_block(situation, invoked=invoked)
+    cursor = look_around(language_for(language_id), before, after)
+    multi_line = wants_block(cursor, invoked=invoked)
     raw = model_text
     stopped = False
     if piece is not None:
         for size in range(piece, len(model_text) + piece, piece):
-            if find_end(situation, model_text[:size], multi_line=multi_line) is not None:
+            if find_end(cursor, model_text[:size], multi_line=multi_line) is not None:
                 raw, stopped = model_text[:size], True
                 break
-    cleaned = clean(situation, raw, multi_line=multi_line, interrupted=interrupted and not stopped)
-    return None if cleaned is None else to_suggestion(situation, cleaned, len(before))
+    cleaned = clean(cursor, raw, multi_line=multi_line, interrupted=interrupted and not stopped)
+    return None if cleaned is None else to_suggestion(cursor, cleaned, len(before))
 
 
 def apply(text: str, edit: Suggestion | None) -> str:

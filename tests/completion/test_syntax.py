@@ -138,9 +138,9 @@ def test_a_comment_line_above_is_seen() -> None:
 )
 def test_lines_or_a_block(document: str, automatic: bool, invoked: bool) -> None:
     before, after = document.split("‸")
-    situation = look_around(language_for("python"), before, after)
-    assert wants_block(situation, invoked=False) is automatic
-    assert wants_block(situation, invoked=True) is invoked
+    cursor = look_around(language_for("python"), before, after)
+    assert wants_block(cursor, invoked=False) is automatic
+    assert wants_block(cursor, invoked=True) is invoked
 
 
 def test_reparsing_after_keystrokes_says_what_a_fresh_parse_says() -> None:

@@ -96,12 +96,6 @@ FAMILIES = [
         "<s>[SUFFIX]S[PREFIX]CP",
         {"</s>"},
     ),
-    (
-        "google/codegemma-2b",
-        ("<bos>", "<eos>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_separator|>"),
-        "<bos>C<|fim_prefix|>P<|fim_suffix|>S<|fim_middle|>",
-        {"<|file_separator|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"},
-    ),
 ]
 
 
@@ -112,7 +106,7 @@ def test_each_familys_prompt_has_its_sentinels_in_order(
 ) -> None:
     write_byte_tokenizer(tmp_path, 320, control)
     tokenizer = CodeTokenizer.from_file(tmp_path / "tokenizer.json")
-    bos = 0 if control[0] in ("<s>", "<bos>", "<｜begin▁of▁sentence｜>") else None
+    bos = 0 if control[0] in ("<s>", "<｜begin▁of▁sentence｜>") else None
     infill = infill_formats(
         tokenizer, model_name=name if named else "a-folder", vocab_size=320, bos_token_id=bos, eos_token_ids=()
     )[0]

@@ -246,10 +246,10 @@ def test_pickled_weights_are_refused_by_name(single: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "exl2", "bitsandbytes", "fp8", None])
-def test_checkpoint_quantised_beforehand_says_what_to_do_instead(single: Path, method: str | None) -> None:
+def test_checkpoint_quantized_beforehand_says_what_to_do_instead(single: Path, method: str | None) -> None:
     edit_config(single, quantization_config={} | ({"quant_method": method} if method else {"bits": 4}))
     with pytest.raises(
-        UnsupportedArchitectureError, match=r"not read; give the unquantised.*dtype int8 or int4"
+        UnsupportedArchitectureError, match=r"not read; give the unquantized.*dtype int8 or int4"
     ) as refused:
         load(single)
     assert repr(method or "unknown") in str(refused.value)
@@ -262,12 +262,12 @@ def test_folder_of_another_format_names_what_it_holds_and_what_is_read(single: P
         load(single)
 
 
-def test_integer_weights_are_refused_as_quantised(single: Path) -> None:
+def test_integer_weights_are_refused_as_quantized(single: Path) -> None:
     tensors = load_file(single / "model.safetensors")
     name = "model.layers.0.mlp.down_proj.weight"
     tensors[name] = tensors[name].to(torch.int8)
     save_file(tensors, single / "model.safetensors")
-    with pytest.raises(CheckpointError, match="quantised"):
+    with pytest.raises(CheckpointError, match="quantized"):
         load(single)
 
 

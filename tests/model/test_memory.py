@@ -62,7 +62,7 @@ def test_refusal_suggests_what_would_help(codellama: LlamaConfig) -> None:
         check(codellama, 20, torch.float32)
     with pytest.raises(InsufficientMemoryError, match=r"about 3\.0 billion parameters fit") as refused:
         check(codellama, 8, torch.float32)
-    assert "load it with dtype int4 (extra forelook[quantise])" in str(refused.value)
+    assert "load it with dtype int4 (extra forelook[quantize])" in str(refused.value)
     with pytest.raises(InsufficientMemoryError, match="load it with dtype int8"):
         check(codellama, 10)
     with pytest.raises(InsufficientMemoryError, match=r"about 0\.0 billion") as refused:
@@ -94,7 +94,7 @@ def test_cache_too_large_for_the_machine_is_refused_and_the_model_stays_usable(s
     assert isinstance(starter.new_sequence(8), LlamaSequence)
 
 
-def test_quantised_weights_are_counted_as_such(codellama: LlamaConfig) -> None:
+def test_quantized_weights_are_counted_as_such(codellama: LlamaConfig) -> None:
     cuda, bfloat16 = torch.device("cuda"), torch.bfloat16
     check_memory(codellama, bfloat16, bfloat16, cuda, "codellama", 10 * GIB, "int8")
     check_memory(codellama, bfloat16, bfloat16, cuda, "codellama", 7 * GIB, "int4")

@@ -86,29 +86,29 @@ def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
 
         from forelook.model.forward.step_attention import describe_attention
         from forelook.model.loading import choose_device, choose_dtype
-        from forelook.model.quantization import QUANTISED_DTYPES
+        from forelook.model.quantization import QUANTIZED_DTYPES
     except (ImportError, OSError) as error:  # a torch built for another CUDA fails with OSError
         remedy = "pip install torch, or the build for your device from https://pytorch.org"
         return False, [Check("torch", True, f"cannot be imported: {type(error).__name__}", remedy)]
     checks = [Check("torch", False, f"{torch.__version__}, {torch.get_num_threads()} CPU threads")]
     try:
         device = choose_device(identity.device)
-        dtype = choose_dtype("auto" if identity.dtype in QUANTISED_DTYPES else identity.dtype, device)
+        dtype = choose_dtype("auto" if identity.dtype in QUANTIZED_DTYPES else identity.dtype, device)
     except ForelookError as error:
         checks.append(Check("device", True, str(error), "choose another --device or --dtype, or a torch that has it"))
         return False, checks
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     checks.append(Check("device", False, f"{device} ({name}), {str(dtype).removeprefix('torch.')}"))
     checks.append(Check("attention", False, describe_attention(device, dtype)))
-    checks.append(_quantisation())
+    checks.append(_quantization())
     return True, checks
 
 
-def _quantisation() -> Check:
+def _quantization() -> Check:
     try:
-        return Check("quantisation", False, f"int8 and int4 weights by torchao {importlib.metadata.version('torchao')}")
+        return Check("quantization", False, f"int8 and int4 weights by torchao {importlib.metadata.version('torchao')}")
     except importlib.metadata.PackageNotFoundError:
-        return Check("quantisation", False, "none: torchao is not installed (extra forelook[quantise])")
+        return Check("quantization", False, "none: torchao is not installed (extra forelook[quantize])")
 
 
 def _backend(identity: BackendIdentity, paths: UserPaths) -> tuple[Endpoint | None, list[Check]]:

@@ -11,7 +11,7 @@ import torch
 
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
 from forelook.completion.cursor.languages import language_for
-from forelook.completion.cursor.stopping import Situation, find_end, look_around, wants_block
+from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
 from forelook.completion.request import (
@@ -132,7 +132,7 @@ class _Generation:
 class _Prepared:
     """A request made ready to run."""
 
-    situation: Situation
+    cursor: CursorContext
     multi_line: bool
     prompt: PromptText
     prompt_ids: list[int]
@@ -189,7 +189,7 @@ class Completer:
         except RequestCancelledError:
             watch.on_cancelled(_request_stats(prepared.stats, watch.arrived_s, started, ready))
             raise
-        suggestions = tuple(self._place(prepared.situation, text, offset, request) for text in cleaned)
+        suggestions = tuple(self._place(prepared.cursor, text, offset, request) for text in cleaned)
         stats = _request_stats(prepared.stats, watch.arrived_s, started, ready)
         raw_tail = cleaned[0].unused_tail if cleaned else ""
         unused = ""
@@ -226,16 +226,16 @@ class Completer:
 
     def _prepare(self, document: Document, offset: int, request: CompletionRequest, aids: Aids) -> _Prepared:
         before, after = _around(document.text, offset)
-        situation = look_around(language_for(document.language_id), before, after)
+        cursor = look_around(language_for(document.language_id), before, after)
         prompt = self.prompts.build(document, offset, aids.context)
         healing = self._model.healer.heal(prompt.prefix_ids)
         prefix_ids = prompt.prefix_ids[: len(prompt.prefix_ids) - healing.num_dropped]
         ids = self._model.infill.build(prefix_ids, prompt.suffix_ids, prompt.context_ids)
         if request.multi_line is MultiLine.AUTO:
-            multi_line = wants_block(situation, invoked=request.trigger is TriggerKind.INVOKED)
+            multi_line = wants_block(cursor, invoked=request.trigger is TriggerKind.INVOKED)
         else:
-            multi_line = request.multi_line is MultiLine.ALWAYS and situation.rest_closes
-        return _Prepared(situation, multi_line, replace(prompt, prefix_ids=prefix_ids), ids, healing)
+            multi_line = request.multi_line is MultiLine.ALWAYS and cursor.rest_closes
+        return _Prepared(cursor, multi_line, replace(prompt, prefix_ids=prefix_ids), ids, healing)
 
     def _generate_all(
         self, prepared: _Prepared, request: CompletionRequest, watch: Watch, aids: Aids
@@ -254,7 +254,7 @@ class Completer:
             quiet = watch if attempt == 0 else replace(watch, on_partial=lambda _text: None)
             generation = self._generate(prepared, request, quiet, aids, sampling)
             cleaned = clean(
-                prepared.situation,
+                prepared.cursor,
                 generation.raw,
                 multi_line=prepared.multi_line,
                 interrupted=generation.interrupted,
@@ -270,7 +270,7 @@ class Completer:
     def _generate(
         self, prepared: _Prepared, request: CompletionRequest, watch: Watch, aids: Aids, sampling: SamplingParams
     ) -> _Generation:
-        settings, situation = self._settings, prepared.situation
+        settings, cursor = self._settings, prepared.cursor
         default = settings.max_block_tokens if prepared.multi_line else settings.max_line_tokens
         limits = Limits(
             max_new_tokens=(request.max_new_tokens or default) + prepared.healing.num_dropped,
@@ -287,7 +287,7 @@ class Completer:
             raw += stream.push(ids)
             if not raw:
                 continue
-            end = find_end(situation, raw, multi_line=prepared.multi_line)
+            end = find_end(cursor, raw, multi_line=prepared.multi_line)
             if end is not None:
                 break
             if time.monotonic() - told_s >= settings.partial_every_s:
@@ -342,10 +342,10 @@ class Completer:
             loop=self._loop,
         )
 
-    def _place(self, situation: Situation, cleaned: CleanText, offset: int, request: CompletionRequest) -> Suggestion:
+    def _place(self, cursor: CursorContext, cleaned: CleanText, offset: int, request: CompletionRequest) -> Suggestion:
         selected = request.selected
         if selected is None:
-            return to_suggestion(situation, cleaned, offset)
+            return to_suggestion(cursor, cleaned, offset)
         # The text stands behind the selection, which replaces its own range.
         return Suggestion(selected.text + cleaned.text, selected.start, selected.end + cleaned.num_covered)
 

@@ -16,7 +16,7 @@ from forelook.model.forward.attention import choose_attention
 from forelook.model.forward.llama import LayerWeights, LlamaWeights, interleave_halves, norm_weight
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.rope import rotation_table
-from forelook.model.quantization import Quantise
+from forelook.model.quantization import Quantize
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -59,9 +59,9 @@ class _Reader:
         dtype: torch.dtype,
         device: torch.device,
         on_bytes: Callable[[int], None],
-        quantise: Quantise | None,
+        quantize: Quantize | None,
     ) -> None:
-        self._quantise = quantise
+        self._quantize = quantize
         self._open_file = open_file
         self._dtype = dtype
         self._device = device
@@ -79,7 +79,7 @@ class _Reader:
             interleave: the head size, when all but the last module's rows are to be interleaved for rotation.
         """
         joined = self._joined(outputs, (num_inputs,), "weight", interleave)
-        return Projection(joined, self._joined(outputs, (), "bias", interleave) if bias else None, self._quantise)
+        return Projection(joined, self._joined(outputs, (), "bias", interleave) if bias else None, self._quantize)
 
     def _joined(
         self, outputs: dict[str, int], rest: tuple[int, ...], kind: str, interleave: int | None
@@ -111,7 +111,7 @@ class _Reader:
             )
         if not tensor.is_floating_point():
             raise CheckpointError(
-                f"{path}: {name} holds {tensor.dtype}, a quantised format; give float32, float16 or bfloat16 weights"
+                f"{path}: {name} holds {tensor.dtype}, a quantized format; give float32, float16 or bfloat16 weights"
             )
         self._on_bytes(tensor.nbytes)
         return tensor
@@ -150,7 +150,7 @@ def read_weights(
     dtype: torch.dtype,
     device: torch.device,
     on_fraction: Callable[[float], None],
-    quantise: Quantise | None = None,
+    quantize: Quantize | None = None,
 ) -> LlamaWeights:
     """Read a checkpoint's weights into the forward pass's own layout.
 
@@ -160,7 +160,7 @@ def read_weights(
         dtype: what to convert them to.
         device: where to put them.
         on_fraction: told the share of bytes read so far.
-        quantise: applied to the layers' matrices, one by one as they are read.
+        quantize: applied to the layers' matrices, one by one as they are read.
 
     Raises:
         CheckpointError: a file or tensor is missing, damaged, or of another shape.
@@ -174,7 +174,7 @@ def read_weights(
         on_fraction(min(done / total, 1.0))
 
     with _opened(folder) as open_file:
-        reader = _Reader(open_file, dtype, device, on_bytes, quantise)
+        reader = _Reader(open_file, dtype, device, on_bytes, quantize)
         embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         layers = tuple(_read_layer(reader, config, f"model.layers.{index}.") for index in range(config.num_layers))
         final_norm = norm_weight(reader.one("model.norm.weight", config.hidden_size))

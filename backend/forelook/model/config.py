@@ -84,8 +84,8 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
         settings = raw["quantization_config"]
         method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else settings
         raise UnsupportedArchitectureError(
-            f"{where}: quantization_config.quant_method is {method!r}, and checkpoints quantised beforehand "
-            "(GPTQ, AWQ, EXL2, bitsandbytes, FP8 …) are not read; give the unquantised checkpoint (safetensors in "
+            f"{where}: quantization_config.quant_method is {method!r}, and checkpoints quantized beforehand "
+            "(GPTQ, AWQ, EXL2, bitsandbytes, FP8 …) are not read; give the unquantized checkpoint (safetensors in "
             "float32, float16 or bfloat16) and, where memory is short, load it with dtype int8 or int4"
         )
     fields = _Fields(raw, where)

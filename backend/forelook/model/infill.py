@@ -23,7 +23,7 @@ class InfillOrder(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class InfillRow:
+class InfillTemplate:
     """One family's format. A prompt is BOS, then the template's parts in order.
 
     Attributes:
@@ -34,7 +34,7 @@ class InfillRow:
             lacks are left out, except the first, which is required where there is one.
         begins_with_bos: whether a beginning-of-sequence token opens the prompt.
         file_separator: the token that stands between files of a repository, where the model was trained on one.
-        promised_by: model names that this row must fit; a tokenizer without its sentinels is then an error.
+        name_pattern: model names that this row must fit; a tokenizer without its sentinels is then an error.
     """
 
     family: str
@@ -43,7 +43,7 @@ class InfillRow:
     stops: tuple[str, ...]
     begins_with_bos: bool
     file_separator: str | None = None
-    promised_by: str | None = None
+    name_pattern: str | None = None
 
     @property
     def sentinels(self) -> tuple[str, ...]:
@@ -56,77 +56,68 @@ _CODE_LLAMA = r"code-?llama-?(7|13)b(?!.*python)"
 _QWEN_SENTINELS = ("<|endoftext|>", "<|fim_pad|>", "<|file_sep|>", "<|repo_name|>")
 
 # The first row whose sentinels the tokenizer has is the model's default; rows of one family follow each other.
-INFILL_FORMATS: tuple[InfillRow, ...] = (
-    InfillRow(
+INFILL_FORMATS: tuple[InfillTemplate, ...] = (
+    InfillTemplate(
         "starter",
         InfillOrder.SUFFIX_FIRST,
         ("<PRE>", "<SUF>", "{suffix}", "<MID>", "{context}", "{prefix}"),
         ("<EOT>",),
         begins_with_bos=True,
-        promised_by=r"starter[-_]model",
+        name_pattern=r"starter[-_]model",
     ),
-    InfillRow(
+    InfillTemplate(
         "codellama",
         InfillOrder.SUFFIX_FIRST,
         ("▁<PRE>", "▁<SUF>", "{suffix}", "▁<MID>", "{context}", "{prefix}"),
         ("▁<EOT>",),
         begins_with_bos=True,
-        promised_by=_CODE_LLAMA,
+        name_pattern=_CODE_LLAMA,
     ),
-    InfillRow(
+    InfillTemplate(
         "codellama",
         InfillOrder.PREFIX_FIRST,
         ("▁<PRE>", "{context}", "{prefix}", "▁<SUF>", "{suffix}", "▁<MID>"),
         ("▁<EOT>",),
         begins_with_bos=True,
-        promised_by=_CODE_LLAMA,
+        name_pattern=_CODE_LLAMA,
     ),
-    InfillRow(
-        "codegemma",
-        InfillOrder.PREFIX_FIRST,
-        ("{context}", "<|fim_prefix|>", "{prefix}", "<|fim_suffix|>", "{suffix}", "<|fim_middle|>"),
-        ("<|file_separator|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
-        begins_with_bos=True,
-        file_separator="<|file_separator|>",
-        promised_by=r"codegemma",
-    ),
-    InfillRow(
+    InfillTemplate(
         "qwen2.5-coder",
         InfillOrder.PREFIX_FIRST,
         ("{context}", "<|fim_prefix|>", "{prefix}", "<|fim_suffix|>", "{suffix}", "<|fim_middle|>"),
         _QWEN_SENTINELS,
         begins_with_bos=False,
         file_separator="<|file_sep|>",
-        promised_by=r"qwen2\.?5-coder",
+        name_pattern=r"qwen2\.?5-coder",
     ),
-    InfillRow(
+    InfillTemplate(
         "starcoder",
         InfillOrder.PREFIX_FIRST,
         ("{context}", "<fim_prefix>", "{prefix}", "<fim_suffix>", "{suffix}", "<fim_middle>"),
         ("<|endoftext|>", "<file_sep>"),
         begins_with_bos=False,
         file_separator="<file_sep>",
-        promised_by=r"starcoder2|granite.*code",
+        name_pattern=r"starcoder2|granite.*code",
     ),
-    InfillRow(
+    InfillTemplate(
         "deepseek-coder",
         InfillOrder.PREFIX_FIRST,
         ("<｜fim▁begin｜>", "{context}", "{prefix}", "<｜fim▁hole｜>", "{suffix}", "<｜fim▁end｜>"),
         ("<｜end▁of▁sentence｜>",),
         begins_with_bos=True,
-        promised_by=r"deepseek-coder",
+        name_pattern=r"deepseek-coder",
     ),
-    InfillRow(
+    InfillTemplate(
         "codestral",
         InfillOrder.SUFFIX_FIRST,
         ("[SUFFIX]", "{suffix}", "[PREFIX]", "{context}", "{prefix}"),
         ("</s>",),
         begins_with_bos=True,
-        promised_by=r"codestral",
+        name_pattern=r"codestral",
     ),
 )
 
-_PLAIN = InfillRow("plain", InfillOrder.PLAIN, ("{context}", "{prefix}"), (), begins_with_bos=True)
+_PLAIN = InfillTemplate("plain", InfillOrder.PLAIN, ("{context}", "{prefix}"), (), begins_with_bos=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +182,7 @@ def infill_formats(
     Raises:
         TokenizerError: the family promises sentinels and the tokenizer lacks one.
     """
-    promised = [row for row in INFILL_FORMATS if row.promised_by and re.search(row.promised_by, model_name.lower())]
+    promised = [row for row in INFILL_FORMATS if row.name_pattern and re.search(row.name_pattern, model_name.lower())]
     found: list[InfillFormat] = []
     for row in promised or INFILL_FORMATS:
         missing = [name for name in _required(row) if not _has(tokenizer, name, vocab_size)]
@@ -205,7 +196,7 @@ def infill_formats(
     return tuple(found) or (_bind(_PLAIN, tokenizer, vocab_size, bos_token_id, eos_token_ids),)
 
 
-def _required(row: InfillRow) -> tuple[str, ...]:
+def _required(row: InfillTemplate) -> tuple[str, ...]:
     return (*row.sentinels, *row.stops[:1])
 
 
@@ -216,7 +207,7 @@ def _has(tokenizer: CodeTokenizer, name: str, vocab_size: int) -> bool:
 
 
 def _bind(
-    row: InfillRow,
+    row: InfillTemplate,
     tokenizer: CodeTokenizer,
     vocab_size: int,
     bos_token_id: int | None,

@@ -22,7 +22,7 @@ from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import choose_step_ops
 from forelook.model.infill import InfillFormat, InfillOrder, infill_formats
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
-from forelook.model.quantization import QUANTISED_DTYPES, quantiser
+from forelook.model.quantization import QUANTIZED_DTYPES, quantizer
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
 
@@ -119,9 +119,9 @@ def load_model(
         ConfigError: no such device or dtype.
     """
     torch_device = choose_device(device)
-    quantised = dtype if dtype in QUANTISED_DTYPES else None
-    torch_dtype = choose_dtype("auto" if quantised else dtype, torch_device)
-    quantise = quantiser(quantised, torch_device, torch_dtype) if quantised else None
+    quantized = dtype if dtype in QUANTIZED_DTYPES else None
+    torch_dtype = choose_dtype("auto" if quantized else dtype, torch_device)
+    quantize = quantizer(quantized, torch_device, torch_dtype) if quantized else None
     report = on_progress or (lambda _fraction, _line: None)
     name = STARTER_MODEL_NAME if model is None else model
     report(0.0, f"Loading {name}")
@@ -153,19 +153,19 @@ def load_model(
             "`forelook serve --left-to-right`"
         )
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
-    check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device), quantised)
+    check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device), quantized)
     with out_of_memory_named(f"the weights of {name}"):
         weights = read_weights(
-            folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}"), quantise
+            folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}"), quantize
         )
     line = "" if infills else f"{name} was not trained to infill: text after the cursor is not used"
     loaded = LoadedModel(
         name=name,
         revision=revision,
-        fingerprint=_fingerprint(name, f"{revision or ''}{quantised or ''}", folder, tokenizer),
+        fingerprint=_fingerprint(name, f"{revision or ''}{quantized or ''}", folder, tokenizer),
         device=torch_device,
         dtype=torch_dtype,
-        weight_format=quantised or str(torch_dtype).removeprefix("torch."),
+        weight_format=quantized or str(torch_dtype).removeprefix("torch."),
         config=config,
         weights=weights,
         tokenizer=tokenizer,
@@ -210,7 +210,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """The torch dtype for a setting; ``"auto"`` is bfloat16 where the device computes in it, else float32."""
     if dtype != "auto":
         if dtype not in _DTYPES:
-            raise ConfigError("dtype", dtype, f"'auto' or one of {', '.join((*_DTYPES, *QUANTISED_DTYPES))}")
+            raise ConfigError("dtype", dtype, f"'auto' or one of {', '.join((*_DTYPES, *QUANTIZED_DTYPES))}")
         return _DTYPES[dtype]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -37,7 +37,7 @@ def check_memory(
     device: torch.device,
     name: str,
     available_bytes: int | None,
-    quantised: str | None = None,
+    quantized: str | None = None,
 ) -> None:
     """Refuse a model that cannot fit, before minutes are spent on reading it.
 
@@ -48,7 +48,7 @@ def check_memory(
         device: where they are to go.
         name: the model's, for the message.
         available_bytes: what the device has free; ``None`` when that is unknown, and nothing is refused.
-        quantised: ``"int8"`` or ``"int4"`` where the layers' matrices are quantised as they are read.
+        quantized: ``"int8"`` or ``"int4"`` where the layers' matrices are quantized as they are read.
 
     Raises:
         InsufficientMemoryError: with what is needed, what there is, and what would fit.
@@ -58,7 +58,7 @@ def check_memory(
     parameters = num_parameters(config)
     positions = min(config.max_positions, _USUAL_POSITIONS)
     cache_bytes = positions * config.kv_values_per_token * kv_dtype.itemsize
-    needed_bytes = int((weight_bytes(config, dtype, quantised) + cache_bytes) * _HEADROOM)
+    needed_bytes = int((weight_bytes(config, dtype, quantized) + cache_bytes) * _HEADROOM)
     if needed_bytes <= available_bytes:
         return
     # A CPU keeps a float32 cache for bfloat16 weights; elsewhere the cache shrinks with them.
@@ -68,13 +68,13 @@ def check_memory(
         advice.append("load it with dtype bfloat16")
     for smaller in ("int8", "int4"):
         fits = (weight_bytes(config, torch.bfloat16, smaller) + half_cache_bytes) * _HEADROOM <= available_bytes
-        if not advice and fits and quantised is None:
-            advice.append(f"load it with dtype {smaller} (extra forelook[quantise])")
+        if not advice and fits and quantized is None:
+            advice.append(f"load it with dtype {smaller} (extra forelook[quantize])")
     if device.type == "cuda":
         advice.append("free memory on the device (nvidia-smi shows who holds it)")
     fitting = max(0.0, available_bytes / _HEADROOM - half_cache_bytes) / 2e9
     advice.append(f"choose a smaller model (about {fitting:.1f} billion parameters fit in bfloat16)")
-    form = quantised or str(dtype).removeprefix("torch.")
+    form = quantized or str(dtype).removeprefix("torch.")
     raise InsufficientMemoryError(
         f"{name} does not fit on {device}: {parameters / 1e9:.1f} billion parameters in {form} and a "
         f"cache of {positions} tokens need {needed_bytes / _GIB:.1f} GiB, "
@@ -82,13 +82,13 @@ def check_memory(
     )
 
 
-def weight_bytes(config: LlamaConfig, dtype: torch.dtype, quantised: str | None = None) -> int:
-    """Bytes of a model's weights; only the layers' matrices are quantised."""
+def weight_bytes(config: LlamaConfig, dtype: torch.dtype, quantized: str | None = None) -> int:
+    """Bytes of a model's weights; only the layers' matrices are quantized."""
     parameters = num_parameters(config)
-    if quantised is None:
+    if quantized is None:
         return parameters * dtype.itemsize
     embeddings = config.vocab_size * config.hidden_size * (1 if config.tied_head else 2)
-    return int((parameters - embeddings) * BITS_PER_WEIGHT[quantised] / 8) + embeddings * dtype.itemsize
+    return int((parameters - embeddings) * BITS_PER_WEIGHT[quantized] / 8) + embeddings * dtype.itemsize
 
 
 def positions_that_fit(

@@ -10,15 +10,15 @@ import torch
 
 from forelook.errors import ConfigError, UnsupportedArchitectureError
 
-QUANTISED_DTYPES = ("int8", "int4")
+QUANTIZED_DTYPES = ("int8", "int4")
 BITS_PER_WEIGHT = {"int8": 8.1, "int4": 4.5}
 """With the scales: one for each row of an 8-bit matrix, one and a zero point for each group of a 4-bit one."""
 _GROUP_SIZES = (128, 64, 32)
-Quantise = Callable[[torch.Tensor], torch.Tensor]
+Quantize = Callable[[torch.Tensor], torch.Tensor]
 
 
-def quantiser(kind: str, device: torch.device, dtype: torch.dtype) -> Quantise:
-    """What turns a [outputs, inputs] matrix into a quantised one that torch's ``linear`` multiplies with.
+def quantizer(kind: str, device: torch.device, dtype: torch.dtype) -> Quantize:
+    """What turns a [outputs, inputs] matrix into a quantized one that torch's ``linear`` multiplies with.
 
     Args:
         kind: ``"int8"`` (symmetric, a scale for each row) or ``"int4"`` (one for each group of at most 128 inputs).
@@ -30,24 +30,24 @@ def quantiser(kind: str, device: torch.device, dtype: torch.dtype) -> Quantise:
     """
     if importlib.util.find_spec("torchao") is None:
         raise ConfigError(
-            "dtype", kind, "one of bfloat16, float16 and float32, as torchao is missing: pip install forelook[quantise]"
+            "dtype", kind, "one of bfloat16, float16 and float32, as torchao is missing: pip install forelook[quantize]"
         )
     # They report every kernel that this device cannot have, and what of torch torchao uses that will be gone.
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from torchao.quantization import quantize_
 
-    def quantise(weight: torch.Tensor) -> torch.Tensor:
+    def quantize(weight: torch.Tensor) -> torch.Tensor:
         holder = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         holder.weight = torch.nn.Parameter(weight, requires_grad=False)
         quantize_(holder, _config(kind, weight.shape[1], device, dtype))
         return holder.weight.detach()
 
-    return quantise
+    return quantize
 
 
 def stored_bytes(weight: torch.Tensor) -> int:
-    """Bytes of a tensor, of what a quantised one consists of."""
+    """Bytes of a tensor, of what a quantized one consists of."""
     flatten = getattr(weight, "__tensor_flatten__", None)
     if flatten is None:
         return weight.nbytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from forelook.completion.cursor.brackets import BracketScan, scan_brackets
 from forelook.completion.cursor.languages import Language, ScopeRule
-from forelook.completion.cursor.stopping import Closer, Situation, find_end, indentation_of, look_around
+from forelook.completion.cursor.stopping import Closer, CursorContext, find_end, indentation_of, look_around
 from forelook.completion.cursor.syntax import Place
 from forelook.completion.request import Suggestion
 
@@ -33,26 +33,26 @@ class CleanText:
     unused_tail: str
 
 
-def clean(situation: Situation, raw: str, *, multi_line: bool, interrupted: bool = False) -> CleanText | None:
+def clean(cursor: CursorContext, raw: str, *, multi_line: bool, interrupted: bool = False) -> CleanText | None:
     """Make generated text fit to insert, or ``None`` when nothing worth inserting is left.
 
     Args:
-        situation: what is known about the cursor.
+        cursor: what is known about the cursor.
         raw: generated text, from the cursor on.
         multi_line: whether it may span lines.
         interrupted: whether generation was cut short, so that its last line, string or word may be half of one.
     """
-    if situation.splits_delimiter:
+    if cursor.splits_delimiter:
         return None
-    end = find_end(situation, raw, multi_line=multi_line, final=True)
+    end = find_end(cursor, raw, multi_line=multi_line, final=True)
     if interrupted and (end is None or end == len(raw)):
-        end = _last_whole(situation, raw)
+        end = _last_whole(cursor, raw)
     kept = raw if end is None else raw[:end]
     tail = raw[len(kept) :]
-    text = _without_trailing_comma(situation, _indented(situation, kept))
-    text, covered = _fit_rest(situation, text)
-    text = _trim(situation, text, covered)
-    if not text.strip() or (not covered and _only_restates(situation, text)):
+    text = _without_trailing_comma(cursor, _indented(cursor, kept))
+    text, covered = _fit_rest(cursor, text)
+    text = _trim(cursor, text, covered)
+    if not text.strip() or (not covered and _only_restates(cursor, text)):
         return None
     whole = not covered and kept.startswith(text) and not kept[len(text) :].strip()
     return CleanText(text, covered, tail if whole else "")
@@ -73,88 +73,88 @@ def next_line(language: Language, before: str, after: str, tail: str) -> str:
     match = _NEXT_LINE.match(tail)
     if match is None or after.split("\n", 1)[0].strip():
         return ""
-    situation = look_around(language, before + match.group("break"), after)
-    cleaned = clean(situation, match.group("line"), multi_line=False)
+    cursor = look_around(language, before + match.group("break"), after)
+    cleaned = clean(cursor, match.group("line"), multi_line=False)
     return match.group("break") + cleaned.text if cleaned is not None and not cleaned.num_covered else ""
 
 
-def to_suggestion(situation: Situation, cleaned: CleanText, offset: int) -> Suggestion:
+def to_suggestion(cursor: CursorContext, cleaned: CleanText, offset: int) -> Suggestion:
     """The edit at cursor ``offset``: from the line's start where indentation is involved, else at the cursor."""
     end = offset + cleaned.num_covered
-    if situation.line and situation.line_is_blank:
-        return Suggestion(situation.line + cleaned.text, offset - len(situation.line), end)
+    if cursor.line and cursor.line_is_blank:
+        return Suggestion(cursor.line + cleaned.text, offset - len(cursor.line), end)
     return Suggestion(cleaned.text, offset, end)
 
 
-def _last_whole(situation: Situation, raw: str) -> int:
+def _last_whole(cursor: CursorContext, raw: str) -> int:
     """Where text that was cut short is whole: up to its last line, else up to a half string, number or word."""
     newline = raw.rfind("\n")
     if newline >= 0 and raw[:newline].strip():
         return newline
-    end = _half_string(situation, raw)
+    end = _half_string(cursor, raw)
     word = _HALF_WORD.search(raw, 0, end)
     end = end if word is None else word.start()
     return end if raw[:end].strip() else 0
 
 
-def _half_string(situation: Situation, raw: str) -> int:
+def _half_string(cursor: CursorContext, raw: str) -> int:
     """Where a one-line string begins that the text opens and does not close; its end where there is none."""
 
     def scan(end: int) -> BracketScan:
-        return scan_brackets(situation.language, raw[:end], situation.inside)
+        return scan_brackets(cursor.language, raw[:end], cursor.inside)
 
     end = len(raw)
     last = scan(end)
     if last.inside is None or last.in_comment or len(last.inside) > 1:
         return end  # triple-quoted text is prose, whose words are worth having
-    if situation.inside is not None and last.string_closed_at is None:
+    if cursor.inside is not None and last.string_closed_at is None:
         return end  # the user's own string
     return next((start for start in range(end - 1, -1, -1) if scan(start).inside is None), end)
 
 
-def _indented(situation: Situation, text: str) -> str:
+def _indented(cursor: CursorContext, text: str) -> str:
     """Indentation as the file has it; on a blank line, the first line's as deep as the cursor or one level more."""
-    if situation.line_is_blank and situation.syntax.place is Place.CODE:
+    if cursor.line_is_blank and cursor.syntax.place is Place.CODE:
         blank = re.match(r"(?:[ \t]*\n)+", text)
         if blank is not None:
             text = text[blank.end() :]
             # The break brought its own indentation; the cursor's already stands there.
             own = text[: len(text) - len(text.lstrip(" \t"))]
-            if own.startswith(situation.line):
-                text = text[len(situation.line) :]
-        text = _without_excess(situation, text)
-    if situation.uses_tabs is None or "\n" not in text:
+            if own.startswith(cursor.line):
+                text = text[len(cursor.line) :]
+        text = _without_excess(cursor, text)
+    if cursor.uses_tabs is None or "\n" not in text:
         return text
     first, *others = text.split("\n")
     spaces = [len(line) - len(line.lstrip(" ")) for line in others if line.startswith(" ") and line.strip()]
-    if situation.uses_tabs and spaces:
+    if cursor.uses_tabs and spaces:
         unit = 2 if any(count % 4 for count in spaces) else 4
         others = [_respaced(line, unit, "\t") for line in others]
-    elif not situation.uses_tabs and any(line.startswith("\t") for line in others):
+    elif not cursor.uses_tabs and any(line.startswith("\t") for line in others):
         others = [_untabbed(line) for line in others]
     return "\n".join([first, *others])
 
 
-def _without_trailing_comma(situation: Situation, text: str) -> str:
+def _without_trailing_comma(cursor: CursorContext, text: str) -> str:
     """JSON has no comma before a closing bracket, which models forget when they would go on."""
     stripped = text.rstrip()
-    if situation.language.name != "json" or not stripped.endswith(",") or situation.rest.strip(" \t\"'"):
+    if cursor.language.name != "json" or not stripped.endswith(",") or cursor.rest.strip(" \t\"'"):
         return text
-    return stripped[:-1] if situation.next_line.strip().startswith(("}", "]")) else text
+    return stripped[:-1] if cursor.next_line.strip().startswith(("}", "]")) else text
 
 
-def _without_excess(situation: Situation, text: str) -> str:
+def _without_excess(cursor: CursorContext, text: str) -> str:
     """Drop indentation that the cursor's line already has, and no less than a block just opened would want."""
     own = text[: len(text) - len(text.lstrip(" \t"))]
     if not own or not text.strip():
         return text
-    opened = re.search(situation.language.opener, situation.previous_line) is not None
-    above = indentation_of(situation.previous_line)
-    have = situation.indentation
-    unopened = situation.language.scope is ScopeRule.INDENTATION and not opened and not situation.open_brackets
+    opened = re.search(cursor.language.opener, cursor.previous_line) is not None
+    above = indentation_of(cursor.previous_line)
+    have = cursor.indentation
+    unopened = cursor.language.scope is ScopeRule.INDENTATION and not opened and not cursor.open_brackets
     if not (opened and have > above) and not (unopened and have > 0):
         return text
-    excess = indentation_of(situation.line + text) - have
+    excess = indentation_of(cursor.line + text) - have
     if excess <= 0:
         return text
     first, *others = text.split("\n")
@@ -178,18 +178,18 @@ def _untabbed(line: str) -> str:
     return "    " * (len(line) - len(stripped)) + stripped
 
 
-def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
+def _fit_rest(cursor: CursorContext, text: str) -> tuple[str, int]:
     """Reconcile the text with the rest of the cursor's line.
 
     Returns:
         The text, and how many characters of the rest it replaces.
     """
-    rest = situation.rest
+    rest = cursor.rest
     if not rest.strip():
         return text, 0
-    if not situation.rest_closes:
+    if not cursor.rest_closes:
         return _without_overlap(text, rest), 0
-    start = _first_closing(situation, text)
+    start = _first_closing(cursor, text)
     if start is None:
         angle = _unopened_angle(text) if rest.lstrip().startswith(">") else None
         if angle is not None:
@@ -199,7 +199,7 @@ def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
     if "".join(closing.split()) == "".join(rest.split()) or "".join(rest.split()).startswith("".join(closing.split())):
         return text[:start], 0
     # The text replaces every closer it brings along, and no other: one inside it closes what the text itself opened.
-    covered, last = _closers_covered(situation, text)
+    covered, last = _closers_covered(cursor, text)
     if _subsequence_length(rest[:covered], closing) < covered:
         return text[:start], 0
     punctuation = _PUNCTUATION.match(rest, covered)
@@ -208,27 +208,27 @@ def _fit_rest(situation: Situation, text: str) -> tuple[str, int]:
     return text, covered
 
 
-def _closers_covered(situation: Situation, text: str) -> tuple[int, int]:
+def _closers_covered(cursor: CursorContext, text: str) -> tuple[int, int]:
     """How much of the rest of the line holds the closers that the text closes too, and where in it the last stands."""
     position = last = 0
-    scan = scan_brackets(situation.language, text, situation.inside)
-    if situation.open_string is not None and situation.open_string[1] is Closer.IN_REST:
-        position = situation.rest.find(situation.open_string[0]) + len(situation.open_string[0])
+    scan = scan_brackets(cursor.language, text, cursor.inside)
+    if cursor.open_string is not None and cursor.open_string[1] is Closer.IN_REST:
+        position = cursor.rest.find(cursor.open_string[0]) + len(cursor.open_string[0])
         last = scan.string_closed_at or 0
-    for bracket, (_, fate) in zip(scan.unmatched, situation.open_brackets, strict=False):
+    for bracket, (_, fate) in zip(scan.unmatched, cursor.open_brackets, strict=False):
         if fate is Closer.IN_REST:
-            position = situation.rest.find(bracket.character, position) + 1
+            position = cursor.rest.find(bracket.character, position) + 1
             last = bracket.position + 1
     return position, last
 
 
-def _first_closing(situation: Situation, text: str) -> int | None:
+def _first_closing(cursor: CursorContext, text: str) -> int | None:
     """Where the text first closes a bracket or string that the rest of the line closes too."""
-    if situation.open_string is not None and situation.open_string[1] is Closer.IN_REST:
-        scan = scan_brackets(situation.language, text, situation.inside)
-        return None if scan.string_closed_at is None else scan.string_closed_at - len(situation.open_string[0])
-    scan = scan_brackets(situation.language, text, situation.inside)
-    for bracket, (_, fate) in zip(scan.unmatched, situation.open_brackets, strict=False):
+    if cursor.open_string is not None and cursor.open_string[1] is Closer.IN_REST:
+        scan = scan_brackets(cursor.language, text, cursor.inside)
+        return None if scan.string_closed_at is None else scan.string_closed_at - len(cursor.open_string[0])
+    scan = scan_brackets(cursor.language, text, cursor.inside)
+    for bracket, (_, fate) in zip(scan.unmatched, cursor.open_brackets, strict=False):
         if fate is Closer.IN_REST:
             return bracket.position
     return None
@@ -270,24 +270,24 @@ def _without_overlap(text: str, rest: str) -> str:
     return text
 
 
-def _trim(situation: Situation, text: str, covered: int) -> str:
+def _trim(cursor: CursorContext, text: str, covered: int) -> str:
     """Drop trailing space, and blank lines at the end; in mid-line a space may be what separates words."""
-    if situation.rest.strip() and not covered and "\n" not in text:
-        if situation.rest[0] in " \t":
+    if cursor.rest.strip() and not covered and "\n" not in text:
+        if cursor.rest[0] in " \t":
             return text.rstrip(" \t")  # what separates words stands there already
-        return text if not situation.rest_closes else text.rstrip(" \t") if not text.isspace() else text
+        return text if not cursor.rest_closes else text.rstrip(" \t") if not text.isspace() else text
     lines = text.split("\n")
-    if situation.syntax.place is Place.CODE:
+    if cursor.syntax.place is Place.CODE:
         lines = [line if line.strip() else "" for line in lines[:-1]] + lines[-1:]
     trimmed = "\n".join(lines)
-    if covered or (situation.rest.strip() and not lines[-1].strip()):
+    if covered or (cursor.rest.strip() and not lines[-1].strip()):
         return trimmed  # the rest of the line goes on from here
     return trimmed.rstrip(" \t\n")
 
 
-def _only_restates(situation: Situation, text: str) -> bool:
+def _only_restates(cursor: CursorContext, text: str) -> bool:
     """Whether the text only opens something, or is no more than what stands after the cursor anyway."""
-    if situation.open_string is None and _ONLY_OPENS.fullmatch(text.strip()):
+    if cursor.open_string is None and _ONLY_OPENS.fullmatch(text.strip()):
         return True
-    following = situation.rest.strip()
+    following = cursor.rest.strip()
     return bool(following) and following.startswith(text.strip()) and not re.search(r"\w", text)

@@ -1,7 +1,7 @@
 """When a suggestion is complete: its line has ended, its scope has closed, or it repeats what is already there.
 
-``Situation`` holds what is known about the cursor before the first token; ``find_end`` looks at the text generated so
-far and says where it must end, as soon as that can be known.
+``CursorContext`` is what is known about the cursor before the first token.
+``find_end`` returns where generated text must end, as soon as that can be known.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Closer(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class CursorContext:
     """What is known about a cursor.
 
     Attributes:
@@ -102,7 +102,7 @@ class Situation:
         return indentation_of(self.line)
 
 
-def look_around(language: Language, before: str, after: str) -> Situation:
+def look_around(language: Language, before: str, after: str) -> CursorContext:
     """Gather what is known about the cursor between ``before`` and ``after`` (lines ending in ``\\n``)."""
     window = window_before(before, _SCAN_CHARS)
     line_start = window.rfind("\n") + 1
@@ -116,7 +116,7 @@ def look_around(language: Language, before: str, after: str) -> Situation:
     rest_closes = rest_is_closers(rest)
     complete = len(after) <= _SCAN_CHARS
     syntax = inspect_cursor(language, window, after, scan)
-    return Situation(
+    return CursorContext(
         language=language,
         line=line,
         rest=rest,
@@ -183,11 +183,11 @@ def _match_string(
     return scan.inside, Closer.BELOW if closed_below and len(scan.inside) > 1 else Closer.MISSING
 
 
-def find_end(situation: Situation, raw: str, *, multi_line: bool, final: bool = False) -> int | None:
+def find_end(cursor: CursorContext, raw: str, *, multi_line: bool, final: bool = False) -> int | None:
     """Where generated text must end.
 
     Args:
-        situation: what is known about the cursor.
+        cursor: what is known about the cursor.
         raw: the text generated so far, from the cursor on.
         multi_line: whether the suggestion may go beyond its line.
         final: whether nothing will follow, so that an unfinished line is judged as it stands.
@@ -195,18 +195,18 @@ def find_end(situation: Situation, raw: str, *, multi_line: bool, final: bool = 
     Returns:
         The length of the text to keep, or ``None`` while it may go on.
     """
-    return _EndFinder(situation, multi_line).find(raw, final)
+    return _EndFinder(cursor, multi_line).find(raw, final)
 
 
 class _EndFinder:
     """One pass over generated text, line by line."""
 
-    def __init__(self, situation: Situation, multi_line: bool) -> None:
-        self._situation = situation
+    def __init__(self, cursor: CursorContext, multi_line: bool) -> None:
+        self._cursor = cursor
         self._multi_line = multi_line
         self._opened: list[str] = []  # brackets that the generated text has opened
         self._num_closed = 0  # brackets open at the cursor that it has closed
-        self._inside = situation.inside
+        self._inside = cursor.inside
         self._base = self._base_indentation()
         self._lines: list[str] = []
         self._starts: list[int] = []
@@ -234,8 +234,8 @@ class _EndFinder:
             end = self._line_start(line, start, complete)
             if end is not None:
                 return end
-        whole = (self._situation.line if number == 0 else "") + line
-        if number == 0 and self._situation.line_is_blank and whole.strip():
+        whole = (self._cursor.line if number == 0 else "") + line
+        if number == 0 and self._cursor.line_is_blank and whole.strip():
             # Models indent deeper than the cursor now and then; what follows is relative to that.
             self._base = indentation_of(whole)
         if complete and self._is_echo(number, whole):
@@ -265,36 +265,36 @@ class _EndFinder:
 
     def _line_start(self, line: str, start: int, complete: bool) -> int | None:
         """What the line break before a line decides."""
-        situation = self._situation
+        cursor = self._cursor
         nothing_yet = (
-            not any(text.strip() for text in self._lines[1:]) and not self._lines[0][len(situation.line) :].strip()
+            not any(text.strip() for text in self._lines[1:]) and not self._lines[0][len(cursor.line) :].strip()
         )
         if self._scope_closed:
             return start - 1
         if not self._multi_line:
             # On a blank line the model may begin with blank lines; elsewhere the line is what was asked for.
-            return None if nothing_yet and situation.line_is_blank else start - 1
-        if not self._opened and self._num_closed == 0 and not situation.syntax.after_opener and self._waits_for_rest():
+            return None if nothing_yet and cursor.line_is_blank else start - 1
+        if not self._opened and self._num_closed == 0 and not cursor.syntax.after_opener and self._waits_for_rest():
             return start - 1
         if self._inside is not None or self._opened or not line.strip():
             return None
         indentation = indentation_of(line)
-        if nothing_yet and not situation.line_is_blank:
-            opens = situation.syntax.after_opener
-            if opens and situation.language.scope is not ScopeRule.BRACKETS and indentation <= situation.indentation:
+        if nothing_yet and not cursor.line_is_blank:
+            opens = cursor.syntax.after_opener
+            if opens and cursor.language.scope is not ScopeRule.BRACKETS and indentation <= cursor.indentation:
                 return start - 1
-            self._base = indentation if opens else situation.indentation
+            self._base = indentation if opens else cursor.indentation
         elif self._base is None:
             self._base = indentation
-        if situation.language.scope is ScopeRule.BRACKETS:
+        if cursor.language.scope is ScopeRule.BRACKETS:
             return self._paragraph_end(start, indentation)
         if self._base is not None and indentation < self._base:
             return self._dedent(line, start, complete)
         return self._paragraph_end(start, indentation)
 
     def _dedent(self, line: str, start: int, complete: bool) -> int | None:
-        situation = self._situation
-        closing = situation.language.closing_line
+        cursor = self._cursor
+        closing = cursor.language.closing_line
         if closing is None:
             return start - 1
         if not complete:
@@ -306,8 +306,8 @@ class _EndFinder:
 
     def _closer_follows(self, line: str) -> bool:
         """Whether the text after the cursor already closes the scope that ``line`` would close."""
-        following = self._situation.next_line
-        closing = self._situation.language.closing_line
+        following = self._cursor.next_line
+        closing = self._cursor.language.closing_line
         if not following or closing is None:
             return False
         return (
@@ -316,9 +316,9 @@ class _EndFinder:
 
     def _paragraph_end(self, start: int, indentation: int) -> int | None:
         """Where nothing encloses the text, a blank line ends it."""
-        situation = self._situation
-        bounded = situation.syntax.empty_block or situation.syntax.after_opener
-        if bounded and not (self._base == 0 and situation.language.scope is not ScopeRule.BRACKETS):
+        cursor = self._cursor
+        bounded = cursor.syntax.empty_block or cursor.syntax.after_opener
+        if bounded and not (self._base == 0 and cursor.language.scope is not ScopeRule.BRACKETS):
             return None
         blank = len(self._lines) > 1 and not self._lines[-1].strip()
         has_text = any(line.strip() for line in self._lines[1:]) or self._lines[0].strip()
@@ -326,46 +326,46 @@ class _EndFinder:
         return start - 1 if blank and has_text and top else None
 
     def _waits_for_rest(self) -> bool:
-        return any(fate in (Closer.IN_REST, Closer.IN_REST_CODE) for _, fate in self._situation.open_brackets) or (
-            self._situation.open_string is not None and self._situation.open_string[1] is not Closer.MISSING
+        return any(fate in (Closer.IN_REST, Closer.IN_REST_CODE) for _, fate in self._cursor.open_brackets) or (
+            self._cursor.open_string is not None and self._cursor.open_string[1] is not Closer.MISSING
         )
 
     def _is_echo(self, number: int, whole: str) -> bool:
         """Whether a whole line is the next one of the file, or the one above once more."""
-        situation, text = self._situation, whole.strip()
+        cursor, text = self._cursor, whole.strip()
         if not re.search(r"\w", text) or self._inside is not None:
             return False
-        grew = number > 0 or text != situation.line.strip()
-        following = situation.next_line
-        if grew and text == following.strip() and (number > 0 or situation.line_is_blank):
-            same = indentation_of(whole) == indentation_of(following) or (situation.line_is_blank and number == 0)
+        grew = number > 0 or text != cursor.line.strip()
+        following = cursor.next_line
+        if grew and text == following.strip() and (number > 0 or cursor.line_is_blank):
+            same = indentation_of(whole) == indentation_of(following) or (cursor.line_is_blank and number == 0)
             if same:
                 return True
-        above = situation.previous_line.strip()
+        above = cursor.previous_line.strip()
         first = not any(line.strip() for line in self._lines)
         return grew and first and text == above and len(text) >= _MIN_ECHO_CHARS
 
     def _scan_line(self, line: str) -> int | None:
         """Follow brackets and strings through a line; returns where it closes what is closed elsewhere."""
-        situation = self._situation
+        cursor = self._cursor
         position = 0
         if self._inside is not None:
-            scan = scan_brackets(situation.language, line, self._inside)
-            if situation.string_has_braces and not self._string_closed:
+            scan = scan_brackets(cursor.language, line, self._inside)
+            if cursor.string_has_braces and not self._string_closed:
                 cut = self._substitution_end(line[: scan.string_closed_at])
                 if cut is not None:
                     return cut
             if scan.string_closed_at is None:
                 self._inside = self._spanning(self._inside)
                 return None
-            if self._inside == situation.inside and situation.open_string is not None and not self._string_closed:
+            if self._inside == cursor.inside and cursor.open_string is not None and not self._string_closed:
                 self._string_closed = True
-                delimiter, fate = situation.open_string
+                delimiter, fate = cursor.open_string
                 if fate in (Closer.BELOW, Closer.IN_REST_CODE):
                     return scan.string_closed_at - len(delimiter)
             position = scan.string_closed_at
         else:
-            scan = scan_brackets(situation.language, line)
+            scan = scan_brackets(cursor.language, line)
         events = [(bracket.position, bracket.character) for bracket in scan.unmatched]
         for place, character in events:
             if place < position:
@@ -390,39 +390,39 @@ class _EndFinder:
                 depth += 1
             elif character in PARTNER:
                 depth -= 1
-            if depth < 0 and self._situation.in_substitution:
-                return place if PARTNER[character] != "{" or "}" in self._situation.rest else None
+            if depth < 0 and self._cursor.in_substitution:
+                return place if PARTNER[character] != "{" or "}" in self._cursor.rest else None
             if depth < 0 and character == "}":
                 return place
         return None
 
     def _close(self, place: int, character: str) -> int | None:
         """A closer of something opened before the cursor; returns ``place`` when it must not be there."""
-        situation = self._situation
-        if situation.language.case_parentheses and character == ")":
+        cursor = self._cursor
+        if cursor.language.case_parentheses and character == ")":
             return None
-        if self._num_closed >= len(situation.open_brackets):
+        if self._num_closed >= len(cursor.open_brackets):
             return place
-        opener, fate = situation.open_brackets[self._num_closed]
+        opener, fate = cursor.open_brackets[self._num_closed]
         if not closes(opener, character) or fate in (Closer.BELOW, Closer.IN_REST_CODE):
             return place
         self._num_closed += 1
-        if self._multi_line and fate is Closer.MISSING and situation.language.scope is ScopeRule.BRACKETS:
-            self._scope_closed = character == "}" or situation.language.name in ("json",)
+        if self._multi_line and fate is Closer.MISSING and cursor.language.scope is ScopeRule.BRACKETS:
+            self._scope_closed = character == "}" or cursor.language.name in ("json",)
         return None
 
     def _spanning(self, inside: str | None) -> str | None:
         """What is left of a string or comment at the line's end."""
         if inside is None or inside == "\n":
             return None
-        form = next((form for form in self._situation.language.strings if form.closer == inside), None)
+        form = next((form for form in self._cursor.language.strings if form.closer == inside), None)
         return inside if form is None or form.multi_line else None
 
     def _base_indentation(self) -> int | None:
-        situation = self._situation
-        if not situation.line_is_blank:
-            return situation.indentation
-        return situation.indentation if situation.line else None
+        cursor = self._cursor
+        if not cursor.line_is_blank:
+            return cursor.indentation
+        return cursor.indentation if cursor.line else None
 
 
 def indentation_of(line: str) -> int:
@@ -437,12 +437,12 @@ def indentation_at(text: str, position: int) -> int:
     return indentation_of(text[start : position + 1])
 
 
-def wants_block(situation: Situation, *, invoked: bool) -> bool:
+def wants_block(cursor: CursorContext, *, invoked: bool) -> bool:
     """Whether a suggestion here should span lines: in an empty block, below a comment, or on request."""
-    syntax = situation.syntax
-    if syntax.place is not Place.CODE or not situation.rest_closes:
+    syntax = cursor.syntax
+    if syntax.place is not Place.CODE or not cursor.rest_closes:
         return False
-    if situation.rest.strip() and not syntax.after_opener and not situation.line_is_blank:
+    if cursor.rest.strip() and not syntax.after_opener and not cursor.line_is_blank:
         return False
     return invoked or syntax.empty_block or syntax.after_opener or syntax.after_comment
 

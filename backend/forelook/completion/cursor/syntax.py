@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
@@ -45,14 +45,12 @@ class CursorSyntax:
         empty_block: the cursor stands alone on a line of a block that holds nothing yet but comments or a docstring.
         after_opener: the cursor stands at the end of a line that opens a block with nothing in it.
         after_comment: the cursor stands alone on a line below a comment.
-        by_grammar: whether a grammar said so.
     """
 
     place: Place
     empty_block: bool = False
     after_opener: bool = False
     after_comment: bool = False
-    by_grammar: bool = False
 
 
 @cache
@@ -156,9 +154,9 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
             inserted += "\n" + indentation
     place = _place(language, before, after, scan)
     if place is not Place.CODE:
-        return None if place is None else CursorSyntax(place, by_grammar=True)
+        return None if place is None else CursorSyntax(place)
     if not line_is_blank and not at_line_end:
-        return CursorSyntax(Place.CODE, by_grammar=True)
+        return CursorSyntax(Place.CODE)
     reparser = _reparser(language, "with placeholder")
     if reparser is None:
         return None
@@ -172,17 +170,16 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
     opener = re.search(language.opener, line) is not None
     if language.scope is ScopeRule.KEYWORDS and (opener or not at_line_end) and not alone:
         # Conditions and bodies are siblings in these grammars; the lines' ends tell them apart.
-        return replace(_by_rules(language, before, after, scan), by_grammar=True)
+        return _by_rules(language, before, after, scan)
     if at_line_end:
         in_brackets = language.scope is ScopeRule.INDENTATION and bool(scan.open)
         opens = opener and not in_brackets and (body is None or (alone and opened_here))
-        return CursorSyntax(Place.CODE, after_opener=opens, by_grammar=True)
+        return CursorSyntax(Place.CODE, after_opener=opens)
     previous = _previous_line(before)
     return CursorSyntax(
         Place.CODE,
         empty_block=alone or (body is None and re.search(language.opener, previous) is not None),
         after_comment=_is_comment_line(language, previous),
-        by_grammar=True,
     )
 
 

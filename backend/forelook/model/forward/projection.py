@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from forelook.model.quantization import Quantise, stored_bytes
+from forelook.model.quantization import Quantize, stored_bytes
 
 # Rows of input the blocked layout is chosen for: a decode step. Measured: it serves a prefill just as well.
 _LAYOUT_ROWS = 16
@@ -23,20 +23,20 @@ class Projection:
     """
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, quantise: Quantise | None = None
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, quantize: Quantize | None = None
     ) -> None:
         """Take a [outputs, inputs] weight, which the caller should then drop, and its [outputs] bias.
 
         Args:
             weight: the matrix.
             bias: added to the product.
-            quantise: makes a quantised matrix of it, which is kept instead.
+            quantize: makes a quantized matrix of it, which is kept instead.
         """
         self.num_outputs, self.num_inputs = weight.shape
         self._bias = bias
-        self._packed = quantise is None and _can_pack(weight)
-        if quantise is not None:
-            weight = quantise(weight)
+        self._packed = quantize is None and _can_pack(weight)
+        if quantize is not None:
+            weight = quantize(weight)
         self.nbytes = stored_bytes(weight) + (0 if bias is None else bias.nbytes)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _LAYOUT_ROWS) if self._packed else weight
 

@@ -1,4 +1,4 @@
-"""Quantised weights: close to the model, smaller, and decoding is lossless with respect to the quantised model."""
+"""Quantized weights: close to the model, smaller, and decoding is lossless with respect to the quantized model."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from forelook.decoding.layout import causal_layout
 from forelook.decoding.limits import Limits
 from forelook.decoding.loop import lookahead
 from forelook.errors import ConfigError, UnsupportedArchitectureError
-from forelook.model import quantization as quantisation
+from forelook.model import quantization
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import PLAIN
 from forelook.model.loading import LoadedModel, load_model
 from forelook.model.memory import weight_bytes
-from forelook.model.quantization import quantiser, stored_bytes
+from forelook.model.quantization import quantizer, stored_bytes
 
 from tests.model.checkpoints import build_reference, save
 
 CPU = torch.device("cpu")
 needs_torchao = pytest.mark.skipif(
-    quantisation.importlib.util.find_spec("torchao") is None, reason="needs the optional extra forelook[quantise]"
+    quantization.importlib.util.find_spec("torchao") is None, reason="needs the optional extra forelook[quantize]"
 )
 
 
@@ -37,8 +37,8 @@ def prompt(starter: LoadedModel) -> list[int]:
 @needs_torchao
 def test_a_user_sees_nothing_of_what_torchao_has_to_say_of_itself() -> None:
     code = (
-        "import torch; from forelook.model.quantization import quantiser; "
-        "quantiser('int8', torch.device('cpu'), torch.float32)(torch.ones(32, 32))"
+        "import torch; from forelook.model.quantization import quantizer; "
+        "quantizer('int8', torch.device('cpu'), torch.float32)(torch.ones(32, 32))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
@@ -47,12 +47,12 @@ def test_a_user_sees_nothing_of_what_torchao_has_to_say_of_itself() -> None:
 @needs_torchao
 @pytest.mark.parametrize(("kind", "most"), [("int8", 0.02), ("int4", 0.2)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_quantised_product_is_close_and_not_equal(kind: str, most: float, dtype: torch.dtype) -> None:
+def test_quantized_product_is_close_and_not_equal(kind: str, most: float, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(96, 256, generator=generator).to(dtype)
     rows, bias = torch.randn(7, 256, generator=generator).to(dtype), torch.randn(96, generator=generator).to(dtype)
     exact = Projection(weight.clone(), bias)(rows).float()
-    found = Projection(weight.clone(), bias, quantiser(kind, CPU, dtype))(rows).float()
+    found = Projection(weight.clone(), bias, quantizer(kind, CPU, dtype))(rows).float()
     error = float((found - exact).norm() / exact.norm())
     assert 1e-4 < error < most
 
@@ -61,13 +61,13 @@ def test_quantised_product_is_close_and_not_equal(kind: str, most: float, dtype:
 def test_int8_weights_take_a_quarter_of_float32() -> None:
     weight = torch.randn(512, 512)
     assert stored_bytes(weight) == 4 * 512 * 512
-    assert stored_bytes(quantiser("int8", CPU, torch.float32)(weight)) < 1.1 * 512 * 512
+    assert stored_bytes(quantizer("int8", CPU, torch.float32)(weight)) < 1.1 * 512 * 512
 
 
 @needs_torchao
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("padded", [False, True])
-def test_drafts_do_not_change_what_the_quantised_model_says(kind: str, padded: bool, prompt: list[int]) -> None:
+def test_drafts_do_not_change_what_the_quantized_model_says(kind: str, padded: bool, prompt: list[int]) -> None:
     loaded = load_model(None, device="cpu", dtype=kind)
     assert loaded.weight_format == kind
     limits = Limits(64, loaded.stop_token_ids)
@@ -83,7 +83,7 @@ def test_drafts_do_not_change_what_the_quantised_model_says(kind: str, padded: b
 
 
 @needs_torchao
-def test_quantised_model_has_its_own_fingerprint_and_less_memory(starter: LoadedModel) -> None:
+def test_quantized_model_has_its_own_fingerprint_and_less_memory(starter: LoadedModel) -> None:
     loaded = load_model(None, device="cpu", dtype="int8")
     assert loaded.fingerprint != starter.fingerprint
     assert loaded.weights.nbytes < 0.6 * starter.weights.nbytes
@@ -101,6 +101,6 @@ def test_int4_refuses_matrices_it_cannot_group(tmp_path: Path) -> None:
 
 
 def test_missing_torchao_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantisation.importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match=r"pip install forelook\[quantise\]"):
+    monkeypatch.setattr(quantization.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"pip install forelook\[quantize\]"):
         load_model(None, device="cpu", dtype="int8")
