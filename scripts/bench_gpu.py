@@ -29,9 +29,11 @@ import numpy as np
 import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.tree_drafter import TreeDrafter
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.decoding.limits import Limits
-from forelook.decoding.loop import lookahead
+from forelook.decoding.loop import decode
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.attention import choose_attention
@@ -395,10 +397,10 @@ def measure_generation(plan: Plan, weights: LlamaWeights) -> dict[str, Any]:
     sequence, _ = sequence_of(plan, weights, captured=True, capacity=room)
     budget = StepBudget(measure_step_costs(sequence, repeats=plan.repeats))
     prompt = random_ids(plan.prefix, plan.config.vocab_size)
-    limits = Limits(plan.num_new_tokens)
+    request = DecodeRequest(prompt, Limits(plan.num_new_tokens))
     runs: dict[str, Callable[[DecodingStats], Any]] = {
-        "autoregressive": lambda stats: autoregressive(sequence, prompt, limits, stats=stats),
-        "lookahead": lambda stats: lookahead(sequence, prompt, limits, budget=budget, stats=stats),
+        "autoregressive": lambda stats: autoregressive(request, sequence, stats),
+        "lookahead": lambda stats: decode(request, sequence, TreeDrafter(request, sequence, budget=budget), stats),
     }
     results: dict[str, Any] = {}
     outputs: dict[str, list[int]] = {}

@@ -33,6 +33,7 @@ from forelook.decoding.loop import decode
 from forelook.decoding.parallel.decoder import ParallelDecoder, follow
 from forelook.decoding.parallel.group import RankGroup
 from forelook.decoding.parallel.partition import deal
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
 from forelook.errors import RankLostError
@@ -102,7 +103,7 @@ def lookahead_steps(folder: Path, group: RankGroup, options: argparse.Namespace)
         group.exchange([0])
         drafter = FullDrafter(options.window_size, options.ngram_size, options.max_candidates)
         started = time.perf_counter()
-        for _ in decode(sequence, prompt, Limits(STEPS_PER_ROUND), drafter):
+        for _ in decode(DecodeRequest(prompt, Limits(STEPS_PER_ROUND)), sequence, drafter):
             elapsed, started = time.perf_counter() - started, time.perf_counter()
             if round_number:
                 at_once.append(elapsed)
@@ -119,7 +120,7 @@ def lookahead_steps(folder: Path, group: RankGroup, options: argparse.Namespace)
         for name, loop, model in (("one rank", decode, own), ("lookahead parallel", decoder.decode, sequence)):
             drafter = FullDrafter(options.window_size, options.ngram_size, options.max_candidates)
             started = time.perf_counter()
-            for _ in loop(model, prompt, Limits(STEPS_PER_ROUND), drafter):
+            for _ in loop(DecodeRequest(prompt, Limits(STEPS_PER_ROUND)), model, drafter):
                 elapsed, started = time.perf_counter() - started, time.perf_counter()
                 if round_number:  # the first round prefills and warms up
                     times[name].append(elapsed)

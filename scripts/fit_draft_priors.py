@@ -20,12 +20,12 @@ from pathlib import Path
 
 from bench.datasets import BenchPrompt, workspace_prompts
 from bench.methods import WarmPool
-from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftOrigin
-from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.limits import Limits
-from forelook.decoding.loop import lookahead
+from forelook.decoding.loop import decode
+from forelook.decoding.request import DecodeRequest
 from forelook.model.loading import LoadedModel, load_model
 from forelook.model.step_costs import successor_seeds
 
@@ -78,17 +78,15 @@ def run(model: LoadedModel, prompts: Sequence[BenchPrompt], max_new_tokens: int)
     calibration = CountingCalibration()
     pool = WarmPool()
     for prompt in prompts:
-        stream = lookahead(
-            sequence,
+        request = DecodeRequest(
             prompt.prompt_ids,
             Limits(max_new_tokens, model.stop_token_ids),
-            sources=[] if prompt.documents is None else [pool.knowing(prompt.documents)],
             context=prompt.context,
             boundary_ids=frozenset(model.tokenizer.special_ids),
-            budget=StepBudget(),
-            memory=DraftMemory(seeds, calibration),
         )
-        for _ in stream:
+        sources = [] if prompt.documents is None else [pool.knowing(prompt.documents)]
+        drafter = TreeDrafter(request, sequence, sources=sources, memory=DraftMemory(seeds, calibration))
+        for _ in decode(request, sequence, drafter):
             pass
     return calibration
 

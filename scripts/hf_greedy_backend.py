@@ -17,6 +17,7 @@ from forelook.completion.engine import engine as engine_module
 from forelook.completion.request import CompletionResult
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout
+from forelook.decoding.request import DecodeRequest
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel
 
 
@@ -80,15 +81,10 @@ class HfCompleter(Completer):
 
     def _steps(self, prepared, limits, _aids, sampling, stats):  # type: ignore[no-untyped-def]
         """The plain loop, the prompt in one forward."""
-        return autoregressive(
-            self.sequences.take(prepared.prompt_ids),
-            prepared.prompt_ids,
-            limits,
-            sampling=sampling,
-            constraint=prepared.healing.constraint,
-            prefill_chunk=1 << 20,
-            stats=stats,
+        request = DecodeRequest(
+            prepared.prompt_ids, limits, sampling, prepared.healing.constraint, prefill_chunk=1 << 20
         )
+        return autoregressive(request, self.sequences.take(prepared.prompt_ids), stats)
 
 
 class HfEngine(engine_module.CompletionEngine):

@@ -27,8 +27,10 @@ from bench.datasets import BenchPrompt, has_repetition, load_prompts
 from bench_decoding import REPOSITORY, describe_machine
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.limits import Limits
-from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
 from forelook.decoding.lookahead.published_pool import PublishedPool
+from forelook.decoding.loop import decode
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import LoadedModel, load_model
@@ -127,7 +129,7 @@ def sweep(model: LoadedModel, prompts: list[BenchPrompt], settings: list[Setting
     limits = Limits(max_new_tokens, model.stop_token_ids)
     boundaries = frozenset(model.tokenizer.special_ids)
     pools = {id(s): PublishedPool(s.ngram_size, s.max_candidates) for s in settings if s.warm_pool}
-    timed(autoregressive(sequence, prompts[0].prompt_ids, limits))  # warm-up
+    timed(autoregressive(DecodeRequest(prompts[0].prompt_ids, limits), sequence))  # warm-up
     num_different = 0
     for number, prompt in enumerate(prompts):
         shift = number * 7 % len(settings)
@@ -135,23 +137,16 @@ def sweep(model: LoadedModel, prompts: list[BenchPrompt], settings: list[Setting
         for index, setting in enumerate(settings[shift:] + settings[:shift]):
             if index % 16 == 0:  # measured again and again, so that a slow moment hits both sides
                 sequence.truncate(0)
-                expected, baseline_s = timed(autoregressive(sequence, prompt.prompt_ids, limits))
+                expected, baseline_s = timed(autoregressive(DecodeRequest(prompt.prompt_ids, limits), sequence))
             sequence.truncate(0)
             stats = DecodingStats()
             counted = CountedSequence(sequence)
             chosen = PublishedSettings(
                 setting.window_size, setting.ngram_size, setting.max_candidates, setting.prompt_as_reference
             )
-            stream = published_lookahead(
-                counted,
-                prompt.prompt_ids,
-                limits,
-                chosen,
-                pool=pools.get(id(setting)),
-                boundary_ids=boundaries,
-                stats=stats,
-            )
-            output, seconds = timed(stream)
+            request = DecodeRequest(prompt.prompt_ids, limits, boundary_ids=boundaries)
+            drafter = PublishedDrafter(request, chosen, pools.get(id(setting)))
+            output, seconds = timed(decode(request, counted, drafter, stats))
             num_different += output != expected
             if not output:
                 continue
@@ -250,7 +245,11 @@ def main() -> None:
     # small models loop, which flatters every setting: prompts whose output does are left out
     sequence = model.new_sequence()
     limits = Limits(arguments.max_new_tokens, model.stop_token_ids)
-    clean = [p for p in prompts if not has_repetition(timed(autoregressive(sequence, p.prompt_ids, limits))[0])]
+    clean = [
+        p
+        for p in prompts
+        if not has_repetition(timed(autoregressive(DecodeRequest(p.prompt_ids, limits), sequence))[0])
+    ]
     settings = [
         Setting(window, ngram, candidates, reference, warm)
         for window, ngram, candidates, reference, warm in itertools.product(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
-from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.limits import Limits, SamplingParams
-from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
-from forelook.decoding.loop import lookahead
+from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
+from forelook.decoding.loop import decode
 from forelook.decoding.ngrams.pool import NgramPool
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.model.loading import LoadedModel
 from forelook.model.step_costs import measure_step_costs, measured_budget, successor_seeds
@@ -83,17 +84,13 @@ class OurMethods:
         }
 
     def autoregressive(self, prompt: BenchPrompt) -> Run:
-        return self._timed(
-            lambda stats: autoregressive(
-                self.sequence, prompt.prompt_ids, self.limits, sampling=self.sampling, stats=stats
-            )
-        )
+        request = self._request(prompt)
+        return self._timed(lambda stats: autoregressive(request, self.sequence, stats))
 
     def lookahead_published(self, prompt: BenchPrompt) -> Run:
+        request = self._request(prompt)
         return self._timed(
-            lambda stats: published_lookahead(
-                self.sequence, prompt.prompt_ids, self.limits, self.published, sampling=self.sampling, stats=stats
-            )
+            lambda stats: decode(request, self.sequence, PublishedDrafter(request, self.published), stats)
         )
 
     def forelook(self, prompt: BenchPrompt) -> Run:
@@ -104,20 +101,18 @@ class OurMethods:
 
     def _forelook(self, prompt: BenchPrompt, memory: DraftMemory) -> Run:
         sources = [] if prompt.documents is None else [self.pool.knowing(prompt.documents)]
+        request = replace(self._request(prompt), context=prompt.context, boundary_ids=self.boundary_ids)
         return self._timed(
-            lambda stats: lookahead(
+            lambda stats: decode(
+                request,
                 self.sequence,
-                prompt.prompt_ids,
-                self.limits,
-                sampling=self.sampling,
-                sources=sources,
-                context=prompt.context,
-                boundary_ids=self.boundary_ids,
-                budget=self.budget,
-                memory=memory,
-                stats=stats,
+                TreeDrafter(request, self.sequence, sources=sources, budget=self.budget, memory=memory),
+                stats,
             )
         )
+
+    def _request(self, prompt: BenchPrompt) -> DecodeRequest:
+        return DecodeRequest(prompt.prompt_ids, self.limits, self.sampling)
 
     def _timed(self, start: Callable[[DecodingStats], Iterator[list[int]]]) -> Run:
         self.sequence.truncate(0)

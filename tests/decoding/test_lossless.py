@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import COMMON_COSTS, StepBudget, StepCosts
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.decoding.limits import GREEDY, Limits, SamplingParams
-from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
-from forelook.decoding.loop import lookahead
+from forelook.decoding.lookahead.published import PublishedSettings
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.decoding.streams import drafted, published
 from tests.fakes import RandomTransformer
 
 # on such a device every draft pays, and the lookahead window too
@@ -74,28 +77,12 @@ def test_published_lookahead_gives_the_autoregressive_stream(
     model = RandomTransformer(weights, max_positions=max_positions)
     limits = Limits(max_new_tokens, stops)
     constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
+    request = DecodeRequest(prompt, limits, sampling, constraint, boundary_ids=boundaries)
     expected_stats, stats = DecodingStats(), DecodingStats()
-    expected = [
-        token
-        for tokens in autoregressive(
-            model, prompt, limits, sampling=sampling, constraint=constraint, stats=expected_stats
-        )
-        for token in tokens
-    ]
+    expected = [token for tokens in autoregressive(request, model, expected_stats) for token in tokens]
     chosen = PublishedSettings(window_size, ngram_size, max_candidates, prompt_as_reference)
     model.truncate(0)
-    steps = list(
-        published_lookahead(
-            model,
-            prompt,
-            limits,
-            chosen,
-            sampling=sampling,
-            constraint=constraint,
-            boundary_ids=boundaries,
-            stats=stats,
-        )
-    )
+    steps = list(published(request, model, chosen, stats))
     assert [token for tokens in steps for token in tokens] == expected
     assert all(steps)
     assert stats.finish_reason is expected_stats.finish_reason
@@ -108,7 +95,7 @@ def test_published_lookahead_gives_the_autoregressive_stream(
 def test_published_lookahead_accepts_several_tokens_of_a_repeating_text():
     model = RandomTransformer(3)
     stats = DecodingStats()
-    list(published_lookahead(model, [1, 2, 3], Limits(200), PublishedSettings(5, 4, 5, True), stats=stats))
+    list(published(DecodeRequest([1, 2, 3], Limits(200)), model, PublishedSettings(5, 4, 5, True), stats))
     assert stats.num_generated_tokens == 200
     assert stats.tokens_per_step > 1.5
     assert stats.num_generated_tokens == stats.num_accepted_tokens + stats.num_steps
@@ -177,31 +164,22 @@ def test_lookahead_gives_the_autoregressive_stream(
     model = RandomTransformer(weights, max_positions=max_positions, tail_sizes=tail_sizes)
     limits = Limits(max_new_tokens, stops)
     constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
+    request = DecodeRequest(prompt, limits, sampling, constraint, boundary_ids=boundaries, prefill_chunk=prefill_chunk)
     expected_stats = DecodingStats()
-    expected = [
-        token
-        for tokens in autoregressive(
-            model, prompt, limits, sampling=sampling, constraint=constraint, stats=expected_stats
-        )
-        for token in tokens
-    ]
+    whole = replace(request, prefill_chunk=512)
+    expected = [token for tokens in autoregressive(whole, model, expected_stats) for token in tokens]
     memory = DraftMemory()
     for _ in range(2 if warm else 1):
         model.truncate(min(num_cached, len(model.cached_ids)))
         stats = DecodingStats()
         steps = list(
-            lookahead(
+            drafted(
+                request,
                 model,
-                prompt,
-                limits,
-                sampling=sampling,
-                constraint=constraint,
+                stats,
                 sources=[ScrambledSource(expected, draft_seed)],
-                boundary_ids=boundaries,
                 budget=StepBudget(costs, max_draft_tokens=max_draft_tokens, seconds_per_draft=0.0),
                 memory=memory,
-                prefill_chunk=prefill_chunk,
-                stats=stats,
             )
         )
         assert [token for tokens in steps for token in tokens] == expected
@@ -225,7 +203,7 @@ def test_the_window_fills_the_budget_where_tokens_are_cheap_and_only_there():
         model.truncate(0)
         stats = DecodingStats()
         budget = StepBudget(costs, max_draft_tokens=40)
-        list(lookahead(model, [1, 2, 3], Limits(60), budget=budget, stats=stats))
+        list(drafted(DecodeRequest([1, 2, 3], Limits(60)), model, stats, budget=budget))
         used[name] = [len(layout) for layout in model.layouts]
         # a window stands beside the drafts and is not counted among them
         window_tokens = sum(used[name]) - 3 - (stats.num_steps - 1) - stats.num_drafted_tokens

@@ -16,18 +16,19 @@ from forelook.decoding.drafting.drafter import StepPlan
 from forelook.decoding.drafting.tree import DraftTree
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.decoding.layout import causal_layout, lay_out
-from forelook.decoding.limits import GREEDY, FinishReason, Limits, SamplingParams
-from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
+from forelook.decoding.limits import FinishReason, Limits, SamplingParams
+from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.lookahead.window import LookaheadWindow
-from forelook.decoding.loop import lookahead
 from forelook.decoding.parallel.decoder import ParallelDecoder, plan_from_ints, plan_to_ints, shared_costs
 from forelook.decoding.parallel.partition import deal, join_argmax
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import DecodingError, InsufficientMemoryError, RankLostError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.decoding.ranks import ThreadedRanks, rank_processes
+from tests.decoding.streams import drafted, published
 from tests.decoding.test_lossless import FREE, AllowedAtFirst, ScrambledSource, samplings
 from tests.fakes import RandomTransformer, check_layout
 
@@ -53,7 +54,7 @@ def test_a_deal_covers_every_draft_and_column_and_every_rank_can_run_its_share(p
     assert len(shares) == num_ranks
     for share in shares:
         # the fake's own check: every row sees one token per position before it
-        check_layout(lay_out([1, 2], 3, share.tree.token_ids, share.tree.parents, share.window), 3, 8, 64)
+        check_layout(lay_out([1, 2], 3, share.tree.token_ids, share.tree.parents, share.window), 3, 8, 256)
         for node, token, parent in zip(share.nodes, share.tree.token_ids, share.tree.parents, strict=True):
             assert token == plan.tree.token_ids[node - 1]
             assert plan.tree.parents[node - 1] == (share.nodes[parent - 1] if parent else 0)
@@ -152,10 +153,9 @@ common = {
 quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def expected_of(weights, prompt, limits, max_positions, constraint, sampling):
+def expected_of(request, weights=3, max_positions=512):
     stats = DecodingStats()
-    model = RandomTransformer(weights, max_positions=max_positions)
-    return flat(autoregressive(model, prompt, limits, sampling=sampling, constraint=constraint, stats=stats)), stats
+    return flat(autoregressive(request, RandomTransformer(weights, max_positions=max_positions), stats)), stats
 
 
 @quick
@@ -168,18 +168,14 @@ def test_any_number_of_ranks_gives_the_autoregressive_stream_with_the_published_
     ranks.seeds["weights"] = weights
     limits = Limits(max_new_tokens, stops)
     constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
-    expected, expected_stats = expected_of(weights, prompt, limits, max_positions, constraint, sampling)
+    request = DecodeRequest(prompt, limits, sampling, constraint, boundary_ids=boundaries)
+    expected, expected_stats = expected_of(request, weights, max_positions)
     alone, stats = DecodingStats(), DecodingStats()
     chosen = PublishedSettings(window_size, ngram_size, max_candidates, prompt_as_reference=True)
     one = RandomTransformer(weights, max_positions=max_positions)
     model = ranks.new_model(0, max_positions)
-    for of_loop, loop_stats in ((None, alone), (ranks.decoder.decode, stats)):
-        given_loop = {} if of_loop is None else {"loop": of_loop}
-        steps = published_lookahead(
-            one if of_loop is None else model, prompt, limits, chosen,
-            sampling=sampling, constraint=constraint, boundary_ids=boundaries, stats=loop_stats, **given_loop,
-        )  # fmt: skip
-        assert flat(steps) == expected
+    assert flat(published(request, one, chosen, alone)) == expected
+    assert flat(published(request, model, chosen, stats, loop=ranks.decoder.decode)) == expected
     assert stats.finish_reason is expected_stats.finish_reason
     # dealing a step out changes who runs what, and nothing of what is drafted, accepted and learned
     for name in ("num_steps", "num_forwards", "num_generated_tokens", "num_drafted_tokens", "num_accepted_tokens"):
@@ -198,17 +194,21 @@ def test_any_number_of_ranks_gives_the_autoregressive_stream_with_the_draft_tree
     ranks.seeds["weights"] = weights
     limits = Limits(max_new_tokens, stops)
     constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
-    expected, expected_stats = expected_of(weights, prompt, limits, max_positions, constraint, sampling)
+    request = DecodeRequest(prompt, limits, sampling, constraint, boundary_ids=boundaries)
+    expected, expected_stats = expected_of(request, weights, max_positions)
     model = ranks.new_model(0, max_positions)
     memory = DraftMemory()
     for _ in range(2 if warm else 1):  # the second time on caches that hold the first one's text
         stats = DecodingStats()
-        steps = lookahead(
-            model, prompt, limits,
-            sampling=sampling, constraint=constraint, sources=[ScrambledSource(expected, draft_seed)],
-            boundary_ids=boundaries, budget=StepBudget(shared_costs(FREE, size), seconds_per_draft=0.0),
-            memory=memory, stats=stats, loop=ranks.decoder.decode,
-        )  # fmt: skip
+        steps = drafted(
+            request,
+            model,
+            stats,
+            loop=ranks.decoder.decode,
+            sources=[ScrambledSource(expected, draft_seed)],
+            budget=StepBudget(shared_costs(FREE, size), seconds_per_draft=0.0),
+            memory=memory,
+        )
         assert flat(steps) == expected
         assert stats.finish_reason is expected_stats.finish_reason
         assert stats.num_accepted_tokens == sum(stats.accepted_by_origin.values())
@@ -218,8 +218,8 @@ def test_any_number_of_ranks_gives_the_autoregressive_stream_with_the_draft_tree
 
 @pytest.mark.parametrize("num_reused", [0, 3])
 @pytest.mark.parametrize("num_prompt", [64, 65, 150, 300, 577])
-@pytest.mark.parametrize("published", [True, False])
-def test_a_prompt_is_split_and_drafted_for_as_it_is_without_ranks(pair, published, num_prompt, num_reused):
+@pytest.mark.parametrize("is_published", [True, False])
+def test_a_prompt_is_split_and_drafted_for_as_it_is_without_ranks(pair, is_published, num_prompt, num_reused):
     prompt = [index % 7 for index in range(num_prompt)]
     seen = {}
     for name, loop in (("alone", {}), ("ranks", {"loop": pair.decoder.decode})):
@@ -229,10 +229,11 @@ def test_a_prompt_is_split_and_drafted_for_as_it_is_without_ranks(pair, publishe
             model.forward(causal_layout(prompt[:num_reused], 0))
             model.commit(range(num_reused))
         stats = DecodingStats()
-        if published:
-            steps = published_lookahead(model, prompt, Limits(12), PublishedSettings(5, 4, 5), stats=stats, **loop)
+        request = DecodeRequest(prompt, Limits(12))
+        if is_published:
+            steps = published(request, model, PublishedSettings(5, 4, 5), stats, **loop)
         else:
-            steps = lookahead(model, prompt, Limits(12), budget=StepBudget(FREE), stats=stats, **loop)
+            steps = drafted(request, model, stats, budget=StepBudget(FREE), **loop)
         tokens = flat(steps)
         seen[name] = (tokens, stats.num_forwards, stats.num_steps, stats.num_drafted_tokens)
     assert seen["ranks"] == seen["alone"]
@@ -244,11 +245,8 @@ def test_ranks_share_the_work_of_real_steps(tmp_path):
         ranks = ThreadedRanks(tmp_path, size, lambda _rank, most: RandomTransformer(3, max_positions=most))
         stats = DecodingStats()
         chosen = PublishedSettings(15, 5, 15, prompt_as_reference=True)
-        tokens = flat(
-            published_lookahead(
-                ranks.new_model(), [1, 2, 3], Limits(100), chosen, stats=stats, loop=ranks.decoder.decode
-            )
-        )
+        request = DecodeRequest([1, 2, 3], Limits(100))
+        tokens = flat(published(request, ranks.new_model(), chosen, stats, loop=ranks.decoder.decode))
         assert len(tokens) == 100
         assert stats.tokens_per_step > 1.3
         totals[size] = [
@@ -277,31 +275,31 @@ def pair(tmp_path: Path) -> Iterator[ThreadedRanks]:
     ranks.close()
 
 
-def decode_with(ranks, model, prompt, limits, published, stats=None):
-    stats = DecodingStats() if stats is None else stats
+def decode_with(ranks, model, request, is_published, stats=None):
     loop = ranks.decoder.decode
-    if published:
-        return published_lookahead(model, prompt, limits, PublishedSettings(5, 4, 5), stats=stats, loop=loop)
-    return lookahead(model, prompt, limits, stats=stats, loop=loop)
+    if is_published:
+        return published(request, model, PublishedSettings(5, 4, 5), stats, loop=loop)
+    return drafted(request, model, stats, loop=loop)
 
 
-@pytest.mark.parametrize("published", [True, False])
-def test_a_stream_closed_early_leaves_the_ranks_ready_for_the_next(pair, published):
+@pytest.mark.parametrize("is_published", [True, False])
+def test_a_stream_closed_early_leaves_the_ranks_ready_for_the_next(pair, is_published):
     model = pair.new_model()
-    expected, _ = expected_of(3, [1, 2, 3], Limits(30), 512, None, GREEDY)
+    request = DecodeRequest([1, 2, 3], Limits(30))
+    expected, _ = expected_of(request)
     for num_steps in (1, 3, 2):
         stats = DecodingStats()
-        steps = decode_with(pair, model, [1, 2, 3], Limits(30), published, stats)
+        steps = decode_with(pair, model, request, is_published, stats)
         got = [token for _ in range(num_steps) for token in next(steps)]
         steps.close()
         assert got == expected[: len(got)]
         assert stats.finish_reason is FinishReason.CLOSED
-    assert flat(decode_with(pair, model, [1, 2, 3], Limits(30), published)) == expected
+    assert flat(decode_with(pair, model, request, is_published)) == expected
 
 
-@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("is_published", [True, False])
 @pytest.mark.parametrize("num_looks", [0, 1, 4])
-def test_a_cancel_stops_all_ranks_in_prefill_as_in_decoding(pair, published, num_looks):
+def test_a_cancel_stops_all_ranks_in_prefill_as_in_decoding(pair, is_published, num_looks):
     prompt = [index % 30 for index in range(400)]
     looks = []
 
@@ -311,19 +309,14 @@ def test_a_cancel_stops_all_ranks_in_prefill_as_in_decoding(pair, published, num
 
     stats = DecodingStats()
     model = pair.new_model(0, 1024)
-    chunk = {"prefill_chunk": 100} if not published else {}
-    steps = (
-        decode_with(pair, model, prompt, Limits(30, is_cancelled=is_cancelled), True, stats)
-        if published
-        else lookahead(
-            model, prompt, Limits(30, is_cancelled=is_cancelled), stats=stats, loop=pair.decoder.decode, **chunk
-        )
-    )
-    flat(steps)
+    chunk = 512 if is_published else 100
+    cancelled = DecodeRequest(prompt, Limits(30, is_cancelled=is_cancelled), prefill_chunk=chunk)
+    flat(decode_with(pair, model, cancelled, is_published, stats))
     assert stats.finish_reason is FinishReason.CANCELLED
     assert len(looks) == num_looks + 1, "no forward after the cancel"
-    expected, _ = expected_of(3, prompt, Limits(12), 1024, None, GREEDY)
-    assert flat(decode_with(pair, model, prompt, Limits(12), published)) == expected
+    request = DecodeRequest(prompt, Limits(12))
+    expected, _ = expected_of(request, max_positions=1024)
+    assert flat(decode_with(pair, model, request, is_published)) == expected
 
 
 class FailsOnce(RandomTransformer):
@@ -336,29 +329,28 @@ class FailsOnce(RandomTransformer):
         return super().forward(layout)
 
 
-@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("is_published", [True, False])
 @pytest.mark.parametrize("failing", [0, 1])
-def test_a_failed_forward_ends_that_request_alone(tmp_path, failing, published):
+def test_a_failed_forward_ends_that_request_alone(tmp_path, failing, is_published):
     def make(rank: int, most: int) -> RandomTransformer:
         return (FailsOnce if rank == failing else RandomTransformer)(3, max_positions=most)
 
     ranks = ThreadedRanks(tmp_path, 2, make)
     model = ranks.new_model()
+    request = DecodeRequest([1, 2, 3], Limits(30))
     with pytest.raises(InsufficientMemoryError if failing == 0 else DecodingError) as caught:
-        flat(decode_with(ranks, model, [1, 2, 3], Limits(30), published))
+        flat(decode_with(ranks, model, request, is_published))
     if failing == 1:
         assert f"rank 1 of 2 failed with error {InsufficientMemoryError.code}" in str(caught.value)
-    expected, _ = expected_of(3, [1, 2, 3], Limits(30), 512, None, GREEDY)
-    assert flat(decode_with(ranks, model, [1, 2, 3], Limits(30), published)) == expected
+    expected, _ = expected_of(request)
+    assert flat(decode_with(ranks, model, request, is_published)) == expected
     ranks.close()
 
 
 def test_sampled_streams_of_one_seed_are_equal_and_of_two_are_not(pair):
     model = pair.new_model()
-    streams = [
-        flat(lookahead(model, [1, 2, 3], Limits(40), sampling=SamplingParams(1.0, seed=seed), loop=pair.decoder.decode))
-        for seed in (1, 1, 2)
-    ]
+    requests = [DecodeRequest([1, 2, 3], Limits(40), SamplingParams(1.0, seed=seed)) for seed in (1, 1, 2)]
+    streams = [flat(drafted(request, model, loop=pair.decoder.decode)) for request in requests]
     assert streams[0] == streams[1] != streams[2]
 
 
@@ -373,7 +365,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_request_in_time(tmp_path, blow, num_
         decoder = ParallelDecoder(group)
         model = RandomTransformer(3, max_positions=4096)
         chosen = PublishedSettings(5, 4, 5)
-        steps = published_lookahead(model, [1, 2, 3], Limits(4000), chosen, loop=decoder.decode)
+        steps = published(DecodeRequest([1, 2, 3], Limits(4000)), model, chosen, loop=decoder.decode)
         got = [*next(steps), *next(steps)]
         os.kill(processes[0].pid, blow)
         struck_s = time.monotonic()
@@ -381,11 +373,12 @@ def test_a_rank_that_dies_or_hangs_ends_the_request_in_time(tmp_path, blow, num_
             got.extend(token for ids in steps for token in ids)
         assert time.monotonic() - struck_s < most_s
         # what came before the blow is right, and rank 0 goes on alone from its cache
-        expected, _ = expected_of(3, [1, 2, 3], Limits(len(got)), 4096, None, GREEDY)
+        request = DecodeRequest([1, 2, 3], Limits(len(got)))
+        expected, _ = expected_of(request, max_positions=4096)
         assert got == expected
-        assert flat(published_lookahead(model, [1, 2, 3], Limits(len(got)), chosen)) == expected
+        assert flat(published(request, model, chosen)) == expected
         with pytest.raises(RankLostError, match="start the group again"):
-            next(published_lookahead(model, [1, 2, 3], Limits(5), chosen, loop=decoder.decode))
+            next(published(request, model, chosen, loop=decoder.decode))
         for process in processes[1:]:  # nobody lingers
             process.join(10)
             assert process.exitcode == 3
@@ -393,7 +386,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_request_in_time(tmp_path, blow, num_
 
 def test_followers_end_when_they_are_dismissed(pair):
     model = pair.new_model()
-    flat(decode_with(pair, model, [1, 2, 3], Limits(8), published=True))
+    flat(decode_with(pair, model, DecodeRequest([1, 2, 3], Limits(8)), is_published=True))
     pair.decoder.dismiss()
     for thread in pair.threads:
         thread.join(10)
@@ -401,10 +394,10 @@ def test_followers_end_when_they_are_dismissed(pair):
 
 
 def test_followers_let_go_of_their_replicas_and_load_them_again(pair):
-    prompt, limits = [1, 2, 3], Limits(20)
-    expected, _ = expected_of(3, prompt, limits, 512, None, GREEDY)
+    request = DecodeRequest([1, 2, 3], Limits(20))
+    expected, _ = expected_of(request)
     model = pair.new_model()
-    assert flat(decode_with(pair, model, prompt, limits, published=False)) == expected
+    assert flat(decode_with(pair, model, request, is_published=False)) == expected
     replica = weakref.ref(pair.models[1][0])
     pair.decoder.unload()
     pair.decoder.load()
@@ -412,7 +405,7 @@ def test_followers_let_go_of_their_replicas_and_load_them_again(pair):
     assert pair.orders == [(1, "unload"), (1, "load")]
     assert replica() is None, "the follower still holds a sequence of the replica it let go of"
     for sequence in (model, pair.new_model()):
-        assert flat(decode_with(pair, sequence, prompt, limits, published=True)) == expected
+        assert flat(decode_with(pair, sequence, request, is_published=True)) == expected
 
 
 def test_a_follower_that_cannot_load_again_is_not_waited_for_longer_than_asked(tmp_path):

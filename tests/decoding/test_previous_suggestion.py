@@ -5,9 +5,10 @@ from __future__ import annotations
 from forelook.decoding.drafting.draft import DraftOrigin
 from forelook.decoding.drafting.sources.previous import PreviousSuggestion
 from forelook.decoding.limits import Limits
-from forelook.decoding.loop import lookahead
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 
+from tests.decoding.streams import drafted
 from tests.fakes import ScriptedModel
 
 BEFORE = [1, 2, 3]
@@ -52,12 +53,7 @@ def test_the_longer_match_comes_first_and_only_two_are_given():
 def test_a_kept_suggestion_is_accepted_in_one_forward():
     model = ScriptedModel.saying(4, [11, 12, 13, 14, 15, 50], then=60)
     stats = DecodingStats()
-    stream = lookahead(
-        model,
-        [*BEFORE, 10],
-        Limits(6),
-        sources=[PreviousSuggestion(BEFORE, SUGGESTION)],
-        stats=stats,
-    )
+    request = DecodeRequest([*BEFORE, 10], Limits(6))
+    stream = drafted(request, model, stats, sources=[PreviousSuggestion(BEFORE, SUGGESTION)])
     assert next(stream) == [11, 12, 13, 14, 15, 50]
     assert stats.accepted_by_origin == {DraftOrigin.PREVIOUS_SUGGESTION: 5}

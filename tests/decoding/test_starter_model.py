@@ -10,9 +10,11 @@ import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import causal_layout
 from forelook.decoding.limits import Limits
-from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
-from forelook.decoding.loop import lookahead
+from forelook.decoding.lookahead.published import PublishedSettings
+from forelook.decoding.request import DecodeRequest
 from forelook.model.loading import load_model
+
+from tests.decoding.streams import drafted, published
 
 NEAR_TIE = 1e-4
 NUM_NEW_TOKENS = 128
@@ -38,11 +40,12 @@ def test_lookahead_is_token_identical_on_all_humaneval_prompts_in_float32(prompt
     try:
         for index, record in enumerate(prompts):
             ids = [model.config.bos_token_id, *model.tokenizer.encode_prefix(record["prompt"])]
-            expected = [token for tokens in autoregressive(sequence, ids, limits) for token in tokens]
-            outputs = {"lookahead": lookahead(sequence, ids, limits)}
+            request = DecodeRequest(ids, limits)
+            expected = [token for tokens in autoregressive(request, sequence) for token in tokens]
+            outputs = {"lookahead": drafted(request, sequence)}
             if index % 4 == 0:
                 settings = PublishedSettings(7, 4, 7, prompt_as_reference=True)
-                outputs["published"] = published_lookahead(sequence, ids, limits, settings)
+                outputs["published"] = published(request, sequence, settings)
             for name, stream in outputs.items():
                 sequence.truncate(0)
                 output = [token for tokens in stream for token in tokens]

@@ -11,11 +11,12 @@ from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of
 from forelook.decoding.drafting.tree_drafter import Patience
 from forelook.decoding.limits import FinishReason, Limits
-from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
-from forelook.decoding.loop import lookahead
+from forelook.decoding.lookahead.published import PublishedSettings
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError
 
+from tests.decoding import streams
 from tests.fakes import ScriptedModel
 
 PROMPT = [1, 2, 3]
@@ -39,15 +40,16 @@ class Oracle:
 
 
 def plain(model, limits, stats):
-    return autoregressive(model, PROMPT, limits, stats=stats)
+    return autoregressive(DecodeRequest(PROMPT, limits), model, stats)
 
 
 def drafted(model, limits, stats):
-    return lookahead(model, PROMPT, limits, sources=[Oracle([*SCRIPT, END, 5, 5])], budget=FREE, stats=stats)
+    oracle = Oracle([*SCRIPT, END, 5, 5])
+    return streams.drafted(DecodeRequest(PROMPT, limits), model, stats, sources=[oracle], budget=FREE)
 
 
 def published(model, limits, stats):
-    return published_lookahead(model, PROMPT, limits, PublishedSettings(3, 3, 3, True), stats=stats)
+    return streams.published(DecodeRequest(PROMPT, limits), model, PublishedSettings(3, 3, 3, True), stats)
 
 
 loops = pytest.mark.parametrize("loop", [plain, drafted, published])
@@ -67,9 +69,8 @@ def test_a_stop_token_inside_an_accepted_draft_stops_right_there():
     model = ScriptedModel.saying(3, SCRIPT[:4], then=END)
     stats = DecodingStats()
     script = [*SCRIPT[:4], END, END, END]
-    steps = list(
-        lookahead(model, PROMPT, Limits(100, frozenset({END})), sources=[Oracle(script)], budget=FREE, stats=stats)
-    )
+    request = DecodeRequest(PROMPT, Limits(100, frozenset({END})))
+    steps = list(streams.drafted(request, model, stats, sources=[Oracle(script)], budget=FREE))
     assert steps == [SCRIPT[:4]]
     assert stats.num_steps == 1
     assert stats.num_accepted_tokens == 4
@@ -86,13 +87,13 @@ def test_drafts_ride_on_the_prefill():
 
 
 def test_a_long_uncached_prompt_runs_without_drafts_and_a_keystroke_with_them():
-    prompt = list(range(40, 240))
-    model = ScriptedModel.saying(len(prompt), SCRIPT, then=END)
+    request = DecodeRequest(list(range(40, 240)), Limits(100))
+    model = ScriptedModel.saying(len(request.prompt_ids), SCRIPT, then=END)
     oracle = Oracle([*SCRIPT, END])
-    assert next(lookahead(model, prompt, Limits(100), sources=[oracle], budget=FREE)) == SCRIPT[:1]
+    assert next(streams.drafted(request, model, sources=[oracle], budget=FREE)) == SCRIPT[:1]
     assert [len(layout) for layout in model.layouts] == [200]
     assert model.layouts[0].visibility is None
-    again = lookahead(model, prompt, Limits(100), sources=[Oracle([*SCRIPT, END])], budget=FREE)
+    again = streams.drafted(request, model, sources=[Oracle([*SCRIPT, END])], budget=FREE)
     assert len(next(again)) > 1
     assert len(model.layouts) == 2
 
@@ -137,13 +138,13 @@ def test_a_passed_deadline_starts_no_forward(loop):
     assert stats.finish_reason is FinishReason.DEADLINE
 
 
-@pytest.mark.parametrize("decode", [autoregressive, lookahead])
+@pytest.mark.parametrize("decode", [autoregressive, streams.drafted])
 def test_cancel_stops_between_prefill_chunks(decode):
     forwards = []
     model = ScriptedModel.saying(50, SCRIPT, then=END, on_forward=forwards.append)
     stats = DecodingStats()
     limits = Limits(100, is_cancelled=lambda: len(forwards) >= 2)
-    assert list(decode(model, list(range(50)), limits, prefill_chunk=10, stats=stats)) == []
+    assert list(decode(DecodeRequest(list(range(50)), limits, prefill_chunk=10), model, stats)) == []
     assert [len(layout) for layout in forwards] == [10, 10]
     assert list(model.cached_ids) == list(range(20)), "what was prefilled stays for the next request"
     assert stats.finish_reason is FinishReason.CANCELLED
@@ -169,19 +170,19 @@ def test_a_second_request_reuses_the_common_prefix():
     list(drafted(model, Limits(5), DecodingStats()))
     stats = DecodingStats()
     prompt = [*PROMPT, *SCRIPT[:2], 77]
-    list(autoregressive(model, prompt, Limits(1), stats=stats))
+    list(autoregressive(DecodeRequest(prompt, Limits(1)), model, stats))
     assert stats.num_reused_tokens == 5
     assert stats.num_prompt_tokens == 6
     assert len(model.layouts[-1]) == 1
 
 
-@pytest.mark.parametrize("decode", [autoregressive, lookahead])
+@pytest.mark.parametrize("decode", [autoregressive, streams.drafted])
 def test_an_empty_or_too_long_prompt_is_an_error(decode):
     model = ScriptedModel.saying(3, SCRIPT, then=END, max_positions=10)
     with pytest.raises(DecodingError, match="prompt_ids is empty"):
-        list(decode(model, [], Limits(5)))
+        list(decode(DecodeRequest([], Limits(5)), model))
     with pytest.raises(ContextOverflowError, match="has 11 tokens, the model holds 10"):
-        list(decode(model, [1] * 11, Limits(5)))
+        list(decode(DecodeRequest([1] * 11, Limits(5)), model))
 
 
 @loops
@@ -196,7 +197,7 @@ def test_a_full_context_ends_generation(loop):
 def test_without_drafts_every_step_is_one_token_wide():
     model = ScriptedModel(lambda seen: (seen[-1] * 7 + len(seen)) % 251)
     budget = StepBudget(max_draft_tokens=0)
-    list(lookahead(model, PROMPT, Limits(30), budget=budget))
+    list(streams.drafted(DecodeRequest(PROMPT, Limits(30)), model, budget=budget))
     assert [len(layout) for layout in model.layouts] == [3] + [1] * 29
     assert all(layout.visibility is None for layout in model.layouts)
 
@@ -240,7 +241,7 @@ def test_steps_become_plain_while_drafts_never_come_true_and_good_ones_end_that(
     model = ScriptedModel(lambda seen: (seen[-1] * 7 + len(seen) * len(seen)) % 251)
     source = WrongSource()
     costs = StepCosts((1, 64), (1e-3, 2e-3), (0.0, 0.0))
-    list(lookahead(model, PROMPT, Limits(200), sources=[source], budget=StepBudget(costs)))
+    list(streams.drafted(DecodeRequest(PROMPT, Limits(200)), model, sources=[source], budget=StepBudget(costs)))
     assert 5 < source.num_asked < 80
     patience = Patience()
     for _ in range(30):

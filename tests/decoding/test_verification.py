@@ -8,13 +8,14 @@ import torch
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.limits import Limits, SamplingParams
-from forelook.decoding.loop import lookahead
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import TargetChooser
 from forelook.errors import DecodingError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.decoding.streams import drafted
 from tests.fakes import RandomTransformer
 
 # chi-square's 99.9% point by degrees of freedom (standard tables)
@@ -112,14 +113,12 @@ def test_speculative_samples_follow_the_exact_joint_distribution():
         stats = DecodingStats()
         output = [
             token
-            for tokens in lookahead(
+            for tokens in drafted(
+                DecodeRequest(prompt, Limits(2), SamplingParams(1.0, seed=seed)),
                 model,
-                prompt,
-                Limits(2),
-                sampling=SamplingParams(1.0, seed=seed),
+                stats,
                 sources=[CertainGuess([int(first.argmax()), 0])],
                 budget=budget,
-                stats=stats,
             )
             for token in tokens
         ]

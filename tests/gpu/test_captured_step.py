@@ -10,13 +10,15 @@ import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.decoding.limits import Limits
-from forelook.decoding.loop import lookahead
+from forelook.decoding.request import DecodeRequest
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.cuda_graphs import CudaGraphs
 from forelook.model.forward.static_step import BucketedSequence, StepSpace, run_as_it_is
 from forelook.model.forward.step_attention import attend_masked, step_attention_choices
 from forelook.model.forward.step_ops import PLAIN, choose_step_ops, fused_error
 from forelook.model.loading import LoadedModel, load_model
+
+from tests.decoding.streams import drafted
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 CONFIG = {
@@ -110,10 +112,10 @@ def test_captured_step_is_bit_for_bit_the_uncaptured_one(loaded: LoadedModel, cu
 def test_captured_step_gives_the_cpus_greedy_tokens_with_drafts(loaded: LoadedModel) -> None:
     on_cpu = load_model(None, device="cpu", dtype="float32")
     prompt = [0, *on_cpu.tokenizer.encode_prefix("def add(a, b):\n    return a + b\n\n\ndef add3(a, b, c):\n    ret")]
-    limits = Limits(96, on_cpu.stop_token_ids)
-    expected = [token for ids in autoregressive(on_cpu.new_sequence(), prompt, limits) for token in ids]
-    for run in (autoregressive, lookahead):
-        assert [token for ids in run(loaded.new_sequence(), prompt, limits) for token in ids] == expected
+    request = DecodeRequest(prompt, Limits(96, on_cpu.stop_token_ids))
+    expected = [token for ids in autoregressive(request, on_cpu.new_sequence()) for token in ids]
+    for run in (autoregressive, drafted):
+        assert [token for ids in run(request, loaded.new_sequence()) for token in ids] == expected
 
 
 def test_plain_operators_capture_too(loaded: LoadedModel, cuda: torch.device) -> None:

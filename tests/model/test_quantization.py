@@ -11,7 +11,7 @@ import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import causal_layout
 from forelook.decoding.limits import Limits
-from forelook.decoding.loop import lookahead
+from forelook.decoding.request import DecodeRequest
 from forelook.errors import ConfigError, UnsupportedArchitectureError
 from forelook.model import quantization
 from forelook.model.forward.projection import Projection
@@ -21,6 +21,7 @@ from forelook.model.loading import LoadedModel, load_model
 from forelook.model.memory import weight_bytes
 from forelook.model.quantization import quantizer, stored_bytes
 
+from tests.decoding.streams import drafted
 from tests.model.checkpoints import build_reference, save
 
 CPU = torch.device("cpu")
@@ -70,13 +71,13 @@ def test_int8_weights_take_a_quarter_of_float32() -> None:
 def test_drafts_do_not_change_what_the_quantized_model_says(kind: str, padded: bool, prompt: list[int]) -> None:
     loaded = load_model(None, device="cpu", dtype=kind)
     assert loaded.weight_format == kind
-    limits = Limits(64, loaded.stop_token_ids)
-    plain = [token for ids in autoregressive(loaded.new_sequence(), prompt, limits) for token in ids]
+    request = DecodeRequest(prompt, Limits(64, loaded.stop_token_ids))
+    plain = [token for ids in autoregressive(request, loaded.new_sequence()) for token in ids]
     sequence = BucketedSequence(StepSpace(loaded.weights, PLAIN)) if padded else loaded.new_sequence()
-    drafted = [token for ids in lookahead(sequence, prompt, limits) for token in ids]
+    with_drafts = [token for ids in drafted(request, sequence) for token in ids]
     assert len(plain) > 20
-    if drafted != plain:
-        place = next(i for i, (left, right) in enumerate(zip(plain, drafted, strict=False)) if left != right)
+    if with_drafts != plain:
+        place = next(i for i, (left, right) in enumerate(zip(plain, with_drafts, strict=False)) if left != right)
         top = loaded.new_sequence().forward(causal_layout([*prompt, *plain[:place]], 0))[0].topk(2).values
         assert loaded.dtype != torch.float32, "in float32 the two must be identical"
         assert float(top[0] - top[1]) < 0.1, "only a near tie in bfloat16 excuses another token"

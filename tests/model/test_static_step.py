@@ -12,14 +12,15 @@ import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.decoding.limits import Limits
-from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
-from forelook.decoding.loop import lookahead
+from forelook.decoding.lookahead.published import PublishedSettings
+from forelook.decoding.request import DecodeRequest
 from forelook.errors import ContextOverflowError
 from forelook.model.forward.kv_cache import DeferringKVCache
 from forelook.model.forward.static_step import TAIL_SIZES, BucketedSequence, Step, StepSpace, run_as_it_is
 from forelook.model.forward.step_ops import PLAIN
 from forelook.model.loading import LoadedModel, load_model
 
+from tests.decoding.streams import drafted, published
 from tests.model.checkpoints import build_reference, save
 
 
@@ -90,13 +91,13 @@ def test_padded_step_gives_the_logits_of_the_ordinary_forward(variant: str, tmp_
 @pytest.mark.parametrize("method", ["autoregressive", "lookahead", "published"])
 def test_whole_generations_with_drafts_are_token_identical(method: str, starter: LoadedModel) -> None:
     prompt = [0, *starter.tokenizer.encode_prefix("def add(a, b):\n    return a + b\n\n\ndef add3(a, b, c):\n    ret")]
-    limits = Limits(96)
-    expected = [token for ids in autoregressive(starter.new_sequence(), prompt, limits) for token in ids]
+    request = DecodeRequest(prompt, Limits(96))
+    expected = [token for ids in autoregressive(request, starter.new_sequence()) for token in ids]
     sequence = padded(starter, FakeGraphs())
     run = {
-        "autoregressive": lambda: autoregressive(sequence, prompt, limits),
-        "lookahead": lambda: lookahead(sequence, prompt, limits),
-        "published": lambda: published_lookahead(sequence, prompt, limits, PublishedSettings(5, 4, 5)),
+        "autoregressive": lambda: autoregressive(request, sequence),
+        "lookahead": lambda: drafted(request, sequence),
+        "published": lambda: published(request, sequence, PublishedSettings(5, 4, 5)),
     }[method]
     for _ in range(2):  # the second time most of the prompt is cached
         assert [token for ids in run() for token in ids] == expected

@@ -13,13 +13,15 @@ import pytest
 from forelook.completion.engine.drafting import Drafting
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.limits import Limits
-from forelook.decoding.lookahead.published import PublishedSettings, published_lookahead
-from forelook.decoding.loop import lookahead
+from forelook.decoding.lookahead.published import PublishedSettings
+from forelook.decoding.request import DecodeRequest
 from forelook.errors import ConfigError, RankLostError
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
 from forelook.ranks.ranks import Ranks, rank_device
 from forelook.ranks.source import RankSource, torchrun_rank
 from safetensors.torch import load_file
+
+from tests.decoding.streams import drafted, published
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
@@ -37,7 +39,8 @@ def resident_bytes(process_id: int) -> int:
 def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
     model = load_model(None, device="cpu", dtype="float32")
     prompt = model.tokenizer.encode("def add(first, second):\n    return first + second\n\n\ndef sub(first, second):\n")
-    expected = [t for ids in autoregressive(model.new_sequence(512), prompt, Limits(60)) for t in ids]
+    request = DecodeRequest(prompt, Limits(60))
+    expected = [t for ids in autoregressive(request, model.new_sequence(512)) for t in ids]
     weight_bytes = 4 * sum(weight.numel() for weight in load_file(STARTER_MODEL_PATH / "model.safetensors").values())
     command = [sys.executable, "-m", "forelook", "follow", "--device", "cpu", "--dtype", "float32"]
     ranks = Ranks(RankSource(2, command))
@@ -46,7 +49,7 @@ def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
         sequence = model.new_sequence(512)
 
         def decoded() -> list[int]:
-            steps = lookahead(sequence, prompt, Limits(60), budget=drafting.budget, loop=drafting.loop)
+            steps = drafted(request, sequence, loop=drafting.loop, budget=drafting.budget)
             return [token for ids in steps for token in ids]
 
         assert decoded() == expected, "alone, while the other rank is loading"
@@ -60,7 +63,8 @@ def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
         assert ranks.is_ready
         assert decoded() == expected, "together after a rest"
         (first,) = ranks.process_ids
-        steps = published_lookahead(sequence, prompt, Limits(400), PublishedSettings(5, 4, 5), loop=drafting.loop)
+        long = DecodeRequest(prompt, Limits(400))
+        steps = published(long, sequence, PublishedSettings(5, 4, 5), loop=drafting.loop)
         next(steps)
         os.kill(first, signal.SIGKILL)
         started_s = time.monotonic()

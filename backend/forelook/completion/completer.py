@@ -28,11 +28,12 @@ from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.draft import DraftSource
-from forelook.decoding.drafting.drafter import NoDrafts
-from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.drafting.drafter import Drafter, NoDrafts
+from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.limits import GREEDY, FinishReason, Limits, SamplingParams
-from forelook.decoding.lookahead.published import published_lookahead
-from forelook.decoding.loop import DecodeLoop, decode, lookahead
+from forelook.decoding.lookahead.published import PublishedDrafter
+from forelook.decoding.loop import DecodeLoop, decode
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import RequestCancelledError
 from forelook.model.infill import InfillFormat
@@ -214,7 +215,7 @@ class Completer:
         limits = Limits(max_new_tokens=1, is_cancelled=is_cancelled)
         stats = DecodingStats()
         # the loop, and not the plain one: ranks that decode together need the prompt in each cache
-        for _ in self._loop(sequence, prepared.prompt_ids, limits, NoDrafts(), prefill_chunk=64, stats=stats):
+        for _ in self._loop(DecodeRequest(prepared.prompt_ids, limits, prefill_chunk=64), sequence, NoDrafts(), stats):
             pass
         return len(sequence.cached_ids) - stats.num_reused_tokens, stats.num_forwards
 
@@ -306,41 +307,22 @@ class Completer:
         self, prepared: _Prepared, limits: Limits, aids: Aids, sampling: SamplingParams, stats: DecodingStats
     ) -> Iterator[list[int]]:
         sequence = self.sequences.take(prepared.prompt_ids)
-        if self._settings.method is DecodingMethod.AUTOREGRESSIVE:
-            return autoregressive(
-                sequence,
-                prepared.prompt_ids,
-                limits,
-                sampling=sampling,
-                constraint=prepared.healing.constraint,
-                stats=stats,
-            )
-        if self._settings.method is DecodingMethod.PUBLISHED:
-            return published_lookahead(
-                sequence,
-                prepared.prompt_ids,
-                limits,
-                self._settings.published,
-                sampling=sampling,
-                constraint=prepared.healing.constraint,
-                boundary_ids=self._boundary_ids,
-                stats=stats,
-                loop=self._loop,
-            )
-        return lookahead(
-            sequence,
+        request = DecodeRequest(
             prepared.prompt_ids,
             limits,
-            sampling=sampling,
-            constraint=prepared.healing.constraint,
-            sources=aids.sources,
+            sampling,
+            prepared.healing.constraint,
             context=prepared.prompt.prefix_ids[-_DRAFT_CONTEXT_TOKENS:],
             boundary_ids=self._boundary_ids,
-            budget=self._budget,
-            memory=aids.memory,
-            stats=stats,
-            loop=self._loop,
         )
+        drafter: Drafter
+        if self._settings.method is DecodingMethod.AUTOREGRESSIVE:
+            return autoregressive(request, sequence, stats)
+        if self._settings.method is DecodingMethod.PUBLISHED:
+            drafter = PublishedDrafter(request, self._settings.published)
+        else:
+            drafter = TreeDrafter(request, sequence, sources=aids.sources, budget=self._budget, memory=aids.memory)
+        return self._loop(request, sequence, drafter, stats)
 
     def _place(self, cursor: CursorContext, cleaned: CleanText, offset: int, request: CompletionRequest) -> Suggestion:
         selected = request.selected

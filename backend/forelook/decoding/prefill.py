@@ -11,9 +11,6 @@ from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError
 from forelook.text import common_prefix
 
-PREFILL_CHUNK = 512
-"""Tokens run between two looks at the deadline and the cancel flag; also bounds the mask of the last chunk."""
-
 DRAFTED_TAIL = 64
 """Most uncached prompt tokens that drafts are attached to.
 

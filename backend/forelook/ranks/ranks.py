@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +26,10 @@ from forelook.completion.engine.drafting import Drafting
 from forelook.decoding.drafting.budget import COMMON_COSTS, StepBudget
 from forelook.decoding.drafting.drafter import Drafter
 from forelook.decoding.layout import StepModel
-from forelook.decoding.limits import GREEDY, Limits, SamplingParams, TokenConstraint
 from forelook.decoding.loop import decode
 from forelook.decoding.parallel.decoder import ParallelDecoder, follow, shared_costs
 from forelook.decoding.parallel.group import RankGroup
-from forelook.decoding.prefill import PREFILL_CHUNK
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ConfigError, RankLostError
 from forelook.local.endpoint import BackendIdentity, UserPaths
@@ -99,18 +98,9 @@ class Ranks:
         return replace(drafting, budget=StepBudget(shared_costs(costs, self._source.num_ranks)), loop=self.decode)
 
     def decode(
-        self,
-        model: StepModel,
-        prompt_ids: Sequence[int],
-        limits: Limits,
-        drafter: Drafter,
-        *,
-        sampling: SamplingParams = GREEDY,
-        constraint: TokenConstraint | None = None,
-        prefill_chunk: int = PREFILL_CHUNK,
-        stats: DecodingStats | None = None,
+        self, request: DecodeRequest, model: StepModel, drafter: Drafter, stats: DecodingStats | None = None
     ) -> Iterator[list[int]]:
-        """``lookahead.decode``, with the group where it is together.
+        """``loop.decode``, with the group where it is complete.
 
         Raises:
             RankLostError: a rank died or hangs; the group is started anew.
@@ -118,16 +108,7 @@ class Ranks:
         decoder = self._decoder
         loop = decode if decoder is None else decoder.decode
         try:
-            yield from loop(
-                model,
-                prompt_ids,
-                limits,
-                drafter,
-                sampling=sampling,
-                constraint=constraint,
-                prefill_chunk=prefill_chunk,
-                stats=stats,
-            )
+            yield from loop(request, model, drafter, stats)
         except RankLostError as error:
             self._fell_apart(error)
             raise

@@ -8,9 +8,12 @@ from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftOrigin, DraftSource
 from forelook.decoding.drafting.drafter import StepPlan, StepState
+from forelook.decoding.drafting.sources.prompt import PromptNgrams
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of, ending_then
 from forelook.decoding.drafting.tree import CandidateTree, DraftTree, Selection
+from forelook.decoding.layout import StepModel
 from forelook.decoding.lookahead.filler import WindowFiller, unknown_yields
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
 
@@ -71,31 +74,33 @@ class TreeDrafter:
     """Plans steps from all sources and learns from their outcome.
 
     Args:
-        sources: asked in this order; equal guesses merge.
-        context: the tokens before the cursor.
-        budget: how many drafts a step may carry.
-        memory: calibration and successors, changed as it goes.
-        tail_sizes: the model's.
-        boundary_ids: tokens that are never drafted.
+        request: its context and boundary tokens.
+        model: only its tail sizes are read.
+        sources: asked in this order, after the prompt and the output; equal guesses merge.
+        budget: how many drafts a step may carry; a common shape of step costs by default.
+        memory: what earlier requests to this model taught; kept up to date. Empty by default.
     """
 
     def __init__(
         self,
-        sources: Sequence[DraftSource],
-        context: Sequence[int],
-        budget: StepBudget,
-        memory: DraftMemory,
-        tail_sizes: Sequence[int] | None = None,
-        boundary_ids: frozenset[int] = frozenset(),
+        request: DecodeRequest,
+        model: StepModel,
+        *,
+        sources: Sequence[DraftSource] = (),
+        budget: StepBudget | None = None,
+        memory: DraftMemory | None = None,
     ) -> None:
+        context, boundary_ids = request.draft_context, request.boundary_ids
+        memory = DraftMemory() if memory is None else memory
+        own = PromptNgrams(request.prompt_ids, context, request.limits.max_new_tokens, boundary_ids)
         self._filler = WindowFiller(
             [token for token in context[-256:] if token not in boundary_ids], memory.window_yields
         )
-        self._sources = [*sources, self._filler]
+        self._sources = [own, *sources, self._filler]
         self._context = list(context)
-        self._budget = budget
+        self._budget = StepBudget() if budget is None else budget
         self._memory = memory
-        self._tail_sizes = tail_sizes
+        self._tail_sizes = model.tail_sizes
         self._boundary_ids = boundary_ids
         self._ending = ending_of(self._context)
         self._candidates: CandidateTree | None = None

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from forelook.decoding.drafting.draft import DraftOrigin
 from forelook.decoding.drafting.drafter import StepPlan, StepState
 from forelook.decoding.drafting.tree import DraftTree
-from forelook.decoding.layout import StepModel
-from forelook.decoding.limits import GREEDY, Limits, SamplingParams, TokenConstraint
 from forelook.decoding.lookahead.published_pool import PublishedPool
 from forelook.decoding.lookahead.window import LookaheadWindow
-from forelook.decoding.loop import DecodeLoop, decode
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
 from forelook.errors import ConfigError
@@ -43,39 +40,17 @@ class PublishedSettings:
             raise ConfigError("max_candidates", self.max_candidates, "0 or more")
 
 
-def published_lookahead(
-    model: StepModel,
-    prompt_ids: Sequence[int],
-    limits: Limits,
-    settings: PublishedSettings,
-    *,
-    sampling: SamplingParams = GREEDY,
-    constraint: TokenConstraint | None = None,
-    pool: PublishedPool | None = None,
-    boundary_ids: frozenset[int] = frozenset(),
-    stats: DecodingStats | None = None,
-    loop: DecodeLoop = decode,
-) -> Iterator[list[int]]:
-    """Decode with fixed W, N and G.
-
-    The arguments are those of ``decode``, and besides them W, N and G, a ``pool`` to start from and to fill where it
-    outlives the call, and the sentinels as ``boundary_ids``: no n-gram of the prompt contains one.
-    ``loop`` runs the steps.
-    """
-    drafter = PublishedDrafter(prompt_ids, settings, pool, boundary_ids)
-    return loop(model, prompt_ids, limits, drafter, sampling=sampling, constraint=constraint, stats=stats)
-
-
 class PublishedDrafter:
-    """The published lookahead and verification branches as a drafter."""
+    """The published lookahead and verification branches as a drafter.
 
-    def __init__(
-        self,
-        prompt_ids: Sequence[int],
-        settings: PublishedSettings,
-        pool: PublishedPool | None = None,
-        boundary_ids: frozenset[int] = frozenset(),
-    ) -> None:
+    Args:
+        request: its prompt and boundary tokens; no n-gram of the prompt contains a boundary token.
+        settings: W, N and G.
+        pool: one that outlives the request, to start from and to fill; a new one by default.
+    """
+
+    def __init__(self, request: DecodeRequest, settings: PublishedSettings, pool: PublishedPool | None = None) -> None:
+        prompt_ids, boundary_ids = request.prompt_ids, request.boundary_ids
         self._settings = settings
         self._has_own_pool = pool is None
         self.boundary_ids = boundary_ids

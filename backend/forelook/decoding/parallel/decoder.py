@@ -23,12 +23,13 @@ from forelook.decoding.drafting.budget import StepCosts
 from forelook.decoding.drafting.drafter import Drafter, StepPlan, StepState
 from forelook.decoding.drafting.tree import DraftTree
 from forelook.decoding.layout import StepModel, lay_out
-from forelook.decoding.limits import GREEDY, FinishReason, Limits, SamplingParams, TokenConstraint
+from forelook.decoding.limits import FinishReason, Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
 from forelook.decoding.lookahead.window import LookaheadWindow
 from forelook.decoding.parallel.group import RankGroup
 from forelook.decoding.parallel.partition import deal, join_argmax
-from forelook.decoding.prefill import DRAFTED_TAIL, PREFILL_CHUNK, begin_prompt, num_last_chunk, run_leading_chunks
+from forelook.decoding.prefill import DRAFTED_TAIL, begin_prompt, num_last_chunk, run_leading_chunks
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import TargetChooser, Verified, verify
 from forelook.errors import DecodingError, ForelookError, RankLostError
@@ -58,18 +59,9 @@ class ParallelDecoder:
         self._sequences: weakref.WeakKeyDictionary[StepModel, int] = weakref.WeakKeyDictionary()
 
     def decode(
-        self,
-        model: StepModel,
-        prompt_ids: Sequence[int],
-        limits: Limits,
-        drafter: Drafter,
-        *,
-        sampling: SamplingParams = GREEDY,
-        constraint: TokenConstraint | None = None,
-        prefill_chunk: int = PREFILL_CHUNK,
-        stats: DecodingStats | None = None,
+        self, request: DecodeRequest, model: StepModel, drafter: Drafter, stats: DecodingStats | None = None
     ) -> Iterator[list[int]]:
-        """Generate as ``lookahead.decode`` does, in less time per step; the arguments are the same.
+        """Generate as ``loop.decode`` does, in less time per step; the arguments are the same.
 
         Yields:
             The tokens each step accepted, its bonus token included; never an empty list.
@@ -79,37 +71,38 @@ class ParallelDecoder:
             RankLostError: a rank died or hangs. The group is of no further use; the model's cache is as it was.
         """
         stats = DecodingStats() if stats is None else stats
+        limits = request.limits
         if limits.max_new_tokens == 0:
             stats.finish_reason = FinishReason.MAX_TOKENS
             return
         started_s = time.perf_counter()
-        pending = begin_prompt(model, prompt_ids, stats)
+        pending = begin_prompt(model, request.prompt_ids, stats)
         settings = drafter.replicable_settings if isinstance(drafter, PublishedDrafter) else None
         report_ints = _REPORT_INTS
         if settings is not None:
             num_rows = settings.max_candidates * (settings.ngram_size - 1) + settings.window_size
             report_ints = max(_REPORT_INTS, num_rows + settings.ngram_size + 16)
         self._num_requests += 1
-        request = _Request(
+        message = _Request(
             number=self._num_requests,
             sequence=self._sequence_number(model),
             live_sequences=list(self._sequences.values()),
             max_positions=model.max_positions,
-            prompt_ids=list(prompt_ids),
+            prompt_ids=list(request.prompt_ids),
             max_new_tokens=limits.max_new_tokens,
             stop_token_ids=sorted(limits.stop_token_ids),
-            sampling=asdict(sampling),
+            sampling=asdict(request.sampling),
             published=None if settings is None else asdict(settings),
-            boundary_ids=sorted(drafter.boundary_ids) if isinstance(drafter, PublishedDrafter) else [],
-            is_constrained=constraint is not None,
-            prefill_chunk=prefill_chunk,
-            drafts_at_once=num_last_chunk(len(pending), prefill_chunk) <= DRAFTED_TAIL,
+            boundary_ids=sorted(request.boundary_ids),
+            is_constrained=request.constraint is not None,
+            prefill_chunk=request.prefill_chunk,
+            drafts_at_once=num_last_chunk(len(pending), request.prefill_chunk) <= DRAFTED_TAIL,
             report_ints=report_ints,
         )
-        self._group.send(list(json.dumps(asdict(request)).encode()))
+        self._group.send(list(json.dumps(asdict(message)).encode()))
         plans: _Plans = _OwnPlans(drafter) if settings is not None else _SentPlans(drafter, self._group)
-        chooser = TargetChooser(sampling, constraint)
-        yield from _Loop(self._group, model, request, limits, plans, chooser, stats).run(pending, started_s)
+        chooser = TargetChooser(request.sampling, request.constraint)
+        yield from _Loop(self._group, model, message, limits, plans, chooser, stats).run(pending, started_s)
 
     def unload(self) -> None:
         """Have the other ranks let go of weights and caches. Their next request waits until they have loaded again.
@@ -206,8 +199,8 @@ def _follow_request(group: RankGroup, model: StepModel, request: _Request) -> No
     plans: _Plans = _ReceivedPlans(group)
     if request.published is not None:
         settings = PublishedSettings(**request.published)
-        boundary_ids = frozenset(request.boundary_ids)
-        plans = _OwnPlans(PublishedDrafter(request.prompt_ids, settings, boundary_ids=boundary_ids))
+        replicated = DecodeRequest(request.prompt_ids, limits, boundary_ids=frozenset(request.boundary_ids))
+        plans = _OwnPlans(PublishedDrafter(replicated, settings))
     chooser = TargetChooser(SamplingParams(**request.sampling))
     pending = begin_prompt(model, request.prompt_ids, stats)
     for _ in _Loop(group, model, request, limits, plans, chooser, stats).run(pending, time.perf_counter()):
