@@ -14,8 +14,6 @@ Check = Callable[[Any], bool]
 NOT_OURS = frozenset({"server", "trace", "editorInfo", "editorPluginInfo", "editorConfiguration"})
 """Keys that editors keep beside the settings: how to reach this server, and what Copilot's clients say about them."""
 
-_URL = re.compile(r"wss?://[^\s/?#@]+(/[^\s?#]*)?")
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -138,16 +136,16 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "device": Setting(
         "device",
-        '"auto", "cpu", "mps", "cuda" or "cuda:N"',
-        _matches(r"auto|cpu|mps|cuda(:\d{1,2})?"),
+        '"auto", "cpu", "cuda" or "cuda:N"',
+        _matches(r"auto|cpu|cuda(:\d{1,2})?"),
         "Where the model runs.",
         machine=True,
         restarts=True,
     ),
     "dtype": Setting(
         "dtype",
-        '"auto", "float32", "bfloat16", "float16", "int8" or "int4"',
-        _one_of("auto", "float32", "bfloat16", "float16", "int8", "int4"),
+        '"auto", "bfloat16", "float16", "float32", "float64", "int8" or "int4"',
+        _one_of("auto", "bfloat16", "float16", "float32", "float64", "int8", "int4"),
         "The number format of the weights.",
         machine=True,
         restarts=True,
@@ -175,14 +173,14 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "max_new_tokens": Setting(
         "maxNewTokens",
-        "an integer from 1 to 1024, or null for the backend's choice",
-        _within(1, 1024, None),
+        "an integer from 1 to 4096, or null for the backend's choice",
+        _within(1, 4096, None),
         "Longest suggestion, in tokens.",
     ),
     "deadline_ms": Setting(
         "deadlineMs",
-        "an integer from 20 to 60000, or null for the backend's choice",
-        _within(20, 60_000, None),
+        "an integer from 1 to 600000, or null for the backend's choice",
+        _within(1, 600_000, None),
         "Longest time for a suggestion while you type; what is good by then is shown.",
     ),
     "multi_line": Setting(
@@ -225,8 +223,8 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "pool_tokens": Setting(
         "poolTokens",
-        "an integer from 1000 to 20000000, or null for the backend's choice",
-        _within(1000, 20_000_000, None),
+        "an integer from 1000 to 100000000, or null for the backend's choice",
+        _within(1000, 100_000_000, None),
         "Most tokens kept in a workspace's n-gram pool.",
         restarts=True,
     ),

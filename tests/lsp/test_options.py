@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 
 import pytest
+from forelook.config import CompletionConfig, ModelConfig, PoolConfig
+from forelook.errors import ConfigError
+from forelook.protocol import messages
 from forelook_lsp.settings import SETTINGS, Options, describe_options, needs_restart, parse_options
 
 
@@ -20,7 +24,7 @@ def test_every_option_has_a_row_in_the_table_and_its_default_is_allowed() -> Non
     ("settings", "name"),
     [
         ({"enable": "yes"}, "forelook.enable"),
-        ({"deadlineMs": 5}, "forelook.deadlineMs"),
+        ({"deadlineMs": 0}, "forelook.deadlineMs"),
         ({"deadlineMs": True}, "forelook.deadlineMs"),
         ({"delayMs": "fast"}, "forelook.delayMs"),
         ({"numSuggestions": 9}, "forelook.numSuggestions"),
@@ -53,6 +57,33 @@ def test_good_values_are_kept_beside_a_bad_one() -> None:
     assert (options.deadline_ms, options.lookahead_window, options.ignore, options.delay_ms) == (250, 8, ("*.lock",), 0)
     assert options.max_new_tokens is None
     assert len(problems) == 1
+
+
+def accepts(make: Callable[[], object]) -> bool:
+    try:
+        make()
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:11", "tpu", "cpu:1"])
+def test_a_device_is_offered_exactly_when_the_backend_accepts_it(device: str) -> None:
+    assert SETTINGS["device"].check(device) == accepts(lambda: ModelConfig(device=device))
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16", "float32", "float64", "int8", "int4", "int7"])
+def test_a_dtype_is_offered_exactly_when_the_backend_accepts_it(dtype: str) -> None:
+    assert SETTINGS["dtype"].check(dtype) == accepts(lambda: ModelConfig(dtype=dtype))
+
+
+@pytest.mark.parametrize("value", [0, 1, 4096, 4097, 600_000, 600_001, 999, 1000, 100_000_000, 100_000_001])
+def test_editor_and_backend_agree_on_every_range(value: int) -> None:
+    assert SETTINGS["max_new_tokens"].check(value) == accepts(lambda: CompletionConfig(max_new_tokens=value))
+    assert SETTINGS["max_new_tokens"].check(value) == (1 <= value <= messages.MAX_NEW_TOKENS)
+    assert SETTINGS["deadline_ms"].check(value) == accepts(lambda: CompletionConfig(deadline_ms=value))
+    assert SETTINGS["deadline_ms"].check(value) == (1 <= value <= messages.MAX_DEADLINE_MS)
+    assert SETTINGS["pool_tokens"].check(value) == accepts(lambda: PoolConfig(max_tokens=value))
 
 
 def test_a_language_setting_wins_over_the_star() -> None:
