@@ -120,7 +120,7 @@ TEXT in the received item."
 (defvar-local forelook--tick nil "Modification tick at which the buffer was last looked at.")
 (defvar-local forelook--quiet-tick nil "Modification tick at which the user dismissed.")
 (defvar-local forelook--empty-tick nil "Modification tick at which the server had nothing to suggest.")
-(defvar-local forelook--shown nil "Items the server was told are on screen.")
+(defvar-local forelook--shown nil "Items reported to the server as shown.")
 (defvar-local forelook--motion-length 0 "Characters that the motion under way takes.")
 
 (defun forelook--utf16-length (string)
@@ -316,7 +316,7 @@ Return whether one is shown."
 (defvar forelook--status nil
   "What servers last said of themselves: an alist from server to property list.")
 
-(defvar forelook--complaints nil "Errors of servers that the user was told of.")
+(defvar forelook--complaints nil "Server errors already reported to the user.")
 
 (cl-defmethod eglot-handle-notification
   ((server forelook-eglot-server) (_method (eql 'forelook/status)) &rest status)
@@ -586,7 +586,7 @@ LENGTH is a number, or a function from what is left to a number."
   (forelook--accept #'length))
 
 (defun forelook-accept-word ()
-  "Take the next word of the suggestion."
+  "Accept the next word of the suggestion."
   (interactive "*")
   (forelook--accept #'forelook--next-word))
 
@@ -762,7 +762,7 @@ They stay on your machine."
                      (lambda (_result) (message "Forelook: the pool of this workspace is empty now"))))
 
 (defun forelook-restart ()
-  "Start the language server anew."
+  "Restart the language server."
   (interactive)
   (eglot-reconnect (or (eglot-current-server) (user-error "Forelook: %s" (forelook--why-not))) t))
 
@@ -840,7 +840,7 @@ alternatives, \\[forelook-dismiss] dismisses it."
 
 ;;;###autoload
 (defun forelook-lsp-mode-setup ()
-  "Register Forelook with lsp-mode, beside the server of each language.
+  "Register Forelook with lsp-mode, in addition to each language's server.
 Lsp-mode 10 or newer shows the suggestions by itself; see
 `lsp-inline-completion-mode'."
   (require 'lsp-mode)

@@ -1,4 +1,4 @@
--- The language server: one per workspace folder, started on demand, started again when it dies.
+-- The language server: one per workspace folder, started on demand, restarted after a crash.
 
 local compat = require('forelook.compat')
 local status = require('forelook.status')
@@ -73,11 +73,11 @@ local function on_exit(root, client_id, code, signal)
   local how = ('the language server ended (exit code %d, signal %d)'):format(code, signal)
   if #server.attempts >= options.max_restarts then
     status.set('error', how .. '; see :Forelook log, then :Forelook restart')
-    status.warn(how, ':Forelook log tells why')
+    status.warn(how, 'see :Forelook log')
     return
   end
   table.insert(server.attempts, now)
-  status.set('starting', how .. ', starting it again')
+  status.set('starting', how .. ', restarting it')
   -- At once the first time, then after one, two, four … seconds.
   local delay_ms = #server.attempts == 1 and 0 or 1000 * 2 ^ (#server.attempts - 2)
   vim.defer_fn(function()
@@ -134,7 +134,7 @@ start = function(root)
         status.set('error', 'the server offers no inline completion; is "cmd" really forelook-lsp?')
         return
       end
-      -- Ours says itself when it is ready; another one is, as far as anybody can tell.
+      -- Our server reports when it is ready; any other one is assumed to be.
       local name = type(result) == 'table' and type(result.serverInfo) == 'table' and result.serverInfo.name
       local says_so = name == SERVER_NAME and options.server.statusNotifications ~= false
       if status.get().state == 'starting' and not says_so then

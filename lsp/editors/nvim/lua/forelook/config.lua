@@ -29,7 +29,7 @@ M.defaults = {
     dismiss = '<C-]>',
     trigger = '<M-\\>',
   },
-  -- How often a server that died is started again within five minutes.
+  -- Maximum number of restarts of a crashing server within five minutes.
   max_restarts = 3,
 }
 

@@ -54,7 +54,7 @@ function M.check()
     local where = server.root ~= '' and server.root or 'files without a workspace'
     local running = server.client_id and vim.lsp.get_client_by_id(server.client_id)
     if not running then
-      warn(('the server for %s is not running'):format(where), { ':Forelook log tells why', ':Forelook restart starts it' })
+      warn(('the server for %s is not running'):format(where), { 'see :Forelook log', ':Forelook restart starts it' })
     elseif not running.server_capabilities then
       info(('the server for %s is starting'):format(where))
     elseif not running.server_capabilities.inlineCompletionProvider then
@@ -63,7 +63,7 @@ function M.check()
       ok(('the server for %s runs (columns in %s)'):format(where, running.offset_encoding))
     end
     if server.attempts > 0 then
-      warn(('it was started again %d times in five minutes'):format(server.attempts), { ':Forelook log tells why' })
+      warn(('it was restarted %d times in five minutes'):format(server.attempts), { 'see :Forelook log' })
     end
   end
   local current = forelook.status()
