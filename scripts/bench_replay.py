@@ -441,7 +441,8 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
             num_tokens += len(edit.added)
             for contest in contests:
                 contest.run(edit, pools, arguments)
-            session.append_tokens(ACCEPTED, [BORDER, *edit.added])
+            num_accepted = session.num_tokens_of(ACCEPTED)
+            session.replace_tokens(ACCEPTED, num_accepted, num_accepted, [BORDER, *edit.added])
         if number % 20 == 0:
             print(f"{number}/{len(chosen)} commits, {num_edits} edits", file=sys.stderr, flush=True)
     repository.close()

@@ -294,7 +294,7 @@ class Completer:
             if time.monotonic() - told_s >= settings.partial_every_s:
                 watch.on_partial(raw)
                 told_s = time.monotonic()
-        _add(prepared.stats, stats)
+        prepared.stats += stats
         if end is not None:
             return _Generation(raw, "scope_end", interrupted=False)
         raw += stream.finish()
@@ -363,25 +363,6 @@ def _has_text(prompt: PromptText, aids: Aids) -> bool:
 def _nothing(reason: str, watch: Watch, started: float) -> CompletionResult:
     total = (time.monotonic() - watch.arrived_s) * 1e3
     return CompletionResult((), "", reason, RequestStats(queue_ms=(started - watch.arrived_s) * 1e3, total_ms=total))
-
-
-def _add(total: DecodingStats, part: DecodingStats) -> None:
-    """Sum up the passes of one request; prompt and reuse are the first pass's."""
-    if total.num_forwards == 0:
-        total.num_prompt_tokens, total.num_reused_tokens = part.num_prompt_tokens, part.num_reused_tokens
-    for name in (
-        "num_steps",
-        "num_forwards",
-        "num_generated_tokens",
-        "num_drafted_tokens",
-        "num_accepted_tokens",
-        "prefill_s",
-        "decode_s",
-        "forward_s",
-    ):
-        setattr(total, name, getattr(total, name) + getattr(part, name))
-    for origin, count in part.accepted_by_origin.items():
-        total.accepted_by_origin[origin] = total.accepted_by_origin.get(origin, 0) + count
 
 
 def _request_stats(stats: DecodingStats, arrived: float, started: float, ready: float) -> RequestStats:

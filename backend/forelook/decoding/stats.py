@@ -10,7 +10,7 @@ from forelook.decoding.limits import FinishReason
 
 @dataclass(slots=True)
 class DecodingStats:
-    """What one generation did. A loop fills it as it goes, so it is right even when the consumer stops early.
+    """What one generation did. A loop updates it with every step, so it is right even when the consumer stops early.
 
     Attributes:
         num_prompt_tokens: tokens of the prompt.
@@ -20,10 +20,10 @@ class DecodingStats:
         num_generated_tokens: tokens yielded.
         num_drafted_tokens: draft tokens verified.
         num_accepted_tokens: of these, accepted (bonus tokens are not drafts).
-        prefill_s: time until the first tokens.
-        decode_s: time of the later steps.
-        forward_s: of both, inside ``forward`` until its result was on the host.
-        drafted_by_origin, accepted_by_origin: the same counts per source.
+        prefill_s: seconds until the first tokens.
+        decode_s: seconds of the later steps.
+        forward_s: of both, seconds inside ``forward`` until its result was on the host.
+        accepted_by_origin: ``num_accepted_tokens`` per draft source.
         finish_reason: why the loop ended, once it has.
     """
 
@@ -37,9 +37,29 @@ class DecodingStats:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     forward_s: float = 0.0
-    drafted_by_origin: dict[DraftOrigin, int] = field(default_factory=dict)
     accepted_by_origin: dict[DraftOrigin, int] = field(default_factory=dict)
     finish_reason: FinishReason | None = None
+
+    def __iadd__(self, other: DecodingStats) -> DecodingStats:  # noqa: PYI034 - Self needs Python 3.11
+        """Add another pass over the same prompt; the first pass says how much of the prompt was reused."""
+        if self.num_forwards == 0:
+            self.num_prompt_tokens, self.num_reused_tokens = other.num_prompt_tokens, other.num_reused_tokens
+        self.num_steps += other.num_steps
+        self.num_forwards += other.num_forwards
+        self.num_generated_tokens += other.num_generated_tokens
+        self.num_drafted_tokens += other.num_drafted_tokens
+        self.num_accepted_tokens += other.num_accepted_tokens
+        self.prefill_s += other.prefill_s
+        self.decode_s += other.decode_s
+        self.forward_s += other.forward_s
+        for origin, count in other.accepted_by_origin.items():
+            self.count_accepted(origin, count)
+        self.finish_reason = other.finish_reason
+        return self
+
+    def count_accepted(self, origin: DraftOrigin, count: int = 1) -> None:
+        """Count accepted drafts for their source."""
+        self.accepted_by_origin[origin] = self.accepted_by_origin.get(origin, 0) + count
 
     @property
     def tokens_per_step(self) -> float:

@@ -151,8 +151,8 @@ class TreeDrafter:
             self._patience.observe(len(verified.node_path), self._cost)
             origins = [self._memory.calibration.origin(cell) for cell in self._selection.cells]
             accepted_origins = [origins[node - 1] for node in verified.node_path]
-            _count(origins, stats.drafted_by_origin)
-            _count(accepted_origins, stats.accepted_by_origin)
+            for origin in accepted_origins:
+                stats.count_accepted(origin)
             hits = accepted_origins.count(DraftOrigin.LOOKAHEAD)
             self._filler.learn(plan.window, self._context, argmax[len(tree) + 1 :], len(verified.token_ids), hits)
         self._learn_successors(tree, argmax)
@@ -169,8 +169,3 @@ class TreeDrafter:
         for ending, successor in zip(endings, argmax[: len(tree) + 1], strict=True):
             if successor not in boundaries:
                 learn(ending, successor)
-
-
-def _count(origins: list[DraftOrigin], counts: dict[DraftOrigin, int]) -> None:
-    for origin in origins:
-        counts[origin] = counts.get(origin, 0) + 1

@@ -81,11 +81,7 @@ class PublishedDrafter:
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
         """Pool the window's n-grams and, as reference, the output's; move the window on."""
         accepted = verified.token_ids
-        for origin, counts, count in (
-            (DraftOrigin.LOOKAHEAD, stats.drafted_by_origin, len(plan.tree)),
-            (DraftOrigin.LOOKAHEAD, stats.accepted_by_origin, len(verified.node_path)),
-        ):
-            counts[origin] = counts.get(origin, 0) + count
+        stats.count_accepted(DraftOrigin.LOOKAHEAD, len(verified.node_path))
         if not accepted:
             return
         window = plan.window

@@ -69,13 +69,11 @@ class Evidence:
         match_lengths: per entry, how many context tokens it agrees with, at least one.
         owners: per entry, the owner of its position.
         continuations: per entry, the tokens after it; a border or the row's end closes it.
-        positions: per entry, its place in the log.
     """
 
     match_lengths: list[int]
     owners: list[int]
     continuations: list[list[int]]
-    positions: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class IndexState:
     segments: list[TokenArray]
 
 
-_NO_EVIDENCE = Evidence([], [], [], [])
+_NO_EVIDENCE = Evidence([], [], [])
 _NEVER = [-3] * (MAX_MATCH + 1)
 """Stands in a context where no token is wanted; equal to nothing in a log."""
 
@@ -291,13 +289,11 @@ class NgramIndex:
         # Beside a long match, what agrees on a token or two is too improbable ever to be drafted.
         least = 1 + matches[-scores[0] % total] // _LENGTH_RATIO
         chosen = [number for score in scores[:limit] if matches[number := -score % total] >= least]
-        found = [positions[number] for number in chosen]
         view = self._view
         return Evidence(
             [matches[number] for number in chosen],
             [owners[number] for number in chosen],
-            [view[place + 1 : place + 1 + reach].tolist() for place in found],
-            found,
+            [view[(place := positions[number]) + 1 : place + 1 + reach].tolist() for number in chosen],
         )
 
     def _candidates(self, tail: list[int], limit: int, owner: int) -> list[int]:

@@ -116,11 +116,6 @@ class NgramPool:
         return self._index.num_unsorted
 
     @property
-    def index_segment_sizes(self) -> list[int]:
-        """Entries per sorted segment; each of them costs a lookup one search."""
-        return [len(segment) for segment in self._index.segments]
-
-    @property
     def nbytes(self) -> int:
         """Memory held by log and segments."""
         return self._index.nbytes
@@ -177,11 +172,6 @@ class NgramPool:
         document.pieces = [*before, (position, len(middle)), *after]
         document.num_tokens += len(tokens) - (end - start)
         self._evict(key)
-
-    def append_tokens(self, key: Hashable, ids: Sequence[int] | TokenArray) -> None:
-        """Lengthen a document."""
-        end = self._documents[key].num_tokens
-        self.replace_tokens(key, end, end, ids)
 
     def set_weight(self, key: Hashable, weight: float) -> None:
         """How much a document's places count, 1.0 at first: more where its drafts were accepted, less otherwise."""
