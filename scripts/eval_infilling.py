@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forelook.completion.completer import Aids, Completer, Watch
+from forelook.completion.completer import Completer, Hints, RequestControl
 from forelook.completion.document_store import Document
 from forelook.completion.request import CompletionRequest, MultiLine
 from forelook.completion.settings import DecodingMethod, EngineSettings
@@ -162,7 +162,7 @@ def ask(completer: Completer, text: str, offset: int, multi_line: MultiLine) -> 
     document = Document(WORKSPACE, FILE, "python", 1, text)
     request = CompletionRequest(document.key, document.version, offset, multi_line=multi_line)
     begun = time.monotonic()
-    result = completer.complete(document, request, Watch(begun), Aids())
+    result = completer.complete(document, request, RequestControl(begun), Hints())
     elapsed_ms = (time.monotonic() - begun) * 1e3
     if not result.suggestions:
         return text, elapsed_ms

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 import torch
 import transformers
 from forelook.commands import cli
-from forelook.completion.completer import Completer
-from forelook.completion.engine import engine as engine_module
+from forelook.completion.completer import Cancelled, Completer
+from forelook.completion.engine import model_state
 from forelook.completion.request import CompletionResult
+from forelook.completion.settings import EngineSettings
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout
 from forelook.decoding.request import DecodeRequest
@@ -71,7 +72,10 @@ class HfModel:
 class HfCompleter(Completer):
     """Every prompt from its first token, as ``generate`` does; all threads at every step."""
 
-    def complete(self, *request: object) -> CompletionResult:
+    def __init__(self, model: LoadedModel, settings: EngineSettings, **_drafting: object) -> None:
+        super().__init__(HfModel(model), settings)  # type: ignore[arg-type]
+
+    def complete(self, *request: object) -> CompletionResult | Cancelled:
         self.sequences.clear()
         return super().complete(*request)  # type: ignore[arg-type]
 
@@ -79,22 +83,15 @@ class HfCompleter(Completer):
         """Warm nothing: it would be forgotten before it is of use, and a request would wait for it."""
         return 0, 0
 
-    def _steps(self, prepared, limits, _aids, sampling, stats):  # type: ignore[no-untyped-def]
+    def _steps(self, prompt, _hints, limits, sampling, stats):  # type: ignore[no-untyped-def]
         """The plain loop, the prompt in one forward."""
-        request = DecodeRequest(
-            prepared.prompt_ids, limits, sampling, prepared.healing.constraint, prefill_chunk=1 << 20
-        )
-        return autoregressive(request, self.sequences.take(prepared.prompt_ids), stats)
-
-
-class HfEngine(engine_module.CompletionEngine):
-    def _make_completer(self, model: engine_module.EngineModel) -> Completer:
-        return HfCompleter(HfModel(model), self._settings)  # type: ignore[arg-type]
+        request = DecodeRequest(prompt.ids, limits, sampling, prompt.healing.constraint, prefill_chunk=1 << 20)
+        return autoregressive(request, self.sequences.take(prompt.ids), stats)
 
 
 def main() -> int:
-    # The command makes its engine by this name; the baseline must be that command in everything else.
-    engine_module.CompletionEngine = HfEngine  # type: ignore[misc]
+    # The engine makes its completer by this name; the baseline must be the command in everything else.
+    model_state.Completer = HfCompleter  # type: ignore[misc,assignment]
     return cli.main(["serve", "--autoregressive", *sys.argv[1:]])
 
 

@@ -6,7 +6,7 @@ import random
 import time
 
 import pytest
-from forelook.completion.completer import Aids, Completer, Watch
+from forelook.completion.completer import Completer, Hints, RequestControl
 from forelook.completion.document_store import Document
 from forelook.completion.request import CompletionRequest, CompletionResult, MultiLine, TriggerKind
 from forelook.completion.settings import EngineSettings
@@ -43,7 +43,7 @@ def complete(completer: Completer, text: str, offset: int, **options: object) ->
     document = Document(WORKSPACE, KEY, str(options.pop("language_id", "python")), 1, text)
     request = CompletionRequest(KEY, 1, offset, **options)  # type: ignore[arg-type]
     now = time.monotonic()
-    result = completer.complete(document, request, Watch(now, now + 20.0), Aids())
+    result = completer.complete(document, request, RequestControl(now, now + 20.0), Hints())
     for suggestion in result.suggestions:
         line_start, line_end = document.line_start(offset), document.line_end(offset)
         assert line_start <= suggestion.start <= offset <= suggestion.end <= line_end

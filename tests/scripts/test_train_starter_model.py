@@ -12,9 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from forelook.completion.completer import Aids, Completer
+from forelook.completion.completer import Completer
 from forelook.completion.document_store import Document
-from forelook.completion.request import CompletionRequest
 from forelook.completion.settings import EngineSettings
 from forelook.errors import ConfigError
 from forelook.keys import DocumentKey, WorkspaceKey
@@ -323,8 +322,7 @@ class TestSamples:
             found = False
             for offset in range(len(prefix), len(prefix + text) + 1):
                 document = Document(WorkspaceKey("", "w"), DocumentKey(1, "u"), "python", 1, whole[:offset] + suffix)
-                prepared_ = completer._prepare(document, offset, CompletionRequest(document.key, 1, offset), Aids())
-                found = found or prepared_.prompt_ids == prompt
+                found = found or completer.prepare(document, offset).ids == prompt
             assert found, sample.kind
             compared += 1
         assert compared >= 5

@@ -35,7 +35,6 @@ from forelook.decoding.lookahead.published import PublishedDrafter
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
-from forelook.errors import RequestCancelledError
 from forelook.model.infill import InfillFormat
 from forelook.model.text_stream import TextStream
 from forelook.model.token_healing import Healing, TokenHealer
@@ -43,6 +42,8 @@ from forelook.model.tokenizer import CodeTokenizer
 
 _LOOK_AROUND_CHARS = 64_000
 _MAX_ATTEMPTS_PER_SUGGESTION = 2
+_SAMPLING_TOP_P = 0.95
+_PREWARM_CHUNK = 64
 _MAX_CPU_PROMPT_TOKENS = 1024
 _MAX_PROMPT_TOKENS = 8192
 _MIN_TOKENS_FOR_CONTEXT = 1500
@@ -88,7 +89,7 @@ class CompletionModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Aids:
+class Hints:
     """What helps one request beyond its document.
 
     Attributes:
@@ -103,46 +104,81 @@ class Aids:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """When a request arrived, when it must end, who may end it, and who listens.
+class RequestControl:
+    """Deadline, cancellation and progress callback of one request.
 
     Attributes:
         arrived_s, deadline_s: ``time.monotonic()`` values.
-        is_cancelled: asked before every forward.
-        on_partial: given all text generated so far, from the cursor on, as often as the settings say.
-        on_cancelled: told what a cancelled request had cost.
+        is_cancelled: called before every forward.
+        on_partial: called with all text generated so far, from the cursor on, as often as the settings say.
     """
 
     arrived_s: float
     deadline_s: float | None = None
     is_cancelled: Callable[[], bool] = lambda: False
     on_partial: Callable[[str], None] = lambda _text: None
-    on_cancelled: Callable[[RequestStats], None] = lambda _stats: None
 
 
-@dataclass(slots=True)
-class _Generation:
-    """One pass of the decoding loop."""
+@dataclass(frozen=True, slots=True)
+class PreparedPrompt:
+    """A prompt, ready to prefill or to decode from.
 
-    raw: str
-    finish_reason: str
-    interrupted: bool
-
-
-@dataclass(slots=True)
-class _Prepared:
-    """A request made ready to run."""
+    Attributes:
+        cursor: what surrounds the cursor.
+        text: the prompt's parts; the tokens that healing dropped are not in its prefix.
+        ids: the whole prompt.
+        healing: how the output starts in place of the dropped tokens.
+    """
 
     cursor: CursorContext
-    multi_line: bool
-    prompt: PromptText
-    prompt_ids: list[int]
+    text: PromptText
+    ids: list[int]
     healing: Healing
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A request ended before it had an answer; ``stats`` is what it cost."""
+
+    stats: RequestStats
+
+
+@dataclass(slots=True)
+class _Run:
+    """One request while it is decoded; ``stats`` sums up its passes."""
+
+    prompt: PreparedPrompt
+    hints: Hints
+    control: RequestControl
+    multi_line: bool
+    limits: Limits
     stats: DecodingStats = field(default_factory=DecodingStats)
 
 
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """One pass of the decoding loop.
+
+    Attributes:
+        raw: what the model generated.
+        finish_reason: why it ended.
+        is_cut: whether more would have followed.
+    """
+
+    raw: str
+    finish_reason: str
+    is_cut: bool
+
+
 class Completer:
-    """Runs requests on one model, one at a time."""
+    """Runs requests on one model, one at a time.
+
+    Args:
+        model: loaded.
+        settings: limits and shares.
+        budget: how many drafts a step may carry; ``None`` for a common shape of step costs.
+        loop: runs the decode steps.
+    """
 
     def __init__(
         self,
@@ -158,7 +194,6 @@ class Completer:
         self._budget = StepBudget() if budget is None else budget
         self.sequences = SequencePool(model.new_sequence, settings.kv_cache_bytes)
         num_tokens = self._max_prompt_tokens()
-        # Below some two thousand tokens other files push out text of the file itself, which is worth more.
         self.wants_context = settings.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
         context_share = settings.context_share if self.wants_context else 0.0
         prompt_budget = PromptBudget(num_tokens, settings.suffix_share, context_share)
@@ -166,32 +201,49 @@ class Completer:
         sentinels = {part for part in model.infill.template if isinstance(part, int)}
         self._boundary_ids = frozenset(sentinels | model.stop_token_ids)
 
-    def complete(self, document: Document, request: CompletionRequest, watch: Watch, aids: Aids) -> CompletionResult:
-        """Answer a request.
+    def prepare(self, document: Document, offset: int, context: Sequence[str] = ()) -> PreparedPrompt:
+        """Build the prompt at ``offset``, with ``context`` from other files, most useful first.
 
         Raises:
             PositionError: the cursor is outside the document.
-            RequestCancelledError: ``watch`` said so.
         """
-        started = time.monotonic()
-        document.check_offset(request.offset)
+        document.check_offset(offset)
+        before, after = _around(document.text, offset)
+        cursor = look_around(language_for(document.language_id), before, after)
+        text = self.prompts.build(document, offset, context)
+        healing = self._model.healer.heal(text.prefix_ids)
+        prefix_ids = text.prefix_ids[: len(text.prefix_ids) - healing.num_dropped]
+        ids = self._model.infill.build(prefix_ids, text.suffix_ids, text.context_ids)
+        return PreparedPrompt(cursor, replace(text, prefix_ids=prefix_ids), ids, healing)
+
+    def complete(
+        self, document: Document, request: CompletionRequest, control: RequestControl, hints: Hints
+    ) -> CompletionResult | Cancelled:
+        """Answer a request.
+
+        Raises:
+            PositionError: the cursor or the selection is outside the document.
+        """
+        started_s = time.monotonic()
         offset = request.offset
+        document.check_offset(offset)
         if request.selected is not None:
             selection = _with_selection(document, offset, request.selected)
             if selection is None:
-                return _nothing("selection_does_not_extend", watch, started)
+                return _nothing("selection_does_not_extend", control, started_s)
             document, offset = selection
-        prepared = self._prepare(document, offset, request, aids)
-        if not prepared.prompt_ids or not _has_text(prepared.prompt, aids):
-            return _nothing("empty_prompt", watch, started)
-        ready = time.monotonic()
-        try:
-            cleaned, finish_reason = self._generate_all(prepared, request, watch, aids)
-        except RequestCancelledError:
-            watch.on_cancelled(_request_stats(prepared.stats, watch.arrived_s, started, ready))
-            raise
-        suggestions = tuple(self._place(prepared.cursor, text, offset, request) for text in cleaned)
-        stats = _request_stats(prepared.stats, watch.arrived_s, started, ready)
+        prompt = self.prepare(document, offset, hints.context)
+        if not prompt.ids or not _has_text(prompt.text, hints):
+            return _nothing("empty_prompt", control, started_s)
+        ready_s = time.monotonic()
+        multi_line = _spans_lines(request, prompt.cursor)
+        run = _Run(prompt, hints, control, multi_line, self._limits(prompt, request, control, multi_line))
+        num_wanted = request.num_suggestions if request.trigger is TriggerKind.INVOKED else 1
+        cleaned, finish_reason = self._generate_all(run, max(1, num_wanted))
+        stats = _request_stats(run.stats, control.arrived_s, started_s, ready_s)
+        if finish_reason == FinishReason.CANCELLED.value:
+            return Cancelled(stats)
+        suggestions = tuple(_place(prompt.cursor, text, offset, request.selected) for text in cleaned)
         raw_tail = cleaned[0].unused_tail if cleaned else ""
         unused = ""
         if raw_tail and request.selected is None:
@@ -200,119 +252,94 @@ class Completer:
         return CompletionResult(suggestions, unused, finish_reason, stats, raw_tail)
 
     def raw_middle(self, document: Document, offset: int, max_new_tokens: int) -> str:
-        """What the model says at ``offset`` until it stops itself: no stop rule, no clean-up."""
-        prepared = self._prepare(document, offset, CompletionRequest(document.key, document.version, offset), Aids())
-        limits = Limits(max_new_tokens + prepared.healing.num_dropped, self._model.stop_token_ids)
-        stream = TextStream(self._model.tokenizer, skip=prepared.healing.forced)
-        steps = self._steps(prepared, limits, Aids(), GREEDY, DecodingStats())
+        """What the model generates at ``offset`` until its stop token: no stop rule, no clean-up."""
+        prompt = self.prepare(document, offset)
+        limits = Limits(max_new_tokens + prompt.healing.num_dropped, self._model.stop_token_ids)
+        stream = TextStream(self._model.tokenizer, skip=prompt.healing.forced)
+        steps = self._steps(prompt, Hints(), limits, GREEDY, DecodingStats())
         return "".join(stream.push(ids) for ids in steps) + stream.finish()
 
-    def prefill(self, document: Document, offset: int, aids: Aids, is_cancelled: Callable[[], bool]) -> tuple[int, int]:
-        """Bring the prompt at ``offset`` into a KV cache; returns how many tokens that took, and how many forwards."""
-        request = CompletionRequest(document.key, document.version, offset)
-        prepared = self._prepare(document, offset, request, aids)
-        sequence = self.sequences.take(prepared.prompt_ids)
+    def prefill(self, prompt: PreparedPrompt, is_cancelled: Callable[[], bool]) -> tuple[int, int]:
+        """Bring a prompt into a KV cache; returns how many tokens and how many forwards that took."""
+        sequence = self.sequences.take(prompt.ids)
         limits = Limits(max_new_tokens=1, is_cancelled=is_cancelled)
+        request = DecodeRequest(prompt.ids, limits, prefill_chunk=_PREWARM_CHUNK)
         stats = DecodingStats()
-        # the loop, and not the plain one: ranks that decode together need the prompt in each cache
-        for _ in self._loop(DecodeRequest(prepared.prompt_ids, limits, prefill_chunk=64), sequence, NoDrafts(), stats):
+        # The loop rather than the model: ranks that decode together need the prompt in each cache.
+        for _ in self._loop(request, sequence, NoDrafts(), stats):
             pass
         return len(sequence.cached_ids) - stats.num_reused_tokens, stats.num_forwards
 
-    def num_uncached(self, document: Document, offset: int, aids: Aids) -> int:
-        """How many tokens of the prompt at ``offset`` no KV cache holds."""
-        request = CompletionRequest(document.key, document.version, offset)
-        prepared = self._prepare(document, offset, request, aids)
-        return len(prepared.prompt_ids) - self.sequences.best_overlap(prepared.prompt_ids)
+    def num_uncached(self, prompt: PreparedPrompt) -> int:
+        """How many tokens of a prompt are in no KV cache."""
+        return len(prompt.ids) - self.sequences.best_overlap(prompt.ids)
 
-    def _prepare(self, document: Document, offset: int, request: CompletionRequest, aids: Aids) -> _Prepared:
-        before, after = _around(document.text, offset)
-        cursor = look_around(language_for(document.language_id), before, after)
-        prompt = self.prompts.build(document, offset, aids.context)
-        healing = self._model.healer.heal(prompt.prefix_ids)
-        prefix_ids = prompt.prefix_ids[: len(prompt.prefix_ids) - healing.num_dropped]
-        ids = self._model.infill.build(prefix_ids, prompt.suffix_ids, prompt.context_ids)
-        if request.multi_line is MultiLine.AUTO:
-            multi_line = wants_block(cursor, invoked=request.trigger is TriggerKind.INVOKED)
-        else:
-            multi_line = request.multi_line is MultiLine.ALWAYS and cursor.rest_closes
-        return _Prepared(cursor, multi_line, replace(prompt, prefix_ids=prefix_ids), ids, healing)
+    def _limits(
+        self, prompt: PreparedPrompt, request: CompletionRequest, control: RequestControl, multi_line: bool
+    ) -> Limits:
+        settings = self._settings
+        default = settings.max_block_tokens if multi_line else settings.max_line_tokens
+        return Limits(
+            max_new_tokens=(request.max_new_tokens or default) + prompt.healing.num_dropped,
+            stop_token_ids=self._model.stop_token_ids,
+            deadline_s=control.deadline_s,
+            is_cancelled=control.is_cancelled,
+        )
 
-    def _generate_all(
-        self, prepared: _Prepared, request: CompletionRequest, watch: Watch, aids: Aids
-    ) -> tuple[list[CleanText], str]:
-        """The greedy suggestion, and for an explicit request different sampled ones beside it."""
-        wanted = max(1, request.num_suggestions if request.trigger is TriggerKind.INVOKED else 1)
+    def _generate_all(self, run: _Run, num_wanted: int) -> tuple[list[CleanText], str]:
+        """Different suggestions, the greedy one first, and why its pass ended, or that one was cancelled."""
         found: list[CleanText] = []
         finish_reason = ""
-        attempts = 1 if wanted == 1 else 1 + _MAX_ATTEMPTS_PER_SUGGESTION * (wanted - 1)
-        for attempt in range(attempts):
-            sampling = (
-                GREEDY
-                if attempt == 0
-                else SamplingParams(self._settings.sampling_temperature, top_p=0.95, seed=attempt)
-            )
-            quiet = watch if attempt == 0 else replace(watch, on_partial=lambda _text: None)
-            generation = self._generate(prepared, request, quiet, aids, sampling)
-            cleaned = clean(
-                prepared.cursor,
-                generation.raw,
-                multi_line=prepared.multi_line,
-                interrupted=generation.interrupted,
-            )
-            if attempt == 0:
-                finish_reason = generation.finish_reason
+        for generation in self._generations(run, num_sampled=_MAX_ATTEMPTS_PER_SUGGESTION * (num_wanted - 1)):
+            reason = generation.finish_reason
+            if reason == FinishReason.CANCELLED.value:
+                return [], reason
+            finish_reason = finish_reason or reason
+            cleaned = clean(run.prompt.cursor, generation.raw, multi_line=run.multi_line, interrupted=generation.is_cut)
             if cleaned is not None and cleaned.text not in [other.text for other in found]:
                 found.append(cleaned)
-            if len(found) >= wanted or generation.finish_reason == FinishReason.DEADLINE.value:
+            if len(found) >= num_wanted or reason == FinishReason.DEADLINE.value:
                 break
         return found, finish_reason
 
-    def _generate(
-        self, prepared: _Prepared, request: CompletionRequest, watch: Watch, aids: Aids, sampling: SamplingParams
-    ) -> _Generation:
-        settings, cursor = self._settings, prepared.cursor
-        default = settings.max_block_tokens if prepared.multi_line else settings.max_line_tokens
-        limits = Limits(
-            max_new_tokens=(request.max_new_tokens or default) + prepared.healing.num_dropped,
-            stop_token_ids=self._model.stop_token_ids,
-            deadline_s=watch.deadline_s,
-            is_cancelled=watch.is_cancelled,
-        )
-        stream = TextStream(self._model.tokenizer, skip=prepared.healing.forced)
+    def _generations(self, run: _Run, num_sampled: int) -> Iterator[_Generation]:
+        yield self._generate(run, GREEDY, run.control.on_partial)
+        for seed in range(1, num_sampled + 1):
+            sampling = SamplingParams(self._settings.sampling_temperature, top_p=_SAMPLING_TOP_P, seed=seed)
+            yield self._generate(run, sampling, lambda _text: None)
+
+    def _generate(self, run: _Run, sampling: SamplingParams, on_partial: Callable[[str], None]) -> _Generation:
+        prompt = run.prompt
+        stream = TextStream(self._model.tokenizer, skip=prompt.healing.forced)
         stats = DecodingStats()
         raw, end = "", None
-        told_s = time.monotonic()
-        steps = self._steps(prepared, limits, aids, sampling, stats)
-        for ids in steps:
+        reported_s = time.monotonic()
+        for ids in self._steps(prompt, run.hints, run.limits, sampling, stats):
             raw += stream.push(ids)
             if not raw:
                 continue
-            end = find_end(cursor, raw, multi_line=prepared.multi_line)
+            end = find_end(prompt.cursor, raw, multi_line=run.multi_line)
             if end is not None:
                 break
-            if time.monotonic() - told_s >= settings.partial_every_s:
-                watch.on_partial(raw)
-                told_s = time.monotonic()
-        prepared.stats += stats
+            if time.monotonic() - reported_s >= self._settings.partial_every_s:
+                on_partial(raw)
+                reported_s = time.monotonic()
+        run.stats += stats
         if end is not None:
-            return _Generation(raw, "scope_end", interrupted=False)
-        raw += stream.finish()
+            return _Generation(raw, "scope_end", is_cut=False)
         reason = stats.finish_reason or FinishReason.STOP_TOKEN
-        if reason is FinishReason.CANCELLED:
-            raise RequestCancelledError("cancelled")
-        return _Generation(raw, reason.value, interrupted=reason is not FinishReason.STOP_TOKEN)
+        return _Generation(raw + stream.finish(), reason.value, is_cut=reason is not FinishReason.STOP_TOKEN)
 
     def _steps(
-        self, prepared: _Prepared, limits: Limits, aids: Aids, sampling: SamplingParams, stats: DecodingStats
+        self, prompt: PreparedPrompt, hints: Hints, limits: Limits, sampling: SamplingParams, stats: DecodingStats
     ) -> Iterator[list[int]]:
-        sequence = self.sequences.take(prepared.prompt_ids)
+        sequence = self.sequences.take(prompt.ids)
         request = DecodeRequest(
-            prepared.prompt_ids,
+            prompt.ids,
             limits,
             sampling,
-            prepared.healing.constraint,
-            context=prepared.prompt.prefix_ids[-_DRAFT_CONTEXT_TOKENS:],
+            prompt.healing.constraint,
+            context=prompt.text.prefix_ids[-_DRAFT_CONTEXT_TOKENS:],
             boundary_ids=self._boundary_ids,
         )
         drafter: Drafter
@@ -321,15 +348,8 @@ class Completer:
         if self._settings.method is DecodingMethod.PUBLISHED:
             drafter = PublishedDrafter(request, self._settings.published)
         else:
-            drafter = TreeDrafter(request, sequence, sources=aids.sources, budget=self._budget, memory=aids.memory)
+            drafter = TreeDrafter(request, sequence, sources=hints.sources, budget=self._budget, memory=hints.memory)
         return self._loop(request, sequence, drafter, stats)
-
-    def _place(self, cursor: CursorContext, cleaned: CleanText, offset: int, request: CompletionRequest) -> Suggestion:
-        selected = request.selected
-        if selected is None:
-            return to_suggestion(cursor, cleaned, offset)
-        # The text stands behind the selection, which replaces its own range.
-        return Suggestion(selected.text + cleaned.text, selected.start, selected.end + cleaned.num_covered)
 
     def _max_prompt_tokens(self) -> int:
         model, settings = self._model, self._settings
@@ -356,22 +376,35 @@ def _with_selection(document: Document, offset: int, selected: SelectedCompletio
     return replace(document, text=text), selected.start + len(selected.text)
 
 
-def _has_text(prompt: PromptText, aids: Aids) -> bool:
-    return bool(prompt.prefix.strip()) or bool(prompt.suffix_ids) or bool(aids.context)
+def _spans_lines(request: CompletionRequest, cursor: CursorContext) -> bool:
+    """Whether the suggestion may span lines."""
+    if request.multi_line is MultiLine.AUTO:
+        return wants_block(cursor, invoked=request.trigger is TriggerKind.INVOKED)
+    return request.multi_line is MultiLine.ALWAYS and cursor.rest_closes
 
 
-def _nothing(reason: str, watch: Watch, started: float) -> CompletionResult:
-    total = (time.monotonic() - watch.arrived_s) * 1e3
-    return CompletionResult((), "", reason, RequestStats(queue_ms=(started - watch.arrived_s) * 1e3, total_ms=total))
+def _place(cursor: CursorContext, cleaned: CleanText, offset: int, selected: SelectedCompletion | None) -> Suggestion:
+    if selected is None:
+        return to_suggestion(cursor, cleaned, offset)
+    # The text follows the selection, which replaces its own range.
+    return Suggestion(selected.text + cleaned.text, selected.start, selected.end + cleaned.num_covered)
 
 
-def _request_stats(stats: DecodingStats, arrived: float, started: float, ready: float) -> RequestStats:
+def _has_text(prompt: PromptText, hints: Hints) -> bool:
+    return bool(prompt.prefix.strip()) or bool(prompt.suffix_ids) or bool(hints.context)
+
+
+def _nothing(reason: str, control: RequestControl, started_s: float) -> CompletionResult:
+    return CompletionResult((), "", reason, _request_stats(DecodingStats(), control.arrived_s, started_s, started_s))
+
+
+def _request_stats(stats: DecodingStats, arrived_s: float, started_s: float, ready_s: float) -> RequestStats:
     return RequestStats(
-        queue_ms=(started - arrived) * 1e3,
-        prompt_ms=(ready - started) * 1e3,
+        queue_ms=(started_s - arrived_s) * 1e3,
+        prompt_ms=(ready_s - started_s) * 1e3,
         prefill_ms=stats.prefill_s * 1e3,
         decode_ms=stats.decode_s * 1e3,
-        total_ms=(time.monotonic() - arrived) * 1e3,
+        total_ms=(time.monotonic() - arrived_s) * 1e3,
         num_prompt_tokens=stats.num_prompt_tokens,
         num_reused_tokens=stats.num_reused_tokens,
         num_prefill_tokens=max(0, stats.num_prompt_tokens - stats.num_reused_tokens),

@@ -1,19 +1,17 @@
-"""The engine's model over time: loaded, let go when unused, loaded again; and what clients are told of it."""
+"""The engine's model over time: loaded, unloaded when idle, reloaded on use; and the status that clients see."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from forelook.completion.completer import CompletionModel
+from forelook.completion.completer import Completer, CompletionModel
 from forelook.completion.engine.drafting import Drafting
-from forelook.completion.faults import guarded, where
 from forelook.completion.request import EngineState, EngineStatus
+from forelook.completion.settings import EngineSettings
 from forelook.errors import DecodingError, ForelookError
-
-_LOG = logging.getLogger(__name__)
+from forelook.failures import log_failure, logged
 
 
 class EngineModel(CompletionModel, Protocol):
@@ -26,7 +24,7 @@ class EngineModel(CompletionModel, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Names model, revision and tokenizer."""
+        """Identifies model, revision and tokenizer."""
         ...
 
     @property
@@ -40,100 +38,116 @@ class EngineModel(CompletionModel, Protocol):
         ...
 
 
-LoadModel = Callable[[Callable[[float, str], None]], EngineModel]
+OnProgress = Callable[[float, str], None]
+LoadModel = Callable[[OnProgress], EngineModel]
 MakeDrafting = Callable[[EngineModel], Drafting]
 
 
-class ModelHolder:
-    """Loads and unloads; only the engine's thread calls it, any thread may read ``status``.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory and the completer with its KV caches."""
+
+    model: EngineModel
+    completer: Completer
+
+
+class ModelState:
+    """Loads and unloads the model. Only the engine's thread calls it; any thread may read ``status`` and ``loaded``.
+
+    The status is READY while an idle model is unloaded: requests are answered, after a reload.
 
     Args:
-        load: makes the model, telling its progress.
-        make_drafting: measures what drafting wants to know of a model, once.
-        release_memory: gives back to the system what an unloaded model held.
-        take: given each model that was loaded, before anybody is told that it is ready.
-        on_status: told every change of status.
+        load: loads the model and reports progress as a share and a line of text.
+        make_drafting: measures what drafting needs to know about a model, once.
+        settings: the engine's.
+        release_memory: returns the memory of an unloaded model to the system.
+        on_status: called with every change of the status.
+
+    Attributes:
+        loaded: ``None`` while no model is in memory.
+        drafting: kept while the model is unloaded.
+        status: the latest status.
     """
 
     def __init__(
         self,
         load: LoadModel,
         make_drafting: MakeDrafting,
+        settings: EngineSettings,
         release_memory: Callable[[], None],
-        take: Callable[[EngineModel], None],
         on_status: Callable[[EngineStatus], None],
     ) -> None:
         self._load = load
         self._make_drafting = make_drafting
+        self._settings = settings
         self._release_memory = release_memory
-        self._take = take
         self._on_status = on_status
-        self.status = EngineStatus(EngineState.STARTING, message="starting")
-        self.model: EngineModel | None = None
+        self.loaded: Loaded | None = None
         self.drafting = Drafting()
-        self.is_unloaded = False
+        self.status = EngineStatus(EngineState.STARTING, message="starting")
 
     def load(self) -> None:
-        """Load for the first time; a failure becomes the status, and every request then gets no suggestion."""
+        """Load for the first time. After a failure the status is ERROR for good."""
+        self._set_status(EngineStatus(EngineState.LOADING, 0.0, "loading"))
         try:
-            self._set_status(EngineState.LOADING, progress=0.0, message="loading")
-            model = self._load(self._told)
+            model = self._load(self._report_progress)
             self.drafting = self._make_drafting(model)
-            self._take(model)
+            self._set_loaded(model)
         except ForelookError as error:
-            self._set_status(EngineState.ERROR, message=str(error))
-        except Exception as error:  # noqa: BLE001 - border of the thread: users are told, requests get no suggestion
-            _LOG.error("loading the model failed: %s", where(error))
+            self._set_status(EngineStatus(EngineState.ERROR, message=str(error)))
+        except Exception as error:  # noqa: BLE001 - edge of the thread
+            log_failure("loading the model", error)
             reason = f"the model cannot be loaded ({type(error).__name__}); run `forelook doctor`"
-            self._set_status(EngineState.ERROR, message=reason)
-        else:
-            self._is_ready(model)
-
-    def unload(self, unused_s: float) -> None:
-        """Let go of the weights; what drafting learned of the model stays."""
-        self.model = None
-        self.is_unloaded = True
-        guarded("giving memory back", self._release_memory)
-        self._set_ready_status(None, f"unloaded after {unused_s:g} s without use; loads again when you edit")
+            self._set_status(EngineStatus(EngineState.ERROR, message=reason))
 
     def reload(self) -> ForelookError | None:
-        """Load the model again. Clients are told that it is ready all the while, as their requests wait for it."""
+        """Load an unloaded model again; returns why that failed. The next call tries again."""
         try:
-            model = self._load(self._told)
-            self._take(model)
+            self._set_loaded(self._load(self._report_progress))
         except ForelookError as error:
             failure: ForelookError = error
-        except Exception as error:  # noqa: BLE001 - border of the thread: what waits is told, the next one tries again
-            _LOG.error("loading the model again failed: %s", where(error))
-            failure = DecodingError(f"the model cannot be loaded again ({type(error).__name__}); see the backend's log")
+        except Exception as error:  # noqa: BLE001 - edge of the thread
+            log_failure("reloading the model", error)
+            failure = DecodingError(f"the model cannot be reloaded ({type(error).__name__}); see the backend's log")
         else:
-            self.is_unloaded = False
-            self._is_ready(model)
             return None
-        self._set_ready_status(None, f"not loaded: {failure}")
+        self._set_message(f"not loaded: {failure}")
         return failure
 
-    def _is_ready(self, model: EngineModel) -> None:
-        self.model = model
-        self.status = EngineStatus(
-            EngineState.READY, None, model.status_line, model.name, str(model.device), model.weight_format
-        )
-        self._on_status(self.status)
+    def unload(self, idle_s: float) -> None:
+        """Free the weights and caches but keep the draft statistics."""
+        self.loaded = None
+        with logged("releasing memory"):
+            self._release_memory()
+        self._set_message(f"unloaded after {idle_s:g} s idle; reloads on the next edit")
 
-    def _told(self, share: float, line: str) -> None:
-        """Progress of the model: while it loads, and when it prepares a step that was never run before."""
+    @property
+    def is_unloaded(self) -> bool:
+        """Whether there is a model that must be reloaded before use."""
+        return self.loaded is None and self.status.state is EngineState.READY
+
+    def _set_loaded(self, model: EngineModel) -> None:
+        drafting = self.drafting
+        completer = Completer(model, self._settings, budget=drafting.budget, loop=drafting.loop)
+        self.loaded = Loaded(model, completer)
+        device = str(model.device)
+        self._set_status(
+            EngineStatus(EngineState.READY, None, model.status_line, model.name, device, model.weight_format)
+        )
+
+    def _report_progress(self, share: float, line: str) -> None:
+        """Progress of the model: while it loads, and while it prepares a step of a new size."""
         if self.status.state is not EngineState.READY:
             if line:
-                self._set_status(EngineState.LOADING, progress=share, message=line)
+                self._set_status(EngineStatus(EngineState.LOADING, share, line))
         elif line:
-            self._set_ready_status(share, line)
-        elif self.model is not None:
-            self._set_ready_status(None, self.model.status_line)
+            self._set_message(line, share)
+        elif self.loaded is not None:
+            self._set_message(self.loaded.model.status_line)
 
-    def _set_ready_status(self, progress: float | None, message: str) -> None:
-        self.status = replace(self.status, state=EngineState.READY, progress=progress, message=message)
-        self._on_status(self.status)
+    def _set_message(self, message: str, progress: float | None = None) -> None:
+        self._set_status(replace(self.status, progress=progress, message=message))
 
-    def _set_status(self, state: EngineState, *, progress: float | None = None, message: str = "") -> None:
-        self.status = EngineStatus(state, progress, message)
-        self._on_status(self.status)
+    def _set_status(self, status: EngineStatus) -> None:
+        self.status = status
+        self._on_status(status)

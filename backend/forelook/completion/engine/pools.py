@@ -1,13 +1,12 @@
-"""The n-gram pools of the workspaces and what each workspace taught the drafter; never shared between workspaces."""
+"""The n-gram pools of the workspaces and what drafting learned in each; nothing is shared between workspaces."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from forelook.completion.engine.model_state import EngineModel
-from forelook.completion.faults import guarded
-from forelook.decoding.drafting.sources.successors import SuccessorSeeds
+from forelook.completion.engine.model_state import EngineModel, ModelState
 from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.failures import logged
 from forelook.keys import WorkspaceKey
 from forelook.workspace.pool import WorkspacePool
 
@@ -15,59 +14,68 @@ MakePool = Callable[[WorkspaceKey, EngineModel], WorkspacePool]
 
 
 class WorkspacePools:
-    """Made when first used, by the engine's thread; ``stats`` may be read from any."""
+    """Pools by workspace, made on first use. Only the engine's thread calls it; any thread may call ``stats``.
 
-    def __init__(self, make_pool: MakePool, index_slice_s: float) -> None:
+    Args:
+        make_pool: makes the pool of a workspace for the tokenizer of a model.
+        model: where the model comes from; without one no pool is made.
+        slice_s: time of one slice of indexing.
+    """
+
+    def __init__(self, make_pool: MakePool, model: ModelState, slice_s: float) -> None:
         self._make_pool = make_pool
-        self._index_slice_s = index_slice_s
+        self._model = model
+        self._slice_s = slice_s
         self._pools: dict[WorkspaceKey, WorkspacePool] = {}
         self._memories: dict[WorkspaceKey, DraftMemory] = {}
         self.has_unsaved = False
 
-    def use(self, workspace: WorkspaceKey, model: EngineModel | None, work: Callable[[WorkspacePool], None]) -> None:
-        """Do something with the pool of a workspace; before there was a model there is none."""
+    def get(self, workspace: WorkspaceKey) -> WorkspacePool | None:
+        """The pool of a workspace, for use; ``None`` before the first model was loaded."""
         pool = self._pools.get(workspace)
-        if pool is None and model is not None:
-            pool = self._pools[workspace] = self._make_pool(workspace, model)
-        if pool is not None:
-            self.has_unsaved = True
-            work(pool)
+        loaded = self._model.loaded
+        if pool is None and loaded is not None:
+            pool = self._pools[workspace] = self._make_pool(workspace, loaded.model)
+        self.has_unsaved |= pool is not None
+        return pool
 
-    def memory(self, workspace: WorkspaceKey, seeds: SuccessorSeeds | None) -> DraftMemory:
-        """What earlier requests of a workspace taught."""
+    def memory(self, workspace: WorkspaceKey) -> DraftMemory:
+        """What earlier requests of a workspace taught the drafter."""
         memory = self._memories.get(workspace)
         if memory is None:
-            memory = self._memories[workspace] = DraftMemory(seeds)
+            memory = self._memories[workspace] = DraftMemory(self._model.drafting.seeds)
         return memory
 
-    def forget_memory(self, workspace: WorkspaceKey) -> None:
-        """Drop what earlier requests taught."""
+    def clear(self, workspace: WorkspaceKey) -> None:
+        """Empty the pool of a workspace, on disk too, and drop what the drafter learned.
+
+        Raises:
+            PoolCacheError: the files cannot be deleted.
+        """
         self._memories.pop(workspace, None)
+        if (pool := self.get(workspace)) is not None:
+            pool.clear()
 
     def index(self) -> bool:
-        """One slice of indexing; whether there is more."""
+        """Index for one slice; returns whether more is left."""
         for pool in self._pools.values():
-            more = False
-
-            def work(pool: WorkspacePool = pool) -> None:
-                nonlocal more
-                more = pool.run_slice(self._index_slice_s)
-
-            guarded("indexing", work)
-            if more:
-                return True
+            with logged("indexing"):
+                if pool.run_slice(self._slice_s):
+                    return True
         return False
 
     def save(self) -> None:
         """Write what has changed to disk."""
         self.has_unsaved = False
         for pool in self._pools.values():
-            guarded("saving a pool", pool.save)
+            with logged("saving a pool"):
+                pool.save()
 
     def close(self) -> None:
-        """Save, and let go of the files."""
+        """Save, and release the files."""
         for pool in self._pools.values():
-            guarded("closing a pool", pool.close)
+            with logged("closing a pool"):
+                pool.close()
 
     def stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         """Counts of one workspace's pool."""

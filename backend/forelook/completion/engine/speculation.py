@@ -1,141 +1,118 @@
-"""Work done before anybody asks: the prompt around the last edit brought into the KV cache, and follow-ups computed."""
+"""Speculative work: prefill after an edit, and follow-up suggestions.
+
+This module decides what is worth computing and keeps the results; the engine computes, between requests.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from forelook.completion.completer import Aids, Completer, Watch
 from forelook.completion.document_store import Document
-from forelook.completion.engine.metrics import EngineFigures
+from forelook.completion.engine.answers import Answer
 from forelook.completion.request import CompletionRequest, CompletionResult
-from forelook.errors import RequestCancelledError
 from forelook.keys import DocumentKey
 
-PREWARM_AFTER_S = 0.15
-_PREWARM_MIN_TOKENS = 64
-_MAX_READY = 8
+PREWARM_AFTER_S = 0.15  # chosen, not measured
+PREWARM_MIN_TOKENS = 64  # chosen, not measured: fewer cost a request little
+_MAX_RESULTS = 8  # chosen, not measured
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A request, the document it was asked about, and what was answered."""
+class FollowUp:
+    """The request that would follow if the user accepted a suggestion, and the document as it would be."""
 
     document: Document
     request: CompletionRequest
-    result: CompletionResult
 
 
-class Ahead:
-    """Remembers what is worth computing ahead; only the engine's thread calls it.
+@dataclass(frozen=True, slots=True)
+class Prewarm:
+    """The prompt at ``offset`` of a document is worth prefilling at ``due_s``."""
+
+    key: DocumentKey
+    offset: int
+    due_s: float
+
+
+class Speculation:
+    """At most one follow-up and one prefill are pending. Times are the engine's clock.
 
     Args:
-        figures: prewarmed tokens and speculations are counted there.
-        find_aids: what helps a completion at a cursor.
-        gives_way: whether a request or an edit waits; asked before every forward.
-        clock: monotonic seconds.
-        patience_s: longest time a follow-up may take.
+        prewarm: whether edits lead to prefills.
     """
 
-    def __init__(
-        self,
-        figures: EngineFigures,
-        find_aids: Callable[[Document, int], Aids],
-        gives_way: Callable[[], bool],
-        clock: Callable[[], float],
-        patience_s: float,
-    ) -> None:
-        self._figures = figures
-        self._find_aids = find_aids
-        self._gives_way = gives_way
-        self._clock = clock
-        self._patience_s = patience_s
-        self._ready: OrderedDict[tuple[DocumentKey, int], tuple[str, CompletionResult]] = OrderedDict()
-        self._follow: Answer | None = None
-        self._warm_at: tuple[DocumentKey, int, float] | None = None
+    def __init__(self, *, prewarm: bool) -> None:
+        self._wants_prewarm = prewarm
+        self._results: OrderedDict[tuple[DocumentKey, int], tuple[str, CompletionResult]] = OrderedDict()
+        self._shown: Answer | None = None
+        self._prewarm: Prewarm | None = None
 
-    # --- follow-ups of what is shown
+    # --- follow-up suggestions
 
-    def answer_for(self, document: Document, request: CompletionRequest) -> CompletionResult | None:
-        """A result computed ahead for exactly this text and cursor."""
-        ready = self._ready.get((document.key, request.offset))
-        if ready is None or request.selected is not None or ready[0] != document.text:
-            return None
-        return ready[1]
+    def shown(self, answer: Answer | None) -> None:
+        """The answer's suggestion is on the screen: its follow-up is worth computing."""
+        self._shown = answer
 
-    def shown(self, answer: Answer) -> None:
-        """A suggestion is on the screen: what would follow its acceptance is worth computing."""
-        self._follow = answer
-
-    @property
-    def has_follow_up(self) -> bool:
-        """Whether a follow-up waits to be computed."""
-        return self._follow is not None
-
-    def follow_up(self, completer: Completer) -> None:
-        """Complete the document as it will be once the shown suggestion is accepted."""
-        answer, self._follow = self._follow, None
+    def take_follow_up(self) -> FollowUp | None:
+        """The pending follow-up, once."""
+        answer, self._shown = self._shown, None
         if answer is None or not answer.result.suggestions:
-            return
-        document, taken = answer.document, answer.result.suggestions[0]
-        text = document.text[: taken.start] + taken.text + document.text[taken.end :]
-        offset = taken.start + len(taken.text)
-        after = Document(document.workspace, document.key, document.language_id, document.version, text)
+            return None
+        suggestion = answer.result.suggestions[0]
+        text = answer.document.text
+        text = text[: suggestion.start] + suggestion.text + text[suggestion.end :]
+        document = replace(answer.document, text=text)
+        offset = suggestion.start + len(suggestion.text)
         request = CompletionRequest(document.key, document.version, offset, multi_line=answer.request.multi_line)
-        now = self._clock()
-        watch = Watch(now, now + self._patience_s, self._gives_way)
-        try:
-            result = completer.complete(after, request, watch, self._find_aids(after, offset))
-        except RequestCancelledError:
-            return
-        self._figures.add("speculations")
-        self._figures.add("background_forwards", result.stats.num_forwards)
-        self._ready[(document.key, offset)] = (text, result)
-        while len(self._ready) > _MAX_READY:
-            self._ready.popitem(last=False)
+        return FollowUp(document, request)
 
-    # --- the prompt around the last edit
+    def add_result(self, follow_up: FollowUp, result: CompletionResult) -> None:
+        """Keep the result of a follow-up, for a bounded number of places."""
+        self._results[(follow_up.document.key, follow_up.request.offset)] = (follow_up.document.text, result)
+        if len(self._results) > _MAX_RESULTS:
+            self._results.popitem(last=False)
 
-    def edited(self, key: DocumentKey, offset: int) -> None:
-        """A document was edited; where its cursor is likely to stand."""
-        self._warm_at = (key, offset, self._clock())
+    def result_for(self, document: Document, request: CompletionRequest) -> CompletionResult | None:
+        """The result computed for exactly this text and cursor."""
+        text, result = self._results.get((document.key, request.offset), (None, None))
+        return result if request.selected is None and text == document.text else None
+
+    # --- prefill after an edit
+
+    def edited(self, key: DocumentKey, offset: int, now_s: float) -> None:
+        """A document was edited and its cursor is likely at ``offset``."""
+        if self._wants_prewarm:
+            self._prewarm = Prewarm(key, offset, now_s + PREWARM_AFTER_S)
 
     def answered(self, key: DocumentKey) -> None:
-        """A request of a document was answered: its prompt is warm."""
-        if self._warm_at is not None and self._warm_at[0] == key:
-            self._warm_at = None
+        """A request was answered: the prompt of its document is in the KV cache."""
+        if self._prewarm is not None and self._prewarm.key == key:
+            self._prewarm = None
 
-    def warm_due_s(self) -> float | None:
-        """Seconds until prewarming is due, ``None`` when nothing is to be warmed."""
-        return None if self._warm_at is None else self._warm_at[2] + PREWARM_AFTER_S - self._clock()
+    @property
+    def prewarm_due_s(self) -> float:
+        """When the pending prefill is due; infinite without one."""
+        return math.inf if self._prewarm is None else self._prewarm.due_s
 
-    def prewarm(self, completer: Completer, latest: Callable[[DocumentKey], Document | None]) -> None:
-        """Bring the prompt around the last edit into a KV cache, unless a request comes."""
-        place, self._warm_at = self._warm_at, None
-        if place is None:
-            return
-        key, offset, _ = place
-        document = latest(key)
-        if document is None or offset > len(document.text):
-            return
-        aids = self._find_aids(document, offset)
-        if completer.num_uncached(document, offset, aids) < _PREWARM_MIN_TOKENS:
-            return
-        num_tokens, num_forwards = completer.prefill(document, offset, aids, self._gives_way)
-        self._figures.add("prewarmed_tokens", num_tokens)
-        self._figures.add("background_forwards", num_forwards)
+    def take_prewarm(self, now_s: float) -> Prewarm | None:
+        """The pending prefill if it is due, once."""
+        if self.prewarm_due_s > now_s:
+            return None
+        prewarm, self._prewarm = self._prewarm, None
+        return prewarm
 
     # --- forgetting
 
     def forget(self, key: DocumentKey) -> None:
-        """Drop what was computed for a closed document."""
-        for place in [place for place in self._ready if place[0] == key]:
-            del self._ready[place]
-        if self._follow is not None and self._follow.document.key == key:
-            self._follow = None
+        """Drop everything about a closed document."""
+        for place in [place for place in self._results if place[0] == key]:
+            del self._results[place]
+        if self._shown is not None and self._shown.document.key == key:
+            self._shown = None
         self.answered(key)
 
-    def clear(self) -> None:
-        """Drop what waits: the model is let go."""
-        self._follow = self._warm_at = None
+    def clear_pending(self) -> None:
+        """Drop pending work, when the model is unloaded."""
+        self._shown = self._prewarm = None

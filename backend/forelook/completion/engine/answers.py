@@ -1,0 +1,59 @@
+"""The latest answer of each document: the source of drafts after a keystroke, and of follow-up suggestions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forelook.completion.document_store import Document
+from forelook.completion.request import CompletionRequest, CompletionResult
+from forelook.decoding.drafting.sources.previous import PreviousSuggestion
+from forelook.keys import DocumentKey, WorkspaceKey
+
+_MAX_DOCUMENTS = 16  # chosen, not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A request, the document it was about, and its result."""
+
+    document: Document
+    request: CompletionRequest
+    result: CompletionResult
+
+    def draft_source(self, encode: Callable[[str], list[int]]) -> PreviousSuggestion | None:
+        """The suggestion as a source of drafts: after the next keystroke much of it often still applies."""
+        if not self.result.suggestions:
+            return None
+        text, offset, suggestion = self.document.text, self.request.offset, self.result.suggestions[0]
+        line_start = text.rfind("\n", 0, suggestion.start) + 1
+        unseen = suggestion.text[max(0, offset - suggestion.start) :]
+        return PreviousSuggestion(encode(text[line_start:offset]), encode(unseen + self.result.raw_tail))
+
+
+class LatestAnswers:
+    """The latest answer per document, for a bounded number of documents."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[DocumentKey, Answer] = OrderedDict()  # the latest last
+
+    def add(self, answer: Answer) -> None:
+        """Replace the answer of the document."""
+        self._answers[answer.document.key] = answer
+        self._answers.move_to_end(answer.document.key)
+        if len(self._answers) > _MAX_DOCUMENTS:
+            self._answers.popitem(last=False)
+
+    def of(self, key: DocumentKey) -> Answer | None:
+        """The latest answer of a document."""
+        return self._answers.get(key)
+
+    def latest_in(self, workspace: WorkspaceKey) -> Answer | None:
+        """The latest answer of all documents of a workspace."""
+        answers = reversed(self._answers.values())
+        return next((answer for answer in answers if answer.document.workspace == workspace), None)
+
+    def forget(self, key: DocumentKey) -> None:
+        """Drop the answer of a closed document."""
+        self._answers.pop(key, None)
