@@ -20,10 +20,8 @@ from forelook.local.endpoint import (
     claim,
     connect_or_spawn,
     discover,
-    new_token,
     open_log,
     publish,
-    read_tokens,
     running_backends,
 )
 from forelook.local.files import is_locked
@@ -161,33 +159,6 @@ def test_a_removed_socket_is_named_with_the_process(paths: UserPaths) -> None:
         publish(files, Endpoint(socket_path=str(files.socket), pid=77))
         with pytest.raises(EndpointError, match=r"process id 77 runs, but its socket .* was removed"):
             discover(IDENTITY, paths)
-
-
-def test_tokens_are_new_each_time_and_private(tmp_path: Path) -> None:
-    path = tmp_path / "token"
-    first, second = new_token(path), new_token(path)
-    assert first != second
-    assert len(bytes.fromhex(second)) == 32
-    assert mode(path) == 0o600
-    assert read_tokens(path) == (second,)
-
-
-def test_a_token_file_others_can_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "token"
-    token = new_token(path)
-    path.chmod(0o640)
-    with pytest.raises(AuthenticationError, match="can be read by other users: run `chmod 600`") as caught:
-        read_tokens(path)
-    assert token not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"short\n", b"\xff" * 64])
-def test_a_token_file_without_a_token_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "token"
-    path.write_bytes(content)
-    path.chmod(0o600)
-    with pytest.raises(AuthenticationError, match="token"):
-        read_tokens(path)
 
 
 def test_a_missing_token_file_is_named(tmp_path: Path) -> None:

@@ -17,15 +17,8 @@ from pathlib import Path
 import pytest
 from forelook.commands.client import connected
 from forelook.errors import AuthenticationError, BackendUnreachableError
-from forelook.local.endpoint import (
-    BackendFiles,
-    BackendIdentity,
-    Endpoint,
-    UserPaths,
-    connect_or_spawn,
-    discover,
-    read_tokens,
-)
+from forelook.local.access import read_tokens
+from forelook.local.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, connect_or_spawn, discover
 from forelook.local.files import file_lock
 from forelook.protocol import messages
 from websockets.sync.server import ServerConnection, unix_serve

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from forelook.config import ServerConfig
+from forelook.local.access import AccessPolicy
 from forelook.protocol import messages
 from forelook.protocol.messages import ErrorResponse, Notification, Response
 from forelook.server.app import create_app
-from forelook.server.auth import AccessPolicy
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import OnStatus
 from forelook.server.run import Server

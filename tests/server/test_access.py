@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from forelook.config import ServerConfig
 from forelook.errors import ConfigError
-from forelook.server.auth import AccessPolicy, Refusal
+from forelook.local.access import AccessPolicy
 from websockets.exceptions import InvalidStatus
 
 from tests.server.harness import URI, WORKSPACE, Client, Running, running
@@ -104,33 +104,6 @@ async def test_no_page_answers_without_the_token(tmp_path: Path, path: str) -> N
             await asyncio.to_thread(urllib.request.urlopen, url)
         assert caught.value.code == 401
         assert "access-control-allow-origin" not in {name.lower() for name in caught.value.headers}
-
-
-def headers(**named: str) -> list[tuple[bytes, bytes]]:
-    return [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()]
-
-
-def test_host_may_carry_a_port_and_brackets() -> None:
-    for host in ("127.0.0.1:8123", "LOCALHOST:1", "[::1]:8123", "[::1]", "localhost"):
-        assert TCP.check(headers(host=host, authorization=f"Bearer {TOKEN}")) == "", host
-    for host in ("", "[::2]", "localhost.:80", "::1"):
-        verdict = TCP.check(headers(host=host, authorization=f"Bearer {TOKEN}"))
-        assert isinstance(verdict, Refusal), host
-        assert verdict.status == 421
-
-
-def test_doubled_headers_are_refused() -> None:
-    good = headers(host="localhost", authorization=f"Bearer {TOKEN}")
-    assert TCP.check(good) == ""
-    assert isinstance(TCP.check([*good, *headers(host="localhost")]), Refusal)
-    assert isinstance(TCP.check([*good, *headers(authorization=f"Bearer {TOKEN}")]), Refusal)
-
-
-def test_refusals_do_not_show_the_token() -> None:
-    verdict = TCP.check(headers(host="localhost", authorization=f"Bearer {OTHER}"))
-    assert isinstance(verdict, Refusal)
-    assert OTHER not in verdict.reason
-    assert TOKEN not in verdict.reason
 
 
 async def test_users_of_one_server_share_no_workspace(tmp_path: Path) -> None:

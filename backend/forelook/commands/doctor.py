@@ -14,7 +14,8 @@ from pathlib import Path
 
 from forelook import __version__
 from forelook.errors import ForelookError
-from forelook.local.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, discover, read_tokens
+from forelook.local.access import read_tokens
+from forelook.local.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, discover
 from forelook.local.files import is_locked, make_private_dir
 
 OLDEST_PYTHON = (3, 10)

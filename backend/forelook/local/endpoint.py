@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -26,11 +25,11 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from forelook.config import LOOPBACK_HOSTS
-from forelook.errors import AuthenticationError, BackendUnreachableError, EndpointError
+from forelook.errors import BackendUnreachableError, EndpointError
+from forelook.local.access import read_tokens
 from forelook.local.files import file_lock, is_locked, make_private_dir, write_atomically
 from forelook.protocol.messages import PROTOCOL_VERSION, WEBSOCKET_PATH
 
-TOKEN_BYTES = 32
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sun_path less its closing NUL
 MAX_LOG_BYTES = 5_000_000
 _RECORD_NAMES = "[0-9a-f]" * 16 + ".json"
@@ -293,41 +292,6 @@ def _read_record(record: Path) -> Endpoint | None:
     return endpoint
 
 
-# --- Tokens ------------------------------------------------------------------------------------------------------
-
-
-def _write_private(path: Path, content: str) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise EndpointError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def new_token(path: Path) -> str:
-    """A fresh token, also written to ``path``."""
-    token = secrets.token_hex(TOKEN_BYTES)
-    _write_private(path, token + "\n")
-    return token
-
-
-def read_tokens(path: Path) -> tuple[str, ...]:
-    """The tokens in ``path``, one a line.
-
-    Raises:
-        AuthenticationError: missing, empty, too short, or readable by other users.
-    """
-    try:
-        mode = path.stat().st_mode
-        if sys.platform != "win32" and mode & 0o077:
-            raise AuthenticationError(f"{path} can be read by other users: run `chmod 600` on it and make a new token")
-        tokens = tuple(path.read_text(encoding="ascii").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise AuthenticationError(f"the token file {path} cannot be read ({type(error).__name__})") from error
-    if not tokens or any(len(token) < TOKEN_BYTES for token in tokens):
-        raise AuthenticationError(f"{path} must hold a token of {TOKEN_BYTES} characters or more on each line")
-    return tokens
-
-
 # --- The backend's side ------------------------------------------------------------------------------------------
 
 
@@ -352,8 +316,15 @@ def _clear(files: BackendFiles) -> None:
 
 
 def publish(files: BackendFiles, endpoint: Endpoint) -> None:
-    """Let clients discover ``endpoint``, which already accepts connections."""
-    _write_private(files.record, json.dumps(asdict(endpoint)))
+    """Let clients discover ``endpoint``, which already accepts connections.
+
+    Raises:
+        EndpointError: the record cannot be written.
+    """
+    try:
+        write_atomically(files.record, json.dumps(asdict(endpoint)))
+    except OSError as error:
+        raise EndpointError(f"{files.record} cannot be written: {error.strerror or error}") from error
 
 
 # --- The client's side -------------------------------------------------------------------------------------------

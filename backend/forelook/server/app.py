@@ -17,12 +17,13 @@ from starlette.types import Message, Receive, Scope, Send
 from forelook import __version__
 from forelook.config import ServerConfig
 from forelook.failures import log_failure
+from forelook.local.access import AccessPolicy, Refusal
+from forelook.local.outbox import Outbox
 from forelook.protocol.messages import WEBSOCKET_PATH
-from forelook.server.auth import PRINCIPAL, AccessControl, AccessPolicy, Refusal, refuse
+from forelook.server.auth import PRINCIPAL, AccessControl, refuse
 from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
-from forelook.server.outbox import Outbox
 
 log = logging.getLogger("forelook.server")
 POLICY_VIOLATION = 1008

@@ -26,13 +26,13 @@ from forelook.errors import (
 )
 from forelook.failures import log_failure
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.local.outbox import Outbox
 from forelook.privacy.rules import is_secret_path
 from forelook.privacy.secrets import check_document
 from forelook.protocol import messages
 from forelook.protocol.messages import ErrorResponse, Notification, Request, RequestId, Response
 from forelook.server.backend import Backend
 from forelook.server.engine import CompletionHandle
-from forelook.server.outbox import Outbox
 from forelook.text import utf8_size_above
 
 log = logging.getLogger("forelook.server")

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from forelook import __version__
 from forelook.config import ServerConfig
 from forelook.errors import BackendUnreachableError, ModelError
+from forelook.local.outbox import Outbox
 from forelook.protocol import messages
 from forelook.protocol.messages import ErrorResponse, Message, Notification, Response
 from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
-from forelook.server.outbox import Outbox
 
 
 async def complete_in_process(

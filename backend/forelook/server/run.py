@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +15,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from forelook import __version__
-from forelook.config import LOOPBACK_HOSTS, ServerConfig
-from forelook.errors import ConfigError, EndpointError
+from forelook.config import ServerConfig
+from forelook.errors import EndpointError
+from forelook.local.access import AccessPolicy, accepted_hosts, new_token, read_tokens, server_tls
 from forelook.local.endpoint import (
     BackendFiles,
     BackendIdentity,
@@ -26,12 +26,9 @@ from forelook.local.endpoint import (
     claim,
     discover,
     has_unix_sockets,
-    new_token,
     publish,
-    read_tokens,
 )
 from forelook.server.app import create_app
-from forelook.server.auth import AccessPolicy
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import EngineFactory
 
@@ -141,7 +138,7 @@ def _bind(config: ServerConfig, files: BackendFiles) -> socket.socket:
         return bind_unix(files.socket)
     host, port = config.host, config.port or 0
     if config.tls_certificate is not None:
-        _check_tls(config.tls_certificate, config.tls_key)
+        server_tls(config.tls_certificate, config.tls_key)  # uvicorn loads them itself, and its errors name no file
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)
@@ -173,15 +170,6 @@ def bind_unix(path: Path) -> socket.socket:
     return listener
 
 
-def _check_tls(certificate: Path, key: Path | None) -> None:
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            "tls_certificate", str(certificate), f"a PEM file that fits tls_key ({error.strerror})"
-        ) from error
-
-
 def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket) -> tuple[Endpoint, AccessPolicy]:
     """Where clients find the listener, and what they must show."""
     origins = frozenset(config.allowed_origins)
@@ -208,7 +196,5 @@ def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket)
         server_version=__version__,
         lock_path=str(files.lock),
     )
-    hosts = frozenset({config.host.lower(), *(h.lower() for h in config.allowed_hosts)})
-    if config.host in LOOPBACK_HOSTS:
-        hosts |= LOOPBACK_HOSTS
+    hosts = accepted_hosts(config.host, config.allowed_hosts)
     return endpoint, AccessPolicy(tokens=tokens, hosts=hosts, origins=origins)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import http
 import logging
-import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forelook.config import LOOPBACK_HOSTS
 from forelook.errors import ConfigError
+from forelook.local.access import AccessPolicy, Refusal, accepted_hosts, server_tls
+from forelook.local.outbox import Outbox
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -27,9 +28,7 @@ from forelook_lsp.window import FindBackend
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 MAX_MESSAGE_BYTES = 256 * 2**20
-MAX_WAITING_BYTES = 64 * 2**20
 MAX_CONNECTIONS = 64
 PING_INTERVAL_S = 30
 
@@ -69,26 +68,10 @@ class Listen:
             raise ConfigError("--websocket", address, "HOST:PORT with a port from 0 to 65535")
         return host, int(port)
 
-    def refusal(self, request: Request) -> tuple[http.HTTPStatus, str] | None:
-        """Why an opening request is refused; ``None`` where it is not."""
-        if request.headers.get_all("Origin"):
-            return http.HTTPStatus.FORBIDDEN, "web pages may not connect"
-        if self.tls_certificate is None and not self._names_this_host(request):
-            return http.HTTPStatus.MISDIRECTED_REQUEST, "Host is not an address of this server"
-        given = request.headers.get_all("Authorization")
-        scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
-        sent = token.strip().encode("utf-8", "replace")
-        matches = [hmac.compare_digest(sent, known.encode()) for known in self.tokens]  # all, whichever is close
-        if scheme.lower() != "bearer" or not any(matches):
-            return http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong: send Authorization: Bearer TOKEN"
-        return None
-
-    def _names_this_host(self, request: Request) -> bool:
-        """A page can make its own name mean this machine; its requests then carry that name."""
-        values = request.headers.get_all("Host")
-        host = values[0].strip().lower() if len(values) == 1 else ""
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        return name in LOOPBACK_HOSTS or name == self.host
+    @property
+    def policy(self) -> AccessPolicy:
+        """Who may connect; with TLS the certificate already proves the server's name."""
+        return AccessPolicy(self.tokens, None if self.tls_certificate is not None else accepted_hosts(self.host))
 
 
 class _Writer:
@@ -96,37 +79,25 @@ class _Writer:
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
-        self._messages: asyncio.Queue[str] = asyncio.Queue()
-        self._waiting_bytes = 0
+        self._outbox = Outbox(connection.send)
         self._task = asyncio.get_running_loop().create_task(self._send())
 
     def write(self, data: bytes) -> None:
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes > MAX_WAITING_BYTES:
-            logger.warning("a client does not read: its connection is closed")
+        self._outbox.post(data.decode())
+        if self._outbox.overflowed.is_set():
+            logger.warning("disconnected a client that stopped reading its messages")
             self._connection.transport.abort()
-            return
-        self._messages.put_nowait(data.decode())
 
     def close(self) -> None:
         self._task.cancel()
 
     async def flush(self) -> None:
-        """Wait until everything written has been sent."""
-        await self._messages.join()
+        """Wait until everything written has been sent, or the connection has closed."""
+        await self._outbox.flush()
 
     async def _send(self) -> None:
         with contextlib.suppress(ConnectionClosed):
-            while True:
-                message = await self._messages.get()
-                try:
-                    await self._connection.send(message)
-                finally:
-                    self._waiting_bytes -= len(message)
-                    self._messages.task_done()
-        while not self._messages.empty():  # nobody is left to read them, and nobody may wait for them
-            self._messages.get_nowait()
-            self._messages.task_done()
+            await self._outbox.run()
 
 
 async def serve_connection(find_backend: FindBackend, connection: ServerConnection) -> None:
@@ -160,24 +131,22 @@ async def serve_connection(find_backend: FindBackend, connection: ServerConnecti
 @contextlib.asynccontextmanager
 async def listening(find_backend: FindBackend, listen: Listen) -> AsyncIterator[Server]:
     """Accept connections while the context lasts; gives the server, whose sockets tell the port."""
-    tls: ssl.SSLContext | None = None
+    tls = None
     if listen.tls_certificate is not None:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            tls.load_cert_chain(listen.tls_certificate, listen.tls_key)
-        except OSError as error:  # a file that is not there, or is no PEM: OpenSSL names neither
-            allowed = f"a PEM certificate whose key is in --tls-key = {listen.tls_key} ({error.strerror or error})"
-            raise ConfigError("--tls-certificate", str(listen.tls_certificate), allowed) from error
+        tls = server_tls(
+            listen.tls_certificate, listen.tls_key, certificate_field="--tls-certificate", key_field="--tls-key"
+        )
+    policy = listen.policy
     num_connections = 0
 
     def check(connection: ServerConnection, request: Request) -> Response | None:
-        refusal = listen.refusal(request)
-        if refusal is None and num_connections >= MAX_CONNECTIONS:
-            refusal = http.HTTPStatus.SERVICE_UNAVAILABLE, "all connections are taken"
-        if refusal is None:
+        verdict = policy.check(request.headers.get_all)
+        if num_connections >= MAX_CONNECTIONS and not isinstance(verdict, Refusal):
+            verdict = Refusal(503, "connection limit reached")
+        if not isinstance(verdict, Refusal):
             return None
-        logger.warning("a connection was refused: %s", refusal[1])
-        return connection.respond(refusal[0], refusal[1] + "\n")
+        logger.warning("refused a connection with %d: %s", verdict.status, verdict.reason)
+        return connection.respond(http.HTTPStatus(verdict.status), verdict.reason + "\n")
 
     async def handle(connection: ServerConnection) -> None:
         nonlocal num_connections
