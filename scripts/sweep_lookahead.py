@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench.datasets import BenchPrompt, has_repetition, load_prompts
-from bench_decoding import REPOSITORY, describe_machine
+from bench.results import DATA, REPOSITORY, add_json_argument, print_result
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.limits import Limits
 from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
@@ -34,6 +33,7 @@ from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import LoadedModel, load_model
+from forelook.model.step_costs import device_key
 
 
 @dataclass
@@ -221,7 +221,7 @@ def group(settings: Sequence[Setting]) -> dict[str, list[Setting]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="humaneval")
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--model")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="auto")
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, nargs="+", default=[1, 3, 7, 15])
     parser.add_argument("--only-equal", action="store_true", help="only settings with W = G")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "images", help="folder of the plots")
-    parser.add_argument("--json", type=Path)
+    add_json_argument(parser)
     arguments = parser.parse_args()
     model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
     prompts = load_prompts(
@@ -280,12 +280,8 @@ def main() -> None:
         "settings": [setting.result() for setting in settings],
         "fits": fits,
         "plots": written,
-        "machine": describe_machine(model),
     }
-    if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(content))
+    print_result("sweep", content, arguments.json, device_key(model.device))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""Results: every benchmark ends with one JSON object on its last line, which says where it was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA = REPOSITORY.parent / "shared" / "data"
+"""Data sets, which are not part of the checkout."""
+
+
+def provenance(device: str | None = None) -> dict[str, Any]:
+    """Return machine, versions, commit and date of a measurement; no host name and no path.
+
+    Args:
+        device: what ran the model, where that is not the CPU.
+    """
+    torch = sys.modules.get("torch")
+    return {
+        "device": device or "cpu",
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads() if torch is not None else None,
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "transformers": _version("transformers"),
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the JSON object to this file")
+
+
+def print_result(benchmark: str, content: dict[str, Any], path: Path | None = None, device: str | None = None) -> None:
+    """Print the JSON object of a benchmark as the last line, and write it to ``path`` where one is given."""
+    result = {"benchmark": benchmark, **content, "provenance": provenance(device)}
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result), flush=True)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Return git's output, or ``None`` where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

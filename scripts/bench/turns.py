@@ -1,0 +1,57 @@
+"""Interleaving: whatever is compared takes turns, so that all of it meets the same machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Step = Callable[[], object]
+
+
+def rotated(items: Sequence[T], shift: int) -> list[T]:
+    """Return the items in an order that begins ``shift`` places later."""
+    shift %= max(1, len(items))
+    return [*items[shift:], *items[:shift]]
+
+
+def take_turns(
+    turns: Mapping[str, Callable[[], Iterable[T]]], rounds: int, *, warmup: int = 1, first: int = 0
+) -> dict[str, list[T]]:
+    """Run every turn once per round and collect what it yields.
+
+    Args:
+        turns: name → one turn, which returns its measurements.
+        rounds: rounds that count.
+        warmup: rounds before them, whose measurements are dropped.
+        first: place of the first turn of the first round. Every round begins one place later, so that no turn always
+            follows the same neighbor.
+    """
+    results: dict[str, list[T]] = {name: [] for name in turns}
+    for number in range(-warmup, rounds):
+        for name in rotated(list(turns), first + number):
+            values = turns[name]()
+            if number >= 0:
+                results[name] += values
+    return results
+
+
+def step_times(step: Step, count: int, synchronize: Step | None = None) -> list[float]:
+    """Return the seconds of ``count`` steps in a row, each with what ``synchronize`` waits for."""
+    times = []
+    for _ in range(count):
+        started_s = time.perf_counter()
+        step()
+        if synchronize is not None:
+            synchronize()
+        times.append(time.perf_counter() - started_s)
+    return times
+
+
+def compare_steps(steps: Mapping[str, Step], repeats: int, synchronize: Step | None = None) -> dict[str, list[float]]:
+    """Return the seconds of ``repeats`` steps of each kind, taken in turns of at most ten."""
+    count = min(10, repeats)
+    turns = {name: lambda step=step: step_times(step, count, synchronize) for name, step in steps.items()}
+    return take_turns(turns, max(1, repeats // 10))
