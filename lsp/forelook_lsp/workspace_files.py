@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forelook.errors import PrivacyError
+from forelook.languages import IMPORT_LINE, INDEX_STEMS
 from forelook.privacy.ignore_rules import IgnoreRules
 from forelook.privacy.rules import (
     MAX_FILE_BYTES,
@@ -31,11 +32,6 @@ CHUNK_FILES = 64
 CHUNK_BYTES = 256 * 2**10
 GIT_TIMEOUT_S = 20.0
 
-_IMPORT_LINE = re.compile(
-    r"^[ \t]*(?:from|import|use|using|include|require|require_relative|export|#[ \t]*include|mod|source)\b(.{0,300})"
-    r"|\brequire\((.{0,200}?)\)",
-    re.MULTILINE,
-)
 _NAME = re.compile(r"\w+")
 
 
@@ -119,7 +115,7 @@ class WorkspaceFiles:
                 continue
             if info.st_size > MAX_FILE_BYTES or is_generated_name(path.name) or self.withheld(path) is not None:
                 continue
-            stem = path.stem if path.stem not in ("__init__", "index", "mod") else path.parent.name
+            stem = path.stem if path.stem not in INDEX_STEMS else path.parent.name
             rank = (stem not in imported, path.parent not in folders, path.suffix not in suffixes, -info.st_mtime)
             found.append((rank, path))
         found.sort()
@@ -203,6 +199,6 @@ def imported_names(texts: Iterable[str]) -> set[str]:
     """Every name on an import line of these texts, in any of the usual languages."""
     names: set[str] = set()
     for text in texts:
-        for match in _IMPORT_LINE.finditer(text[:200_000]):
+        for match in IMPORT_LINE.finditer(text[:200_000]):
             names.update(_NAME.findall(match.group(1) or match.group(2) or ""))
     return names

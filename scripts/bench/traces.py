@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from forelook.languages import language_id_of
+
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-LANGUAGE_IDS = {".py": "python", ".ts": "typescript", ".js": "javascript", ".go": "go", ".rs": "rust", ".java": "java"}
+SUFFIXES = (".py", ".ts", ".js", ".go", ".rs", ".java")  # of the files to replay
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def editing_sessions(limit: int) -> Iterator[Session]:
 def folder_sessions(folder: Path, limit: int) -> Iterator[Session]:
     """Files of a folder, in an order that does not depend on the file system; six lines of each are typed again."""
     random_ = random.Random(7)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in LANGUAGE_IDS and ".venv" not in path.parts)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and ".venv" not in path.parts)
     random_.shuffle(paths)
     found = 0
     for path in paths:
@@ -88,7 +90,7 @@ def folder_sessions(folder: Path, limit: int) -> Iterator[Session]:
         found += 1
         yield Session(
             path.name,
-            LANGUAGE_IDS[path.suffix],
+            language_id_of(path.suffix),
             before + text[len(before) + len(removed) :],
             typed(len(before), removed),
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from forelook.completion.cursor.languages import language_for
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.context import ContextChooser, imported_names, signatures_of
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.languages import language_for
 
 SHAPES = '''\
 import math

@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 
 import pytest
-from forelook.completion.cursor.languages import language_for
 from forelook.completion.cursor.syntax import parser_for
 from forelook.completion.request import Suggestion
+from forelook.languages import language_for
 
 from tests.completion.golden import check_edit, suggest
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from forelook.completion.cursor.cleanup import next_line
-from forelook.completion.cursor.languages import language_for
+from forelook.languages import language_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,24 +6,17 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from forelook.commands.command_context import Surroundings, complain, identity_of
 from forelook.config import CompletionConfig
 from forelook.errors import ConfigError, DocumentTextError, PositionError, PrivacyError
+from forelook.languages import language_id_of
 from forelook.local.endpoint import Endpoint, connect_or_spawn
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.protocol import messages
-
-LANGUAGE_IDS: Mapping[str, str] = {
-    ".bash": "shellscript", ".c": "c", ".cc": "cpp", ".cpp": "cpp", ".cs": "csharp", ".css": "css", ".cxx": "cpp",
-    ".go": "go", ".h": "c", ".hh": "cpp", ".hpp": "cpp", ".htm": "html", ".html": "html", ".java": "java",
-    ".js": "javascript", ".json": "json", ".jsx": "javascriptreact", ".lua": "lua", ".md": "markdown",
-    ".mjs": "javascript", ".php": "php", ".py": "python", ".pyi": "python", ".rb": "ruby", ".rs": "rust",
-    ".sh": "shellscript", ".ts": "typescript", ".tsx": "typescriptreact", ".yaml": "yaml", ".yml": "yaml",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +52,7 @@ def read_source(path: Path, position: tuple[int, int], language_id: str | None) 
             f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}; "
             "convert it, for instance with iconv"
         ) from None
-    language = language_id or LANGUAGE_IDS.get(path.suffix.lower(), "plaintext")
+    language = language_id or language_id_of(path.suffix)
     return Source(resolved, text, cursor_offset(text, *position), language, root.as_uri())
 
 

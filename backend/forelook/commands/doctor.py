@@ -174,7 +174,7 @@ def _model(identity: BackendIdentity) -> Check:
 
 
 def _grammars() -> Check:
-    from forelook.completion.cursor.languages import LANGUAGES
+    from forelook.languages import LANGUAGES
 
     wanted = {language.grammar for language in LANGUAGES.values() if language.grammar is not None}
     missing = sorted({module for module, function in wanted if not _imports(module, function)})

@@ -10,7 +10,6 @@ from typing import Protocol
 import torch
 
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
-from forelook.completion.cursor.languages import language_for
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
@@ -35,6 +34,7 @@ from forelook.decoding.lookahead.published import PublishedDrafter
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
+from forelook.languages import language_for
 from forelook.model.infill import InfillFormat
 from forelook.model.text_stream import TextStream
 from forelook.model.token_healing import Healing, TokenHealer

@@ -1,4 +1,4 @@
-"""Which brackets of a text are open and which close something before it, strings and comments left out."""
+"""Finds unmatched brackets in a text, outside strings and comments."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from forelook.completion.cursor.languages import Language, StringForm
+from forelook.languages import Language, StringForm
 
 OPENERS = "([{"
-# Opens a substitution in a template string: ``${``.
-TEMPLATE = "$"
-_TEMPLATE_REST = re.compile(r"(?:[^`\\$]|\\.|\$(?!\{))*(`|\$\{)", re.DOTALL)
+# The opener of a substitution, ``${``, in a string that allows it.
+SUBSTITUTION = "$"
 PARTNER = {")": "(", "]": "[", "}": "{", "(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """One bracket and where it stands."""
+    """One bracket and its offset."""
 
     position: int
     character: str
@@ -25,13 +24,13 @@ class Bracket:
 
 @dataclass(frozen=True, slots=True)
 class BracketScan:
-    """What a stretch of text leaves open.
+    """The brackets of a text that have no partner in it, and the state at its end.
 
     Attributes:
         unmatched: closers without an opener in the text, in order.
         open: openers without a closer in the text, outermost first.
-        inside: the delimiter that would end the string or comment the text ends in; ``None`` in code.
-        string_closed_at: where the string or comment that the text began in ended; ``None`` if it did not.
+        inside: the delimiter that would end the string or comment at the end of the text; ``None`` in code.
+        string_closed_at: offset after the string or comment that the text began in; ``None`` if it does not end.
         in_comment: whether ``inside`` belongs to a comment.
     """
 
@@ -43,11 +42,11 @@ class BracketScan:
 
 
 def scan_brackets(language: Language, text: str, inside: str | None = None) -> BracketScan:
-    """Scan ``text``.
+    """Scan ``text`` for brackets, in linear time.
 
     Args:
-        language: whose strings and comments to skip.
-        text: code, beginning at any place outside strings and comments unless ``inside`` says otherwise.
+        language: defines strings and comments.
+        text: code that starts outside strings and comments, unless ``inside`` is given.
         inside: the delimiter that ends the string or comment ``text`` begins in (``"\\n"`` for a line comment).
     """
     return _Scanner(language, text).scan(inside)
@@ -64,14 +63,14 @@ class _Scanner:
         self._closed_at: int | None = None
 
     def scan(self, inside: str | None) -> BracketScan:
-        """Walk through the text from the state it begins in."""
+        """Scan the text, starting in the state ``inside``."""
         position = 0
         if inside is not None:
             end = self._skip(0, inside)
             if end is None:
                 return self._result(inside)
             position = end
-            # Where a template's substitution begins, the string goes on behind it.
+            # At a substitution the string is interrupted, not closed.
             self._closed_at = None if self._stack else end
         pattern = _pattern(self._language)
         while True:
@@ -79,35 +78,40 @@ class _Scanner:
             if match is None:
                 return self._result(None)
             found, position = match.group(), match.end()
-            if match.lastgroup == "whole":
+            if match.lastgroup == "opaque":
                 continue
             if found in PARTNER:
                 popped = _count(Bracket(match.start(), found), self._stack, self._unmatched)
-                if popped != TEMPLATE:
+                if popped != SUBSTITUTION:
                     continue
-                ender = "`"
+                ender = next(form.closer for form in self._language.strings if form.substitutions)
             else:
                 ender = "\n" if match.lastgroup == "line" else _ender(self._language, found)
             end = self._skip(position, ender)
             if end is not None:
-                if inside == ender == "`" and self._closed_at is None and not self._stack:
+                if (
+                    inside == ender
+                    and self._closed_at is None
+                    and not self._stack
+                    and _substitutes(self._language, ender)
+                ):
                     self._closed_at = end
                 position = end
                 continue
             form = _form(self._language, ender)
             if form is None or form.multi_line or "\n" not in self._text[position:]:
                 return self._result(ender)
-            # A lone quote, such as an apostrophe in text, is no string.
+            # A quote without a partner on its line, such as an apostrophe, does not start a string.
 
     def _skip(self, position: int, ender: str) -> int | None:
-        """Offset after the end of a string or comment, or after a template's ``${``; ``None`` if it does not come."""
-        if ender != "`" or not self._language.regex_literals:
+        """Offset after the end of a string or comment, or after a substitution's ``${``; ``None`` without either."""
+        if not _substitutes(self._language, ender):
             return _end_of(self._language, self._text, position, ender)
-        match = _TEMPLATE_REST.match(self._text, position)
+        match = _rest_with_substitutions(ender).match(self._text, position)
         if match is None:
             return None
         if match.group(1) == "${":
-            self._stack.append(Bracket(match.end() - 1, TEMPLATE))
+            self._stack.append(Bracket(match.end() - 1, SUBSTITUTION))
         return match.end()
 
     def _result(self, inside: str | None) -> BracketScan:
@@ -117,12 +121,12 @@ class _Scanner:
 
 @lru_cache(maxsize=64)
 def scan_cached(language: Language, text: str, inside: str | None = None) -> BracketScan:
-    """``scan_brackets`` of a text that comes again at the next keystroke."""
+    """``scan_brackets``, cached: the text above and below the cursor's line recurs at the next keystroke."""
     return scan_brackets(language, text, inside)
 
 
 def join_scans(first: BracketScan, second: BracketScan, offset: int) -> BracketScan:
-    """The scan of two stretches, of which ``second`` began in the state that ``first`` ended in, at ``offset``."""
+    """The scan of two adjacent texts; ``second`` was scanned from the state at the end of ``first``, at ``offset``."""
     stack, unmatched = list(first.open), list(first.unmatched)
     for bracket in second.unmatched:
         _count(Bracket(bracket.position + offset, bracket.character), stack, unmatched)
@@ -131,12 +135,12 @@ def join_scans(first: BracketScan, second: BracketScan, offset: int) -> BracketS
 
 
 def closes(opener: str, closer: str) -> bool:
-    """Whether a closing bracket ends what an opening one began."""
-    return PARTNER[closer] == ("{" if opener == TEMPLATE else opener)
+    """Whether two brackets are a pair."""
+    return PARTNER[closer] == ("{" if opener == SUBSTITUTION else opener)
 
 
 def _count(bracket: Bracket, stack: list[Bracket], unmatched: list[Bracket]) -> str | None:
-    """Take one bracket into account; returns the opener it closed, if any."""
+    """Push or match one bracket; returns the opener it closed, if any."""
     if bracket.character in OPENERS:
         stack.append(bracket)
         return None
@@ -150,7 +154,7 @@ def _count(bracket: Bracket, stack: list[Bracket], unmatched: list[Bracket]) -> 
 
 
 def _end_of(language: Language, text: str, position: int, ender: str) -> int | None:
-    """Offset after the delimiter ``ender``, looking from ``position``; ``None`` when it does not come."""
+    """Offset after the first delimiter ``ender`` from ``position`` on; ``None`` if there is none."""
     if ender == "\n":
         newline = text.find("\n", position)
         return None if newline < 0 else newline
@@ -164,6 +168,12 @@ def _end_of(language: Language, text: str, position: int, ender: str) -> int | N
     return None if match is None else match.end()
 
 
+@lru_cache(maxsize=8)
+def _rest_with_substitutions(closer: str) -> re.Pattern[str]:
+    end = re.escape(closer)
+    return re.compile(rf"(?:[^{end}\\$]|\\.|\$(?!\{{))*({end}|\$\{{)", re.DOTALL)
+
+
 @lru_cache(maxsize=64)
 def _string_rest(closer: str, multi_line: bool) -> re.Pattern[str]:
     head = re.escape(closer[0])
@@ -175,6 +185,11 @@ def _string_rest(closer: str, multi_line: bool) -> re.Pattern[str]:
 
 def _form(language: Language, closer: str) -> StringForm | None:
     return next((form for form in language.strings if form.closer == closer), None)
+
+
+def _substitutes(language: Language, closer: str) -> bool:
+    form = _form(language, closer)
+    return form is not None and form.substitutions
 
 
 def _ender(language: Language, opener: str) -> str:
@@ -193,22 +208,14 @@ def _pattern(language: Language) -> re.Pattern[str]:
     starts = [start for start, _ in language.block_comments] + [form.opener for form in language.strings]
     starts.sort(key=len, reverse=True)
     parts: list[str] = []
-    whole: list[str] = []
-    if language.name == "rust":
-        whole.append(r"'(?:\\[^\n]{1,8}?|[^'\\\n])'")
-    if language.name == "bash":
-        whole.append(r"\\.|\$\#|\$\{\#")
-    if language.regex_literals:
-        whole.append(r"(?<=[(,=:\[!&|?{};])[ \t]*/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
-    if whole:
-        parts.append("(?P<whole>" + "|".join(whole) + ")")
+    if language.opaque:
+        parts.append("(?P<opaque>" + "|".join(language.opaque) + ")")
     if starts:
         parts.append("(?P<start>" + "|".join(map(re.escape, starts)) + ")")
     if language.line_comments:
         marks = "|".join(map(re.escape, language.line_comments))
-        # A hash inside a word is none in shells, nor is an attribute's in PHP.
-        guard = r"(?<![^\s;(])" if language.name in ("bash", "yaml") else ""
-        after = r"(?!\[)" if language.name == "php" else ""
-        parts.append(f"(?P<line>{guard}(?:{marks}){after})")
+        behind = f"(?<!{language.not_after})" if language.not_after else ""
+        ahead = f"(?!{language.not_before})" if language.not_before else ""
+        parts.append(f"(?P<line>{behind}(?:{marks}){ahead})")
     parts.append(r"[()\[\]{}]")
     return re.compile("|".join(parts))

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 
 from forelook.completion.cursor.brackets import BracketScan, scan_brackets
-from forelook.completion.cursor.languages import Language, ScopeRule
 from forelook.completion.cursor.stopping import Closer, CursorContext, find_end, indentation_of, look_around
 from forelook.completion.cursor.syntax import Place
 from forelook.completion.request import Suggestion
+from forelook.languages import Language, ScopeRule
 
 _HALF_WORD = re.compile(r"(?<!\w)\d[\w.]*$|\w+$")
 _NEXT_LINE = re.compile(r"(?P<break>\n+[ \t]*)(?P<line>[^\n]*\S[^\n]*)\n")
@@ -136,9 +136,9 @@ def _indented(cursor: CursorContext, text: str) -> str:
 
 
 def _without_trailing_comma(cursor: CursorContext, text: str) -> str:
-    """JSON has no comma before a closing bracket, which models forget when they would go on."""
+    """Drop a comma before a closing bracket in a language that forbids it; models add one in order to continue."""
     stripped = text.rstrip()
-    if cursor.language.name != "json" or not stripped.endswith(",") or cursor.rest.strip(" \t\"'"):
+    if cursor.language.trailing_comma or not stripped.endswith(",") or cursor.rest.strip(" \t\"'"):
         return text
     return stripped[:-1] if cursor.next_line.strip().startswith(("}", "]")) else text
 

@@ -19,9 +19,9 @@ from forelook.completion.cursor.brackets import (
     scan_brackets,
     scan_cached,
 )
-from forelook.completion.cursor.languages import Language, ScopeRule
 from forelook.completion.cursor.syntax import CursorSyntax, Place, inspect_cursor, window_before
 from forelook.completion.prompt.prompt import rest_is_closers
+from forelook.languages import Language, ScopeRule
 
 _SCAN_CHARS = 64_000
 _TAB_WIDTH = 4
@@ -408,7 +408,7 @@ class _EndFinder:
             return place
         self._num_closed += 1
         if self._multi_line and fate is Closer.MISSING and cursor.language.scope is ScopeRule.BRACKETS:
-            self._scope_closed = character == "}" or cursor.language.name in ("json",)
+            self._scope_closed = character in cursor.language.scope_closers
         return None
 
     def _spanning(self, inside: str | None) -> str | None:

@@ -1,6 +1,6 @@
-"""Where a cursor stands in the syntax: by tree-sitter where there is a grammar, by indentation and brackets elsewhere.
+"""The syntax around a cursor: by tree-sitter if the language has a grammar, else by indentation and brackets.
 
-Only a stretch around the cursor is parsed, which takes about a millisecond; grammars load when first used.
+Only a window around the cursor is parsed, which takes about a millisecond. Grammars load on first use.
 """
 
 from __future__ import annotations
@@ -15,21 +15,19 @@ from functools import cache
 import tree_sitter
 
 from forelook.completion.cursor.brackets import BracketScan
-from forelook.completion.cursor.languages import PLAIN, Language, ScopeRule
+from forelook.languages import Language, ScopeRule
 from forelook.text import common_prefix, common_suffix
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+# The parsed window. Chosen, not measured.
 _CHARS_BEFORE = 16_000
 _CHARS_AFTER = 4_000
-# Stands in for what the cursor will bring; a word that every grammar takes for an identifier.
-_PLACEHOLDER = "forelookcursor"
-_PLACEHOLDERS = {"json": '"forelookcursor": 0', "css": "forelookcursor: 0;", "yaml": "forelookcursor"}
 _WORD = re.compile(r"\w")
 _UNINDENTED = re.compile(r"\n(?=[^\s})\]#*])")
 
 
 class Place(Enum):
-    """What the cursor stands in."""
+    """What surrounds the cursor."""
 
     CODE = "code"
     COMMENT = "comment"
@@ -42,9 +40,9 @@ class CursorSyntax:
 
     Attributes:
         place: code, comment or string.
-        empty_block: the cursor stands alone on a line of a block that holds nothing yet but comments or a docstring.
-        after_opener: the cursor stands at the end of a line that opens a block with nothing in it.
-        after_comment: the cursor stands alone on a line below a comment.
+        empty_block: the cursor is alone on its line, in a block that contains only comments or a docstring.
+        after_opener: the cursor is at the end of a line that opens a still empty block.
+        after_comment: the cursor is alone on its line, below a comment.
     """
 
     place: Place
@@ -55,7 +53,7 @@ class CursorSyntax:
 
 @cache
 def parser_for(language: Language) -> tree_sitter.Parser | None:
-    """The parser of a language; ``None`` where there is no grammar, or its wheel cannot be loaded."""
+    """The parser of a language; ``None`` if it has no grammar or the grammar's package cannot be loaded."""
     if language.grammar is None:
         return None
     module_name, function_name = language.grammar
@@ -63,34 +61,32 @@ def parser_for(language: Language) -> tree_sitter.Parser | None:
         module = importlib.import_module(module_name)
         return tree_sitter.Parser(tree_sitter.Language(getattr(module, function_name)()))
     except (ImportError, AttributeError, ValueError, OSError) as error:
-        # A wheel that does not fit this platform costs precision, not completion.
-        _LOG.warning("no grammar for %s (%s): falling back to indentation and brackets", language.name, error)
+        # A missing grammar costs precision, not completion.
+        logger.warning("no grammar for %s (%s); falling back to indentation and brackets", language.name, error)
         return None
 
 
 def inspect_cursor(language: Language, before: str, after: str, scan: BracketScan) -> CursorSyntax:
-    """Tell what the cursor between ``before`` and ``after`` stands in.
+    """Determine the syntax at the cursor between ``before`` and ``after``.
 
     Args:
-        language: the document's.
+        language: of the document.
         before: text before the cursor.
         after: text after the cursor.
-        scan: the brackets of ``before``, which also tell an unfinished string or comment.
+        scan: the brackets of ``before``; it also detects an unfinished string or comment.
     """
     before, after = window_before(before, _CHARS_BEFORE), after[:_CHARS_AFTER]
-    if language is PLAIN:
-        return _by_rules(language, before, after, scan)
     return _by_grammar(language, before, after, scan) or _by_rules(language, before, after, scan)
 
 
 def parse(language: Language, text: str) -> tree_sitter.Tree | None:
-    """The tree of ``text``; ``None`` without a grammar."""
+    """The syntax tree of ``text``; ``None`` without a grammar."""
     parser = parser_for(language)
     return None if parser is None else parser.parse(text.encode("utf-8", "replace"))
 
 
 class _Reparser:
-    """Parses texts that differ little from the one before: a keystroke costs a tenth of a whole parse."""
+    """Parses successive versions of a text incrementally; a keystroke costs about a tenth of a full parse."""
 
     def __init__(self, parser: tree_sitter.Parser) -> None:
         self._parser = parser
@@ -98,7 +94,7 @@ class _Reparser:
         self._tree: tree_sitter.Tree | None = None
 
     def parse(self, text: str) -> tree_sitter.Tree:
-        """The tree of ``text``."""
+        """The syntax tree of ``text``."""
         data = text.encode("utf-8", "replace")
         if self._tree is None:
             self._tree = self._parser.parse(data)
@@ -116,7 +112,7 @@ class _Reparser:
 
 @cache
 def _reparser(language: Language, use: str) -> _Reparser | None:
-    """One per use, so that each sees texts that resemble each other. Only the engine's thread parses at cursors."""
+    """One reparser per use, so that successive texts are similar. Not thread-safe: only the engine thread calls it."""
     del use
     parser = parser_for(language)
     return None if parser is None else _Reparser(parser)
@@ -128,7 +124,7 @@ def _point(data: bytes, position: int) -> tuple[int, int]:
 
 
 def window_before(before: str, num_chars: int) -> str:
-    """About the last ``num_chars`` of ``before``, from the start of an unindented line where there is one."""
+    """About the last ``num_chars`` of ``before``, starting at an unindented line if there is one."""
     if len(before) <= num_chars:
         return before
     start = len(before) - num_chars
@@ -144,10 +140,10 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
     rest = after.split("\n", 1)[0]
     line_is_blank = not line.strip() and not _WORD.search(rest)
     at_line_end = bool(line.strip()) and not _WORD.search(rest)
-    placeholder = _PLACEHOLDERS.get(language.name, _PLACEHOLDER)
+    placeholder = language.placeholder
     inserted = placeholder
     if at_line_end:
-        # What Enter would open: the line's own indentation and one step more.
+        # The line that Enter would open, indented by one more level.
         indentation = line[: len(line) - len(line.lstrip())]
         inserted = f"\n{indentation}{_unit(indentation)}{placeholder}"
         if rest.strip():
@@ -166,10 +162,10 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
     body = _enclosing_body(language, node)
     start_row = before.count("\n")
     alone = body is not None and _holds_only(language, body, position, len(placeholder))
-    opened_here = body is not None and _opened_row(body) == start_row
+    opened_here = body is not None and _opened_row(language, body) == start_row
     opener = re.search(language.opener, line) is not None
     if language.scope is ScopeRule.KEYWORDS and (opener or not at_line_end) and not alone:
-        # Conditions and bodies are siblings in these grammars; the lines' ends tell them apart.
+        # Conditions and bodies are siblings in these grammars; only the line ends distinguish them.
         return _by_rules(language, before, after, scan)
     if at_line_end:
         in_brackets = language.scope is ScopeRule.INDENTATION and bool(scan.open)
@@ -200,7 +196,7 @@ def _place(language: Language, before: str, after: str, scan: BracketScan) -> Pl
         node = node.parent
     if scan.inside is None:
         return Place.CODE
-    # An unfinished string or comment is an error to the grammar; the scanner still sees its start.
+    # The grammar reports an unfinished string or comment as an error; the scanner has seen its start.
     return Place.COMMENT if scan.in_comment else Place.STRING
 
 
@@ -211,13 +207,13 @@ def _enclosing_body(language: Language, node: tree_sitter.Node | None) -> tree_s
 
 
 def _holds_only(language: Language, body: tree_sitter.Node, position: int, size: int) -> bool:
-    """Whether a block holds nothing but what stands at ``position``, comments and a docstring."""
+    """Whether a block contains only what is at ``position``, comments and a docstring."""
     for number, child in enumerate(body.named_children):
         if child.start_byte <= position < child.end_byte or position <= child.start_byte < position + size:
             if child.start_byte < position and child.type != "ERROR" and child.end_byte > position + size:
                 return False
             continue
-        if child.type in language.comment_nodes or child.type in ("start_tag", "end_tag", "ERROR") or child.is_missing:
+        if child.type in language.comment_nodes | language.delimiter_nodes or child.type == "ERROR" or child.is_missing:
             continue
         if number == 0 and _is_docstring(child):
             continue
@@ -237,12 +233,12 @@ def _is_docstring(node: tree_sitter.Node) -> bool:
     )
 
 
-def _opened_row(body: tree_sitter.Node) -> int:
-    """The row of the text that opens a block: its bracket's, or that of the construct it belongs to."""
+def _opened_row(language: Language, body: tree_sitter.Node) -> int:
+    """The row of the bracket that opens a block, or of the construct that the block belongs to."""
     first = body.children[0] if body.child_count else None
     if first is not None and not first.is_named:
         return int(first.start_point.row)
-    if first is not None and first.type == "start_tag":
+    if first is not None and first.type in language.delimiter_nodes:
         return int(first.end_point.row)
     previous = body.prev_sibling
     return int(previous.end_point.row if previous is not None else body.start_point.row)
@@ -265,7 +261,7 @@ def _by_rules(language: Language, before: str, after: str, scan: BracketScan) ->
 
 
 def _is_deeper(below: str, indentation: int) -> bool:
-    """Whether the next line with text belongs to a block indented beyond ``indentation``."""
+    """Whether the next line with text is indented more than ``indentation`` columns."""
     following = next((line for line in below.split("\n") if line.strip()), "")
     return bool(following) and _indentation(following) > indentation
 
@@ -279,7 +275,7 @@ def _previous_line(before: str) -> str:
 def _is_comment_line(language: Language, line: str) -> bool:
     stripped = line.strip()
     if language.line_comments and stripped.startswith(language.line_comments):
-        return not (language.name in ("c", "cpp") and stripped.startswith("#"))
+        return True
     return any(stripped.startswith(start) or stripped.endswith(end) for start, end in language.block_comments)
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import tree_sitter
 
-from forelook.completion.cursor.languages import Language, language_for
 from forelook.completion.cursor.syntax import parse
 from forelook.completion.document_store import Document, model_text
 from forelook.keys import DocumentKey
+from forelook.languages import Language, language_for
 
 _MAX_NEIGHBOURS = 20
 _MAX_NEIGHBOUR_CHARS = 200_000
@@ -27,7 +27,6 @@ _MOVED_LINES = 30
 _MAX_SIGNATURE_LINES = 8
 _MAX_SIGNATURES = 12
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{2,}")
-_IMPORT_NODES = re.compile("import|use_declaration|using|include|require")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +222,7 @@ def imported_names(language: Language, text: str) -> frozenset[str]:
     data = text[:20_000].encode("utf-8", "replace")
     names: set[str] = set()
     for node in tree.root_node.named_children:
-        if _IMPORT_NODES.search(node.type):
+        if node.type in language.import_nodes:
             names.update(_IDENTIFIER.findall(_text(data, node)))
     return frozenset(names)
 
@@ -234,7 +233,7 @@ def _definitions(language: Language, node: tree_sitter.Node) -> list[tree_sitter
     for child in node.named_children:
         if child.type in language.signature_nodes:
             found.append(child)
-        elif child.type in ("decorated_definition", "export_statement", "declaration_list", "namespace_definition"):
+        elif child.type in language.wrapper_nodes:
             found += _definitions(language, child)
     return found
 
