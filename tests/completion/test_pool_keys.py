@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from forelook.completion.pool_keys import pool_key
+from forelook.completion.engine.pool_keys import pool_key
 from forelook.keys import DocumentKey, WorkspaceKey
 
 

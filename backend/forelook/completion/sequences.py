@@ -1,4 +1,4 @@
-"""Several cached prompts: which sequence serves the next one, and which gives way."""
+"""Several cached prompts: which sequence serves the next one, and which is evicted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Protocol
 from forelook.decoding.layout import StepModel
 from forelook.text import common_prefix
 
-_MAX_SEQUENCES = 8
-_SMALL_LOSS = 64
+_MAX_SEQUENCES = 8  # chosen, not measured
+_SMALL_LOSS = 64  # tokens; chosen, not measured: fewer are soon recomputed
 
 
 class CachedSequence(StepModel, Protocol):
@@ -22,7 +22,7 @@ class CachedSequence(StepModel, Protocol):
 
 
 class SequencePool:
-    """Sequences of one model, least recently used last to stay.
+    """Sequences of one model, kept in LRU order.
 
     Args:
         new_sequence: makes an empty one.
@@ -43,40 +43,43 @@ class SequencePool:
         return sum(sequence.nbytes for sequence in self._sequences)
 
     def best_overlap(self, prompt_ids: Sequence[int]) -> int:
-        """How many tokens of a prompt are cached already."""
-        return max(
-            (common_prefix(list(sequence.cached_ids), list(prompt_ids)) for sequence in self._sequences), default=0
-        )
+        """Number of a prompt's tokens that are cached already."""
+        return max(self._overlaps(prompt_ids), default=0)
 
     def take(self, prompt_ids: Sequence[int]) -> CachedSequence:
-        """The sequence to run a prompt on; the loop truncates it to what agrees with the prompt.
+        """The sequence to run a prompt on; the decoding loop truncates it to what agrees with the prompt.
 
-        The longest common prefix wins, unless taking it would destroy much of another prompt's cache for little.
+        The longest common prefix wins, unless reusing it would destroy much of another prompt's cache for little.
         """
-        ids = list(prompt_ids)
-        overlaps = [common_prefix(list(sequence.cached_ids), ids) for sequence in self._sequences]
-        chosen: CachedSequence | None = None
-        if overlaps:
-            best = max(range(len(overlaps)), key=lambda index: (overlaps[index], -index))
-            lost = len(self._sequences[best].cached_ids) - overlaps[best]
-            if lost <= _SMALL_LOSS or 2 * overlaps[best] >= len(prompt_ids) or not self._has_room():
-                chosen = self._sequences[best]
-                if not self._worth(overlaps[best], lost, len(prompt_ids)):
-                    chosen = self._sequences[-1]
+        chosen = self._choose(prompt_ids)
         if chosen is None:
             chosen = self._new_sequence()
-            self._sequences.insert(0, chosen)
-        self._sequences.remove(chosen)
+        else:
+            self._sequences.remove(chosen)
         self._sequences.insert(0, chosen)
         return chosen
 
     def clear(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         self._sequences.clear()
 
-    @staticmethod
-    def _worth(overlap: int, lost: int, prompt_length: int) -> bool:
-        return lost <= _SMALL_LOSS or 2 * overlap >= prompt_length or overlap > lost
+    def _choose(self, prompt_ids: Sequence[int]) -> CachedSequence | None:
+        """The sequence to reuse; ``None`` for a new one."""
+        if not self._sequences:
+            return None
+        overlaps = self._overlaps(prompt_ids)
+        overlap = max(overlaps)
+        best = self._sequences[overlaps.index(overlap)]
+        lost = len(best.cached_ids) - overlap
+        if lost <= _SMALL_LOSS or 2 * overlap >= len(prompt_ids):
+            return best
+        if self._has_room():
+            return None
+        return best if overlap > lost else self._sequences[-1]
+
+    def _overlaps(self, prompt_ids: Sequence[int]) -> list[int]:
+        ids = list(prompt_ids)
+        return [common_prefix(list(sequence.cached_ids), ids) for sequence in self._sequences]
 
     def _has_room(self) -> bool:
         if len(self._sequences) >= _MAX_SEQUENCES:

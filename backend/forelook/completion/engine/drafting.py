@@ -1,4 +1,4 @@
-"""What drafting is told about a model on this device: what a step costs, and the model's own successors."""
+"""What drafting knows about a model on this device: what a step costs, and the model's own successors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from forelook.decoding.loop import DecodeLoop, decode
 from forelook.model.loading import LoadedModel
 from forelook.model.step_costs import measured_budget, step_costs, stored_step_costs, successor_seeds
 
-_LOG = logging.getLogger(__name__)
-_BUSY_SHARE = 0.75
+logger = logging.getLogger(__name__)
+_BUSY_SHARE = 0.75  # of the processors; chosen, not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Drafting:
     """Measured once per model and device.
 
     Attributes:
-        budget: how many drafts a step may carry; ``None`` for a common shape of costs.
-        seeds: what the model says after each single token; ``None`` to begin without.
-        loop: runs the steps, on this process alone or together with others.
+        budget: how many drafts a step may carry; ``None`` for a common shape of step costs.
+        seeds: the model's successors of each single token; ``None`` to start without.
+        loop: runs the decode steps, in this process alone or together with other ranks.
     """
 
     budget: StepBudget | None = None
@@ -33,19 +33,19 @@ class Drafting:
 
 
 def measure_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
-    """Read what was measured before, or measure it: a second or two at a model's first start on a device.
+    """Read stored measurements, or measure: one or two seconds at a model's first start on a device.
 
-    On a busy machine step costs are left for a later start: other programs' load would be taken for the step's.
+    On a busy machine step costs are left for a later start, because the load of other programs would distort them.
 
     Args:
         model: just loaded, idle.
-        cache_dir: where measurements are kept; ``None`` to measure each time.
+        cache_dir: folder of the stored measurements; ``None`` to measure each time.
     """
     try:
         return _measure(model, cache_dir)
     except OSError as error:
         # A full disk or a read-only folder costs a second at the next start, not the model.
-        _LOG.warning("measurements cannot be kept in %s: %s", cache_dir, error.strerror or error)
+        logger.warning("cannot store measurements in %s: %s", cache_dir, error.strerror or error)
         return _measure(model, None)
 
 
@@ -56,7 +56,7 @@ def _measure(model: LoadedModel, cache_dir: Path | None) -> Drafting:
     if cache_dir is not None:
         costs = stored_step_costs(cache_dir, fingerprint=name, device=device, dtype=dtype)
     if costs is None and _is_busy():
-        _LOG.info("step costs are not measured now: the machine is busy")
+        logger.info("step costs not measured: the machine is busy")
     elif costs is None:
         costs = step_costs(sequence, cache_dir=cache_dir, fingerprint=name, device=device, dtype=dtype)
     start = model.config.bos_token_id

@@ -22,10 +22,10 @@ from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.inbox import CompletionHandle, Inbox, Job, OnDone, OnPartial
 from forelook.completion.engine.metrics import EngineFigures
 from forelook.completion.engine.model_state import EngineModel, Loaded, LoadModel, MakeDrafting, ModelState
+from forelook.completion.engine.pool_keys import pool_key
 from forelook.completion.engine.pools import MakePool, WorkspacePools
 from forelook.completion.engine.speculation import PREWARM_MIN_TOKENS, FollowUp, Prewarm, Speculation
 from forelook.completion.engine.usage import UsageCounters
-from forelook.completion.pool_keys import pool_key
 from forelook.completion.prompt.context import ContextChooser
 from forelook.completion.request import (
     CompletionRequest,

@@ -1,4 +1,4 @@
-"""What waits for the engine's thread: requests, the newest of a document alone, and work on documents and pools."""
+"""Work that waits for the engine's thread: requests, at most one per document, and commands on documents and pools."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class CompletionHandle:
         self._job = job
 
     def cancel(self) -> None:
-        """Stop before the next forward; ``on_done`` then gets a RequestCancelledError."""
+        """Stop before the next forward; ``on_done`` is then called with a RequestCancelledError."""
         self._job.cancel()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the engine's thread takes on next.
+    """The next work of the engine's thread.
 
     Attributes:
-        job: the oldest request that waits.
-        commands: all work on documents that came before; it is done first.
+        job: the oldest waiting request.
+        commands: all commands that were queued before it; they run first.
         wants_model: whether any of it needs the model loaded.
-        closing: whether the engine is to end.
+        closing: whether the engine is closing.
     """
 
     job: Job | None
@@ -75,7 +75,7 @@ class Inbox:
     # --- the caller's thread
 
     def submit(self, job: Job) -> int:
-        """Queue a request and cancel older ones of its document; returns how many those were."""
+        """Queue a request and cancel older ones of its document; returns the number of cancelled ones."""
         num_superseded = 0
         with self._wake:
             for other in (*self._jobs, self._running):
@@ -87,14 +87,14 @@ class Inbox:
         return num_superseded
 
     def command(self, command: Command, *, wants_model: bool = False) -> None:
-        """Queue work; an unloaded model is loaded for it where the work says that a request may follow."""
+        """Queue work. ``wants_model`` reloads an unloaded model, where a request is likely to follow."""
         with self._wake:
             self._commands.append(command)
             self._wants_model |= wants_model
             self._wake.notify_all()
 
     def close(self) -> None:
-        """Cancel everything and let the engine's thread end."""
+        """Cancel every request and let the engine's thread end."""
         with self._wake:
             self._closing = True
             for job in self._jobs:
@@ -106,7 +106,7 @@ class Inbox:
     # --- the engine's thread
 
     def take(self) -> Turn:
-        """The next request and everything that came before it."""
+        """The next request and every command that was queued before it."""
         with self._wake:
             job = self._jobs.popleft() if self._jobs else None
             commands = list(self._commands)
@@ -116,23 +116,23 @@ class Inbox:
             return Turn(job, commands, wants_model, self._closing)
 
     def finished(self) -> None:
-        """The request taken is answered."""
+        """The request that was taken has its answer."""
         with self._wake:
             self._running = None
 
     def extend_deadlines(self, started_s: float, now_s: float) -> None:
-        """What waited while the model was loaded gets that time back: an answer's time begins when there can be one."""
+        """Do not count the time from ``started_s`` to ``now_s``, while the model was reloaded, against requests."""
         with self._wake:
             for job in (self._running, *self._jobs):
                 if job is not None:
                     job.deadline_s += min(now_s - started_s, now_s - job.arrived_s)
 
     def has_work(self) -> bool:
-        """Whether something waits; background work looks here and gives way."""
+        """Whether anything waits; background work polls this to yield."""
         return bool(self._jobs or self._commands or self._closing)
 
     def wait(self, timeout_s: float | None) -> None:
-        """Sleep until something comes, at most ``timeout_s``."""
+        """Sleep until something is queued, at most ``timeout_s``."""
         with self._wake:
             if not self.has_work() and timeout_s != 0:
                 self._wake.wait(timeout_s)
