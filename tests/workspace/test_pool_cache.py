@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.errors import PoolCacheError
-from forelook.workspace.cache import Change, PoolCache
+from forelook.workspace.cache import PoolCache
+from forelook.workspace.cache_format import Change
 from forelook.workspace.pool import WorkspacePool
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -214,7 +215,7 @@ def test_a_folder_that_cannot_be_made_leaves_the_pool_in_memory(
     pool.wait_saved()
     assert drafted(pool, "b.py", "def convert_every") == "thing(values"
     pool.close()
-    assert "cannot be made" in caplog.text
+    assert "cannot be created" in caplog.text
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

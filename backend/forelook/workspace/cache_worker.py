@@ -1,4 +1,4 @@
-"""Reads and writes a pool's cache in a thread of its own, so that a slow disk never holds up a decode step."""
+"""Reads and writes a pool's cache in its own thread, so that a slow disk never delays a decode step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from forelook.decoding.ngrams.pool import NgramPool, PoolState
 from forelook.errors import PoolCacheError
-from forelook.workspace.cache import Change, PoolCache, Restored
+from forelook.workspace.cache import PoolCache, Restored
+from forelook.workspace.cache_format import Change
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,12 @@ class RestoredPool:
 
 
 class CacheWorker:
-    """One thread that owns a :class:`PoolCache`. Faults are logged here; the pool goes on in memory.
+    """One thread that owns a :class:`PoolCache`. Errors are logged here; the pool continues in memory.
 
     Args:
         cache: the files.
-        max_tokens: bound of a restored pool.
-        permits: whether a document's name may be read; others are dropped from what is restored.
+        max_tokens: limit of a restored pool.
+        permits: whether the document of a key may be used; others are dropped from a restored pool.
     """
 
     def __init__(
@@ -41,15 +42,15 @@ class CacheWorker:
         self._permits = permits
         self._max_tokens = max_tokens
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forelook-pool-cache")
-        self._last_fault = ""
-        self._task: Future[bool] | None = None
+        self._last_error = ""
+        self._write: Future[bool] | None = None
         self._was_refused = False
-        self._found: RestoredPool | None = None
+        self._inherited: RestoredPool | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a write is under way."""
-        return self._task is not None and not self._task.done()
+        """Whether a write is in progress."""
+        return self._write is not None and not self._write.done()
 
     @property
     def journal_bytes(self) -> int:
@@ -58,80 +59,84 @@ class CacheWorker:
 
     @property
     def last_write_failed(self) -> bool:
-        """Whether the last write that ended left nothing on disk."""
-        return self._task is not None and self._task.done() and not self._task.result()
+        """Whether the last completed write left nothing on disk."""
+        return self._write is not None and self._write.done() and not self._write.result()
 
     def restore(self) -> Future[RestoredPool | None]:
-        """Read the cache; ``None`` where there is nothing sound."""
+        """Read the cache; ``None`` if there is no sound one."""
         return self._thread.submit(self._restore)
 
-    def take_found(self) -> RestoredPool | None:
-        """What another process had written until it stopped and we became the writer; given once."""
-        found, self._found = self._found, None
-        return found
+    def take_inherited(self) -> RestoredPool | None:
+        """The pool of the previous writer, once, after this process has become the writer."""
+        inherited, self._inherited = self._inherited, None
+        return inherited
 
     def write_base(self, state: PoolState, digests: dict[str, int]) -> None:
-        """Replace what is on disk."""
+        """Replace the files."""
         self._submit(lambda: self._cache.write_base(state, digests))
 
     def append(self, changes: Sequence[Change]) -> None:
-        """Add to what is on disk."""
+        """Append to the journal."""
         self._submit(lambda: self._cache.append(changes))
 
     def delete(self) -> None:
-        """Delete what is on disk, and wait until it is gone.
+        """Delete the files, and wait until they are gone.
 
         Raises:
-            PoolCacheError: it cannot be deleted.
+            PoolCacheError: they cannot be deleted.
         """
         self._thread.submit(self._cache.delete).result()
 
     def wait(self) -> None:
-        """Wait until the write under way has ended."""
-        if self._task is not None:
-            self._task.result()
+        """Wait until the write in progress has ended."""
+        if self._write is not None:
+            self._write.result()
 
     def close(self) -> None:
-        """Finish what is under way and let other processes write."""
+        """Finish pending work and let other processes write."""
         self._thread.submit(self._cache.release)
         self._thread.shutdown(wait=True)
 
     def _submit(self, write: Callable[[], None]) -> None:
-        self._task = self._thread.submit(self._guarded, write)
+        self._write = self._thread.submit(self._run, write)
 
-    def _guarded(self, write: Callable[[], None]) -> bool:
+    def _run(self, write: Callable[[], None]) -> bool:
+        """Write as the only writer; returns whether the files are up to date."""
         try:
             if not self._cache.acquire():
                 self._was_refused = True  # another process writes
                 return False
             if self._was_refused:
                 self._was_refused = False
-                self._found = self._restore()
-                return False  # the caller takes that in first, and then writes everything
+                self._inherited = self._restore()
+                return False  # the caller merges that first, and then writes everything
             write()
         except PoolCacheError as error:
-            if str(error) != self._last_fault:
-                self._last_fault = str(error)
-                _LOG.warning("%s", error)
+            self._log_once(error)
             return False
-        self._last_fault = ""
+        self._last_error = ""
         return True
 
     def _restore(self) -> RestoredPool | None:
         try:
             self._was_refused = not self._cache.acquire()
         except PoolCacheError as error:
-            self._last_fault = str(error)
-            _LOG.warning("%s", error)
+            self._log_once(error)
         while True:
             restored = self._cache.read()
             if restored.state is None:
                 return None
             try:
                 return _build(restored, restored.state, self._max_tokens, self._permits)
-            except ValueError as error:  # sound checksums around parts that do not fit: a writer's fault
+            except ValueError as error:  # sound checksums around parts that do not fit: a bug in the writer
                 if not self._cache.reject(restored.generation, error):
                     return None
+
+    def _log_once(self, error: PoolCacheError) -> None:
+        """Log an error unless it repeats the last one."""
+        if str(error) != self._last_error:
+            self._last_error = str(error)
+            logger.warning("%s", error)
 
 
 def _build(restored: Restored, state: PoolState, max_tokens: int, permits: Callable[[str], bool]) -> RestoredPool:
@@ -147,7 +152,7 @@ def _build(restored: Restored, state: PoolState, max_tokens: int, permits: Calla
         elif change.key in pool and change.start <= change.end <= pool.num_tokens_of(change.key):
             pool.replace_tokens(change.key, change.start, change.end, change.ids)
         else:
-            raise ValueError("the journal changes what the base does not have")
+            raise ValueError("the journal changes tokens that the base does not have")
         if change.digest:
             digests[change.key] = change.digest
     for key in map(str, pool.document_keys()):

@@ -1,7 +1,7 @@
-"""The n-gram pool of one workspace, kept up to date with its documents. Driven by one thread only.
+"""The n-gram pool of one workspace, kept up to date with its documents. Used from one thread.
 
-Documents change at once and are indexed later: :meth:`WorkspacePool.run_slice` does about as much work as its caller
-can spare between requests, and a request brings its own document up to date first.
+Documents change at once and are indexed later: :meth:`WorkspacePool.run_slice` works for about as long as its caller
+can spare between requests, and a request updates its own document first.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ import numpy as np
 
 from forelook.decoding.ngrams.index import BORDER, TokenArray
 from forelook.decoding.ngrams.pool import NgramPool
-from forelook.workspace.cache import Change, PoolCache
+from forelook.workspace.cache import PoolCache
+from forelook.workspace.cache_format import Change
 from forelook.workspace.cache_worker import CacheWorker, RestoredPool
 from forelook.workspace.line_tokens import Encode, LineTokens, find_cut_rule, split_text
 from forelook.workspace.source import WorkspaceSource
 
 _ACCEPTED = "\0accepted"
-"""Key of the text the user took; no uri or path has a NUL in it."""
+"""Key of accepted text; no URI or path contains a NUL."""
 
-_ACCEPTED_TOKENS = 1 << 14
 ACCEPTED_WEIGHT = 2.0
-"""How much places in text the user took count, against those in files."""
+"""Weight of a place in accepted text, relative to one in a file."""
 
-_BATCH_CHARS = 2048
-_JOURNAL_LIMIT_BYTES = 1 << 21
-_RETRY_S = 30.0
-_CONFIRM_S = 30.0
+_ACCEPTED_TOKENS = 1 << 14  # chosen, not measured
+_BATCH_CHARS = 2048  # of a file per step of a slice; chosen, not measured
+_JOURNAL_LIMIT_BYTES = 1 << 21  # chosen, not measured: a longer journal is replaced by a base
+_RETRY_S = 30.0  # after a failed write; chosen, not measured
+_CONFIRM_S = 30.0  # after the last files; chosen, not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ class PoolStats:
         num_documents: files and open documents in it.
         num_open: open documents.
         num_waiting: documents that wait to be indexed.
-        num_accepted: tokens of suggestions the user took.
-        nbytes: memory held.
-        cache_path: where it is kept on disk; empty when it is not.
+        num_accepted: tokens of accepted suggestions.
+        nbytes: memory used.
+        cache_path: its folder on disk; empty without one.
     """
 
     num_tokens: int
@@ -61,7 +62,7 @@ class PoolStats:
 class WorkspacePool:
     """Documents and accepted text of one workspace, as a draft source.
 
-    A file and the document it is opened as have the same key, or the pool would hold it twice.
+    A file and its open document have the same key, so that the pool contains it once.
     """
 
     def __init__(
@@ -74,14 +75,14 @@ class WorkspacePool:
         catch_up_s: float = 0.01,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make the pool; what the cache holds arrives in the background.
+        """Make the pool; the content of the cache is added in the background.
 
         Args:
             encode: text to token ids.
-            cache: where the pool is kept between starts; ``None`` to keep it in memory only.
-            max_tokens: bound; the documents touched longest ago leave first.
-            permits: whether a key's name may be read; what the cache has of others is dropped.
-            catch_up_s: how long a request may wait for its document's latest text to be indexed.
+            cache: keeps the pool between starts; ``None`` for a pool in memory only.
+            max_tokens: limit; the least recently used documents are dropped first.
+            permits: whether the document of a key may be used; others in the cache are dropped.
+            catch_up_s: maximum time that a request waits for its document's latest text to be indexed.
             clock: seconds, for retries.
         """
         self._encode = encode
@@ -107,34 +108,34 @@ class WorkspacePool:
         self._needs_base = True
         self._retry_at_s = 0.0
 
-    # -- documents ------------------------------------------------------------------------------------------------
+    # --- documents
 
-    def open_document(self, uri: str, text: str) -> None:
-        """Take an opened document; it is indexed in the next slices."""
-        self._open[uri] = LineTokens(self._encode, self._rule)
-        self._changed[uri] = text
-        self._waiting.pop(uri, None)
-        self._unconfirmed.discard(uri)
+    def open_document(self, key: str, text: str) -> None:
+        """Add an open document; it is indexed in the next slices."""
+        self._open[key] = LineTokens(self._encode, self._rule)
+        self._changed[key] = text
+        self._waiting.pop(key, None)
+        self._unconfirmed.discard(key)
 
-    def change_document(self, uri: str, text: str) -> None:
-        """Take an open document's new text; what differs is tokenised in the next slice."""
-        if uri in self._open:
-            self._changed[uri] = text
+    def change_document(self, key: str, text: str) -> None:
+        """Replace the text of an open document; the difference is tokenized in the next slice."""
+        if key in self._open:
+            self._changed[key] = text
 
-    def close_document(self, uri: str) -> None:
-        """Keep the document's last text as a file's."""
-        if uri not in self._open:
+    def close_document(self, key: str) -> None:
+        """Keep the document's last text as that of a file."""
+        if key not in self._open:
             return
         self._finish_job()
-        text = self._changed.pop(uri, None)
+        text = self._changed.pop(key, None)
         if text is not None:
-            self._waiting[uri] = text
-        elif (lines := self._open[uri]).pieces and uri in self._pool:
-            self._digests[uri] = _digest(lines.text)
-        del self._open[uri]
+            self._waiting[key] = text
+        elif (lines := self._open[key]).pieces and key in self._pool:
+            self._digests[key] = _digest(lines.text)
+        del self._open[key]
 
     def add_files(self, files: Iterable[tuple[str, str]]) -> None:
-        """Take files that are not open, in order of relevance; they are indexed when nothing else is to be done."""
+        """Add files that are not open, in order of relevance; they are indexed when nothing else is left to do."""
         self._files_came_s = self._clock()
         for key, text in files:
             if key not in self._open:
@@ -142,7 +143,7 @@ class WorkspacePool:
             self._unconfirmed.discard(key)
 
     def remove_files(self, keys: Iterable[str]) -> None:
-        """Forget files and documents; one that is open stays open but leaves the pool until it changes."""
+        """Drop files and documents; an open one stays open but is not in the pool until it changes."""
         self._adopt_restored(wait=False)
         self._finish_job()
         for key in keys:
@@ -153,7 +154,7 @@ class WorkspacePool:
             self._remove(key)
 
     def accept(self, ids: Sequence[int]) -> None:
-        """Learn text the user took, and trust the documents more that it stands in. Text only shown is not learned."""
+        """Add accepted text, and give more weight to the documents that contain it. Text only shown is not added."""
         self._pool.credit(ids)
         tokens = np.array([BORDER, *ids], dtype=np.int32)
         if _ACCEPTED in self._pool:
@@ -165,22 +166,22 @@ class WorkspacePool:
             self._set(_ACCEPTED, tokens, 0)
             self._pool.set_weight(_ACCEPTED, ACCEPTED_WEIGHT)
 
-    def source(self, uri: str, offset: int | None = None) -> WorkspaceSource:
-        """A draft source for one request in an open document, its latest text included if that is quickly done.
+    def source(self, key: str, offset: int | None = None) -> WorkspaceSource:
+        """A draft source for one request in an open document, with its latest text if that can be indexed quickly.
 
-        A large document that was just opened takes seconds to index; the request goes on with what there is.
+        A large document that was just opened takes seconds to index; the request uses what is indexed so far.
 
         Args:
-            uri: the document.
-            offset: the cursor, in code points; the text after it helps. ``None``: the document's end.
+            key: the document.
+            offset: the cursor, in code points, for drafts from the text after it; ``None`` for the document's end.
         """
         self._adopt_restored(wait=False)
-        is_current = self._catch_up(uri)
-        lines = self._open.get(uri)
+        is_current = self._catch_up(key)
+        lines = self._open.get(key)
         after = np.zeros(0, dtype=np.int32)
-        if is_current and lines is not None and offset is not None and uri in self._pool:
-            after = self._pool.tokens(uri)[lines.tokens_until(offset) :]
-        return WorkspaceSource(self._pool, uri, after)
+        if is_current and lines is not None and offset is not None and key in self._pool:
+            after = self._pool.tokens(key)[lines.tokens_until(offset) :]
+        return WorkspaceSource(self._pool, key, after)
 
     def stats(self) -> PoolStats:
         """A snapshot."""
@@ -196,20 +197,20 @@ class WorkspacePool:
         )
 
     def tokens_of(self, key: str) -> list[int]:
-        """The tokens the pool has of a document."""
+        """The tokens of a document in the pool."""
         return self._pool.tokens(key).tolist() if key in self._pool else []
 
-    # -- background -----------------------------------------------------------------------------------------------
+    # --- background
 
     def run_slice(self, budget_s: float) -> bool:
-        """Work for about ``budget_s``; True while more is left.
+        """Work for about ``budget_s``; returns whether more is left.
 
         Open documents come first, then as much sorting as lookups need, then other files, then the rest of the sorting.
-        No single step of the work takes much longer than tokenising two thousand characters.
+        No single step takes much longer than tokenizing two thousand characters.
         """
-        deadline = time.perf_counter() + budget_s
+        deadline_s = time.perf_counter() + budget_s
         self._adopt_restored(wait=False)
-        while time.perf_counter() < deadline:
+        while time.perf_counter() < deadline_s:
             if not self._step():
                 return False
         return True
@@ -234,14 +235,14 @@ class WorkspacePool:
         self._drop_unconfirmed()
         return False
 
-    def _catch_up(self, uri: str) -> bool:
-        """Bring one document up to date if little time suffices; whether it is."""
-        deadline = time.perf_counter() + self._catch_up_s
-        while self._job is not None or uri in self._changed:
-            if time.perf_counter() >= deadline:
+    def _catch_up(self, key: str) -> bool:
+        """Index one document's latest text within ``catch_up_s``; returns whether it is up to date."""
+        deadline_s = time.perf_counter() + self._catch_up_s
+        while self._job is not None or key in self._changed:
+            if time.perf_counter() >= deadline_s:
                 return False
             if self._job is None:
-                self._job = self._indexing_changes(uri)
+                self._job = self._indexing_changes(key)
             try:
                 next(self._job)
             except StopIteration:
@@ -249,28 +250,28 @@ class WorkspacePool:
         return True
 
     def _finish_job(self) -> None:
-        """Do the rest of what a slice left half done."""
+        """Finish what a slice left incomplete."""
         if self._job is not None:
             for _ in self._job:
                 pass
             self._job = None
 
-    def _indexing_changes(self, uri: str) -> Iterator[None]:
-        text = self._changed.pop(uri)
-        lines = self._open[uri]
+    def _indexing_changes(self, key: str) -> Iterator[None]:
+        text = self._changed.pop(key)
+        lines = self._open[key]
         is_new = not lines.pieces
-        is_known = is_new and uri in self._pool and self._digests.get(uri) == _digest(text)
+        is_known = is_new and key in self._pool and self._digests.get(key) == _digest(text)
         edit = None
         for step in lines.updating(text):
             edit = step
             yield
-        if edit is None or (is_known and lines.num_tokens == self._pool.num_tokens_of(uri)):
+        if edit is None or (is_known and lines.num_tokens == self._pool.num_tokens_of(key)):
             return
         tokens = np.array(edit.ids, dtype=np.int32)
-        if is_new or uri not in self._pool:
-            self._set(uri, tokens, 0)
+        if is_new or key not in self._pool:
+            self._set(key, tokens, 0)
         else:
-            self._replace(uri, edit.start, edit.end, tokens)
+            self._replace(key, edit.start, edit.end, tokens)
 
     def _indexing_file(self, key: str, text: str) -> Iterator[None]:
         digest = _digest(text)
@@ -291,13 +292,13 @@ class WorkspacePool:
             self._set(key, np.concatenate([np.array(part, dtype=np.int32) for part in parts]), digest)
 
     def _drop_unconfirmed(self) -> None:
-        """Once the workspace's files have come, what the cache had besides them is no longer there or allowed."""
+        """Drop what only the cache had once the workspace's files have been added: it was deleted or excluded."""
         if self._unconfirmed and self._files_came_s is not None and self._clock() - self._files_came_s > _CONFIRM_S:
             for key in self._unconfirmed:
                 self._remove(key)
             self._unconfirmed.clear()
 
-    # -- changes, and their way to the disk -------------------------------------------------------------------------
+    # --- changes, in memory and on disk
 
     def _set(self, key: str, tokens: TokenArray, digest: int) -> None:
         self._pool.set_document(key, tokens)
@@ -321,16 +322,16 @@ class WorkspacePool:
             self._journal.append(change)
 
     def save(self) -> None:
-        """Write what changed since the last call, in the background."""
+        """Write what has changed since the last call, in the background."""
         worker = self._worker
         if worker is None or worker.is_busy or self._restoring is not None:
             return
-        found = worker.take_found()
-        if found is not None:
-            self._take_in(found)
+        inherited = worker.take_inherited()
+        if inherited is not None:
+            self._merge(inherited)
             self._needs_base = True
         elif worker.last_write_failed and not self._needs_base:
-            self._needs_base = True  # what the failed write held is in no file
+            self._needs_base = True  # the changes of the failed write are in no file
             self._retry_at_s = self._clock() + _RETRY_S
         if self._needs_base or worker.journal_bytes > _JOURNAL_LIMIT_BYTES:
             if self._clock() < self._retry_at_s:
@@ -343,18 +344,18 @@ class WorkspacePool:
             worker.append(self._journal)
             self._journal = []
 
-    def _take_in(self, found: RestoredPool) -> None:
-        """Learn the documents that another process on this workspace had and we have not."""
-        for key in map(str, found.pool.document_keys()):
+    def _merge(self, other: RestoredPool) -> None:
+        """Add the documents that only the pool of another process has."""
+        for key in map(str, other.pool.document_keys()):
             if key not in self._pool:
-                self._set(key, found.pool.tokens(key), found.digests.get(key, 0))
+                self._set(key, other.pool.tokens(key), other.digests.get(key, 0))
 
     def _permits_key(self, key: str) -> bool:
-        """Runs on the cache's thread: names are many, and judging them must not hold up a request."""
+        """Runs on the cache's thread: checking thousands of names must not delay a request."""
         return key == _ACCEPTED or self._permits(key)
 
     def wait_restored(self) -> None:
-        """Wait until what the cache held is in the pool."""
+        """Wait until the content of the cache is in the pool."""
         self._adopt_restored(wait=True)
 
     def wait_saved(self) -> None:
@@ -367,7 +368,7 @@ class WorkspacePool:
         if self._worker is None:
             return
         self.wait_restored()
-        for _ in range(2):  # the first may find what another process left
+        for _ in range(2):  # the first may inherit the pool of another process
             self._retry_at_s = 0.0
             self.wait_saved()
             self.save()
@@ -375,10 +376,10 @@ class WorkspacePool:
         self._worker = None
 
     def clear(self) -> None:
-        """Forget everything, on disk too; open documents are learned anew.
+        """Empty the pool, on disk too; open documents are indexed again.
 
         Raises:
-            PoolCacheError: the files cannot be deleted; the memory is cleared all the same.
+            PoolCacheError: the files cannot be deleted; the pool in memory is empty nevertheless.
         """
         self._adopt_restored(wait=True)
         self._pool.clear()
@@ -388,14 +389,14 @@ class WorkspacePool:
         self._unconfirmed.clear()
         self._journal.clear()
         self._needs_base = True
-        for uri, lines in self._open.items():
-            self._changed.setdefault(uri, lines.text)
-            self._open[uri] = LineTokens(self._encode, self._rule)
+        for key, lines in self._open.items():
+            self._changed.setdefault(key, lines.text)
+            self._open[key] = LineTokens(self._encode, self._rule)
         if self._worker is not None:
             self._worker.delete()
 
     def _adopt_restored(self, *, wait: bool) -> None:
-        """Put what came from the disk under what was learned meanwhile."""
+        """Replace the pool by the one from the disk, updated with what was indexed meanwhile."""
         restoring = self._restoring
         if restoring is None or not (wait or restoring.done()):
             return
@@ -403,17 +404,17 @@ class WorkspacePool:
         restored = restoring.result()
         if restored is None:
             return
-        learned, self._pool = self._pool, restored.pool
-        for key in learned.document_keys():
-            self._pool.set_document(key, learned.tokens(key))
-        self._digests = {key: value for key, value in restored.digests.items() if key not in learned}
-        confirmed = {*self._open, *self._waiting, *learned.document_keys(), _ACCEPTED}
+        newer, self._pool = self._pool, restored.pool
+        for key in newer.document_keys():
+            self._pool.set_document(key, newer.tokens(key))
+        self._digests = {key: value for key, value in restored.digests.items() if key not in newer}
+        confirmed = {*self._open, *self._waiting, *newer.document_keys(), _ACCEPTED}
         self._unconfirmed = {str(key) for key in self._pool.document_keys()} - {str(key) for key in confirmed}
         if _ACCEPTED in self._pool:
             self._pool.set_weight(_ACCEPTED, ACCEPTED_WEIGHT)
 
 
 def _digest(text: str) -> int:
-    """A text's 64-bit digest, never 0."""
+    """64-bit digest of a text, never 0."""
     data = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1
