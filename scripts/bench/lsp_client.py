@@ -97,11 +97,17 @@ class LspClient:
                     future.exception()
             self._arrived.notify_all()
 
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition``, looked at after every message, holds."""
+    async def wait_until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
+        """Wait until ``condition``, checked after every message, is true.
+
+        Raises:
+            ConnectionError: the connection ended first.
+            TimeoutError: it did not come true in time.
+        """
         async with self._arrived:
-            await asyncio.wait_for(self._arrived.wait_for(lambda: condition() or self.ended), TIMEOUT_S)
-        assert condition(), "the connection ended before it came true"
+            await asyncio.wait_for(self._arrived.wait_for(lambda: condition() or self.ended), timeout_s)
+        if not condition():
+            raise ConnectionError("the connection ended before the awaited condition")
 
     def params_of(self, method: str) -> list[Any]:
         return [message["params"] for message in self.received if message["method"] == method]

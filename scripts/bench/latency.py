@@ -1,0 +1,280 @@
+"""Keystroke to reply: replays typing sessions through the real language server and a real backend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from forelook.percentiles import percentile
+
+from bench.lsp_client import LspClient
+from bench.processes import backend, editor, position, private_environment, until_ready
+from bench.results import REPOSITORY
+from bench.traces import Session, gaps_s
+
+CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
+REPLY_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Typist:
+    """How sessions are typed.
+
+    Attributes:
+        pace: "steady": the next key waits for the reply; "human": it does not, and an unanswered request is cancelled.
+        keys_per_second: upper limit of the steady pace.
+    """
+
+    pace: str
+    keys_per_second: float
+
+
+@dataclass
+class Figures:
+    """Counts and times of one engine on a trace."""
+
+    latency_ms: dict[str, list[float]] = field(default_factory=lambda: {"hit": [], "kept": [], "new": [], "none": []})
+    prefill_new: list[int] = field(default_factory=list)
+    prefill_same_suffix: list[int] = field(default_factory=list)
+    prefill_other: list[int] = field(default_factory=list)
+    forwards_on_hit: int = 0
+    num_keys: int = 0
+    num_asked: int = 0
+    num_cancelled: int = 0
+    num_forwards: int = 0
+    num_cancelled_forwards: int = 0
+    num_background_forwards: int = 0
+    num_with_items: int = 0
+    cpu_s: float = 0.0
+    typing_s: float = 0.0
+    session_p50_ms: list[float | None] = field(default_factory=list)
+    spent_ms: dict[str, float] = field(default_factory=dict)
+
+    def add_counts(self, first: Counters, last: Counters) -> None:
+        """Add what the engine counted between two moments."""
+        self.num_forwards += last.engine["forwards"] - first.engine["forwards"]
+        self.num_cancelled_forwards += last.engine["cancelled_forwards"] - first.engine["cancelled_forwards"]
+        self.num_background_forwards += last.engine["background_forwards"] - first.engine["background_forwards"]
+        for part, milliseconds in last.spent_ms.items():
+            self.spent_ms[part] = self.spent_ms.get(part, 0.0) + milliseconds - first.spent_ms[part]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Counts of the language server and the engine at one moment."""
+
+    answers: dict[str, int]
+    engine: dict[str, int]
+    spent_ms: dict[str, float]
+
+    def since(self, older: Counters) -> tuple[str, int, int]:
+        """Return the source of the answer in between, its forwards and its prefill tokens."""
+        source = next((name for name, count in self.answers.items() if count > older.answers.get(name, 0)), "none")
+        return (
+            source,
+            self.engine["forwards"] - older.engine["forwards"],
+            self.engine["prefill_tokens"] - older.engine["prefill_tokens"],
+        )
+
+
+async def counters(client: LspClient) -> Counters:
+    result = await client.request("workspace/executeCommand", {"command": "forelook.stats"})
+    engine = result["backend"]["engine"]
+    return Counters(
+        dict(result["window"]["answers"]),
+        {name: value for name, value in engine.items() if isinstance(value, int)},
+        dict(engine["spent_ms"]),
+    )
+
+
+def anchored_suffix(text: str, offset: int) -> str:
+    """Return the text that begins a suffix-first prompt: from the next line where only closers follow the cursor."""
+    end = text.find("\n", offset)
+    end = len(text) if end < 0 else end
+    return text[end:] if CLOSERS_ONLY.fullmatch(text[offset:end]) else text[offset:]
+
+
+async def replay(client: LspClient, session: Session, figures: Figures, typist: Typist) -> None:
+    """Type a session, with one request per key."""
+    uri = (Path(tempfile.gettempdir()) / "bench" / session.name).as_uri()
+    text, version = session.text, 1
+    await client.open(uri, text, language_id=session.language_id)
+    seen = first = await counters(client)
+    suffix: str | None = None
+    clean = True  # whether the counts since ``seen`` are those of one request
+    num_new = len(figures.latency_ms["new"])
+    for edit, gap_s in zip(session.edits, gaps_s(session, typist.pace, typist.keys_per_second), strict=False):
+        started_s = time.perf_counter()
+        version += 1
+        change = {"range": {"start": position(text, edit.start), "end": position(text, edit.end)}, "text": edit.text}
+        text = text[: edit.start] + edit.text + text[edit.end :]
+        cursor = edit.start + len(edit.text)
+        await client.change(uri, version, change)
+        figures.num_keys += 1
+        if not edit.ask:
+            continue
+        figures.num_asked += 1
+        place = position(text, cursor)
+        number, reply = await client.start_complete(uri, place["line"], place["character"])
+        timeout_s = gap_s if typist.pace == "human" else REPLY_TIMEOUT_S
+        done, _ = await asyncio.wait([reply], timeout=timeout_s)
+        elapsed_ms = (time.perf_counter() - started_s) * 1e3
+        if not done:
+            await client.cancel(number)
+            figures.num_cancelled += 1
+            clean = False
+            continue
+        answer = reply.result() or {}
+        figures.num_with_items += bool(answer.get("items"))
+        now = await counters(client)
+        source, forwards, prefill = now.since(seen)
+        seen = now
+        figures.latency_ms.setdefault(source, []).append(elapsed_ms)
+        new_suffix = anchored_suffix(text, cursor)
+        if source == "hit":
+            figures.forwards_on_hit += forwards
+        elif source == "new" and forwards and clean:
+            figures.prefill_new.append(prefill)
+            (figures.prefill_same_suffix if new_suffix == suffix else figures.prefill_other).append(prefill)
+        suffix, clean = new_suffix, True
+        await asyncio.sleep(max(0.0, gap_s - (time.perf_counter() - started_s)))
+    figures.add_counts(first, await counters(client))  # of the whole session, cancelled requests included
+    figures.session_p50_ms.append(rounded_percentile(figures.latency_ms["new"][num_new:], 50))
+    await client.close(uri)
+
+
+@dataclass
+class Contestant:
+    """One engine, its processes and what was measured of it."""
+
+    client: LspClient
+    processes: tuple[psutil.Process, ...]
+    figures: Figures
+    cost_of_counting_s: float = 0.0
+
+    def cpu_s(self) -> float:
+        times = [process.cpu_times() for process in self.processes]
+        return sum(float(time_.user + time_.system) for time_ in times)
+
+    async def learn_cost_of_counting(self) -> None:
+        """Measure the cost of asking for the counters, which is not the product's work."""
+        cpu_s = self.cpu_s()
+        for _ in range(100):
+            await counters(self.client)
+        self.cost_of_counting_s = (self.cpu_s() - cpu_s) / 100
+
+    async def play(self, session: Session, typist: Typist) -> None:
+        cpu_s, started_s = self.cpu_s(), time.perf_counter()
+        num_counted = self.figures.num_asked - self.figures.num_cancelled
+        await replay(self.client, session, self.figures, typist)
+        num_counted = self.figures.num_asked - self.figures.num_cancelled - num_counted
+        self.figures.typing_s += time.perf_counter() - started_s
+        self.figures.cpu_s += max(0.0, self.cpu_s() - cpu_s - self.cost_of_counting_s * num_counted)
+
+
+def backend_command(engine: str, model: str | None, deadline_ms: int | None) -> list[str]:
+    """Return the command of an engine's backend."""
+    command = [sys.executable, "-m", "forelook", "serve"]
+    if engine == "hf_greedy":
+        command = [sys.executable, str(REPOSITORY / "scripts" / "hf_greedy_backend.py")]
+    elif engine == "autoregressive":
+        command.append("--autoregressive")
+    command.append("--no-persistent-pool")
+    command += ["--model", model] if model else []
+    return command + ([f"--deadline-ms={deadline_ms}"] if deadline_ms else [])
+
+
+async def measure(
+    engines: Sequence[str], sessions: Sequence[Session], typist: Typist, *, model: str | None, deadline_ms: int | None
+) -> dict[str, Figures]:
+    """Replay all sessions on all engines, in turns, on servers that run side by side."""
+    settings: dict[str, Any] = {"indexWorkspace": False, "backend": {"start": False}}
+    settings |= {"model": model} if model else {}
+    contestants: dict[str, Contestant] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        for engine in engines:
+            environment = stack.enter_context(private_environment())
+            command = backend_command(engine, model, deadline_ms)
+            process = await stack.enter_async_context(backend(environment, command))
+            server = await stack.enter_async_context(editor(environment, settings))
+            await until_ready(server.client)
+            processes = (psutil.Process(process.pid), psutil.Process(server.process.pid))
+            contestants[engine] = Contestant(server.client, processes, Figures())
+            await contestants[engine].learn_cost_of_counting()
+        for session in sessions:
+            for contestant in contestants.values():
+                await contestant.play(session, typist)
+    return {name: contestant.figures for name, contestant in contestants.items()}
+
+
+def rounded_percentile(values: list[float] | list[int], percent: int) -> float | None:
+    value = percentile(values, percent)
+    return None if value is None else round(float(value), 2)
+
+
+def summary(figures: Figures) -> dict[str, object]:
+    """Return the main figures."""
+    new = figures.latency_ms["new"]
+    return {
+        "p50_ms": rounded_percentile(new, 50),
+        "p95_ms": rounded_percentile(new, 95),
+        "p99_ms": rounded_percentile(new, 99),
+        "hit_p99_ms": rounded_percentile(figures.latency_ms["hit"], 99),
+        "prefill_tokens_mean": round(statistics.fmean(figures.prefill_new), 1) if figures.prefill_new else None,
+        "forwards_per_100_keys": round(100 * figures.num_forwards / max(1, figures.num_keys), 1),
+        "cpu_s_per_1000_keys": round(1000 * figures.cpu_s / max(1, figures.num_keys), 2),
+    }
+
+
+def details(figures: Figures) -> dict[str, object]:
+    """Return all other figures."""
+    latency, asked, keys = figures.latency_ms, max(1, figures.num_asked), max(1, figures.num_keys)
+    same, other = figures.prefill_same_suffix, figures.prefill_other
+    answered = max(1, len(latency["new"]) + len(latency["kept"]))
+    return {
+        "keys_per_s": round(keys / figures.typing_s, 2) if figures.typing_s else None,
+        "num_keys": figures.num_keys,
+        "num_new": len(latency["new"]),
+        "num_hit": len(latency["hit"]),
+        "num_kept": len(latency["kept"]),
+        "num_cancelled": figures.num_cancelled,
+        "answered_with_text_share": round(figures.num_with_items / asked, 3),
+        "mean_ms": round(statistics.fmean(latency["new"]), 2) if latency["new"] else None,
+        "hit_p50_ms": rounded_percentile(latency["hit"], 50),
+        "kept_p50_ms": rounded_percentile(latency["kept"], 50),
+        "kept_p95_ms": rounded_percentile(latency["kept"], 95),
+        "forwards_on_hit": figures.forwards_on_hit,
+        "cancelled_forwards_per_100_keys": round(100 * figures.num_cancelled_forwards / keys, 1),
+        "background_forwards_per_100_keys": round(100 * figures.num_background_forwards / keys, 1),
+        "same_suffix_share": round(len(same) / max(1, len(same) + len(other)), 3),
+        "same_suffix_prefill_p50": rounded_percentile(same, 50),
+        "same_suffix_prefill_p95": rounded_percentile(same, 95),
+        "other_prefill_p95": rounded_percentile(other, 95),
+        "spent_ms_mean": {part: round(spent / answered, 2) for part, spent in figures.spent_ms.items()},
+    }
+
+
+def ratios(results: dict[str, Figures]) -> dict[str, object]:
+    """Return how much slower the others' new requests are than the last engine's, per session."""
+    *others, own = results
+    found: dict[str, object] = {}
+    for name in others:
+        pairs = zip(results[name].session_p50_ms, results[own].session_p50_ms, strict=True)
+        quotients = sorted(theirs / ours for theirs, ours in pairs if theirs and ours)
+        if quotients:
+            found[f"{name} / {own}"] = {
+                "median": round(statistics.median(quotients), 2),
+                "range": [round(quotients[0], 2), round(quotients[-1], 2)],
+                "sessions": len(quotients),
+            }
+    return found

@@ -1,0 +1,90 @@
+"""Forelook's real processes for benchmarks and the demo: a private backend, and language servers that use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.lsp_client import LspClient, StdioServer, stdio_server
+
+READY_TIMEOUT_S = 180.0
+
+
+@contextlib.contextmanager
+def private_environment() -> Iterator[dict[str, str]]:
+    """Yield an environment with folders of its own, so that no backend of the user is found or disturbed."""
+    folder = Path(tempfile.mkdtemp(prefix="fl-"))  # short: a socket's path has few characters
+    names = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+    try:
+        yield {**os.environ, **dict.fromkeys(names, str(folder))}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def backend(environment: dict[str, str], command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start ``forelook serve``, or a command that accepts its options, and wait until it listens.
+
+    Raises:
+        RuntimeError: the backend ended or did not listen; the message holds the end of its log.
+    """
+    log_path = Path(environment["XDG_RUNTIME_DIR"]) / "backend.log"
+    with log_path.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, "--announce", env=environment, stdout=asyncio.subprocess.PIPE, stderr=log
+        )
+        try:
+            assert process.stdout is not None
+            announced = await asyncio.wait_for(process.stdout.readline(), READY_TIMEOUT_S)
+            if b'"listening"' not in announced:
+                raise RuntimeError(f"the backend does not listen: {announced.decode()}{log_path.read_text()[-2000:]}")
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await asyncio.wait_for(process.wait(), 30)
+
+
+@contextlib.asynccontextmanager
+async def editor(
+    environment: dict[str, str], options: dict[str, Any], folder: Path | None = None
+) -> AsyncIterator[StdioServer]:
+    """Start a language server as an editor with UTF-32 positions does; shut it down at the end."""
+    async with stdio_server(environment) as server:
+        await server.client.initialize(
+            encodings=["utf-32"],
+            options=options,
+            folder=folder,
+            capabilities={"textDocument": {"inlineCompletion": {}}},
+        )
+        yield server
+        await server.client.request("shutdown")
+        await server.client.notify("exit")
+        await server.wait()
+
+
+async def until_ready(client: LspClient) -> dict[str, Any]:
+    """Wait until the model answers and return the status.
+
+    Raises:
+        RuntimeError: the model cannot be loaded; the message is the backend's.
+    """
+
+    def last() -> dict[str, Any]:
+        return (client.params_of("forelook/status") or [{}])[-1]
+
+    await client.wait_until(lambda: last().get("state") in ("ready", "error"), READY_TIMEOUT_S)
+    if last()["state"] == "error":
+        raise RuntimeError(str(last().get("message")))
+    return last()
+
+
+def position(text: str, offset: int) -> dict[str, int]:
+    """Return the LSP position, in UTF-32, of an offset."""
+    return {"line": text.count("\n", 0, offset), "character": offset - (text.rfind("\n", 0, offset) + 1)}
