@@ -1,9 +1,10 @@
-"""The connection to the backend: found or started, greeted, kept, and made again when it is lost. docs/protocol.md."""
+"""The connection to the backend: found or started, kept, and reopened when it is lost. See docs/protocol.md."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import ssl
 import threading
@@ -25,34 +26,34 @@ P = TypeVar("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-BACKOFF_S = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0)
-STEADY_S = 10.0
-HELLO_TIMEOUT_S = 10.0
-MAX_ANSWER_BYTES = 64 * 2**20
+BACKOFF_S = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0)  # chosen, not measured
+STEADY_S = 10.0  # a connection that lasted this long resets the backoff; chosen, not measured
+HELLO_TIMEOUT_S = 10.0  # chosen, not measured
+MAX_ANSWER_BYTES = 64 * 2**20  # chosen, not measured
 
 
 class BackendEvents(Protocol):
-    """What the owner of a connection is told. Called on the event loop; must not block."""
+    """Events of a connection. Called on the event loop; must not block."""
 
     def backend_connected(self, hello: messages.HelloResult) -> None:
-        """The backend answered the greeting; documents must be opened again."""
+        """The backend answered ``hello``; documents must be opened again."""
 
     def backend_lost(self, error: ForelookError | None) -> None:
-        """No connection; another attempt follows by itself. ``error`` says why the last one failed, if it did."""
+        """There is no connection; a retry follows. ``error`` is the cause, if there is one."""
 
     def backend_status(self, status: messages.Status) -> None:
         """The model's state changed."""
 
-    def backend_said(self, request_id: int, text: str) -> None:
-        """A running completion's text so far."""
+    def backend_progressed(self, request_id: int, text: str) -> None:
+        """A running completion has generated ``text`` so far."""
 
     def backend_refused(self, error: messages.NotificationErrorParams) -> None:
-        """A notification was refused; its document is closed there."""
+        """A notification was refused; its document is closed in the backend."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientName:
-    """Who connects."""
+    """Name and version of this client, for ``hello``."""
 
     name: str
     version: str
@@ -62,13 +63,17 @@ class BackendConnection:
     """One window's connection to its backend."""
 
     def __init__(self, find: Callable[[], Endpoint], name: ClientName, events: BackendEvents) -> None:
-        """Prepare; nothing happens before ``start``.
+        """Create a connection that ``start`` opens.
 
         Args:
             find: finds or starts the backend; blocks, so it runs in a thread of its own.
-            name: for the greeting.
-            events: who is told.
+            name: name and version for ``hello``.
+            events: receives the events.
         """
+        self.request_ids = itertools.count(1)
+        """Unused request ids, for ``request``."""
+        self.limits: messages.ServerLimits | None = None
+        """The backend's limits, ``None`` without a connection."""
         self._find = find
         self._name = name
         self._events = events
@@ -76,56 +81,61 @@ class BackendConnection:
         self._websocket: ClientConnection | None = None
         self._outgoing: asyncio.Queue[str] = asyncio.Queue()
         self._pending: dict[int, tuple[asyncio.Future[object], type[object]]] = {}
-        self._next_id = 1
-        self.limits: messages.ServerLimits | None = None
 
     @property
     def connected(self) -> bool:
-        """Whether the backend has answered the greeting on a living connection."""
+        """Whether the backend has answered ``hello`` on an open connection."""
         return self.limits is not None
 
     def start(self) -> None:
-        """Connect, and stay connected until ``close``."""
+        """Connect and stay connected until ``close``."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """End the connection and make no other."""
+        """Close the connection for good."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    def reconnect(self, find: Callable[[], Endpoint] | None = None) -> None:
-        """Drop the connection, if there is one, and make another now."""
-        if find is not None:
-            self._find = find
+    def reconnect(self) -> None:
+        """Close the connection, if there is one, and connect again at once."""
         if self._task is not None:
             self._task.cancel()
             self._task = asyncio.get_running_loop().create_task(self._run_after(self._task))
 
     def notify(self, method: NotificationMethod[P], params: P) -> bool:
-        """Send a notification in its turn; False without a connection."""
+        """Send a notification after earlier messages; return False without a connection."""
         if not self.connected:
             return False
         self._outgoing.put_nowait(messages.encode_notification(method, params))
         return True
 
-    def request(self, method: RequestMethod[P, R], params: P) -> tuple[int, asyncio.Future[R]]:
-        """Send a request in its turn; returns its id and what will hold its result or a ``ForelookError``."""
+    def request(self, method: RequestMethod[P, R], params: P, *, request_id: int | None = None) -> asyncio.Future[R]:
+        """Send a request after earlier messages.
+
+        Args:
+            method: the request's method.
+            params: its params.
+            request_id: an id taken from ``request_ids``; needed to cancel the request.
+
+        Returns:
+            A future of the result, or of a ``ForelookError``.
+        """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        request_id = self._next_id
-        self._next_id += 1
         if not self.connected and method is not messages.HELLO:
-            future.set_exception(BackendUnreachableError("there is no connection to the backend"))
-            return request_id, future
+            future.set_exception(BackendUnreachableError("the backend is not connected"))
+            return future
+        if request_id is None:
+            request_id = next(self.request_ids)
         self._pending[request_id] = (future, method.result)  # type: ignore[assignment]  # the pair belongs together
         self._outgoing.put_nowait(messages.encode_request(request_id, method, params))
-        return request_id, future
+        return future
 
     def cancel(self, request_id: int) -> None:
-        """Cancel a request; its future is cancelled here at once."""
+        """Cancel a request; its future is cancelled at once."""
         pending = self._pending.pop(request_id, None)
         if pending is not None:
             pending[0].cancel()
@@ -144,61 +154,59 @@ class BackendConnection:
         loop = asyncio.get_running_loop()
         while True:
             error: ForelookError | None = None
-            begun_s = loop.time()
+            started_s = loop.time()
             try:
                 endpoint = await run_in_thread(self._find)
-                greeted = await self._serve(endpoint)
-                if not greeted:
-                    error = BackendUnreachableError("the backend closed the connection before it answered the greeting")
-                elif loop.time() - begun_s > STEADY_S:
-                    attempt = 0  # it is not one that ends as soon as it is started
+                if not await self._serve(endpoint):
+                    error = BackendUnreachableError("the backend closed the connection before it answered hello")
+                elif loop.time() - started_s > STEADY_S:
+                    attempt = 0  # this backend does not exit right after starting
             except ForelookError as caught:
                 error = caught
             finally:
                 self._drop()
-            logger.info("no backend: %s", error or "it went away")
+            logger.info("no backend: %s", error or "connection closed")
             self._events.backend_lost(error)
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
             attempt += 1
 
     async def _serve(self, endpoint: Endpoint) -> bool:
-        """Talk until the connection ends; whether the backend had answered the greeting."""
+        """Exchange messages until the connection closes; return whether the backend has answered ``hello``."""
         from websockets.exceptions import ConnectionClosed, WebSocketException
 
         greeted = False
         try:
             self._websocket = await _connect(endpoint)
         except (OSError, TimeoutError, asyncio.TimeoutError, WebSocketException) as error:
-            # The reason of a refused opening request is the status line: it says 401, 403 or 503.
+            # The text of a refused opening request contains the status: 401, 403 or 503.
             raise BackendUnreachableError(
-                f"no connection to the backend at {endpoint.description}: {type(error).__name__}: {error}"
+                f"cannot connect to the backend at {endpoint.description}: {type(error).__name__}: {error}"
             ) from error
         self._outgoing = asyncio.Queue()
         sender = asyncio.get_running_loop().create_task(self._send(self._websocket))
-        greeting = asyncio.get_running_loop().create_task(self._greet())
+        hello = asyncio.get_running_loop().create_task(self._say_hello())
         try:
             async for frame in self._websocket:
                 self._receive(frame)
         except ConnectionClosed:
-            logger.info("the connection to the backend broke")
+            logger.info("the connection to the backend was lost")
         finally:
             sender.cancel()
             greeted = self.connected
-            if not greeting.done():
-                greeting.cancel()
+            if not hello.done():
+                hello.cancel()
             await self._websocket.close()
-        if greeting.done() and not greeting.cancelled() and (failure := greeting.exception()) is not None:
+        if hello.done() and not hello.cancelled() and (failure := hello.exception()) is not None:
             if isinstance(failure, ForelookError):
                 raise failure
-            raise BackendUnreachableError("the backend did not answer the greeting in time") from failure
+            raise BackendUnreachableError(f"the backend did not answer hello within {HELLO_TIMEOUT_S:g} s") from failure
         return greeted
 
-    async def _greet(self) -> None:
+    async def _say_hello(self) -> None:
         assert self._websocket is not None
         params = messages.HelloParams(messages.PROTOCOL_VERSION, self._name.name, self._name.version)
-        _, future = self.request(messages.HELLO, params)
         try:
-            hello = await asyncio.wait_for(future, HELLO_TIMEOUT_S)
+            hello = await asyncio.wait_for(self.request(messages.HELLO, params), HELLO_TIMEOUT_S)
         except (ForelookError, asyncio.TimeoutError):
             await self._websocket.close()
             raise
@@ -216,7 +224,7 @@ class BackendConnection:
     def _receive(self, frame: str | bytes) -> None:
         try:
             if isinstance(frame, bytes):
-                raise MalformedMessageError("frames are text")
+                raise MalformedMessageError("binary frames are not supported")
             message = messages.decode_message(frame)
             if isinstance(message, messages.Response):
                 self._settle(message)
@@ -227,7 +235,7 @@ class BackendConnection:
             elif isinstance(message, messages.Notification):
                 self._notified(message)
         except ForelookError as error:
-            logger.warning("a message of the backend cannot be read: %s", error)
+            logger.warning("invalid message from the backend: %s", error)
 
     def _settle(self, message: messages.Response) -> None:
         pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
@@ -246,7 +254,7 @@ class BackendConnection:
         elif message.method == messages.COMPLETION_PARTIAL.name:
             partial = from_json(messages.CompletionPartialParams, message.params, allow_unknown=True)
             if isinstance(partial.id, int) and partial.id in self._pending:
-                self._events.backend_said(partial.id, partial.text)
+                self._events.backend_progressed(partial.id, partial.text)
         elif message.method == messages.NOTIFICATION_ERROR.name:
             refused = from_json(messages.NotificationErrorParams, message.params, allow_unknown=True)
             logger.warning("the backend refused %s: %s", refused.method, refused.message)
@@ -259,7 +267,7 @@ class BackendConnection:
         for future, _ in pending.values():
             if not future.done():
                 future.set_exception(BackendUnreachableError("the connection to the backend was lost"))
-                future.exception()  # taken note of: nobody may be waiting any more
+                future.exception()  # marks it as retrieved: its awaiter may be gone
 
 
 async def _connect(endpoint: Endpoint) -> ClientConnection:
@@ -287,7 +295,7 @@ async def _connect(endpoint: Endpoint) -> ClientConnection:
 
 
 async def run_in_thread(function: Callable[[], T]) -> T:
-    """Run a blocking call in a thread that does not hold up the end of the process, unlike a pool's."""
+    """Run a blocking call in a daemon thread; unlike a pool's, it does not delay the end of the process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -306,9 +314,9 @@ async def run_in_thread(function: Callable[[], T]) -> T:
             result = function()
         except ForelookError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - the border of a thread: the error goes to whoever waits
+        except Exception as error:  # noqa: BLE001 - border of a thread: the awaiter receives the error
             failure = EndpointError(f"{type(error).__name__}: {error}")
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=work, name="forelook-blocking-call", daemon=True).start()

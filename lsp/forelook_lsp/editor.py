@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
-from forelook_lsp.progress import Progress
-from forelook_lsp.status import Snapshot
+from forelook_lsp.status import Progress, Snapshot
 
 if TYPE_CHECKING:
     from forelook_lsp.lsp_protocol import ForelookProtocol

@@ -1,48 +1,48 @@
-"""Giving the backend the workspace's files, a small part at a time, and keeping secrets from it."""
+"""Sends the workspace's files to the backend in small parts, and excludes those that must not be read."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forelook.errors import ForelookError, PrivacyError
-from forelook.privacy.rules import FORELOOKIGNORE, GITIGNORE
 from forelook.protocol import messages
 
 from forelook_lsp.backend_connection import BackendConnection, run_in_thread
-from forelook_lsp.progress import Progress
-from forelook_lsp.workspace_files import FileText, OpenFile, WorkspaceFiles, withheld_outside
+from forelook_lsp.status import StatusPresenter
+
+if TYPE_CHECKING:
+    from forelook_lsp.workspace_files import FileText, OpenFile, WorkspaceFiles
 
 logger = logging.getLogger(__name__)
 
+NO_WORKSPACE = "no folder"
 FORGET_AT_ONCE = 1000
-UNREADABLE_SETTING = "the setting forelook.ignore cannot be understood, so every file is withheld"
+INVALID_SETTING = "the setting forelook.ignore is invalid; all files are excluded until it is fixed"
 
 
 class Indexing:
     """The folders of one window."""
 
-    def __init__(
-        self, client: BackendConnection, show_progress: Callable[[str], Progress], log: Callable[[str], None]
-    ) -> None:
-        """Prepare.
+    def __init__(self, backend: BackendConnection, presenter: StatusPresenter) -> None:
+        """Create an instance without folders.
 
         Args:
-            client: the way to the backend.
-            show_progress: makes a progress bar with this title.
-            log: tells the user of an ignore file that cannot be understood.
+            backend: the connection to the backend.
+            presenter: shows progress, and errors in ignore files.
         """
-        self._client = client
-        self._show_progress = show_progress
-        self._log = log
-        self._folders: dict[str, WorkspaceFiles] = {}
+        self._backend = backend
+        self._presenter = presenter
         self._roots: dict[str, Path] = {}
-        self._sent: dict[str, set[Path]] = {}
+        self._ignore_globs: tuple[str, ...] = ()
+        self._made_folders: dict[str, WorkspaceFiles] | None = None
         self._failed = False
+        self._sent: dict[str, set[Path]] = {}
         self._changed: dict[Path, None] = {}
         self._scan: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -51,46 +51,57 @@ class Indexing:
     # --- What may be read ------------------------------------------------------------------------------------
 
     def set_folders(self, roots: Mapping[str, Path], ignore_globs: Sequence[str]) -> None:
-        """The window's folders by the name of their workspace, and the user's own patterns."""
+        """Set the window's folders by workspace name, and the user's globs; ignore files are read again."""
         self._roots = dict(roots)
-        self._folders = {}
+        self._ignore_globs = tuple(ignore_globs)
+        self._made_folders = None
         self._failed = False
-        try:
-            self._folders = {name: WorkspaceFiles(root, ignore_globs) for name, root in roots.items()}
-        except PrivacyError as error:
-            self._failed = True
-            self._log(str(error))
         for name in [name for name in self._sent if name not in roots]:
             del self._sent[name]
 
-    def workspace_of(self, path: Path) -> str | None:
-        """The name of the folder that holds ``path``: the innermost one, where folders lie in each other."""
-        holding = [name for name, root in self._roots.items() if path.is_relative_to(root)]
-        return max(holding, key=lambda name: len(self._roots[name].parts), default=None)
+    @property
+    def workspaces(self) -> list[str]:
+        """The names of the folders' workspaces."""
+        return list(self._roots)
+
+    def workspace_of(self, path: Path | None) -> str:
+        """Return the workspace of ``path``, or of a document without a file."""
+        if path is None:
+            return next(iter(self._roots)) if len(self._roots) == 1 else NO_WORKSPACE
+        return self._folder_of(path) or NO_WORKSPACE
 
     def is_ignore_file(self, path: Path) -> bool:
-        """Whether a change of this file may change what is permitted."""
+        """Whether a change of this file may change what is excluded."""
+        from forelook.privacy.rules import FORELOOKIGNORE, GITIGNORE
+
         return path.name in (GITIGNORE, FORELOOKIGNORE)
 
-    def withheld(self, path: Path) -> str | None:
-        """Why a file's text must not be sent; ``None`` where it may."""
+    def withheld(self, path: Path | None) -> str:
+        """Return why a document must not be sent; empty if it may be."""
+        if path is None:
+            return ""
+        folders = self._folders
         if self._failed:
-            return UNREADABLE_SETTING
-        name = self.workspace_of(path)
-        if name is None:
-            return withheld_outside(path)
-        return self._folders[name].withheld(path)
+            return INVALID_SETTING
+        name = self._folder_of(path)
+        if name is not None:
+            return folders[name].withheld(path) or ""
+        from forelook_lsp.workspace_files import withheld_outside
+
+        return withheld_outside(path) or ""
 
     # --- Sending ---------------------------------------------------------------------------------------------
 
     def start(self, open_files: Mapping[Path, str]) -> None:
-        """Send the folders' files, anew if that is under way, and take back those sent before that are not theirs now.
+        """Send the folders' files, restarting a running scan, and forget files sent before that are excluded now.
 
         Args:
-            open_files: the open files' texts, by which the others are judged; they are not sent.
+            open_files: the open files' texts, which rank the others; they are not sent.
         """
         self.stop()
         if self._folders:
+            from forelook_lsp.workspace_files import OpenFile
+
             self._stop = threading.Event()
             self._scan = asyncio.get_running_loop().create_task(
                 self._send_all([OpenFile(path, text) for path, text in open_files.items()], self._stop)
@@ -107,32 +118,53 @@ class Indexing:
             self._sending.cancel()
 
     def send_later(self, path: Path) -> None:
-        """Send one file again: it was saved, or is no longer open. A thousand at once wait for each other."""
+        """Send one file again after it was saved or closed; files are sent one at a time."""
         self._changed[path] = None
         if self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send_changed())
 
     def forget(self, paths: Iterable[Path]) -> None:
-        """These files are gone, or may no longer be read."""
+        """Remove files from the backend: they were deleted, or are excluded now."""
         by_name: dict[str, list[str]] = {}
         for path in paths:
-            name = self.workspace_of(path)
+            name = self._folder_of(path)
             if name is not None and name in self._folders:
                 self._sent.get(name, set()).discard(path)
                 by_name.setdefault(name, []).append(self._folders[name].key_of(path))
         for name, keys in by_name.items():
             for start in range(0, len(keys), FORGET_AT_ONCE):
                 part = tuple(keys[start : start + FORGET_AT_ONCE])
-                self._client.notify(messages.WORKSPACE_FORGET, messages.WorkspaceForgetParams(name, part))
+                self._backend.notify(messages.WORKSPACE_FORGET, messages.WorkspaceForgetParams(name, part))
 
     # --- Inside ----------------------------------------------------------------------------------------------
+
+    @property
+    def _folders(self) -> dict[str, WorkspaceFiles]:
+        """Made when first needed: the import would delay ``initialize``."""
+        if self._made_folders is None:
+            from forelook_lsp.workspace_files import WorkspaceFiles
+
+            try:
+                self._made_folders = {
+                    name: WorkspaceFiles(root, self._ignore_globs) for name, root in self._roots.items()
+                }
+            except PrivacyError as error:
+                self._made_folders = {}
+                self._failed = True
+                self._presenter.log_once(str(error))
+        return self._made_folders
+
+    def _folder_of(self, path: Path) -> str | None:
+        """The innermost folder that contains ``path``."""
+        containing = [name for name, root in self._roots.items() if path.is_relative_to(root)]
+        return max(containing, key=lambda name: len(self._roots[name].parts), default=None)
 
     async def _send_changed(self) -> None:
         try:
             while self._changed:
                 path = next(iter(self._changed))
                 del self._changed[path]
-                name = self.workspace_of(path)
+                name = self._folder_of(path)
                 folder = self._folders.get(name) if name is not None else None
                 if name is None or folder is None or self._failed or not folder.lists(path):
                     continue
@@ -140,26 +172,25 @@ class Indexing:
                 if file is not None:
                     self._notify_files(name, [file])
                     self._sent.setdefault(name, set()).add(path)
-                    await self._until_taken()
+                    await self._until_received()
         except ForelookError as error:
-            logger.info("changed files are not sent: %s", error)
+            logger.info("sending changed files stopped: %s", error)
         finally:
             self._sending = None
 
-    async def _until_taken(self) -> None:
-        """Wait until the backend has taken what was sent, which keeps its queue and ours short."""
-        _, taken = self._client.request(messages.STATUS, messages.Empty())
-        await taken
+    async def _until_received(self) -> None:
+        """Wait until the backend has received the files, which keeps both queues short."""
+        await self._backend.request(messages.STATUS, messages.Empty())
 
     async def _send_all(self, open_files: Sequence[OpenFile], stop: threading.Event) -> None:
-        progress = self._show_progress("Forelook: reading the workspace")
+        progress = self._presenter.show_progress("Forelook: reading the workspace")
         num_sent = 0
         try:
             for name, folder in list(self._folders.items()):
                 paths = await run_in_thread(partial(folder.ranked, open_files, stop))
-                paths = [path for path in paths if self.workspace_of(path) == name]
+                paths = [path for path in paths if self._folder_of(path) == name]
                 for error in folder.errors:
-                    self._log(str(error))
+                    self._presenter.log_once(str(error))
                 self.forget(self._sent.get(name, set()).difference(paths))
                 parts = folder.read_parts(paths, stop)
                 while part := await run_in_thread(partial(_next_part, parts)):
@@ -167,7 +198,7 @@ class Indexing:
                     self._sent.setdefault(name, set()).update(folder.root / file.path for file in part)
                     num_sent += len(part)
                     progress.report(min(1.0, num_sent / max(1, len(paths))), f"{num_sent} of {len(paths)} files")
-                    await self._until_taken()
+                    await self._until_received()
         except ForelookError as error:
             logger.info("reading the workspace stopped: %s", error)
         finally:
@@ -175,7 +206,7 @@ class Indexing:
 
     def _notify_files(self, name: str, files: Sequence[FileText]) -> None:
         wire = tuple(messages.WorkspaceFile(file.path, file.text) for file in files)
-        self._client.notify(messages.WORKSPACE_FILES, messages.WorkspaceFilesParams(name, wire))
+        self._backend.notify(messages.WORKSPACE_FILES, messages.WorkspaceFilesParams(name, wire))
 
 
 def _next_part(parts: Iterator[list[FileText]]) -> list[FileText] | None:

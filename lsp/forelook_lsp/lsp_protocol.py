@@ -178,8 +178,13 @@ class ForelookProtocol(LanguageServerProtocol):
         yield from self._pass_on(types.NOTEBOOK_DOCUMENT_DID_CLOSE, params)
 
 
-def quiet_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a handler so that an exception becomes an answer of one line: no traceback, no text of a document."""
+def quiet_errors(handler: Callable[..., Any], where: str) -> Callable[..., Any]:
+    """Wrap a handler so that an exception becomes an answer of one line, without traceback or document text.
+
+    Args:
+        handler: the handler.
+        where: its method or command, for the log.
+    """
     if asyncio.iscoroutinefunction(handler):
 
         async def run_async(*args: Any) -> Any:
@@ -187,8 +192,8 @@ def quiet_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
                 return await handler(*args)
             except JsonRpcException:
                 raise
-            except Exception as error:  # noqa: BLE001 - the border to the editor
-                raise as_answer(error, handler.__name__) from None
+            except Exception as error:  # noqa: BLE001 - border to the editor
+                raise as_answer(error, where) from None
 
         return _without_annotations(run_async)
 
@@ -197,20 +202,20 @@ def quiet_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
             return handler(*args)
         except JsonRpcException:
             raise
-        except Exception as error:  # noqa: BLE001 - the border to the editor
-            raise as_answer(error, handler.__name__) from None
+        except Exception as error:  # noqa: BLE001 - border to the editor
+            raise as_answer(error, where) from None
 
     return _without_annotations(run)
 
 
 def _without_annotations(wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    """Pygls asks of an annotation whether it is a subclass, and on Python 3.10 ``Any`` is no class."""
+    """Pygls tests annotations with ``issubclass``, and on Python 3.10 ``Any`` is not a class."""
     wrapper.__annotations__ = {}
     return wrapper
 
 
 def as_answer(error: Exception, where: str) -> JsonRpcException:
-    """The answer for ``error``; unexpected errors are logged with their location but without their message."""
+    """Return the answer for ``error``; unexpected errors are logged with their location but without their message."""
     if isinstance(error, ForelookError):
         return JsonRpcException(str(error), error.code)
     log_failure(where, error)

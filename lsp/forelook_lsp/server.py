@@ -1,4 +1,4 @@
-"""The language server: every handler unpacks LSP params, calls the window, and packs what comes back."""
+"""The language server: its handlers translate between LSP and the window's own types."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from forelook import __version__
@@ -13,11 +14,12 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
+from forelook_lsp.commands import ACCEPTED, COMMANDS
 from forelook_lsp.editor import LspEditor
 from forelook_lsp.lsp_protocol import ForelookProtocol, VersionedInlineCompletionParams, make_converter, quiet_errors
 from forelook_lsp.mirror import EditorChange, EditorRange
 from forelook_lsp.positions import PositionEncoding
-from forelook_lsp.suggestions.requests import PlacedItem
+from forelook_lsp.suggestions.requests import EditorSuggestion
 from forelook_lsp.window import EditorWindow, FindBackend
 
 logger = logging.getLogger(__name__)
@@ -26,15 +28,7 @@ SERVER_NAME = "forelook-lsp"
 CONFIGURATION_SECTION = "forelook"
 DID_SHOW = "textDocument/didShowCompletion"
 DID_PARTLY_ACCEPT = "textDocument/didPartiallyAcceptCompletion"
-CONFIGURATION_TIMEOUT_S = 2.0
-
-ACCEPTED = "forelook.accepted"
-TOGGLE = "forelook.toggle"
-STATS = "forelook.stats"
-POOL_STATS = "forelook.poolStats"
-CLEAR_POOL = "forelook.clearPool"
-RESTART = "forelook.restartBackend"
-STATUS = "forelook.status"
+CONFIGURATION_TIMEOUT_S = 2.0  # chosen, not measured
 
 NOTEBOOKS = types.NotebookDocumentSyncOptions(
     notebook_selector=[
@@ -65,7 +59,7 @@ class ForelookServer(LanguageServer):
         self._editor = LspEditor(self.protocol)
         self.window = EditorWindow(self._editor, find_backend)
         self._initial_settings: dict[str, Any] = {}
-        self._accepted_command = ACCEPTED
+        self._accepted_command = ACCEPTED.name
         for method, handler in (
             (types.INITIALIZE, self._initialize),
             (types.INITIALIZED, self._initialized),
@@ -86,11 +80,11 @@ class ForelookServer(LanguageServer):
         self._add(types.TEXT_DOCUMENT_INLINE_COMPLETION, self._inline_completion, types.InlineCompletionOptions())
 
     def report_server_error(self, error: Exception, source: Any) -> None:
-        """Log the kind of failure; the answer, where there is one, says the rest, and nothing pops up."""
+        """Log the kind of failure; the details are in the answer, and the editor shows no pop-up."""
         logger.warning("%s: %s", getattr(source, "__name__", source), type(error).__name__)
 
     def _add(self, method: str, handler: Callable[..., Any], options: Any = None) -> None:
-        self.feature(method, options)(quiet_errors(handler))
+        self.feature(method, options)(quiet_errors(handler, method))
 
     # --- Life cycle and settings -----------------------------------------------------------------------------
 
@@ -101,8 +95,8 @@ class ForelookServer(LanguageServer):
         self._initial_settings = options if isinstance(options, dict) else {}
         self._editor.speaks_copilot = "editorPluginInfo" in self._initial_settings
         if self._editor.speaks_copilot:
-            self.window.wait_for_word_of_showing()
-        self.window.encoding = PositionEncoding(self.protocol.workspace.position_encoding)
+            self.window.suggestions.count_shown_on_notification = True
+        self.window.mirror.encoding = PositionEncoding(self.protocol.workspace.position_encoding)
         folders = [folder.uri for folder in params.workspace_folders or []]
         if not folders and params.root_uri:
             folders = [params.root_uri]
@@ -113,18 +107,10 @@ class ForelookServer(LanguageServer):
             self._add(types.TEXT_DOCUMENT_COMPLETION, self._completion, types.CompletionOptions())
 
     def _add_commands(self, suffix: str) -> None:
-        """Commands are registered late: their names are global in some editors, which then ask for a suffix."""
-        self._accepted_command = ACCEPTED + suffix
-        for name, handler in (
-            (ACCEPTED, self._accept),
-            (TOGGLE, self._toggle),
-            (STATS, self._statistics),
-            (POOL_STATS, self._pool_statistics),
-            (CLEAR_POOL, self._clear_pool),
-            (RESTART, self._restart),
-            (STATUS, self._status),
-        ):
-            self.command(name + suffix)(quiet_errors(handler))
+        """Register the commands; some editors share command names between windows and so set a suffix."""
+        self._accepted_command = ACCEPTED.name + suffix
+        for command in COMMANDS:
+            self.command(command.name + suffix)(quiet_errors(partial(command.handler, self.window), command.name))
 
     async def _initialized(self, _: types.InitializedParams) -> None:
         await self._pull_settings()
@@ -140,7 +126,7 @@ class ForelookServer(LanguageServer):
             self.window.configure({**self._initial_settings, **section})
 
     async def _pull_settings(self) -> bool:
-        """Ask the editor for its settings, where it can be asked; those of ``initialize`` hold where it has none."""
+        """Request the editor's settings, if it supports that; they override those of ``initialize``."""
         workspace = self.client_capabilities.workspace
         if workspace is None or not workspace.configuration:
             return False
@@ -148,7 +134,7 @@ class ForelookServer(LanguageServer):
         try:
             answer = await asyncio.wait_for(self.workspace_configuration_async(params), CONFIGURATION_TIMEOUT_S)
         except (asyncio.TimeoutError, JsonRpcException) as error:
-            logger.warning("the editor does not tell its settings: %s", type(error).__name__)
+            logger.warning("the editor did not send its settings: %s", type(error).__name__)
             return False
         section = answer[0] if answer else None
         if isinstance(section, dict):
@@ -156,7 +142,7 @@ class ForelookServer(LanguageServer):
         return True
 
     async def _register(self) -> None:
-        """Ask for what can only be asked for now: word of changed settings and files."""
+        """Register for configuration and file-watch notifications (possible only after ``initialized``)."""
         workspace = self.client_capabilities.workspace
         wanted: list[types.Registration] = []
         if workspace is not None and _is_dynamic(workspace.did_change_configuration):
@@ -169,7 +155,7 @@ class ForelookServer(LanguageServer):
             try:
                 await self.client_register_capability_async(types.RegistrationParams(wanted))
             except JsonRpcException as error:
-                logger.warning("the editor does not tell of changes: %s", type(error).__name__)
+                logger.warning("the editor refused to send notifications of changes: %s", type(error).__name__)
 
     def _did_change_folders(self, params: types.DidChangeWorkspaceFoldersParams) -> None:
         event = params.event
@@ -186,7 +172,7 @@ class ForelookServer(LanguageServer):
         self._open(params.text_document)
 
     def _open(self, document: types.TextDocumentItem) -> None:
-        self.window.open_document(document.uri, str(document.language_id), document.version, document.text)
+        self.window.documents.open(document.uri, str(document.language_id), document.version, document.text)
 
     def _did_change(self, params: types.DidChangeTextDocumentParams) -> None:
         self._change(params.text_document, params.content_changes)
@@ -196,7 +182,7 @@ class ForelookServer(LanguageServer):
         document: types.VersionedTextDocumentIdentifier,
         changes: Sequence[types.TextDocumentContentChangeEvent],
     ) -> None:
-        self.window.change_document(document.uri, document.version, [unpack_change(change) for change in changes])
+        self.window.documents.change(document.uri, document.version, [unpack_change(change) for change in changes])
 
     def _did_save(self, params: types.DidSaveTextDocumentParams) -> None:
         self.window.files_changed([params.text_document.uri], [])
@@ -247,55 +233,27 @@ class ForelookServer(LanguageServer):
     def _did_show(self, params: Any) -> None:
         suggestion_id = _suggestion_id(params)
         if suggestion_id is not None:
-            self.window.shown(suggestion_id)
+            self.window.suggestions.shown(suggestion_id)
 
     def _did_partly_accept(self, params: Any) -> None:
         suggestion_id = _suggestion_id(params)
         text = getattr(getattr(params, "item", None), "insertText", None)
         length = getattr(params, "acceptedLength", None)
         if suggestion_id is not None and isinstance(length, int) and isinstance(text, str):
-            taken = text.encode("utf-16-le", "surrogatepass")[: 2 * length].decode("utf-16-le", "replace")
-            self.window.partly_accepted(suggestion_id, len(taken))
-
-    # --- Commands --------------------------------------------------------------------------------------------
-
-    def _accept(self, *arguments: Any) -> None:
-        if arguments and isinstance(arguments[0], str):
-            self.window.accepted(arguments[0])
-
-    def _toggle(self, *arguments: Any) -> dict[str, Any]:
-        language = arguments[0] if arguments and isinstance(arguments[0], str) and arguments[0] else None
-        return {"enabled": self.window.toggle(language), "language": language}
-
-    async def _statistics(self, *_: Any) -> dict[str, Any]:
-        return await self.window.statistics()
-
-    async def _pool_statistics(self, *_: Any) -> dict[str, Any]:
-        return {"workspaces": await self.window.pool_statistics()}
-
-    async def _clear_pool(self, *_: Any) -> dict[str, Any]:
-        return {"workspaces": await self.window.clear_pool()}
-
-    async def _restart(self, *_: Any) -> None:
-        await self.window.restart_backend()
-
-    def _status(self, *_: Any) -> dict[str, Any]:
-        return self.window.status.snapshot().to_json()
+            accepted = text.encode("utf-16-le", "surrogatepass")[: 2 * length].decode("utf-16-le", "replace")
+            self.window.suggestions.partly_accepted(suggestion_id, len(accepted))
 
 
-def pack_item(item: PlacedItem, accepted_command: str) -> types.InlineCompletionItem:
-    """A suggestion as LSP has it; its command tells this server that it was accepted."""
+def pack_item(item: EditorSuggestion, accepted_command: str) -> types.InlineCompletionItem:
+    """Return a suggestion as LSP's item; its command reports that it was accepted."""
     return types.InlineCompletionItem(
-        insert_text=item.text,
-        range=types.Range(types.Position(*item.start), types.Position(*item.end)),
-        command=types.Command("Forelook: accepted", accepted_command, arguments=[item.suggestion_id]),
+        insert_text=item.text, range=pack_range(item.range), command=_report_of(item, accepted_command)
     )
 
 
-def pack_popup_item(item: PlacedItem, accepted_command: str) -> types.CompletionItem:
-    """A suggestion for the completion popup of an editor without ghost text."""
+def pack_popup_item(item: EditorSuggestion, accepted_command: str) -> types.CompletionItem:
+    """Return a suggestion as an item of the completion popup, for an editor without ghost text."""
     first_line = item.text.strip().partition("\n")[0]
-    where = types.Range(types.Position(*item.start), types.Position(*item.end))
     return types.CompletionItem(
         label=first_line[:80] or item.text[:80],
         kind=types.CompletionItemKind.Text,
@@ -304,24 +262,35 @@ def pack_popup_item(item: PlacedItem, accepted_command: str) -> types.Completion
         sort_text="\uffff",
         insert_text_format=types.InsertTextFormat.PlainText,
         insert_text_mode=types.InsertTextMode.AsIs,
-        text_edit=types.TextEdit(where, item.text),
-        command=types.Command("Forelook: accepted", accepted_command, arguments=[item.suggestion_id]),
+        text_edit=types.TextEdit(pack_range(item.range), item.text),
+        command=_report_of(item, accepted_command),
     )
 
 
+def _report_of(item: EditorSuggestion, accepted_command: str) -> types.Command:
+    return types.Command(ACCEPTED.title, accepted_command, arguments=[item.suggestion_id])
+
+
 def _suggestion_id(params: Any) -> str | None:
-    """Whose item a notification of Copilot's is about: its command carries the id."""
+    """The suggestion that a notification of a Copilot client concerns: the item's command contains its id."""
     arguments = getattr(getattr(getattr(params, "item", None), "command", None), "arguments", None)
     return arguments[0] if isinstance(arguments, Sequence) and arguments and isinstance(arguments[0], str) else None
 
 
+def pack_range(value: EditorRange) -> types.Range:
+    """Return a range as LSP's."""
+    return types.Range(
+        types.Position(value.start_line, value.start_character), types.Position(value.end_line, value.end_character)
+    )
+
+
 def unpack_range(value: types.Range) -> EditorRange:
-    """LSP's range as the window takes it."""
+    """Return a range of LSP as the window's."""
     return EditorRange(value.start.line, value.start.character, value.end.line, value.end.character)
 
 
 def unpack_change(change: types.TextDocumentContentChangeEvent) -> EditorChange:
-    """LSP's change as the window takes it."""
+    """Return a change of LSP as the window's."""
     if isinstance(change, types.TextDocumentContentChangePartial):
         return EditorChange(unpack_range(change.range), change.text)
     return EditorChange(None, change.text)

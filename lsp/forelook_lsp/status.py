@@ -1,10 +1,40 @@
-"""What the status item of an editor shows: one snapshot, and when it is worth sending."""
+"""The status of one window: what it consists of, and when the editor is sent which part of it."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from forelook.protocol.messages import Status as BackendStatus
+
+logger = logging.getLogger(__name__)
+
+SHOW_AFTER_S = 0.1  # measured: docs/decisions.md, Suggestions ("Parts of a running request")
+
+
+class Progress(Protocol):
+    """A progress bar of the editor."""
+
+    def report(self, share: float | None, message: str) -> None:
+        """Show progress from 0 to 1."""
+
+    def end(self, message: str) -> None:
+        """Remove the bar."""
+
+
+class Editor(Protocol):
+    """What a window needs of its editor. Called on the event loop; must not block."""
+
+    def show_status(self, snapshot: Snapshot) -> None:
+        """Show a changed status."""
+
+    def show_progress(self, title: str) -> Progress:
+        """Show a progress bar, if the editor has one."""
+
+    def log(self, message: str, *, is_error: bool) -> None:
+        """Add a line to the editor's log of this server."""
 
 
 @dataclass(slots=True)
@@ -12,12 +42,16 @@ class WindowStatus:
     """The state behind ``forelook/status``.
 
     Attributes:
-        connected: whether there is a backend.
-        backend: what the backend last said of its model.
-        failure: why there is no backend, once an attempt has failed.
-        num_running: completions under way.
+        connected: whether the backend is connected.
+        backend: the backend's last status.
+        failure: why there is no backend, after a failed attempt.
+        num_running: number of running completions.
         paused: whether suggestions are switched off in this window.
-        withheld: why the last document asked about gets no suggestions, empty where it does.
+        withheld: why the last document queried gets no suggestions; empty if it does.
+        last_latency_ms: of the last answer that needed the backend.
+        tokens_per_step: of the last completion.
+        accept_rate: suggestions used at least in part, over suggestions shown.
+        pool_tokens: tokens in the workspace's pool.
     """
 
     connected: bool = False
@@ -37,7 +71,7 @@ class WindowStatus:
         return self.connected and self.backend is not None and self.backend.state == "ready"
 
     def snapshot(self) -> Snapshot:
-        """What the editor is told."""
+        """Return the status as the editor is sent it."""
         state, message, progress = self._state()
         backend = self.backend
         return Snapshot(
@@ -63,8 +97,8 @@ class WindowStatus:
         if backend.state in ("starting", "loading"):
             return "loading", backend.message or "loading the model", backend.progress
         if backend.state == "error":
-            return "error", backend.message or "the backend reports an error; its log says more", None
-        # Ready and busy with itself: it loads again after a rest, or prepares a step that it never ran before.
+            return "error", backend.message or "the backend reports an error; see its log", None
+        # A ready backend with progress is busy: it reloads the model, or prepares a step that it has not run before.
         busy = backend.message if backend.progress is not None else ""
         if self.num_running:
             return "completing", busy, backend.progress
@@ -73,7 +107,7 @@ class WindowStatus:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The params of ``forelook/status``; ``None`` means not known yet."""
+    """The params of ``forelook/status``; ``None`` means unknown."""
 
     state: str
     message: str
@@ -86,14 +120,82 @@ class Snapshot:
     pool_tokens: int | None
 
     def to_json(self) -> dict[str, object]:
-        """For ``forelook/status``."""
+        """Return the params of ``forelook/status``."""
         return asdict(self)
 
     def to_copilot(self) -> dict[str, object]:
-        """For ``didChangeStatus``, which clients of Copilot's language server understand."""
+        """Return the params of ``didChangeStatus``, which clients of Copilot's language server understand."""
         kind = {"error": "Error", "paused": "Inactive"}.get(self.state, "Normal")
         return {
             "busy": self.state in ("starting", "loading", "completing"),
             "message": self.message,
             "kind": kind,
         }
+
+
+class StatusPresenter:
+    """Shows a window's status to its editor when it has changed; errors go to the editor's log too, once."""
+
+    def __init__(self, editor: Editor) -> None:
+        """Create a presenter; it shows nothing before ``start``.
+
+        Args:
+            editor: where status, progress and log lines go.
+        """
+        self.status = WindowStatus()
+        self.sends_notifications = True
+        self._editor = editor
+        self._started = False
+        self._shown: Snapshot | None = None
+        self._loading: Progress | None = None
+        self._logged: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Show the status from now on."""
+        self._started = True
+        self.show()
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def show_soon(self) -> None:
+        """Show the status in a moment: an answer has precedence, and a quick one must not make the status flicker."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SHOW_AFTER_S, self.show)
+
+    def show(self) -> None:
+        """Show the status if it has changed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        snapshot = self.status.snapshot()
+        if not self._started or snapshot == self._shown:
+            return
+        self._shown = snapshot
+        if snapshot.state == "error":
+            logger.warning("no suggestions: %s", snapshot.message)
+            self.log_once(snapshot.message)  # an editor may not show the status
+        if self.sends_notifications:
+            self._editor.show_status(snapshot)
+        loading = snapshot.state in ("starting", "loading")
+        if loading and self._loading is None:
+            self._loading = self._editor.show_progress("Forelook: loading the model")
+        if self._loading is not None:
+            if loading:
+                self._loading.report(snapshot.progress, snapshot.message)
+            else:
+                self._loading.end(snapshot.message or snapshot.state)
+                self._loading = None
+
+    def show_progress(self, title: str) -> Progress:
+        """Show a progress bar, if the editor has one."""
+        return self._editor.show_progress(title)
+
+    def log_once(self, message: str) -> None:
+        """Add an error to the editor's log, unless it is there already."""
+        if message not in self._logged:
+            self._logged.add(message)
+            self._editor.log(message, is_error=True)

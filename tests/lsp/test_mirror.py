@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forelook_lsp.mirror import Document, EditorChange, EditorRange, smallest_edit
-from forelook_lsp.positions import Lines, PositionEncoding
+from forelook_lsp.mirror import Document, EditorChange, EditorRange, Mirror, smallest_edit
+from forelook_lsp.positions import Lines
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ def test_the_smallest_edit_turns_one_text_into_the_other_and_touches_no_common_e
 
 def test_a_range_the_wrong_way_round_is_put_right() -> None:
     document = Document("file:///a", "python", 1, Lines("abc\ndef"), "w")
-    edit = document.edit_of(EditorChange(EditorRange(1, 1, 0, 1), "x"), PositionEncoding.UTF16)
+    edit = Mirror().edit_of(document, EditorChange(EditorRange(1, 1, 0, 1), "x"))
     document.apply(edit)
     assert document.text == "axef"
 
@@ -30,5 +30,5 @@ def test_a_range_the_wrong_way_round_is_put_right() -> None:
 def test_an_insertion_into_a_huge_text_replaced_whole_is_one_small_edit() -> None:
     old = "x = 1\n" * 500_000
     document = Document("file:///a", "python", 1, Lines(old), "w")
-    edit = document.edit_of(EditorChange(None, old[:1_500_000] + "!" + old[1_500_000:]), PositionEncoding.UTF8)
+    edit = Mirror().edit_of(document, EditorChange(None, old[:1_500_000] + "!" + old[1_500_000:]))
     assert (edit.end - edit.start, len(edit.text)) == (0, 1)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from forelook_lsp import server
+from forelook_lsp.commands import COMMANDS
 from forelook_lsp.settings import describe_options
 from forelook_lsp.status import Snapshot
 
@@ -39,9 +39,17 @@ def test_the_settings_are_those_of_the_code(page: str) -> None:
 
 
 def test_the_commands_are_those_of_the_code(page: str) -> None:
-    named = {value for value in vars(server).values() if isinstance(value, str) and value.startswith("forelook.")}
-    named -= {server.__name__}
-    assert {row[0].strip("`") for row in table(page, "Commands")} == {name for name in named if name.count(".") == 1}
+    assert table(page, "Commands") == [[f"`{row.name}`", row.argument, row.text] for row in COMMANDS]
+
+
+def test_the_extensions_titles_are_those_of_the_commands_they_run(repository: Path) -> None:
+    manifest = json.loads((repository / "extension" / "package.json").read_text(encoding="utf-8"))
+    titles = {row["command"]: row["title"] for row in manifest["contributes"]["commands"]}
+    own = {row.name: row.title for row in COMMANDS}
+    shared = own.keys() & titles.keys()
+    assert shared == {"forelook.toggle", "forelook.clearPool"}
+    assert {name: titles[name] for name in shared} == {name: own[name] for name in shared}
+    assert titles["forelook.showStatistics"] == own["forelook.stats"]
 
 
 def test_the_status_fields_and_states_are_those_of_the_code(page: str, repository: Path) -> None:

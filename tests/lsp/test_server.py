@@ -403,7 +403,7 @@ async def test_a_command_without_a_backend_says_so_without_a_traceback(editor: L
     await editor.open(URI, "a")
     with pytest.raises(ResponseError) as caught:
         await command(editor, "forelook.clearPool")
-    assert "no connection to the backend" in caught.value.message
+    assert "the backend is not connected" in caught.value.message
     assert caught.value.data is None
 
 

@@ -1,30 +1,29 @@
-"""Suggestions the model already gave, found again by what stands around the cursor, with no round trip.
+"""Recent suggestions, looked up by the text around the cursor, without asking the backend.
 
-An entry is anchored at the start of the cursor's line. It fits wherever everything before the anchor and everything
-after the cursor is as it was and what now stands between anchor and cursor begins the entry's text: while the user
-types the suggestion, takes it word by word, or steps back within the word.
+An entry is anchored at the start of the cursor's line. It fits where the text before the anchor and the text after the
+cursor are unchanged and the text between anchor and cursor begins the entry's text. So it fits while the user types the
+suggestion, accepts it word by word, or steps back within the word.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forelook_lsp.positions import normalize_newlines
 
-MAX_ENTRIES = 128
-MAX_TEXT_LENGTH = 20_000
+MAX_ENTRIES = 128  # chosen, not measured
+MAX_TEXT_LENGTH = 20_000  # chosen, not measured
 
-_CLOSERS = ")]}>\"'`"
+CLOSERS = ")]}>\"'`"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A cursor in a document's text, with the hashes that say whether two places have the same surroundings.
+    """A cursor in a document, with hashes that show whether two places have the same surroundings.
 
-    Hashes stand in for the text on both sides: entries then cost no memory per document, and a 64-bit hash of text the
-    user has typed does not collide by chance.
+    With hashes the cache need not retain whole documents. They are 64-bit: typed text does not collide by chance.
     """
 
     uri: str
@@ -36,7 +35,7 @@ class Place:
 
     @classmethod
     def of(cls, uri: str, text: str, anchor: int, offset: int) -> Place:
-        """The place of ``offset``, whose line starts at ``anchor``."""
+        """Return the place of ``offset``, whose line starts at ``anchor``."""
         return cls(uri, text, anchor, offset, hash(text[:anchor]), hash(text[offset:]))
 
     @property
@@ -52,21 +51,28 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What a suggestion puts after the cursor, in place of the next ``num_replaced`` code points."""
+    """A suggestion as the text it inserts at the cursor.
+
+    Attributes:
+        text: the inserted text, newlines normalized.
+        num_replaced: code points after the cursor that it replaces.
+        suggestion_id: identifies the suggestion while the user types through it; the cache assigns it.
+    """
 
     text: str
     num_replaced: int = 0
+    suggestion_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The surroundings in which continuations hold; shared by cached suggestions and running requests.
+    """The surroundings in which continuations are valid, for cached suggestions and running requests.
 
     Attributes:
-        anchor, before_hash: the start of the line, and what stands before it.
-        line_before: what stood between the anchor and the cursor, newlines normalised.
-        num_after, after_hash: what stands after the cursor.
-        num_back: how far back of its own cursor it still holds.
+        anchor, before_hash: the start of the line, and the text before it.
+        line_before: the text between anchor and cursor, newlines normalized.
+        num_after, after_hash: the text after the cursor.
+        num_back: code points before its own cursor at which it is still valid.
     """
 
     anchor: int
@@ -78,7 +84,7 @@ class Span:
 
     @classmethod
     def at(cls, place: Place) -> Span:
-        """The surroundings of ``place``."""
+        """Return the surroundings of ``place``."""
         line = normalize_newlines(place.line_before)
         word = len(line)
         while word > 0 and (line[word - 1].isalnum() or line[word - 1] == "_"):
@@ -86,11 +92,11 @@ class Span:
         return cls(place.anchor, place.before_hash, line, place.num_after, place.after_hash, len(line) - word)
 
     def typed_at(self, place: Place, *, closers: int = 0) -> str | None:
-        """What stands between the anchor and ``place``, or ``None`` where the surroundings differ.
+        """Return the text between the anchor and ``place``, or ``None`` where the surroundings differ.
 
         Args:
             place: a later cursor in the same document.
-            closers: how many closing characters the editor put after the cursor since.
+            closers: closing characters that the editor has inserted after the cursor since.
         """
         if place.offset < self.anchor or place.num_after - closers != self.num_after:
             return None
@@ -103,34 +109,18 @@ class Span:
 
 
 def num_auto_closed(place: Place) -> int:
-    """1 where a closing character follows the cursor, which an editor may just have put there, else 0."""
-    return int(place.text[place.offset : place.offset + 1] in _CLOSERS and place.num_after > 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A cached entry that fits.
-
-    Attributes:
-        entry_id: the entry, the same while the user types through it.
-        continuations: what is left of its suggestions, best first, with each one's index in the entry.
-        num_asked: how many suggestions the backend was asked for.
-    """
-
-    entry_id: int
-    continuations: tuple[tuple[int, Continuation], ...]
-    num_asked: int
+    """Return 1 where a closing character follows the cursor, which the editor may just have inserted, else 0."""
+    return int(place.text[place.offset : place.offset + 1] in CLOSERS and place.num_after > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    entry_id: int
     span: Span
     continuations: tuple[Continuation, ...]
-    num_asked: int
-    is_cut: bool = False
+    num_wanted: int
+    is_cut: bool
 
-    def left_at(self, place: Place, closers: int, min_cut: int) -> tuple[tuple[int, Continuation], ...]:
+    def left_at(self, place: Place, closers: int, min_cut: int) -> tuple[Continuation, ...]:
         typed = self.span.typed_at(place, closers=closers)
         if typed is None:
             return ()
@@ -144,12 +134,12 @@ class _Entry:
                 continue
             if closers and place.text[place.offset] not in rest:
                 continue
-            left.append((index, Continuation(rest, continuation.num_replaced + closers)))
+            left.append(replace(continuation, text=rest, num_replaced=continuation.num_replaced + closers))
         return tuple(left)
 
 
 class SuggestionCache:
-    """Recent suggestions of all documents, the least recently useful leaving first."""
+    """Recent suggestions of all documents, in LRU order."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._max_entries = max_entries
@@ -160,24 +150,22 @@ class SuggestionCache:
         return len(self._entries)
 
     def add(
-        self, place: Place, continuations: Sequence[Continuation], num_asked: int, *, is_cut: bool = False
-    ) -> int | None:
-        """Remember what the model said at ``place``; returns the entry's id, ``None`` if there is nothing to keep.
+        self, place: Place, continuations: Sequence[Continuation], num_wanted: int, *, is_cut: bool = False
+    ) -> None:
+        """Remember the model's suggestions at ``place``.
 
         Args:
-            place: where it was asked.
+            place: the cursor of the request.
             continuations: best first.
-            num_asked: how many it was asked for.
-            is_cut: the first one ends at a limit and not where the model ended it.
+            num_wanted: number of suggestions requested.
+            is_cut: whether the first one was truncated by a limit.
         """
-        kept = tuple(item for item in continuations if 0 < len(item.text) <= MAX_TEXT_LENGTH)
-        if not kept:
-            return None
-        return self._insert(place.uri, Span.at(place), kept, num_asked, is_cut)
+        kept = [item for item in continuations if 0 < len(item.text) <= MAX_TEXT_LENGTH]
+        self._insert(place.uri, Span.at(place), kept, num_wanted, is_cut)
 
-    def add_tail(self, place: Place, first: Continuation, tail: str) -> None:
-        """Remember what the model went on to say after ``first``, for when the user has taken it."""
-        if not tail.strip() or len(tail) > MAX_TEXT_LENGTH:
+    def add_next_line(self, place: Place, first: Continuation, line: str) -> None:
+        """Remember the line generated after ``first``, to show once the user has accepted ``first``."""
+        if not line.strip() or len(line) > MAX_TEXT_LENGTH:
             return
         end = place.offset + first.num_replaced
         span = Span.at(place)
@@ -189,41 +177,46 @@ class SuggestionCache:
             hash(place.text[end:]),
             0,
         )
-        self._insert(place.uri, after, (Continuation(tail),), 1)
+        self._insert(place.uri, after, [Continuation(line)], 1, is_cut=False)
 
-    def find(self, place: Place, num_wanted: int = 1, min_cut: int = 0) -> Hit | None:
-        """The newest entry that fits ``place`` and was asked for at least ``num_wanted`` suggestions.
+    def find(self, place: Place, num_wanted: int = 1, min_cut: int = 0) -> tuple[Continuation, ...]:
+        """Return the rest of the newest entry that fits ``place``, best first; empty if none fits.
 
         Args:
             place: the cursor.
-            num_wanted: most suggestions that will be used.
-            min_cut: least that must be left of one that was cut at a limit, once the user has typed of it.
+            num_wanted: the entry must come from a request for at least this many suggestions.
+            min_cut: minimum rest of a suggestion truncated by a limit, once the user has typed part of it.
         """
         for closers in (0, 1) if num_auto_closed(place) else (0,):
             for key, entry in reversed(self._entries.items()):
-                if key[0] != place.uri or entry.num_asked < num_wanted:
+                if key[0] != place.uri or entry.num_wanted < num_wanted:
                     continue
                 left = entry.left_at(place, closers, min_cut)
                 if left:
                     self._entries.move_to_end(key)
-                    return Hit(entry.entry_id, left, entry.num_asked)
-        return None
+                    return left
+        return ()
 
     def forget(self, uri: str) -> None:
-        """Drop everything about a document."""
+        """Drop all entries of a document."""
         for key in [key for key in self._entries if key[0] == uri]:
             del self._entries[key]
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all entries."""
         self._entries.clear()
 
     def _insert(
-        self, uri: str, span: Span, continuations: tuple[Continuation, ...], num_asked: int, is_cut: bool = False
-    ) -> int:
+        self, uri: str, span: Span, continuations: Sequence[Continuation], num_wanted: int, is_cut: bool
+    ) -> None:
+        if not continuations:
+            return
         entry_id = self._next_id
         self._next_id += 1
-        self._entries[uri, entry_id] = _Entry(entry_id, span, continuations, num_asked, is_cut)
+        named = tuple(
+            replace(continuation, suggestion_id=f"{entry_id}.{index}")
+            for index, continuation in enumerate(continuations)
+        )
+        self._entries[uri, entry_id] = _Entry(span, named, num_wanted, is_cut)
         while len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
-        return entry_id

@@ -1,42 +1,29 @@
-"""What became of each suggestion: shown, taken whole or in part, typed, turned down, and whether it was kept.
+"""What became of each suggestion: shown, accepted whole or in part, typed through, rejected, and whether it was kept.
 
-Decisions only: no I/O, no clock, and no text leaves but that of an accepted suggestion, which feeds the pool. Editors
-rarely say what the user did, so it is read off the edits that follow; an editor that does say so is believed first.
+A sans-I/O machine without a clock. No text leaves it but that of an accepted suggestion, which feeds the pool. Editors
+rarely report what the user did, so it is inferred from the edits that follow; an editor's report has precedence.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from typing import Literal
 
-from forelook_lsp.mirror import Edit
+from forelook.protocol.messages import EventKind, TextChange
+
 from forelook_lsp.positions import normalize_newlines
-from forelook_lsp.suggestions.machine import Item
+from forelook_lsp.suggestions.machine import Answer
 
-Kind = Literal[
-    "shown",
-    "accepted",
-    "accepted_word",
-    "accepted_line",
-    "typed_through",
-    "rejected",
-    "retained_30s",
-    "retained_300s",
-    "removed_30s",
-    "removed_300s",
-]
-
-SETTLE_S = 1.0
-RETENTION: tuple[tuple[float, Kind, Kind], ...] = (
+SETTLE_S = 1.0  # chosen, not measured
+RETENTION: tuple[tuple[float, EventKind, EventKind], ...] = (
     (30.0, "retained_30s", "removed_30s"),
     (300.0, "retained_300s", "removed_300s"),
 )
-MIN_SIMILARITY = 0.5
-MAX_TRACKED = 64
-MAX_COMPARED = 2000
+MIN_SIMILARITY = 0.5  # chosen, not measured
+MAX_TRACKED = 64  # chosen, not measured
+MAX_COMPARED = 2000  # chosen, not measured
 
 _AUTO_CLOSED = frozenset(("()", "[]", "{}", "<>", '""', "''", "``"))
 
@@ -46,13 +33,15 @@ class Outcome:
     """One thing the user did with a suggestion.
 
     Attributes:
-        num_chars: how much of it this is about.
-        text: what was accepted, for the pool; ``None`` for every other kind.
-        latency_ms: how long the user waited for it, for ``shown``.
+        uri: the document.
+        kind: what the user did.
+        num_chars: length of the text concerned.
+        text: the accepted text, for the pool; ``None`` for all other kinds.
+        latency_ms: how long the user waited, for ``shown``.
     """
 
     uri: str
-    kind: Kind
+    kind: EventKind
     num_chars: int
     text: str | None = None
     latency_ms: float | None = None
@@ -67,52 +56,69 @@ class Statistics:
     num_keystrokes_saved: int = 0
 
     def count(self, outcome: Outcome) -> None:
-        """Add one outcome; taking text by a key saves all its keystrokes but that one."""
-        self.counts[outcome.kind] = self.counts.get(outcome.kind, 0) + 1
+        """Add one outcome; accepting text with one key saves all its keystrokes but that one."""
+        self._increment(outcome.kind)
         if outcome.text is not None:
             self.num_chars_accepted += outcome.num_chars
             self.num_keystrokes_saved += max(0, outcome.num_chars - 1)
 
-    @property
-    def accept_rate(self) -> float | None:
-        """Accepted, whole or by typing it, over shown; ``None`` before the first."""
-        shown = self.counts.get("shown", 0)
-        return min(1.0, self.num_taken / shown) if shown else None
+    def count_taken(self) -> None:
+        """Add one suggestion of which at least a part was used."""
+        self._increment("taken")
 
     @property
-    def num_taken(self) -> int:
-        """Suggestions of which at least a part was used."""
-        return self.counts.get("taken", 0)
+    def accept_rate(self) -> float | None:
+        """Suggestions used at least in part, over suggestions shown; ``None`` before the first."""
+        num_shown = self.counts.get("shown", 0)
+        return min(1.0, self.counts.get("taken", 0) / num_shown) if num_shown else None
+
+    def _increment(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
 
 
 @dataclass(slots=True)
 class _Showing:
-    """The suggestions that one document's editor was last answered: on its screen, or about to be.
+    """The last suggestions sent to the editor for one document: on the screen, or about to be.
 
     Attributes:
-        rests: what is left of each after the cursor.
+        rests: the text after the cursor by suggestion id, best first; only of those that fit what was typed.
+        cursor: where the rests start.
+        num_replaced: code points after the cursor that they replace.
+        num_before: length of the first one's text before the cursor.
         latency_ms: how long the user waited for them.
-        num_before: how much of the first one's text stands before the cursor.
-        num_typed, num_taken: how much of it was typed, and how much put in by a key.
-        num_announced: how much the editor has said it put in, before the edit that does it.
-        is_shown: whether it is on the screen; one that never was is neither turned down nor typed through.
+        num_typed: how much the user typed.
+        num_announced: how much the editor has reported as accepted before the edit arrived.
+        is_taken: whether a part was accepted by a key, or all of it typed.
+        is_shown: whether it was on the screen; one that was not is neither rejected nor typed through.
     """
 
-    suggestion_ids: tuple[str, ...]
+    rests: dict[str, str]
     cursor: int
-    rests: tuple[str, ...]
     num_replaced: int
     num_before: int
     latency_ms: float
     num_typed: int = 0
-    num_taken: int = 0
     num_announced: int = 0
+    is_taken: bool = False
     is_shown: bool = False
+
+    @property
+    def first_rest(self) -> str:
+        """The rest of the best one."""
+        return next(iter(self.rests.values()))
+
+    def continues(self, former: _Showing) -> bool:
+        """Whether it is the same suggestion as ``former``, or its text with more at the end."""
+        if self.rests.keys() & former.rests.keys():
+            return True
+        # The rest of a truncated suggestion has another id: the text on the screen grows.
+        begun = former.num_typed > 0 or former.is_taken
+        return begun and former.cursor == self.cursor and self.first_rest.startswith(former.first_rest)
 
 
 @dataclass(slots=True)
 class _Accepted:
-    """A stretch of accepted text, followed through later edits."""
+    """A range of accepted text, followed through later edits."""
 
     uri: str
     start: int
@@ -124,7 +130,7 @@ class _Accepted:
 
 @dataclass(slots=True)
 class _Doubt:
-    """A suggestion that looks turned down, until an editor's word or a little time settles it."""
+    """A suggestion presumed rejected, pending confirmation by the editor or a timeout."""
 
     showing: _Showing
     uri: str
@@ -141,35 +147,38 @@ class Outcomes:
         self._accepted: deque[_Accepted] = deque(maxlen=MAX_TRACKED)
         self._settled: deque[str] = deque(maxlen=MAX_TRACKED)
 
-    # --- What happens ----------------------------------------------------------------------------------------
+    # --- Events ----------------------------------------------------------------------------------------------
 
-    def answered(self, uri: str, cursor: int, items: Sequence[Item], latency_ms: float, now_s: float) -> list[Outcome]:
-        """An answer went to the editor; one that goes on with what is on the screen is no other suggestion."""
-        former = self._showings.get(uri)
-        if not items:
-            return self._drop(uri, now_s)
-        ids = tuple(item.suggestion_id for item in items)
-        replaced = max(item.end for item in items) - cursor
-        rests = tuple(item.continuation for item in items)
-        num_before = len(items[0].text) - len(rests[0])
-        # The rest of a suggestion that was cut at a limit comes under another id: the text on the screen grows.
-        if former is not None and (set(ids) & set(former.suggestion_ids) or _goes_on(former, cursor, rests)):
-            former.suggestion_ids, former.rests, former.num_replaced = ids, rests, replaced
-            former.cursor, former.num_before = cursor, num_before
-            return []
-        outcomes = self._drop(uri, now_s)
-        self._showings[uri] = _Showing(ids, cursor, rests, replaced, num_before, latency_ms)
-        return outcomes
+    def answered(self, answer: Answer, now_s: float) -> None:
+        """An answer was sent to the editor."""
+        place, found = answer.query.place, answer.continuations
+        former = self._showings.get(place.uri)
+        if not found:
+            self._drop(place.uri, now_s)
+            return
+        showing = _Showing(
+            {continuation.suggestion_id: continuation.text for continuation in found},
+            place.offset,
+            max(continuation.num_replaced for continuation in found),
+            len(answer.query.before),
+            answer.waited_s * 1000,
+        )
+        if former is None or not showing.continues(former):
+            self._drop(place.uri, now_s)
+            self._showings[place.uri] = showing
+            return
+        former.rests, former.cursor = showing.rests, showing.cursor
+        former.num_replaced, former.num_before = showing.num_replaced, showing.num_before
 
     def shown(self, suggestion_id: str) -> list[Outcome]:
-        """A suggestion that was answered is on the screen."""
+        """A suggestion is on the screen."""
         outcomes: list[Outcome] = []
         for uri, showing in self._showings.items():
-            if suggestion_id in showing.suggestion_ids:
+            if suggestion_id in showing.rests:
                 self._show(outcomes, uri, showing)
         return outcomes
 
-    def edited(self, uri: str, before: str, edit: Edit, now_s: float) -> list[Outcome]:
+    def edited(self, uri: str, before: str, edit: TextChange, now_s: float) -> list[Outcome]:
         """A document is about to change by ``edit``; ``before`` is its text until then."""
         outcomes: list[Outcome] = []
         for accepted in self._accepted:
@@ -182,73 +191,72 @@ class Outcomes:
         if inserted is None:
             deleted = _deleted_before(before, edit, showing.cursor, showing.num_typed)
             if deleted is None:
-                outcomes.extend(self._drop(uri, now_s))
+                self._drop(uri, now_s)
             else:
-                showing.rests = tuple(deleted + rest for rest in showing.rests)
+                showing.rests = {name: deleted + rest for name, rest in showing.rests.items()}
                 showing.cursor -= len(deleted)
                 showing.num_typed -= len(deleted)
             return outcomes
         text, at = normalize_newlines(inserted), showing.cursor
-        if text in _AUTO_CLOSED and not any(rest.startswith(text) for rest in showing.rests):
+        if text in _AUTO_CLOSED and not any(rest.startswith(text) for rest in showing.rests.values()):
             # The editor closed the bracket that was typed.
             text = inserted = text[0]
             showing.num_replaced += 1
-        fitting = [rest for rest in showing.rests if text and rest.startswith(text)]
+        fitting = {name: rest for name, rest in showing.rests.items() if text and rest.startswith(text)}
         if not fitting:
             if text:
-                outcomes.extend(self._drop(uri, now_s))
+                self._drop(uri, now_s)
             return outcomes
-        self._take(outcomes, uri, showing, text, fitting[0])
+        showing.rests = fitting
+        self._use(outcomes, uri, showing, text)
         showing.cursor += len(inserted)
         showing.num_before += len(text)
-        showing.rests = tuple(rest[len(text) :] for rest in fitting)
+        showing.rests = {name: rest[len(text) :] for name, rest in fitting.items()}
         if len(text) > 1:
             self._accepted.append(_Accepted(uri, at, at + len(inserted), inserted, now_s))
-        if not showing.rests[0]:
-            self._settle(showing.suggestion_ids)
+        if not showing.first_rest:
+            self._settled.extend(showing.rests)
             del self._showings[uri]
         return outcomes
 
     def accepted(self, suggestion_id: str) -> list[Outcome]:
-        """The editor says that a suggestion was accepted whole."""
+        """The editor reports that a suggestion was accepted whole."""
         outcomes: list[Outcome] = []
         if suggestion_id in self._settled:
             return outcomes
         for doubt in self._doubts:
-            if suggestion_id in doubt.showing.suggestion_ids:
+            if suggestion_id in doubt.showing.rests:
                 self._doubts.remove(doubt)
-                self._whole(outcomes, doubt.uri, doubt.showing, suggestion_id)
+                self._accept_whole(outcomes, doubt.uri, doubt.showing, suggestion_id)
                 return outcomes
         for uri, showing in self._showings.items():
-            if suggestion_id in showing.suggestion_ids:
-                self._whole(outcomes, uri, showing, suggestion_id)
+            if suggestion_id in showing.rests:
+                self._accept_whole(outcomes, uri, showing, suggestion_id)
                 del self._showings[uri]
                 return outcomes
         return outcomes
 
     def partly_accepted(self, suggestion_id: str, num_chars: int) -> list[Outcome]:
-        """The editor says that a suggestion was accepted up to ``num_chars`` of its text; the edit may come later."""
+        """The editor reports that the first ``num_chars`` of a suggestion were accepted; the edit may come later."""
         outcomes: list[Outcome] = []
         for uri, showing in self._showings.items():
-            rest = showing.rests[0]
-            if suggestion_id in showing.suggestion_ids:
-                text = rest[: max(0, num_chars - showing.num_before - showing.num_announced)]
-                if text:
-                    showing.num_announced += len(text)
-                    self._put_in(outcomes, uri, showing, text, rest)
+            rest = showing.rests.get(suggestion_id, "")
+            text = rest[: max(0, num_chars - showing.num_before - showing.num_announced)]
+            if text:
+                showing.num_announced += len(text)
+                self._accept(outcomes, uri, showing, text, rest)
         return outcomes
 
-    def closed(self, uri: str, now_s: float) -> list[Outcome]:
-        """A document was closed: nothing more can be learnt from it."""
-        outcomes = self._drop(uri, now_s)
+    def closed(self, uri: str, now_s: float) -> None:
+        """A document was closed."""
+        self._drop(uri, now_s)
         for accepted in [accepted for accepted in self._accepted if accepted.uri == uri]:
             self._accepted.remove(accepted)
-        return outcomes
 
     # --- Time ------------------------------------------------------------------------------------------------
 
     def next_wake_s(self) -> float | None:
-        """When ``tick`` has something to do."""
+        """When ``tick`` must be called next; ``None`` if nothing is scheduled."""
         times = [doubt.since_s + SETTLE_S for doubt in self._doubts]
         times += [
             accepted.since_s + RETENTION[accepted.num_checked][0]
@@ -257,12 +265,13 @@ class Outcomes:
         ]
         return min(times, default=None)
 
-    def tick(self, texts: dict[str, str], now_s: float) -> list[Outcome]:
-        """Settle what has become certain; ``texts`` are the open documents' texts."""
+    def tick(self, texts: Mapping[str, str], now_s: float) -> list[Outcome]:
+        """Settle what is due; ``texts`` are the open documents' texts by uri."""
         outcomes: list[Outcome] = []
         for doubt in [doubt for doubt in self._doubts if doubt.since_s + SETTLE_S <= now_s]:
             self._doubts.remove(doubt)
-            self._reject(outcomes, doubt.uri, doubt.showing)
+            self._settled.extend(doubt.showing.rests)
+            self._emit(outcomes, Outcome(doubt.uri, "rejected", len(doubt.showing.first_rest)))
         for accepted in list(self._accepted):
             while accepted.num_checked < len(RETENTION):
                 after_s, retained, removed = RETENTION[accepted.num_checked]
@@ -278,63 +287,51 @@ class Outcomes:
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
-    def _take(self, outcomes: list[Outcome], uri: str, showing: _Showing, text: str, rest: str) -> None:
-        """Count ``text``, the beginning of ``rest``, which has just been put where the suggestion said it would be."""
-        if len(text) == 1 and len(rest) > 1:
+    def _use(self, outcomes: list[Outcome], uri: str, showing: _Showing, text: str) -> None:
+        """Count ``text``, the beginning of the first rest, which an edit inserts at the cursor."""
+        if len(text) == 1 and len(showing.first_rest) > 1:
             showing.num_typed += 1
-            return
-        if len(text) == 1:
+        elif len(text) == 1:
             if showing.is_shown:
-                self._count_taken(showing)
+                self._take(showing)
                 self._emit(outcomes, Outcome(uri, "typed_through", showing.num_typed + 1))
         elif showing.num_announced >= len(text):
             showing.num_announced -= len(text)
         else:
-            self._put_in(outcomes, uri, showing, text, rest)
+            self._accept(outcomes, uri, showing, text, showing.first_rest)
 
-    def _put_in(self, outcomes: list[Outcome], uri: str, showing: _Showing, text: str, rest: str) -> None:
-        """Count text that came by a key of the editor."""
+    def _accept(self, outcomes: list[Outcome], uri: str, showing: _Showing, text: str, rest: str) -> None:
+        """Count ``text``, the beginning of ``rest``, as accepted by a key of the editor."""
         self._show(outcomes, uri, showing)
-        self._count_taken(showing)
-        showing.num_taken += len(text)
+        self._take(showing)
         if len(text) == len(rest):
-            kind: Kind = "accepted"
+            kind: EventKind = "accepted"
         elif text.endswith("\n") or rest[len(text)] == "\n":
             kind = "accepted_line"
         else:
             kind = "accepted_word"
         self._emit(outcomes, Outcome(uri, kind, len(text), text=text))
 
-    def _whole(self, outcomes: list[Outcome], uri: str, showing: _Showing, suggestion_id: str) -> None:
-        rest = showing.rests[showing.suggestion_ids.index(suggestion_id)] if showing.rests else ""
-        self._show(outcomes, uri, showing)
-        self._count_taken(showing)
-        self._settle(showing.suggestion_ids)
-        self._emit(outcomes, Outcome(uri, "accepted", len(rest), text=rest))
+    def _accept_whole(self, outcomes: list[Outcome], uri: str, showing: _Showing, suggestion_id: str) -> None:
+        rest = showing.rests[suggestion_id]
+        self._settled.extend(showing.rests)
+        self._accept(outcomes, uri, showing, rest, rest)
 
     def _show(self, outcomes: list[Outcome], uri: str, showing: _Showing) -> None:
-        """Count it as shown, once; what is taken was on the screen, whether the editor has said so or not."""
+        """Count it as shown, once; an accepted suggestion was shown, reported or not."""
         if not showing.is_shown:
             showing.is_shown = True
-            self._emit(outcomes, Outcome(uri, "shown", len(showing.rests[0]), latency_ms=showing.latency_ms))
+            self._emit(outcomes, Outcome(uri, "shown", len(showing.first_rest), latency_ms=showing.latency_ms))
 
-    def _count_taken(self, showing: _Showing) -> None:
-        if showing.num_taken == 0:
-            showing.num_taken = 1
-            self.statistics.counts["taken"] = self.statistics.num_taken + 1
+    def _take(self, showing: _Showing) -> None:
+        if not showing.is_taken:
+            showing.is_taken = True
+            self.statistics.count_taken()
 
-    def _drop(self, uri: str, now_s: float) -> list[Outcome]:
+    def _drop(self, uri: str, now_s: float) -> None:
         showing = self._showings.pop(uri, None)
-        if showing is not None and showing.is_shown and showing.num_taken == 0:
+        if showing is not None and showing.is_shown and not showing.is_taken:
             self._doubts.append(_Doubt(showing, uri, now_s))
-        return []
-
-    def _reject(self, outcomes: list[Outcome], uri: str, showing: _Showing) -> None:
-        self._settle(showing.suggestion_ids)
-        self._emit(outcomes, Outcome(uri, "rejected", len(showing.rests[0])))
-
-    def _settle(self, suggestion_ids: Sequence[str]) -> None:
-        self._settled.extend(suggestion_ids)
 
     def _emit(self, outcomes: list[Outcome], outcome: Outcome) -> None:
         self.statistics.count(outcome)
@@ -342,18 +339,18 @@ class Outcomes:
 
 
 def similar(accepted: str, now: str) -> bool:
-    """Whether at least half of what was accepted still stands."""
+    """Whether at least half of the accepted text is still there."""
     if accepted == now:
         return True
     matcher = SequenceMatcher(None, accepted[:MAX_COMPARED], now[:MAX_COMPARED], autojunk=False)
     return matcher.ratio() >= MIN_SIMILARITY
 
 
-def _inserted_at(before: str, edit: Edit, showing: _Showing) -> str | None:
-    """What ``edit`` puts at the cursor, where it changes nothing else but what the suggestion would replace.
+def _inserted_at(before: str, edit: TextChange, showing: _Showing) -> str | None:
+    """Return the text that ``edit`` inserts at the cursor, ``None`` if it changes more than the suggestion would.
 
-    Editors send an insertion as it is, or as the replacement of a longer range that begins and ends with what stood
-    there before.
+    Editors send an insertion either as one, or as the replacement of a longer range that starts and ends with its old
+    text.
     """
     cursor = showing.cursor
     if not edit.start <= cursor <= edit.end:
@@ -362,26 +359,20 @@ def _inserted_at(before: str, edit: Edit, showing: _Showing) -> str | None:
     if not edit.text.startswith(head):
         return None
     rest = edit.text[len(head) :]
-    if len(tail) == showing.num_replaced and normalize_newlines(rest) in showing.rests:
+    if len(tail) == showing.num_replaced and normalize_newlines(rest) in showing.rests.values():
         return rest
     return rest[: len(rest) - len(tail)] if len(rest) >= len(tail) and rest.endswith(tail) else None
 
 
-def _deleted_before(before: str, edit: Edit, cursor: int, num_typed: int) -> str | None:
-    """What ``edit`` takes away before the cursor, where that is no more than was typed of the suggestion."""
+def _deleted_before(before: str, edit: TextChange, cursor: int, num_typed: int) -> str | None:
+    """Return the text that ``edit`` deletes before the cursor, ``None`` if it is more than was typed."""
     if edit.text or edit.end != cursor or cursor - edit.start > num_typed:
         return None
     return normalize_newlines(before[edit.start : cursor])
 
 
-def _goes_on(former: _Showing, cursor: int, rests: Sequence[str]) -> bool:
-    """Whether an answer begins with what is left of the one before it."""
-    begun = former.num_typed + former.num_taken > 0
-    return begun and former.cursor == cursor and rests[0].startswith(former.rests[0])
-
-
-def _follow(accepted: _Accepted, edit: Edit) -> None:
-    """Move the borders of accepted text along with an edit; what is typed at its borders is not part of it."""
+def _follow(accepted: _Accepted, edit: TextChange) -> None:
+    """Move the range of accepted text with an edit; text typed at its borders is not part of it."""
     start, end = accepted.start, accepted.end
     after = edit.start + len(edit.text)
     delta = after - edit.end

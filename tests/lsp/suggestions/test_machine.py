@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from forelook.protocol.messages import SelectedCompletion
 from forelook_lsp.suggestions.cache import Continuation, Place
 from forelook_lsp.suggestions.machine import (
     Action,
     Answer,
     Ask,
     Discard,
-    Item,
     Query,
-    Selected,
     Source,
     SuggestionMachine,
     Timing,
     Withdraw,
-    first_line,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,11 +34,11 @@ class Desk:
     now_s: float = 100.0
 
     def __post_init__(self) -> None:
-        self.suggestions = SuggestionMachine(self.timing)
+        self.machine = SuggestionMachine(self.timing)
         self.version = 1
-        self.next_token = 1
+        self.next_query_id = 1
         self.asks: dict[int, Query] = {}
-        self.open_tokens: dict[int, Query] = {}
+        self.open_queries: dict[int, Query] = {}
         self.answers: list[Answer] = []
         self.discarded: list[int] = []
         self.withdrawn: list[int] = []
@@ -55,24 +53,25 @@ class Desk:
         for action in actions:
             if isinstance(action, Ask):
                 assert len(self.asks) == 0, "two requests run for one document"
-                self.asks[action.ask_id] = action.query
+                self.asks[action.request_id] = action.query
             elif isinstance(action, Withdraw):
-                del self.asks[action.ask_id]
-                self.withdrawn.append(action.ask_id)
+                del self.asks[action.request_id]
+                self.withdrawn.append(action.request_id)
             elif isinstance(action, Answer):
-                del self.open_tokens[action.token]
+                del self.open_queries[action.query.query_id]
                 self.answers.append(action)
             elif isinstance(action, Discard):
-                del self.open_tokens[action.token]
-                self.discarded.append(action.token)
+                del self.open_queries[action.query_id]
+                self.discarded.append(action.query_id)
         return actions
 
-    def request(self, *, invoked: bool = False, num_wanted: int = 1, selected: Selected | None = None) -> list[Action]:
-        query = Query(self.place, self.version, invoked, num_wanted, selected)
-        token = self.next_token
-        self.next_token += 1
-        self.open_tokens[token] = query
-        return self.do(self.suggestions.request(token, query, self.now_s))
+    def request(
+        self, *, invoked: bool = False, num_wanted: int = 1, selected: SelectedCompletion | None = None
+    ) -> list[Action]:
+        query = Query(self.next_query_id, self.place, self.version, invoked, num_wanted, selected)
+        self.next_query_id += 1
+        self.open_queries[query.query_id] = query
+        return self.do(self.machine.queried(query, self.now_s))
 
     def type(self, text: str, suffix: str | None = None) -> list[Action]:
         self.text += text
@@ -81,32 +80,32 @@ class Desk:
 
     def edited(self) -> list[Action]:
         self.version += 1
-        return self.do(self.suggestions.edited(URI, self.place, self.now_s))
+        return self.do(self.machine.edited(URI, self.place, self.now_s))
 
-    def answer(self, *texts: str, tail: str = "", num_replaced: int = 0, is_cut: bool = False) -> list[Action]:
-        ask_id = next(iter(self.asks))
-        del self.asks[ask_id]
+    def answer(self, *texts: str, next_line: str = "", num_replaced: int = 0, is_cut: bool = False) -> list[Action]:
+        request_id = next(iter(self.asks))
+        del self.asks[request_id]
         found = [Continuation(text, num_replaced) for text in texts]
-        return self.do(self.suggestions.answered(ask_id, found, tail, self.now_s, is_cut=is_cut))
+        return self.do(self.machine.answered(request_id, found, next_line, self.now_s, is_cut=is_cut))
 
     def say(self, text: str) -> list[Action]:
-        return self.do(self.suggestions.said(next(iter(self.asks)), text, self.now_s))
+        return self.do(self.machine.progressed(next(iter(self.asks)), text, self.now_s))
 
     def cancel(self) -> None:
-        token = max(self.open_tokens)
-        del self.open_tokens[token]
-        self.do(self.suggestions.cancelled(token, self.now_s))
+        query_id = max(self.open_queries)
+        del self.open_queries[query_id]
+        self.machine.cancelled(query_id, self.now_s)
 
     def wait(self, seconds: float) -> list[Action]:
         self.now_s += seconds
-        return self.do(self.suggestions.tick(self.now_s))
+        return self.do(self.machine.tick(self.now_s))
 
     @property
     def last(self) -> Answer:
         return self.answers[-1]
 
     def shown(self) -> list[str]:
-        return [item.continuation for item in self.last.items]
+        return [continuation.text for continuation in self.last.continuations]
 
 
 # --- Hits ----------------------------------------------------------------------------------------------------
@@ -122,8 +121,8 @@ def test_typing_what_was_suggested_is_answered_without_the_backend() -> None:
         assert [type(action) for action in actions] == [Answer]
         assert desk.last.source is Source.HIT
     assert desk.shown() == ["l"]
-    assert desk.last.items[0].text == "    return total"
-    assert desk.suggestions.pace.num_asks == 1
+    assert desk.last.query.before + desk.shown()[0] == "    return total"
+    assert desk.machine.pace.num_asks == 1
 
 
 def test_a_suggestion_typed_to_its_end_is_no_hit_any_more() -> None:
@@ -134,7 +133,7 @@ def test_a_suggestion_typed_to_its_end_is_no_hit_any_more() -> None:
     assert isinstance(desk.request()[0], Ask)
 
 
-def test_a_cut_suggestion_is_asked_on_before_it_shrinks_to_a_stub() -> None:
+def test_a_cut_suggestion_is_requested_again_before_it_shrinks_to_a_stub() -> None:
     desk = Desk("value = ")
     desk.request()
     desk.answer("compute(first, second_one", is_cut=True)
@@ -159,7 +158,7 @@ def test_a_short_cut_suggestion_is_shown_where_it_was_asked_for() -> None:
 def test_a_slow_device_is_not_asked_for_the_rest_of_a_cut_suggestion() -> None:
     desk = Desk("value = ")
     desk.request()
-    desk.wait(desk.suggestions.timing.slow_s + 0.1)
+    desk.wait(desk.machine.timing.slow_s + 0.1)
     desk.answer("compute(first", is_cut=True)
     desk.type("compute(fi")
     assert desk.request()[0].source is Source.HIT
@@ -218,14 +217,14 @@ def test_a_bracket_the_editor_closed_is_replaced_by_the_suggestions_own() -> Non
     desk.answer("f(1)")
     desk.type("f(", ")\n")
     assert desk.request()[0].source is Source.HIT
-    item = desk.last.items[0]
-    assert (item.continuation, item.end - len(desk.text)) == ("1)", 1)
+    (continuation,) = desk.last.continuations
+    assert (continuation.text, continuation.num_replaced) == ("1)", 1)
 
 
 def test_what_the_model_said_beyond_the_suggestion_is_offered_once_it_is_taken() -> None:
     desk = Desk("a = ")
     desk.request()
-    desk.answer("1", tail="\nb = 2\nc = 3\n")
+    desk.answer("1", next_line="\nb = 2")
     desk.type("1")
     assert desk.request()[0].source is Source.HIT
     assert desk.shown() == ["\nb = 2"]
@@ -246,15 +245,15 @@ def test_a_popups_selection_must_be_extended_over_its_own_range() -> None:
     desk = Desk("a = fo")
     desk.request()
     desk.answer("rmat(x)")
-    desk.request(selected=Selected(4, 6, "format"))
+    desk.request(selected=SelectedCompletion(4, 6, "format"))
     assert desk.last.source is Source.HIT
-    assert desk.last.items == (Item(desk.last.items[0].suggestion_id, 4, 6, "format(x)", "rmat(x)"),)
-    assert isinstance(desk.request(selected=Selected(4, 6, "fold"))[0], Ask)
+    assert (desk.last.query.start, desk.last.query.before, desk.shown()) == (4, "fo", ["rmat(x)"])
+    assert isinstance(desk.request(selected=SelectedCompletion(4, 6, "fold"))[0], Ask)
     desk.answer("rmat(x)")
-    assert desk.last.items == ()
-    desk.request(selected=Selected(4, 6, "format(x)"))
+    assert desk.last.continuations == ()
+    desk.request(selected=SelectedCompletion(4, 6, "format(x)"))
     desk.answer("rmat(x)")
-    assert desk.last.items == ()
+    assert desk.last.continuations == ()
 
 
 # --- Requests that run -----------------------------------------------------------------------------------------
@@ -266,8 +265,8 @@ def test_the_latest_request_of_a_document_wins() -> None:
     desk.request()
     assert desk.discarded == [1]
     desk.answer("b")
-    assert desk.last.token == 2
-    assert desk.suggestions.pace.num_asks == 1
+    assert desk.last.query.query_id == 2
+    assert desk.machine.pace.num_asks == 1
 
 
 def test_a_running_request_is_kept_while_what_it_said_fits_what_is_typed() -> None:
@@ -282,7 +281,7 @@ def test_a_running_request_is_kept_while_what_it_said_fits_what_is_typed() -> No
     desk.answer("urn x")
     assert desk.last.source is Source.KEPT
     assert desk.shown() == ["n x"]
-    assert desk.suggestions.pace.num_asks == 1
+    assert desk.machine.pace.num_asks == 1
 
 
 def test_a_running_request_is_kept_while_it_has_said_nothing_against_it() -> None:
@@ -294,7 +293,7 @@ def test_a_running_request_is_kept_while_it_has_said_nothing_against_it() -> Non
     assert desk.shown() == ["n x"]
 
 
-def test_typing_something_else_withdraws_at_once_and_asks_anew_when_asked() -> None:
+def test_typing_something_else_withdraws_at_once_and_asks_again_when_queried() -> None:
     desk = Desk("ret")
     desk.request()
     desk.say("urn")
@@ -320,7 +319,7 @@ def test_an_answer_that_does_not_fit_what_was_typed_since_is_not_shown() -> None
     desk.request()
     assert [type(action) for action in desk.answer("urn x")] == [Ask]
     desk.answer()
-    assert desk.last.items == ()
+    assert desk.last.continuations == ()
 
 
 def test_a_cancelled_request_runs_on_for_a_moment_and_then_ends() -> None:
@@ -329,7 +328,7 @@ def test_a_cancelled_request_runs_on_for_a_moment_and_then_ends() -> None:
     desk.cancel()
     assert desk.wait(0.29) == []
     assert desk.wait(0.02) == [Withdraw(1)]
-    assert desk.suggestions.next_wake_s() is None
+    assert desk.machine.next_wake_s() is None
 
 
 def test_an_answer_nobody_waits_for_any_more_is_there_for_the_next_request() -> None:
@@ -354,7 +353,7 @@ def test_the_editor_never_waits_longer_than_its_patience() -> None:
     assert desk.wait(1.9) == []
     actions = desk.wait(0.2)
     assert [type(action) for action in actions] == [Answer, Withdraw]
-    assert desk.last.items == ()
+    assert desk.last.continuations == ()
     desk.request(invoked=True)
     assert desk.wait(4.9) == []
     assert len(desk.wait(0.2)) == 2
@@ -363,33 +362,33 @@ def test_the_editor_never_waits_longer_than_its_patience() -> None:
 def test_a_failure_and_a_lost_backend_answer_with_nothing_at_once() -> None:
     desk = Desk("a")
     desk.request()
-    (ask_id,) = desk.asks
+    (request_id,) = desk.asks
     desk.asks.clear()
-    assert [type(action) for action in desk.do(desk.suggestions.failed(ask_id, desk.now_s))] == [Answer]
+    assert [type(action) for action in desk.do(desk.machine.failed(request_id, desk.now_s))] == [Answer]
     desk.request()
     desk.asks.clear()
-    assert [type(action) for action in desk.do(desk.suggestions.backend_lost(desk.now_s))] == [Answer]
+    assert [type(action) for action in desk.do(desk.machine.backend_lost(desk.now_s))] == [Answer]
     assert desk.last.source is Source.NONE
 
 
 def test_closing_a_document_discards_withdraws_and_forgets() -> None:
     desk = Desk("a")
     desk.request()
-    assert desk.do(desk.suggestions.closed(URI)) == [Discard(1), Withdraw(1)]
+    assert desk.do(desk.machine.closed(URI)) == [Discard(1), Withdraw(1)]
     desk.request()
     desk.answer("b")
-    desk.do(desk.suggestions.closed(URI))
+    desk.do(desk.machine.closed(URI))
     assert isinstance(desk.request()[0], Ask)
 
 
-def test_word_from_a_request_that_was_withdrawn_is_ignored() -> None:
+def test_messages_of_a_withdrawn_request_are_ignored() -> None:
     desk = Desk("ret")
     desk.request()
-    desk.suggestions.said(1, "urn", desk.now_s)
+    desk.machine.progressed(1, "urn", desk.now_s)
     desk.type("x")
     desk.request()
-    assert desk.suggestions.said(1, "urn", desk.now_s) == []
-    assert desk.suggestions.answered(1, [Continuation("urn")], "", desk.now_s) == []
+    assert desk.machine.progressed(1, "urn", desk.now_s) == []
+    assert desk.machine.answered(1, [Continuation("urn")], "", desk.now_s) == []
 
 
 # --- Delay -----------------------------------------------------------------------------------------------------
@@ -401,7 +400,7 @@ def typed_on(device_latency_s: float, gap_s: float) -> Desk:
     for _ in range(20):
         desk.type("y")
         desk.wait(gap_s)
-        desk.suggestions.pace.learn_latency(device_latency_s)
+        desk.machine.pace.learn_latency(device_latency_s)
     return desk
 
 
@@ -418,9 +417,9 @@ def test_a_slow_device_is_asked_once_the_typing_pauses() -> None:
     desk.wait(0.1)
     desk.type("z")
     assert desk.request() == []
-    assert desk.suggestions.pace.num_asks == 0
+    assert desk.machine.pace.num_asks == 0
     assert [type(action) for action in desk.wait(0.25)] == [Ask]
-    assert desk.suggestions.pace.num_asks == 1
+    assert desk.machine.pace.num_asks == 1
 
 
 def test_a_hit_and_a_command_are_never_delayed() -> None:
@@ -450,14 +449,8 @@ def test_a_cancelled_request_is_not_asked_when_its_delay_is_over() -> None:
     desk = Desk("a", timing=Timing(delay_s=0.2))
     desk.request()
     desk.cancel()
-    assert desk.suggestions.next_wake_s() is None
+    assert desk.machine.next_wake_s() is None
     assert desk.wait(1) == []
-
-
-def test_an_unused_tail_is_offered_one_line_at_a_time() -> None:
-    assert first_line("\n\n    a\n    b") == "\n\n    a"
-    assert first_line("a\r\nb") == "a"
-    assert first_line("a") == "a"
 
 
 # --- All at once -----------------------------------------------------------------------------------------------
@@ -501,39 +494,38 @@ def test_whatever_happens_every_request_ends_and_no_suggestion_contradicts_what_
         elif name in ("request", "invoke"):
             num_requests += 1
             desk.request(invoked=name == "invoke", num_wanted=3 if name == "invoke" else 1)
-        elif name == "cancel" and desk.open_tokens:
+        elif name == "cancel" and desk.open_queries:
             num_cancelled += 1
             desk.cancel()
         elif name in ("say", "answer", "nothing", "fail") and desk.asks:
-            (ask_id,) = desk.asks
-            said = truth(desk.asks[ask_id])
+            (request_id,) = desk.asks
+            said = truth(desk.asks[request_id])
             if name == "say":
                 desk.say(said[:number])
             elif name == "answer":
-                desk.answer(said, tail="" if number % 2 else TARGET[:number])
+                desk.answer(said, next_line="" if number % 2 else TARGET[:number])
             elif name == "nothing":
                 desk.answer()
             else:
                 desk.asks.clear()
-                desk.do(desk.suggestions.failed(ask_id, desk.now_s))
+                desk.do(desk.machine.failed(request_id, desk.now_s))
         elif name == "lost":
             desk.asks.clear()
-            desk.do(desk.suggestions.backend_lost(desk.now_s))
+            desk.do(desk.machine.backend_lost(desk.now_s))
         elif name.startswith("wait"):
             desk.wait(number / 20 if name == "wait" else number)
-        assert len(desk.open_tokens) <= 1
+        assert len(desk.open_queries) <= 1
         for answer in desk.answers:
             place = answer.query.place
-            for item in answer.items:
-                assert item.text == place.line_before + item.continuation
-                assert item.start == place.anchor
-                assert item.end == place.offset
-                assert item.continuation
+            assert (answer.query.start, answer.query.before) == (place.anchor, place.line_before)
+            for continuation in answer.continuations:
+                assert continuation.text
+                assert continuation.num_replaced == 0
     desk.wait(60)
     desk.wait(60)
-    assert desk.open_tokens == {}
+    assert desk.open_queries == {}
     assert desk.asks == {}
-    assert desk.suggestions.next_wake_s() is None
+    assert desk.machine.next_wake_s() is None
     assert len(desk.answers) + len(desk.discarded) + num_cancelled == num_requests
 
 
@@ -547,8 +539,8 @@ def test_a_typist_who_follows_the_model_sees_only_the_models_own_text(steps: lis
         desk.request()
         if desk.asks:
             desk.answer(TARGET[len(desk.text) :][:20])
-        for item in desk.last.items:
-            assert TARGET.startswith(desk.text + item.continuation)
+        for text in desk.shown():
+            assert TARGET.startswith(desk.text + text)
         desk.type(TARGET[len(desk.text) :][:number])
     # An answer of 20 characters is used up before the next is asked for; a step can overshoot its end by five.
-    assert desk.suggestions.pace.num_asks <= 1 + len(TARGET) / 20
+    assert desk.machine.pace.num_asks <= 1 + len(TARGET) / 20

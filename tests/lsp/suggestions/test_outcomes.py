@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from forelook_lsp.mirror import Edit
-from forelook_lsp.suggestions.machine import Item
+from forelook.protocol.messages import TextChange
+from forelook_lsp.suggestions.cache import Continuation, Place
+from forelook_lsp.suggestions.machine import Answer, Query, Source
 from forelook_lsp.suggestions.outcomes import Outcome, Outcomes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,15 +29,12 @@ class Page:
 
     def answer(self, *continuations: str, entry: int = 1, num_replaced: int = 0) -> None:
         anchor = self.text.rfind("\n", 0, self.cursor) + 1
-        before = self.text[anchor : self.cursor]
-        items = [
-            Item(f"{entry}.{index}", anchor, self.cursor + num_replaced, before + text, text)
-            for index, text in enumerate(continuations)
-        ]
-        self.seen += self.outcomes.answered(URI, self.cursor, items, 12.0, self.now_s)
+        query = Query(1, Place.of(URI, self.text, anchor, self.cursor), 1)
+        found = tuple(Continuation(text, num_replaced, f"{entry}.{index}") for index, text in enumerate(continuations))
+        self.outcomes.answered(Answer(query, found, Source.NEW, 0.012), self.now_s)
 
     def edit(self, start: int, end: int, text: str) -> None:
-        self.seen += self.outcomes.edited(URI, self.text, Edit(start, end, text), self.now_s)
+        self.seen += self.outcomes.edited(URI, self.text, TextChange(start, end, text), self.now_s)
         self.text = self.text[:start] + text + self.text[end:]
         self.cursor = start + len(text)
 
@@ -179,7 +177,7 @@ def test_typing_something_else_turns_it_down_after_a_moment() -> None:
     assert page.outcomes.statistics.accept_rate == 0.0
 
 
-def test_the_editors_word_saves_what_looked_turned_down() -> None:
+def test_a_report_of_the_editor_overrules_a_presumed_rejection() -> None:
     page = Page("a = ")
     page.show("foo")
     page.edit(0, 4, "b = bar")
@@ -233,7 +231,7 @@ def test_an_edit_elsewhere_turns_it_down() -> None:
     assert page.kinds == ["shown", "rejected"]
 
 
-def test_copilots_word_of_a_part_is_not_counted_again_when_the_edit_comes() -> None:
+def test_copilots_report_of_a_part_is_not_counted_again_when_the_edit_comes() -> None:
     page = Page("a = ")
     page.show("foo bar")
     page.seen += page.outcomes.partly_accepted("1.0", len("a = foo"))
@@ -242,6 +240,21 @@ def test_copilots_word_of_a_part_is_not_counted_again_when_the_edit_comes() -> N
     assert page.kinds == ["shown", "accepted_word"]
     page.insert(" bar")
     assert page.kinds == ["shown", "accepted_word", "accepted"]
+
+
+def test_an_alternative_is_known_by_its_own_text_once_typing_has_ruled_out_the_others() -> None:
+    page = Page("a = ")
+    page.show("bar(1)", "foo(2)", "fob")
+    page.insert("f")
+    page.seen += page.outcomes.accepted("1.2")
+    assert [(outcome.kind, outcome.text) for outcome in page.seen] == [("shown", None), ("accepted", "ob")]
+
+
+def test_a_reported_part_is_one_of_the_alternative_that_was_on_the_screen() -> None:
+    page = Page("a = ")
+    page.show("bar(1)", "foo(2)")
+    page.seen += page.outcomes.partly_accepted("1.1", len("a = foo"))
+    assert (page.seen[-1].kind, page.seen[-1].text) == ("accepted_word", "foo")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +288,7 @@ def test_a_closed_document_teaches_nothing_more() -> None:
     page = Page("a = ")
     page.show("foo")
     page.insert("foo")
-    page.seen += page.outcomes.closed(URI, page.now_s)
+    page.outcomes.closed(URI, page.now_s)
     page.wait(400)
     assert page.kinds == ["shown", "accepted"]
 
