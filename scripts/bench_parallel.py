@@ -30,9 +30,10 @@ from forelook.decoding.drafting.tree import DraftTree
 from forelook.decoding.limits import Limits
 from forelook.decoding.lookahead.window import LookaheadWindow
 from forelook.decoding.loop import decode
-from forelook.decoding.parallel.decoder import ParallelDecoder, follow
+from forelook.decoding.parallel.decoder import ParallelDecoder
+from forelook.decoding.parallel.follower import follow
 from forelook.decoding.parallel.group import RankGroup
-from forelook.decoding.parallel.partition import deal
+from forelook.decoding.parallel.partition import partition_plan
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
@@ -47,6 +48,8 @@ STEPS_PER_ROUND = 4
 
 class FullDrafter:
     """Every step a full window and G candidates that share no token, so that nothing merges."""
+
+    recipe = None
 
     def __init__(self, window_size: int, ngram_size: int, num_candidates: int) -> None:
         self._random = np.random.default_rng(0)
@@ -234,7 +237,7 @@ def report(
 
     drafter = FullDrafter(options.window_size, options.ngram_size, options.max_candidates)
     plan = drafter.plan(StepState([], 0, 1, 64, 1024, None))
-    tokens = [1 + share.num_tokens for share in deal(plan, options.ranks)]
+    tokens = [1 + share.num_tokens for share in partition_plan(plan, options.ranks)]
     print(
         f"{num_parameters / 1e6:.0f} M parameters, bfloat16, {options.ranks} ranks of one thread, "
         f"{options.prefix} tokens cached"

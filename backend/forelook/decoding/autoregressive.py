@@ -36,7 +36,7 @@ def autoregressive(request: DecodeRequest, model: StepModel, stats: DecodingStat
         stats.finish_reason = FinishReason.MAX_TOKENS
         return
     pending = begin_prompt(model, request.prompt_ids, stats)
-    pending, reason = run_leading_chunks(model, pending, request.prefill_chunk, limits, stats)
+    pending, reason = run_leading_chunks(model, pending, request.prefill_chunk, limits.interrupted, stats)
     num_cached = len(request.prompt_ids) - len(pending)
     while reason is None:
         reason = limits.interrupted()

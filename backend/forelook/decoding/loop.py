@@ -1,4 +1,4 @@
-"""Lookahead decoding: one decode step reads draft → lay out → forward → verify → commit."""
+"""The decode loop: one step reads draft → lay out → forward → verify → commit."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from forelook.decoding.drafting.drafter import Drafter, StepPlan, StepState
-from forelook.decoding.drafting.tree import DraftTree
+from forelook.decoding.drafting.drafter import NO_DRAFTS, Drafter, StepState
 from forelook.decoding.layout import StepModel, lay_out
 from forelook.decoding.limits import FinishReason
-from forelook.decoding.prefill import DRAFTED_TAIL, begin_prompt, run_leading_chunks
+from forelook.decoding.prefill import DRAFTED_TAIL, begin_prompt, num_last_chunk, run_leading_chunks
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
+from forelook.decoding.steps import WHOLE_STEPS, Partition
 from forelook.decoding.verification import TargetChooser, verify
 
 
@@ -27,7 +27,12 @@ class DecodeLoop(Protocol):
 
 
 def decode(
-    request: DecodeRequest, model: StepModel, drafter: Drafter, stats: DecodingStats | None = None
+    request: DecodeRequest,
+    model: StepModel,
+    drafter: Drafter,
+    stats: DecodingStats | None = None,
+    *,
+    partition: Partition = WHOLE_STEPS,
 ) -> Iterator[list[int]]:
     """Generate with a drafter's guesses: the output of ``autoregressive`` in fewer steps.
 
@@ -36,6 +41,7 @@ def decode(
         model: cached tokens that agree with the prompt are kept.
         drafter: plans each step's drafts.
         stats: updated with every step.
+        partition: what this process computes of each step; all of it by default.
 
     Yields:
         The tokens each step accepted, its bonus token included; never an empty list.
@@ -45,48 +51,53 @@ def decode(
     """
     stats = DecodingStats() if stats is None else stats
     started_s = time.perf_counter()
-    prompt_ids, limits = request.prompt_ids, request.limits
+    prompt_ids, limits, chunk_size = request.prompt_ids, request.limits, request.prefill_chunk
+    num_prompt = len(prompt_ids)
     chooser = TargetChooser(request.sampling, request.constraint)
     generated: list[int] = []
     if limits.max_new_tokens == 0:
         stats.finish_reason = FinishReason.MAX_TOKENS
         return
     pending = begin_prompt(model, prompt_ids, stats)
-    pending, reason = run_leading_chunks(model, pending, request.prefill_chunk, limits, stats)
-    num_cached = len(prompt_ids) - len(pending)
+    drafts_on_prompt = partition.begin(num_last_chunk(len(pending), chunk_size) <= DRAFTED_TAIL)
+    pending, reason = run_leading_chunks(
+        model, pending, chunk_size, lambda: partition.interrupted(limits, in_prefill=True), stats
+    )
+    num_cached = num_prompt - len(pending)
     while reason is None:
-        reason = limits.interrupted()
         room = model.max_positions - num_cached - len(pending)
-        if reason is None and room < 0:
-            reason = FinishReason.CONTEXT_FULL
+        reason = FinishReason.CONTEXT_FULL if room < 0 else partition.interrupted(limits)
         if reason is not None:
             break
         # draft
         max_depth = limits.max_new_tokens - len(generated) - 1
-        if len(pending) <= DRAFTED_TAIL:
-            plan = drafter.plan(StepState(generated, num_cached, len(pending), max_depth, room, chooser.constraint))
-        else:
-            plan = StepPlan(DraftTree())
+        state = StepState(generated, num_cached, len(pending), max_depth, room, chooser.constraint)
+        plan = partition.plan(drafter if generated or drafts_on_prompt else NO_DRAFTS, state)
+        part = partition.part(plan)
         # lay out
-        layout = lay_out(pending, num_cached, plan.tree.token_ids, plan.tree.parents, plan.window)
+        layout = lay_out(pending, num_cached, part.tree.token_ids, part.tree.parents, part.window)
         # forward
         forward_started_s = time.perf_counter()
         argmax = chooser.observe(model.forward(layout))
         stats.forward_s += time.perf_counter() - forward_started_s
         # verify
-        verified = verify(plan.tree, chooser, generated, limits)
+        walked = verify(part.tree, chooser, generated, limits)
+        outcome = partition.join(plan, walked, argmax, is_constrained=chooser.constraint is not None)
+        verified = outcome.verified
         # commit
         root = len(pending) - 1
-        model.commit([*range(len(pending)), *(root + node for node in verified.node_path)])
-        num_cached += len(pending) + len(verified.node_path)
+        model.commit([*range(len(pending)), *(root + node for node in outcome.own_path)])
+        num_cached += len(pending) + len(outcome.own_path)
         generated += verified.token_ids
+        # accepted tokens that this process did not run are run with the next step, and so is the bonus token
+        pending = [*prompt_ids[num_cached:], *generated[max(0, num_cached - num_prompt) :]]
         reason = verified.finish_reason
         stats.num_forwards += 1
         stats.num_steps += 1
         stats.num_generated_tokens += len(verified.token_ids)
         stats.num_drafted_tokens += len(plan.tree)
         stats.num_accepted_tokens += len(verified.node_path)
-        drafter.learn(plan, verified, argmax, stats)
+        drafter.learn(plan, verified, outcome.argmax, stats)
         elapsed_s = time.perf_counter() - started_s
         if stats.num_steps == 1:
             stats.prefill_s += elapsed_s
@@ -96,5 +107,4 @@ def decode(
             stats.finish_reason = FinishReason.CLOSED if reason is None else reason
             yield verified.token_ids
             started_s = time.perf_counter()
-        pending = generated[-1:]
     stats.finish_reason = reason

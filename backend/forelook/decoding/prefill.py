@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from forelook.decoding.layout import StepModel, causal_layout
-from forelook.decoding.limits import FinishReason, Limits
+from forelook.decoding.limits import FinishReason
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError
 from forelook.text import common_prefix
 
 DRAFTED_TAIL = 64
-"""Most uncached prompt tokens that drafts are attached to.
+"""Maximum number of uncached prompt tokens that carry drafts. Chosen, not measured.
 
-Drafts need a mask, which makes a long forward several times dearer, and to split the prompt for them costs a forward of
-its own that a drafted step after it makes better use of. A keystroke leaves a few tokens to run, and they carry drafts.
+Drafts need a mask, which makes a long forward several times slower. Splitting the prompt for them would cost another
+forward, which a drafted step uses better. A keystroke leaves a few tokens to run, and they carry drafts.
 """
 
 
@@ -48,7 +48,7 @@ def run_leading_chunks(
     model: StepModel,
     pending: list[int],
     chunk_size: int,
-    limits: Limits,
+    interrupted: Callable[[], FinishReason | None],
     stats: DecodingStats,
 ) -> tuple[list[int], FinishReason | None]:
     """Run and commit all but the last chunk of ``pending``.
@@ -56,22 +56,22 @@ def run_leading_chunks(
     Args:
         model: the sequence.
         pending: prompt tokens to run.
-        chunk_size: most tokens per forward.
-        limits: looked at before every forward.
+        chunk_size: maximum number of tokens per forward.
+        interrupted: called before every forward; the reason to stop, if there is one.
         stats: forwards and their time are added.
 
     Returns:
-        What is left to run, 1 to ``chunk_size`` tokens, and the reason to stop before it, if one came up.
+        What is left to run, 1 to ``chunk_size`` tokens, and the reason to stop before it, if there is one.
     """
     num_cached = len(model.cached_ids)
     while len(pending) > chunk_size:
-        reason = limits.interrupted()
+        reason = interrupted()
         if reason is not None:
             return pending, reason
-        started = time.perf_counter()
+        started_s = time.perf_counter()
         model.forward(causal_layout(pending[:chunk_size], num_cached))
         model.commit(range(chunk_size))
-        stats.forward_s += time.perf_counter() - started
+        stats.forward_s += time.perf_counter() - started_s
         stats.num_forwards += 1
         num_cached += chunk_size
         pending = pending[chunk_size:]

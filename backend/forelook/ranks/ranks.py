@@ -27,7 +27,8 @@ from forelook.decoding.drafting.budget import COMMON_COSTS, StepBudget
 from forelook.decoding.drafting.drafter import Drafter
 from forelook.decoding.layout import StepModel
 from forelook.decoding.loop import decode
-from forelook.decoding.parallel.decoder import ParallelDecoder, follow, shared_costs
+from forelook.decoding.parallel.decoder import ParallelDecoder, shared_costs
+from forelook.decoding.parallel.follower import follow
 from forelook.decoding.parallel.group import RankGroup
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats

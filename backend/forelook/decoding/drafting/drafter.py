@@ -1,4 +1,4 @@
-"""What the decode loop asks of whoever decides a step's drafts."""
+"""What the decode loop needs of a drafter: it plans each step and learns from the outcome."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 from forelook.decoding.drafting.tree import DraftTree
 from forelook.decoding.limits import TokenConstraint
 from forelook.decoding.lookahead.window import LookaheadWindow
+from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
 
@@ -22,14 +23,14 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """What a drafter is told about the step to plan.
+    """What a drafter knows of the step to plan.
 
     Attributes:
-        generated: all output so far; the drafter does not change it.
+        generated: all output so far; the drafter must not change it.
         num_cached: committed tokens.
         num_pending: tokens the step runs in any case.
-        max_depth: most draft tokens in a row that could still be accepted.
-        max_tokens: most tail tokens, drafts and window together, that fit.
+        max_depth: maximum number of draft tokens in a row that could still be accepted.
+        max_tokens: maximum number of tail tokens, drafts and window together.
         constraint: which tokens may come next, while one applies.
     """
 
@@ -41,20 +42,40 @@ class StepState:
     constraint: TokenConstraint | None
 
 
+class DrafterRecipe(Protocol):
+    """What any rank builds an equal drafter from: a frozen dataclass of numbers, listed in ``parallel.messages``."""
+
+    @property
+    def max_logit_rows(self) -> int:
+        """Maximum number of logit rows of a step."""
+        ...
+
+    def drafter(self, request: DecodeRequest) -> Drafter:
+        """A drafter that plans the same steps on every rank."""
+        ...
+
+
 class Drafter(Protocol):
     """Decides each step's drafts and learns from its outcome."""
+
+    @property
+    def recipe(self) -> DrafterRecipe | None:
+        """How other ranks build this drafter; ``None`` if rank 0 must send its plans."""
+        ...
 
     def plan(self, state: StepState) -> StepPlan:
         """Choose the drafts of the next step."""
         ...
 
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
-        """Take in what the step yielded; ``argmax`` belongs to the layout's logit rows."""
+        """Learn from a step's outcome; ``argmax`` belongs to the logit rows of the plan's layout."""
         ...
 
 
 class NoDrafts:
-    """A drafter for plain steps, as a prefill ends with."""
+    """A drafter of plain steps."""
+
+    recipe = None
 
     def plan(self, state: StepState) -> StepPlan:
         """No drafts."""
@@ -62,4 +83,7 @@ class NoDrafts:
         return StepPlan(DraftTree())
 
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
-        """There is nothing to learn."""
+        """Nothing to learn."""
+
+
+NO_DRAFTS = NoDrafts()

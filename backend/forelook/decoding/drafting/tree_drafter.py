@@ -81,6 +81,8 @@ class TreeDrafter:
         memory: what earlier requests to this model taught; kept up to date. Empty by default.
     """
 
+    recipe = None  # sources, calibration and memory are this process's own
+
     def __init__(
         self,
         request: DecodeRequest,

@@ -39,6 +39,15 @@ class PublishedSettings:
         if self.max_candidates < 0:
             raise ConfigError("max_candidates", self.max_candidates, "0 or more")
 
+    @property
+    def max_logit_rows(self) -> int:
+        """The current token, G branches, the window's last row."""
+        return 1 + self.max_candidates * (self.ngram_size - 1) + self.window_size
+
+    def drafter(self, request: DecodeRequest) -> PublishedDrafter:
+        """A drafter with a pool of its own."""
+        return PublishedDrafter(request, self)
+
 
 class PublishedDrafter:
     """The published lookahead and verification branches as a drafter.
@@ -52,8 +61,9 @@ class PublishedDrafter:
     def __init__(self, request: DecodeRequest, settings: PublishedSettings, pool: PublishedPool | None = None) -> None:
         prompt_ids, boundary_ids = request.prompt_ids, request.boundary_ids
         self._settings = settings
-        self._has_own_pool = pool is None
-        self.boundary_ids = boundary_ids
+        # The drafter is a function of prompt and outcomes, unless its pool knows more.
+        self.recipe = settings if pool is None else None
+        self._boundary_ids = boundary_ids
         self._pool = PublishedPool(settings.ngram_size, settings.max_candidates) if pool is None else pool
         self._text_tail = list(prompt_ids[-settings.ngram_size :])
         if settings.prompt_as_reference:
@@ -62,11 +72,6 @@ class PublishedDrafter:
         self._window: LookaheadWindow | None = None
         if len(prompt_ids):
             self._window = LookaheadWindow(settings.window_size, settings.ngram_size, seed_ids)
-
-    @property
-    def replicable_settings(self) -> PublishedSettings | None:
-        """The settings, where a drafter made of them and the prompt alone plans the same steps; else ``None``."""
-        return self._settings if self._has_own_pool else None
 
     def plan(self, state: StepState) -> StepPlan:
         """All candidates of the current token, and the window while there is room for it."""
@@ -96,5 +101,5 @@ class PublishedDrafter:
         text = self._text_tail + accepted
         if self._settings.prompt_as_reference:
             fresh = text[max(0, len(self._text_tail) - size + 1) :]
-            self._pool.insert_text(fresh, self.boundary_ids)
+            self._pool.insert_text(fresh, self._boundary_ids)
         self._text_tail = text[-size:]

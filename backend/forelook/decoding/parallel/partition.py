@@ -1,4 +1,4 @@
-"""Who computes what of a step: window columns and draft branches dealt out to ranks.
+"""Which rank computes what of a step: window columns and draft branches partitioned over ranks.
 
 Every rank runs the current token and as much of the window's row 0 as its columns see (the shared row); everything
 else is run once. Source: lookahead parallelism of Fu et al., arXiv 2402.02057, section 3.4.
@@ -17,7 +17,7 @@ from forelook.decoding.layout import BoolArray, IntArray
 from forelook.decoding.lookahead.window import LookaheadWindow
 
 
-class WindowShare:
+class WindowPart:
     """Some columns of a lookahead window, and what they see of row 0.
 
     Args:
@@ -41,12 +41,12 @@ class WindowShare:
 
     @property
     def num_last_row(self) -> int:
-        """How many of the last tokens need logits; ``last_row`` says which of the window's last row they are."""
+        """How many of the last tokens need logits; ``last_row`` has their places in the window's last row."""
         return len(self.last_row)
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class PlanPart:
     """One rank's part of a step.
 
     Attributes:
@@ -57,7 +57,7 @@ class Share:
 
     tree: DraftTree
     nodes: list[int]
-    window: WindowShare | None
+    window: WindowPart | None
 
     @property
     def num_rows(self) -> int:
@@ -66,42 +66,42 @@ class Share:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens beside the pending ones."""
+        """Tokens besides the pending ones."""
         return len(self.nodes) + (0 if self.window is None else len(self.window.token_ids))
 
 
-def deal(plan: StepPlan, num_ranks: int, num_tree_ranks: int | None = None) -> list[Share]:
-    """Deal a step out; all ranks come to the same deal.
+def partition_plan(plan: StepPlan, num_ranks: int, num_tree_ranks: int | None = None) -> list[PlanPart]:
+    """Partition a step; all ranks compute the same partition.
 
     Args:
-        plan: the step.
+        plan: the whole step.
         num_ranks: of the group.
         num_tree_ranks: how many of them, from rank 0 on, verify drafts; all by default.
     """
-    windows = _deal_window(plan.window, num_ranks)
+    windows = _partition_window(plan.window, num_ranks)
     loads = [0 if window is None else len(window.token_ids) for window in windows]
-    owned = _deal_tree(plan.tree, loads[:num_tree_ranks])
+    owned = _partition_tree(plan.tree, loads[:num_tree_ranks])
     owned += [set() for _ in range(num_ranks - len(owned))]
-    return [_share(plan.tree, nodes, window) for nodes, window in zip(owned, windows, strict=True)]
+    return [_part(plan.tree, nodes, window) for nodes, window in zip(owned, windows, strict=True)]
 
 
-def _deal_window(window: LookaheadWindow | None, num_ranks: int) -> list[WindowShare | None]:
+def _partition_window(window: LookaheadWindow | None, num_ranks: int) -> list[WindowPart | None]:
     if window is None:
         return [None] * num_ranks
     # The last columns see most of row 0, so where columns do not divide evenly the first ranks have one more.
     least, more = divmod(window.window_size, num_ranks)
-    dealt: list[WindowShare | None] = []
+    parts: list[WindowPart | None] = []
     start = 0
     for rank in range(num_ranks):
         stop = start + least + (rank < more)
-        share = WindowShare(window, range(start, stop)) if stop > start else None
-        dealt.append(share if share is not None and share.token_ids else None)
+        part = WindowPart(window, range(start, stop)) if stop > start else None
+        parts.append(part if part is not None and part.token_ids else None)
         start = stop
-    return dealt
+    return parts
 
 
-def _deal_tree(tree: DraftTree, loads: list[int]) -> list[set[int]]:
-    """Give each branch to the rank that has least to run with it; the longest branches first."""
+def _partition_tree(tree: DraftTree, loads: list[int]) -> list[set[int]]:
+    """Each branch to the rank that has least to run with it; the longest branches first."""
     owned: list[set[int]] = [set() for _ in loads]
     paths = []
     for leaf in range(1, len(tree) + 1):
@@ -120,24 +120,24 @@ def _deal_tree(tree: DraftTree, loads: list[int]) -> list[set[int]]:
     return owned
 
 
-def _share(tree: DraftTree, owned: set[int], window: WindowShare | None) -> Share:
+def _part(tree: DraftTree, owned: set[int], window: WindowPart | None) -> PlanPart:
     part = DraftTree()
     places = {0: 0}
     nodes = sorted(owned)  # parents come before their children
     for node in nodes:
         places[node] = part.add_child(places[tree.parents[node - 1]], tree.token_ids[node - 1])
-    return Share(part, nodes, window)
+    return PlanPart(part, nodes, window)
 
 
-def join_argmax(plan: StepPlan, shares: Sequence[Share], argmax: Sequence[Sequence[int]]) -> list[int]:
-    """The whole step's argmax, in the order of an undealt layout's rows, from each rank's."""
+def join_argmax(plan: StepPlan, parts: Sequence[PlanPart], argmax: Sequence[Sequence[int]]) -> list[int]:
+    """The whole step's argmax, in the order of an unpartitioned layout's rows, from each rank's."""
     num_nodes = len(plan.tree)
     joined = [0] * (1 + num_nodes + (0 if plan.window is None else plan.window.num_last_row))
     joined[0] = argmax[0][0]
-    for share, values in zip(shares, argmax, strict=True):
-        for node, value in zip(share.nodes, values[1:], strict=False):
+    for part, values in zip(parts, argmax, strict=True):
+        for node, value in zip(part.nodes, values[1:], strict=False):
             joined[node] = value
-        if share.window is not None:
-            for cell, value in zip(share.window.last_row, values[1 + len(share.nodes) :], strict=True):
+        if part.window is not None:
+            for cell, value in zip(part.window.last_row, values[1 + len(part.nodes) :], strict=True):
                 joined[1 + num_nodes + cell] = value
     return joined

@@ -1,4 +1,4 @@
-"""Lookahead parallelism: the same output from any number of ranks, its work dealt out, and a rank's death noticed."""
+"""Several ranks: the same output as one, the work partitioned, and every end of a request or a rank handled."""
 
 from __future__ import annotations
 
@@ -7,110 +7,25 @@ import signal
 import time
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget, StepCosts
-from forelook.decoding.drafting.drafter import StepPlan
-from forelook.decoding.drafting.tree import DraftTree
 from forelook.decoding.drafting.tree_drafter import DraftMemory
-from forelook.decoding.layout import causal_layout, lay_out
+from forelook.decoding.layout import causal_layout
 from forelook.decoding.limits import FinishReason, Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedSettings
-from forelook.decoding.lookahead.window import LookaheadWindow
-from forelook.decoding.parallel.decoder import ParallelDecoder, plan_from_ints, plan_to_ints, shared_costs
-from forelook.decoding.parallel.partition import deal, join_argmax
+from forelook.decoding.parallel.decoder import ParallelDecoder, shared_costs
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import DecodingError, InsufficientMemoryError, RankLostError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.decoding.ranks import ThreadedRanks, rank_processes
+from tests.decoding.parallel.ranks import ThreadedRanks, rank_processes
 from tests.decoding.streams import drafted, published
 from tests.decoding.test_lossless import FREE, AllowedAtFirst, ScrambledSource, samplings
-from tests.fakes import RandomTransformer, check_layout
-
-# --- the deal
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> StepPlan:
-    tree = DraftTree()
-    for path in draw(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=6), max_size=12)):
-        tree.add_path(path)
-    window = None
-    if draw(st.booleans()):
-        window = LookaheadWindow(draw(st.integers(1, 9)), draw(st.integers(2, 6)), [5, 6, 7])
-        if len(window) == 0:
-            window = None
-    return StepPlan(tree, window)
-
-
-@given(plans(), st.integers(1, 5), st.booleans())
-def test_a_deal_covers_every_draft_and_column_and_every_rank_can_run_its_share(plan, num_ranks, first_rank_drafts):
-    shares = deal(plan, num_ranks, 1 if first_rank_drafts else None)
-    assert len(shares) == num_ranks
-    for share in shares:
-        # the fake's own check: every row sees one token per position before it
-        check_layout(lay_out([1, 2], 3, share.tree.token_ids, share.tree.parents, share.window), 3, 8, 256)
-        for node, token, parent in zip(share.nodes, share.tree.token_ids, share.tree.parents, strict=True):
-            assert token == plan.tree.token_ids[node - 1]
-            assert plan.tree.parents[node - 1] == (share.nodes[parent - 1] if parent else 0)
-    leaves = {node for node in range(1, len(plan.tree) + 1) if not plan.tree.children[node]}
-    owners = [rank for rank, share in enumerate(shares) for node in share.nodes if node in leaves]
-    assert len(owners) == len(leaves), "a leaf is run once"
-    assert not (first_rank_drafts and set(owners) - {0})
-    if plan.window is not None:
-        last_row = [cell for share in shares if share.window for cell in share.window.last_row]
-        assert last_row == list(range(plan.window.num_last_row))
-    # a row's argmax finds its way back: say which row of the whole step it was
-    size = 1 + len(plan.tree)
-    said = [
-        [0, *share.nodes, *(size + cell for cell in (share.window.last_row if share.window else ()))]
-        for share in shares
-    ]
-    assert [len(rows) for rows in said] == [share.num_rows for share in shares]
-    num_last_row = 0 if plan.window is None else plan.window.num_last_row
-    assert join_argmax(plan, shares, said) == list(range(size + num_last_row))
-
-
-@given(plans())
-def test_a_plan_survives_the_wire(plan):
-    copy = plan_from_ints(plan_to_ints(plan))
-    assert (copy.tree.token_ids, copy.tree.parents, copy.tree.children) == (
-        plan.tree.token_ids,
-        plan.tree.parents,
-        plan.tree.children,
-    )
-    assert (copy.window is None) == (plan.window is None)
-    if plan.window is not None:
-        assert copy.window.token_ids == plan.window.token_ids
-        assert (copy.window.offsets == plan.window.offsets).all()
-
-
-def full_plan(window_size: int, ngram_size: int, num_candidates: int) -> StepPlan:
-    tree = DraftTree()
-    for candidate in range(num_candidates):
-        tree.add_path([100 + candidate, *range(1, ngram_size - 1)])
-    return StepPlan(tree, LookaheadWindow(window_size, ngram_size, [9]))
-
-
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
-@pytest.mark.parametrize(("size", "ngram_size"), [(15, 5), (10, 5), (7, 4)])
-def test_tokens_per_rank_fall_as_one_over_ranks_plus_the_shared_row(num_ranks, size, ngram_size):
-    plan = full_plan(size, ngram_size, size)
-    shares = deal(plan, num_ranks)
-    whole = len(plan.tree) + len(plan.window)
-    assert whole + 1 == 2 * size * (ngram_size - 1)
-    shared_row = size - 1
-    branch = ngram_size - 1
-    for share in shares:
-        assert share.num_tokens <= (whole - shared_row) / num_ranks + shared_row + branch
-    # row 0 counts once per rank, and a rank runs no more of it than its columns see
-    assert sum(share.num_tokens for share in shares) <= whole + (num_ranks - 1) * shared_row
-
+from tests.fakes import RandomTransformer
 
 # --- decoding
 
@@ -268,13 +183,6 @@ def test_costs_are_stretched_by_the_number_of_ranks():
 # --- ends
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[ThreadedRanks]:
-    ranks = ThreadedRanks(tmp_path, 2, lambda _rank, most: RandomTransformer(3, max_positions=most))
-    yield ranks
-    ranks.close()
-
-
 def decode_with(ranks, model, request, is_published, stats=None):
     loop = ranks.decoder.decode
     if is_published:
@@ -295,6 +203,21 @@ def test_a_stream_closed_early_leaves_the_ranks_ready_for_the_next(pair, is_publ
         assert got == expected[: len(got)]
         assert stats.finish_reason is FinishReason.CLOSED
     assert flat(decode_with(pair, model, request, is_published)) == expected
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_a_stream_closed_when_the_context_is_full_leaves_the_ranks_ready_for_the_next(pair, is_published):
+    model = pair.new_model(0, 12)
+    request = DecodeRequest([1, 2, 3], Limits(30))
+    steps = decode_with(pair, model, request, is_published)
+    num_tokens = 0
+    while num_tokens < 10:  # the last of them needs no position
+        num_tokens += len(next(steps))
+    steps.close()
+    expected, _ = expected_of(request, max_positions=12)
+    started_s = time.monotonic()
+    assert flat(decode_with(pair, model, request, is_published)) == expected
+    assert time.monotonic() - started_s < 10
 
 
 @pytest.mark.parametrize("is_published", [True, False])

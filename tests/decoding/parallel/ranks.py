@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from forelook.decoding.layout import StepModel
-from forelook.decoding.parallel.decoder import ParallelDecoder, follow
+from forelook.decoding.parallel.decoder import ParallelDecoder
+from forelook.decoding.parallel.follower import follow
 from forelook.decoding.parallel.group import RankGroup
 from forelook.errors import RankLostError
 
