@@ -40,18 +40,18 @@ from forelook.model.text_stream import TextStream
 from forelook.model.token_healing import Healing, TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
 
-_LOOK_AROUND_CHARS = 64_000
-_MAX_ATTEMPTS_PER_SUGGESTION = 2
-_SAMPLING_TOP_P = 0.95
-_PREWARM_CHUNK = 64
-_MAX_CPU_PROMPT_TOKENS = 1024
-_MAX_PROMPT_TOKENS = 8192
-_MIN_TOKENS_FOR_CONTEXT = 1500
-_DRAFT_CONTEXT_TOKENS = 512
+_LOOK_AROUND_CHARS = 64_000  # on each side of the cursor; chosen, not measured
+_MAX_ATTEMPTS_PER_SUGGESTION = 2  # chosen, not measured
+_SAMPLING_TOP_P = 0.95  # chosen, not measured
+_PREWARM_CHUNK = 64  # tokens between two looks at the inbox; chosen, not measured
+_MAX_CPU_PROMPT_TOKENS = 1024  # measured: docs/decisions.md, "Prompts of at most 1,024 tokens on a CPU"
+_MAX_PROMPT_TOKENS = 8192  # chosen, not measured
+_MIN_TOKENS_FOR_CONTEXT = 1500  # measured: docs/decisions.md, "Cross-file context"; smaller prompts lose own text to it
+_DRAFT_CONTEXT_TOKENS = 512  # chosen, not measured
 
 
 class CompletionModel(Protocol):
-    """What completion needs of a loaded model."""
+    """What completion needs from a loaded model."""
 
     @property
     def tokenizer(self) -> CodeTokenizer:
@@ -70,17 +70,17 @@ class CompletionModel(Protocol):
 
     @property
     def stop_token_ids(self) -> frozenset[int]:
-        """What ends a middle."""
+        """The tokens that end a middle."""
         ...
 
     @property
     def max_positions(self) -> int:
-        """Most tokens of prompt and output together."""
+        """Maximum number of tokens of prompt and output together."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device that it runs on."""
         ...
 
     def new_sequence(self, max_positions: int | None = None) -> CachedSequence:
@@ -95,7 +95,7 @@ class Hints:
     Attributes:
         context: texts of other files, most useful first.
         sources: draft sources.
-        memory: what earlier requests of the workspace taught the drafter.
+        memory: what earlier requests of the workspace taught the drafter; updated by this one.
     """
 
     context: Sequence[str] = ()
@@ -360,13 +360,13 @@ class Completer:
 
 
 def _around(text: str, offset: int) -> tuple[str, str]:
-    """What is looked at before and after a cursor."""
+    """The text before and after a cursor that stop rules and clean-up look at."""
     before = model_text(text[max(0, offset - _LOOK_AROUND_CHARS) : offset])
     return before, model_text(text[offset : offset + _LOOK_AROUND_CHARS + 1])
 
 
 def _with_selection(document: Document, offset: int, selected: SelectedCompletion) -> tuple[Document, int] | None:
-    """The document as if the popup's selection were accepted; ``None`` when that would change what was typed."""
+    """The document as if the popup's selection were accepted; ``None`` if that would change what was typed."""
     document.check_offset(selected.start)
     document.check_offset(selected.end)
     typed = document.text[selected.start : offset]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from forelook.completion.engine.model_state import EngineModel, ModelState
 from forelook.decoding.drafting.tree_drafter import DraftMemory
@@ -80,7 +81,4 @@ class WorkspacePools:
     def stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         """Counts of one workspace's pool."""
         pool = self._pools.get(workspace)
-        if pool is None:
-            return {"num_tokens": 0, "num_documents": 0}
-        snapshot = pool.stats()
-        return {name: getattr(snapshot, name) for name in snapshot.__slots__}
+        return {"num_tokens": 0, "num_documents": 0} if pool is None else asdict(pool.stats())
