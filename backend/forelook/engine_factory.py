@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from forelook.config import CompletionConfig, DecodingConfig, PoolConfig
 from forelook.keys import WorkspaceKey
-from forelook.local.endpoint import BackendIdentity, UserPaths
 from forelook.local.files import make_private_dir
+from forelook.local.identity import BackendIdentity, UserPaths
 from forelook.privacy.secrets import is_secret
 from forelook.ranks.source import RankSource
 from forelook.server.engine import Engine, EngineFactory, OnStatus

@@ -68,8 +68,8 @@ def _complain(error: Exception) -> int:
 def _serve_websocket(find_backend: FindBackend, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from forelook.errors import ConfigError
     from forelook.local.access import new_token, read_tokens
-    from forelook.local.endpoint import UserPaths
     from forelook.local.files import make_private_dir
+    from forelook.local.identity import UserPaths
 
     from forelook_lsp.transports.websocket import Listen, serve_websocket
 

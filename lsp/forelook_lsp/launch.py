@@ -26,7 +26,9 @@ def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) 
 
     def find(options: Options) -> Endpoint:
         # Imported here, in the thread that looks for the backend: its imports would hold up `initialize`.
-        from forelook.local.endpoint import BackendIdentity, Endpoint, UserPaths, connect_or_spawn, discover
+        from forelook.local.endpoint import Endpoint, discover
+        from forelook.local.identity import BackendIdentity, UserPaths
+        from forelook.local.spawn import connect_or_spawn
 
         paths = UserPaths.from_environment(environ, home, user_id)
         if options.backend_url is not None:

@@ -11,20 +11,10 @@ from pathlib import Path
 
 import pytest
 from forelook.errors import AuthenticationError, BackendUnreachableError, EndpointError
-from forelook.local.endpoint import (
-    MAX_SOCKET_PATH_BYTES,
-    BackendFiles,
-    BackendIdentity,
-    Endpoint,
-    UserPaths,
-    claim,
-    connect_or_spawn,
-    discover,
-    open_log,
-    publish,
-    running_backends,
-)
+from forelook.local.endpoint import Endpoint, claim, discover, publish, running_backends
 from forelook.local.files import is_locked
+from forelook.local.identity import MAX_SOCKET_PATH_BYTES, BackendFiles, BackendIdentity, UserPaths
+from forelook.local.spawn import connect_or_spawn, open_log
 
 IDENTITY = BackendIdentity()
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and Unix sockets")
@@ -116,7 +106,10 @@ def test_a_claim_clears_what_a_dead_backend_left_and_its_own(paths: UserPaths) -
         files.socket.touch()
         publish(files, Endpoint(socket_path=str(files.socket)))
         assert mode(files.record) == 0o600
-        with pytest.raises(EndpointError, match="a backend for this model and device already runs"), claim(files, 0.05):
+        with (
+            pytest.raises(EndpointError, match="a backend for this model and device is already running"),
+            claim(files, 0.05),
+        ):
             pass
         assert files.record.exists()
     assert not files.record.exists()
@@ -157,7 +150,7 @@ def test_a_removed_socket_is_named_with_the_process(paths: UserPaths) -> None:
     files = BackendFiles.of(IDENTITY, paths)
     with claim(files, 1.0):
         publish(files, Endpoint(socket_path=str(files.socket), pid=77))
-        with pytest.raises(EndpointError, match=r"process id 77 runs, but its socket .* was removed"):
+        with pytest.raises(EndpointError, match=r"process id 77 is running, but its socket .* is gone"):
             discover(IDENTITY, paths)
 
 
@@ -187,16 +180,16 @@ def test_endpoint_urls(url: str, socket_path: str | None, host: str | None, port
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("ws://gpu.example:8123", "leaves this machine unencrypted: use wss://"),
-        ("http://127.0.0.1:1", "is not understood"),
-        ("ws://127.0.0.1", "is not understood"),
-        ("ws://127.0.0.1:99999", "is not understood"),
-        ("", "is not understood"),
-        ("wss://ada:hunter2@gpu.example:1", "must not carry credentials"),
-        ("wss://gpu.example:1?token=hunter2", "must not carry credentials"),
-        ("wss://gpu.example:1/other", "path = /other is not served"),
-        ("unix:", "needs an absolute path"),
-        ("unix:run/f.sock", "needs an absolute path"),
+        ("ws://gpu.example:8123", "is not on this machine; use wss://"),
+        ("http://127.0.0.1:1", "is not a supported scheme"),
+        ("ws://127.0.0.1", "is not a supported scheme"),
+        ("ws://127.0.0.1:99999", "is not a supported scheme"),
+        ("", "is not a supported scheme"),
+        ("wss://ada:hunter2@gpu.example:1", "must not contain credentials"),
+        ("wss://gpu.example:1?token=hunter2", "must not contain credentials"),
+        ("wss://gpu.example:1/other", "path = /other is not a valid path"),
+        ("unix:", "expected an absolute one"),
+        ("unix:run/f.sock", "expected an absolute one"),
     ],
 )
 def test_an_endpoint_url_that_cannot_be_is_refused_without_showing_secrets(url: str, said: str) -> None:

@@ -18,8 +18,10 @@ import pytest
 from forelook.commands.client import connected
 from forelook.errors import AuthenticationError, BackendUnreachableError
 from forelook.local.access import read_tokens
-from forelook.local.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, connect_or_spawn, discover
+from forelook.local.endpoint import Endpoint, discover
 from forelook.local.files import file_lock
+from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
+from forelook.local.spawn import connect_or_spawn
 from forelook.protocol import messages
 from websockets.sync.server import ServerConnection, unix_serve
 
@@ -88,7 +90,8 @@ def test_a_killed_backend_is_replaced_and_completes_the_same(home: Home) -> None
 
 def test_four_that_start_at_once_start_one(home: Home) -> None:
     code = (
-        "import os; from pathlib import Path; from forelook.local.endpoint import *\n"
+        "import os; from pathlib import Path; from forelook.local.identity import *\n"
+        "from forelook.local.spawn import connect_or_spawn\n"
         f"paths = UserPaths.from_environment(os.environ, Path({str(home.folder)!r}), os.getuid())\n"
         "print(connect_or_spawn(BackendIdentity(), paths, dict(os.environ)).pid)"
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from forelook.errors import ForelookError, RequestCancelledError
-from forelook.local.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, claim, publish
+from forelook.local.endpoint import Endpoint, claim, publish
+from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
 from forelook.protocol import messages
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed

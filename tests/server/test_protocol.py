@@ -256,7 +256,7 @@ def test_wire_classes_copy_the_engines_fields() -> None:
     "module",
     [
         "forelook.protocol.messages",
-        "forelook.local.endpoint",
+        "forelook.local.spawn",
         "forelook.config",
         "forelook.errors",
         "forelook.commands.cli",

@@ -38,7 +38,7 @@ from forelook.errors import (
     PrivacyError,
     ProtocolError,
 )
-from forelook.local.endpoint import UserPaths
+from forelook.local.identity import UserPaths
 
 __all__ = [
     "EXIT_BACKEND", "EXIT_DOCUMENT", "EXIT_FAULT", "EXIT_INTERRUPTED", "EXIT_MODEL", "EXIT_USAGE",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forelook.config import ModelConfig
-from forelook.local.endpoint import BackendIdentity, UserPaths
+from forelook.local.identity import BackendIdentity, UserPaths
 
 EXIT_FAULT = 1
 EXIT_USAGE = 2

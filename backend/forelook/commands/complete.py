@@ -14,7 +14,8 @@ from forelook.commands.command_context import Surroundings, complain, identity_o
 from forelook.config import CompletionConfig
 from forelook.errors import ConfigError, DocumentTextError, PositionError, PrivacyError
 from forelook.languages import language_id_of
-from forelook.local.endpoint import Endpoint, connect_or_spawn
+from forelook.local.endpoint import Endpoint
+from forelook.local.spawn import connect_or_spawn
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.protocol import messages
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from forelook import __version__
 from forelook.errors import ForelookError
 from forelook.local.access import read_tokens
-from forelook.local.endpoint import BackendFiles, BackendIdentity, Endpoint, UserPaths, discover
+from forelook.local.endpoint import Endpoint, discover
 from forelook.local.files import is_locked, make_private_dir
+from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
 
 OLDEST_PYTHON = (3, 10)
 PACKAGES = ("numpy", "tokenizers", "safetensors", "starlette", "uvicorn", "websockets", "pygls", "tree-sitter")

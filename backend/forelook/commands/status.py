@@ -9,8 +9,10 @@ from typing import Any
 
 from forelook.commands.command_context import ANSWER_TIMEOUT_S, EXIT_FAULT, LOADING_TIMEOUT_S, Surroundings, identity_of
 from forelook.errors import BackendUnreachableError
-from forelook.local.endpoint import BackendIdentity, Endpoint, connect_or_spawn, discover, running_backends
+from forelook.local.endpoint import Endpoint, discover, running_backends
 from forelook.local.files import file_lock
+from forelook.local.identity import BackendIdentity
+from forelook.local.spawn import connect_or_spawn
 from forelook.protocol import messages
 
 

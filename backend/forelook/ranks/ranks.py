@@ -33,7 +33,7 @@ from forelook.decoding.parallel.group import RankGroup
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ConfigError, RankLostError
-from forelook.local.endpoint import BackendIdentity, UserPaths
+from forelook.local.identity import BackendIdentity, UserPaths
 from forelook.model.hub import pinned_folder
 from forelook.model.loading import LoadedModel, choose_device, load_model
 from forelook.model.memory import release_memory

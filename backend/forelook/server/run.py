@@ -18,16 +18,8 @@ from forelook import __version__
 from forelook.config import ServerConfig
 from forelook.errors import EndpointError
 from forelook.local.access import AccessPolicy, accepted_hosts, new_token, read_tokens, server_tls
-from forelook.local.endpoint import (
-    BackendFiles,
-    BackendIdentity,
-    Endpoint,
-    UserPaths,
-    claim,
-    discover,
-    has_unix_sockets,
-    publish,
-)
+from forelook.local.endpoint import Endpoint, claim, discover, publish
+from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths, has_unix_sockets
 from forelook.server.app import create_app
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import EngineFactory

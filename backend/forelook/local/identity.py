@@ -1,0 +1,159 @@
+"""Which backend: the user's folders, what one backend serves, and the files it owns.
+
+One backend serves one (user, model, revision, device, dtype, protocol version). In the user's runtime folder (0700):
+
+    KEY.lock    held by the backend as long as it lives; the kernel releases it however the backend ends
+    KEY.spawn   held by a client while it starts a backend, so that two editors start one
+    KEY.json    where the backend listens, written once it accepts connections
+    KEY.sock    its Unix socket, 0600
+    KEY.token   the token of a backend on TCP, 0600, regenerated at every start
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from forelook.local.files import make_private_dir
+from forelook.protocol.messages import PROTOCOL_VERSION
+
+MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sun_path without its terminating NUL
+
+
+def has_unix_sockets() -> bool:
+    """Whether this platform's asyncio can listen on Unix sockets."""
+    return sys.platform != "win32"
+
+
+@dataclass(frozen=True, slots=True)
+class UserPaths:
+    """The user's folders, each of mode 0700 once created.
+
+    Attributes:
+        runtime_dir: sockets, locks and tokens.
+        state_dir: logs and statistics.
+        cache_dir: persistent pools.
+        short_dir: replaces ``runtime_dir`` where that is too long for a Unix socket.
+    """
+
+    runtime_dir: Path
+    state_dir: Path
+    cache_dir: Path
+    short_dir: Path
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], home: Path, user_id: int | None) -> UserPaths:
+        """The folders of the XDG base directory specification, or the platform's equivalents.
+
+        Args:
+            environ: the process environment; only the entry points read it.
+            home: the user's home folder.
+            user_id: the numeric user id, ``None`` on Windows.
+        """
+        if sys.platform == "win32":
+            local = Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "forelook"
+            return cls(local / "run", local / "state", local / "cache", local / "run")
+        state = _xdg(environ, "XDG_STATE_HOME", home / ".local" / "state") / "forelook"
+        cache = _xdg(environ, "XDG_CACHE_HOME", home / ".cache") / "forelook"
+        runtime = environ.get("XDG_RUNTIME_DIR", "")
+        runtime_dir = Path(runtime) / "forelook" if runtime.startswith("/") else state / "run"
+        return cls(runtime_dir, state, cache, Path("/tmp") / f"forelook-{user_id}")  # noqa: S108 - owner is checked
+
+    @property
+    def log_path(self) -> Path:
+        """The backend's log."""
+        return self.state_dir / "backend.log"
+
+    @property
+    def statistics_path(self) -> Path:
+        """Counts of what the user did with suggestions."""
+        return self.state_dir / "statistics.json"
+
+    @property
+    def models_path(self) -> Path:
+        """The models that were pulled, with their commits."""
+        return self.state_dir / "models.json"
+
+    @property
+    def pools_dir(self) -> Path:
+        """The persistent n-gram pools."""
+        return self.cache_dir / "pools"
+
+
+def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:
+    value = environ.get(name, "")
+    return Path(value) if value.startswith("/") else default  # by the specification relative paths are ignored
+
+
+@dataclass(frozen=True, slots=True)
+class BackendIdentity:
+    """What one backend serves; editors that ask for the same one share it.
+
+    Attributes:
+        model: a folder or a hub id, ``None`` for the starter model.
+        revision, device, dtype: as asked for, not as resolved.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def normalized(self) -> BackendIdentity:
+        """The same identity with an absolute model folder, so that it does not depend on the working folder."""
+        if self.model is not None and Path(self.model).is_dir():
+            return BackendIdentity(str(Path(self.model).resolve()), self.revision, self.device, self.dtype)
+        return self
+
+    @property
+    def key(self) -> str:
+        """A file name for this identity."""
+        parts = [self.model or "", self.revision or "", self.device, self.dtype, str(PROTOCOL_VERSION)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def command_arguments(self) -> list[str]:
+        """The options of ``forelook serve`` that start this backend."""
+        arguments = ["--device", self.device, "--dtype", self.dtype]
+        if self.model is not None:
+            arguments += ["--model", self.model]
+        if self.revision is not None:
+            arguments += ["--revision", self.revision]
+        return arguments
+
+
+def socket_dir(paths: UserPaths) -> Path:
+    """The folder of sockets, locks and records: the short one where the path of a socket would be too long."""
+    longest = paths.runtime_dir / f"{BackendIdentity().key}.sock"  # all keys are of one length
+    return paths.short_dir if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES else paths.runtime_dir
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFiles:
+    """The files of one backend in the runtime folder."""
+
+    lock: Path
+    spawn_lock: Path
+    record: Path
+    socket: Path
+    token: Path
+
+    @classmethod
+    def of(cls, identity: BackendIdentity, paths: UserPaths) -> BackendFiles:
+        """Name the files, and create their folder.
+
+        Raises:
+            EndpointError: the folder cannot be used.
+        """
+        key = identity.key
+        base = make_private_dir(socket_dir(paths))
+        return cls(
+            lock=base / f"{key}.lock",
+            spawn_lock=base / f"{key}.spawn",
+            record=base / f"{key}.json",
+            socket=base / f"{key}.sock",
+            token=base / f"{key}.token",
+        )
