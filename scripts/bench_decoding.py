@@ -71,9 +71,8 @@ def print_side_by_side(contents: Sequence[dict[str, Any]]) -> None:
         figures = content["methods"].get("forelook", {})
         part = content["clean"] if content["clean"]["num_prompts"] else content
         ratio = part["ratios"].get("forelook/autoregressive", {}).get("decode")
-        name = Path(content["model"]).name
         print(
-            f"{name:<28}{Path(content['dataset']).name:<22}{figures.get('tokens_per_s', 0):>15.0f}"
+            f"{content['model']:<28}{content['dataset']:<22}{figures.get('tokens_per_s', 0):>15.0f}"
             f"{figures.get('tokens_per_step', 0):>10.2f}{'' if ratio is None else shown(ratio):>32}"
         )
 

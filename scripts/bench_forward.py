@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from bench.results import add_json_argument, print_result
+from bench.results import add_json_argument, print_result, public_name
 from bench.steps import branched_layout, random_ids
 from bench.summary import medians_ms
 from bench.turns import Step, compare_steps
@@ -90,7 +90,7 @@ def main() -> None:
                 if reference is not None:
                     line += f" {medians['transformers']:13.2f} {medians['transformers'] / medians['forelook']:6.1f}"
                 print(line, flush=True)
-    print_result("forward", {"model": loaded.name, "dtype": dtype, "median_ms": results}, options.json)
+    print_result("forward", {"model": public_name(loaded.name), "dtype": dtype, "median_ms": results}, options.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 DATASETS = ("humaneval", "classeval", "mbpp", "gsm8k", "mtbench", "humaneval-infilling", "workspace")
 
-_FILES = {
+DATASET_FILES = {
     "humaneval": "humaneval/HumanEval.jsonl.gz",
     "classeval": "classeval/ClassEval_data.json",
     "mbpp": "mbpp/mbpp-test-11-110.jsonl",
@@ -24,7 +24,7 @@ _SUFFIX_SHARE = 0.3
 
 
 class PromptModel(Protocol):
-    """What building prompts needs of a loaded model."""
+    """The parts of a loaded model that prompts are built with."""
 
     tokenizer: Any
     infill: Any
@@ -38,9 +38,9 @@ class BenchPrompt:
 
     Attributes:
         name: for reports.
-        prompt_ids: what the model is given.
+        prompt_ids: input of the model.
         context: the tokens before the cursor.
-        documents: what the workspace pool may know for this prompt: key → ids; ``None`` for a cold one.
+        documents: content of the workspace pool for this prompt, key → ids; ``None`` for a cold one.
     """
 
     name: str
@@ -57,33 +57,36 @@ def load_prompts(
     Args:
         dataset: a name of ``DATASETS``, a path, or a hub id such as ``openai/openai_humaneval``.
         model: tokenizer, infill format and positions.
-        data_dir: where the named data sets lie.
-        limit: most prompts, spread evenly over the data set.
-        max_new_tokens: room to leave behind each prompt.
+        data_dir: folder of the named data sets.
+        limit: maximum number of prompts, spread evenly over the data set.
+        max_new_tokens: room to leave after each prompt.
     """
     path = Path(dataset).expanduser()
     if path.is_dir():
         return workspace_prompts(path, model, limit=limit or 64, max_new_tokens=max_new_tokens)
     name = dataset
-    if dataset in _FILES:
-        records = list(_records(data_dir / _FILES[dataset]))
+    if dataset in DATASET_FILES:
+        rows = list(records(data_dir / DATASET_FILES[dataset]))
     elif path.is_file():
-        records = list(_records(path))
-        name = _kind(records[0])
+        rows = list(records(path))
+        name = _kind(rows[0])
     elif "/" in dataset:
-        records = _hub_records(dataset)
-        name = _kind(records[0])
+        rows = _hub_records(dataset)
+        name = _kind(rows[0])
     else:
-        raise SystemExit(f"--dataset {dataset}: neither one of {', '.join(DATASETS)} nor a file, folder or hub id")
-    if limit is not None and limit < len(records):
-        records = [records[index * len(records) // limit] for index in range(limit)]
+        raise SystemExit(
+            f"invalid --dataset: {dataset} (expected one of {', '.join(DATASETS)}, a file, a folder or a hub id)"
+        )
+    if limit is not None and limit < len(rows):
+        rows = [rows[index * len(rows) // limit] for index in range(limit)]
     room = model.max_positions - max_new_tokens
-    return [_prompt(name, index, record, model, room) for index, record in enumerate(records)]
+    return [_prompt(name, index, record, model, room) for index, record in enumerate(rows)]
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSON or JSON lines file, which may be compressed."""
     if not path.exists():
-        raise SystemExit(f"{path} is missing: pass --data with the folder of data sets, or --dataset with a path")
+        raise SystemExit(f"{path} is missing; pass --data with the folder of data sets, or --dataset with a path")
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     if path.name.removesuffix(".gz").endswith(".json"):
@@ -96,13 +99,13 @@ def _hub_records(dataset: str) -> list[dict[str, Any]]:
     try:
         import datasets  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
-        raise SystemExit(f"--dataset {dataset}: a hub id needs the datasets package (pip install datasets)") from error
+        raise SystemExit(f"--dataset {dataset} needs the datasets package; pip install datasets") from error
     loaded = datasets.load_dataset(dataset)
     return list(loaded["test" if "test" in loaded else next(iter(loaded))])
 
 
 def _kind(record: dict[str, Any]) -> str:
-    """Which prompt format fits a record."""
+    """Return the name of the prompt format that fits a record."""
     for fields, kind in (
         ({"prompt", "suffix"}, "humaneval-infilling"),
         ({"skeleton"}, "classeval"),
@@ -117,7 +120,7 @@ def _kind(record: dict[str, Any]) -> str:
 
 
 def _listed(value: Any) -> list[str]:
-    """A list that some of these files hold as its Python spelling."""
+    """Return a list that some of these files spell as Python source."""
     if isinstance(value, str):
         import ast
 
@@ -128,7 +131,7 @@ def _listed(value: Any) -> list[str]:
 def _prompt(kind: str, index: int, record: dict[str, Any], model: PromptModel, room: int) -> BenchPrompt:
     name = f"{kind}/{record.get('task_id', record.get('question_id', index))}"
     if kind == "humaneval-infilling":
-        # newline and indentation are one token, so the prompt stops before them, alike for every method
+        # Newline and indentation are one token, so the prompt stops before them for every method.
         return _infill_prompt(name, record["prompt"].rstrip(), record["suffix"], model, room)
     if kind == "humaneval":
         text = record["prompt"]
@@ -166,10 +169,10 @@ def _infill_prompt(
 def workspace_prompts(
     folder: Path, model: PromptModel, *, limit: int, max_new_tokens: int, seed: int = 1
 ) -> list[BenchPrompt]:
-    """Infilling at seeded places of a folder's Python files, with all else in the folder as warm documents.
+    """Return infilling prompts at seeded places of a folder's Python files, the rest of the folder as warm documents.
 
     The target, from a place inside or at the end of a line to the end of one to four lines, is in no document: its
-    file is known as what stands before and what stands behind it, and files that hold the same span are left out.
+    file is split into the text before and after it, and files that contain the same span are left out.
     """
     texts = {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8", errors="replace")
@@ -177,7 +180,7 @@ def workspace_prompts(
         if not any(part.startswith(".") or part == "node_modules" for part in path.relative_to(folder).parts)
     }
     if not texts:
-        raise SystemExit(f"{folder} holds no Python file: give another folder")
+        raise SystemExit(f"{folder} has no Python file; name another folder")
     encoded = {name: model.tokenizer.encode(text) for name, text in texts.items()}
     chooser = random.Random(seed)
     names = [name for name, text in texts.items() if text.count("\n") > 20]
@@ -203,13 +206,13 @@ def workspace_prompts(
             if other != name and (len(target) < 40 or target not in texts[other])
         }
         documents[f"{name}:before"] = model.tokenizer.encode(prefix)
-        documents[f"{name}:behind"] = model.tokenizer.encode(suffix)
+        documents[f"{name}:after"] = model.tokenizer.encode(suffix)
         prompts.append(_infill_prompt(f"{name}:{first + 1}:{column + 1}", prefix, suffix, model, room, documents))
     return prompts
 
 
 def has_repetition(token_ids: Sequence[int], size: int = 8, times: int = 3) -> bool:
-    """Whether some run of ``size`` tokens occurs ``times`` times: small models loop, which flatters speculation."""
+    """Return whether a run of ``size`` tokens occurs ``times`` times: small models loop, which flatters speculation."""
     counts: dict[tuple[int, ...], int] = {}
     for start in range(len(token_ids) - size + 1):
         ngram = tuple(token_ids[start : start + size])

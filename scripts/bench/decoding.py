@@ -20,6 +20,7 @@ from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
 
 from bench.datasets import BenchPrompt, has_repetition
 from bench.methods import Method, OurMethods, Run
+from bench.results import public_name
 from bench.summary import median_interval
 from bench.turns import take_turns
 
@@ -168,8 +169,8 @@ def report(result: Comparison) -> dict[str, Any]:
     clean = [index for index, run in enumerate(reference) if not has_repetition(run.token_ids)]
     whole = summarize(result, range(len(result.prompts)))
     return {
-        "dataset": result.dataset,
-        "model": result.model,
+        "dataset": public_name(result.dataset),
+        "model": public_name(result.model),
         "device": result.device,
         "dtype": result.dtype,
         **whole,

@@ -1,4 +1,4 @@
-"""What is typed in the latency benchmark, and how fast: sessions of edits in one document each."""
+"""Typing sessions of the latency benchmark: edits in one document each, and the pace of the keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 
 from forelook.languages import language_id_of
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+from bench.datasets import DATASET_FILES, records
+from bench.results import DATA
+
 SUFFIXES = (".py", ".ts", ".js", ".go", ".rs", ".java")  # of the files to replay
 
 
@@ -41,14 +43,12 @@ def typed(start: int, text: str) -> tuple[Edit, ...]:
 
 
 def function_sessions(limit: int) -> Iterator[Session]:
-    """HumanEval functions and ClassEval classes, in turn, each between others of its kind."""
-    with gzip.open(DATA / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
-        human = [json.loads(line) for line in file]
-    functions = [task["prompt"].strip("\n") + "\n" + task["canonical_solution"].strip("\n") for task in human]
-    classes = [
-        task["solution_code"].strip("\n")
-        for task in json.loads((DATA / "classeval" / "ClassEval_data.json").read_text())
+    """Yield HumanEval functions and ClassEval classes, in turn, each between others of its kind."""
+    functions = [
+        task["prompt"].strip("\n") + "\n" + task["canonical_solution"].strip("\n")
+        for task in records(DATA / DATASET_FILES["humaneval"])
     ]
+    classes = [task["solution_code"].strip("\n") for task in records(DATA / DATASET_FILES["classeval"])]
     for number in range(limit):
         texts = functions if number % 3 else classes
         index = (number * 7) % len(texts)
@@ -59,9 +59,8 @@ def function_sessions(limit: int) -> Iterator[Session]:
 
 
 def editing_sessions(limit: int) -> Iterator[Session]:
-    """The recorded session's first ``limit`` transactions; an insertion is followed by a request."""
-    with gzip.open(DATA / "editing-traces" / "sveltecomponent.json.gz", "rt", encoding="utf-8") as file:
-        trace = json.load(file)
+    """Yield the recorded session's first ``limit`` transactions; a request follows each insertion."""
+    trace = json.loads(gzip.decompress((DATA / "editing-traces" / "sveltecomponent.json.gz").read_bytes()))
     edits: list[Edit] = []
     for transaction in trace["txns"][:limit]:
         patches = transaction["patches"]
@@ -71,7 +70,7 @@ def editing_sessions(limit: int) -> Iterator[Session]:
 
 
 def folder_sessions(folder: Path, limit: int) -> Iterator[Session]:
-    """Files of a folder, in an order that does not depend on the file system; six lines of each are typed again."""
+    """Yield files of a folder in an order independent of the file system; six lines of each are typed again."""
     random_ = random.Random(7)
     paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and ".venv" not in path.parts)
     random_.shuffle(paths)
@@ -97,7 +96,7 @@ def folder_sessions(folder: Path, limit: int) -> Iterator[Session]:
 
 
 def gaps_s(session: Session, pace: str, keys_per_second: float) -> Iterator[float]:
-    """Seconds between keys; the same for every engine."""
+    """Yield the seconds between keys, the same for every engine."""
     if pace == "steady":
         while True:
             yield 1 / keys_per_second

@@ -1,23 +1,8 @@
 """The quality benchmark: where it puts the cursor, how it scores, and that a tested program cannot do harm."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "eval_infilling.py"
-    spec = importlib.util.spec_from_file_location("eval_infilling", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from bench import sandbox
+from bench.infilling import Problem, Score
 
 
 @pytest.mark.parametrize(
@@ -38,29 +23,29 @@ def script() -> ModuleType:
         "assert False",
     ],
 )
-def test_program_that_does_harm_or_leaves_early_does_not_pass(script: ModuleType, program: str) -> None:
-    assert not script.passes(program)
+def test_program_that_does_harm_or_leaves_early_does_not_pass(program: str) -> None:
+    assert not sandbox.passes(program)
 
 
-def test_endless_program_is_stopped(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "TEST_TIMEOUT_S", 1.0)
-    assert not script.passes("while True: pass")
+def test_endless_program_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "TEST_TIMEOUT_S", 1.0)
+    assert not sandbox.passes("while True: pass")
 
 
-def test_ordinary_program_passes(script: ModuleType) -> None:
-    assert script.passes("import hashlib, math, re\nassert math.gcd(4, 6) == 2\nassert hashlib.md5(b'x').hexdigest()")
+def test_ordinary_program_passes() -> None:
+    assert sandbox.passes("import hashlib, math, re\nassert math.gcd(4, 6) == 2\nassert hashlib.md5(b'x').hexdigest()")
 
 
-def test_cuts_join_to_the_missing_line(script: ModuleType) -> None:
-    problem = script.Problem("p", "f", "def f():\n", "    return y\n", "    y = g(x, 1)", "")
+def test_cuts_join_to_the_missing_line() -> None:
+    problem = Problem("p", "f", "def f():\n", "    return y\n", "    y = g(x, 1)", "")
     assert problem.cut("line") == ("", "    y = g(x, 1)")
     assert problem.cut("indented") == ("    ", "y = g(x, 1)")
     assert problem.cut("middle") == ("    y =", " g(x, 1)")
-    assert script.Problem("p", "f", "", "", "    pass", "").cut("middle") is None
+    assert Problem("p", "f", "", "", "    pass", "").cut("middle") is None
 
 
-def test_score_counts_exact_lines_and_their_interval(script: ModuleType) -> None:
-    score = script.Score()
+def test_score_counts_exact_lines_and_their_interval() -> None:
+    score = Score()
     for answer in ("a = 1", " a = 1 ", "a = 2", ""):
         score.add(answer, "    a = 1")
     figures = score.to_json()

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 import subprocess
-from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-
-
-@pytest.fixture
-def replay(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
-    return importlib.import_module("bench_replay")
+from bench import replay
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -27,13 +19,6 @@ def git(root: Path, *arguments: str) -> None:
         **dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), os.devnull),
     }
     subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, env=environment)
-
-
-def arguments(repository: Path) -> Namespace:
-    return Namespace(
-        repo=repository, name=None, commits=5, budget=15, prompt_tokens=4096, edit_tokens=256, lookup_ngram=2,
-        published_n=5, published_g=15,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -52,7 +37,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_prompt_lookup_drafts_what_transformers_would(replay: ModuleType) -> None:
+def test_prompt_lookup_drafts_what_transformers_would() -> None:
     torch = pytest.importorskip("torch")
     generators = pytest.importorskip("transformers.generation.candidate_generator")
     generator = generators.PromptLookupCandidateGenerator(
@@ -67,7 +52,7 @@ def test_prompt_lookup_drafts_what_transformers_would(replay: ModuleType) -> Non
         assert ours.draft().token_ids == found[0, len(ids) :].tolist()
 
 
-def test_a_step_yields_the_drafts_that_agree_and_one_token_more(replay: ModuleType) -> None:
+def test_a_step_yields_the_drafts_that_agree_and_one_token_more() -> None:
     class Clairvoyant:
         def __init__(self) -> None:
             self.done = 0
@@ -85,8 +70,8 @@ def test_a_step_yields_the_drafts_that_agree_and_one_token_more(replay: ModuleTy
     assert (tally.num_steps, tally.num_tokens, tally.num_drafted, tally.num_accepted) == (3, 12, 15, 10)
 
 
-def test_added_lines_are_in_no_index_but_the_sessions(replay: ModuleType, repository: Path) -> None:
-    result = replay.run(arguments(repository))
+def test_added_lines_are_in_no_index_but_the_sessions(repository: Path) -> None:
+    result = replay.run(replay.ReplaySettings(repository, "r", commits=5))
     assert result["num_edits"] == 3
     for kind in ("methods", "methods_replaced_deleted"):
         methods = result[kind]

@@ -1,0 +1,178 @@
+"""Quality of suggestions: HumanEval single-line infilling, and keystrokes saved while typing functions."""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from forelook.completion.completer import Completer, Hints, RequestControl
+from forelook.completion.document_store import Document
+from forelook.completion.request import CompletionRequest, MultiLine
+from forelook.keys import DocumentKey, WorkspaceKey
+
+from bench.datasets import DATASET_FILES, records
+from bench.results import DATA
+from bench.sandbox import passes
+from bench.summary import wilson_interval
+
+WORKSPACE, FILE = WorkspaceKey("", "eval"), DocumentKey(1, "eval.py")
+CUTS = ("line", "indented", "middle")
+KINDS = ("raw", "truncated", "shown")
+MAX_NEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A function without one line."""
+
+    name: str
+    entry_point: str
+    prompt: str
+    suffix: str
+    line: str
+    test: str
+
+    def cut(self, where: str) -> tuple[str, str] | None:
+        """Return the line before and after the cursor; ``None`` where the line has no such cut."""
+        indentation = self.line[: len(self.line) - len(self.line.lstrip())]
+        if where == "line":
+            return "", self.line
+        if where == "indented":
+            return indentation, self.line.lstrip()
+        middle = (len(indentation) + len(self.line)) / 2
+        spaces = [index for index in range(len(indentation) + 1, len(self.line)) if self.line[index] == " "]
+        if not spaces:
+            return None
+        nearest = min(spaces, key=lambda index: abs(index - middle))
+        return self.line[:nearest], self.line[nearest:]
+
+
+@dataclass
+class Score:
+    """Scores of one kind of answer."""
+
+    exact: list[bool] = field(default_factory=list)
+    similarity: list[float] = field(default_factory=list)
+    passed: list[bool] = field(default_factory=list)
+    empty: int = 0
+
+    def add(self, answer: str, line: str) -> None:
+        self.exact.append(answer.strip() == line.strip())
+        self.similarity.append(difflib.SequenceMatcher(None, answer.strip(), line.strip(), autojunk=False).ratio())
+        self.empty += not answer.strip()
+
+    def to_json(self) -> dict[str, object]:
+        def mean(values: list[bool] | list[float]) -> float | None:
+            return round(statistics.fmean(values), 4) if values else None
+
+        return {
+            "exact_match": mean(self.exact),
+            "exact_match_interval": wilson_interval(sum(self.exact), len(self.exact)),
+            "edit_similarity": mean(self.similarity),
+            "pass_at_1": mean(self.passed),
+            "pass_at_1_interval": wilson_interval(sum(self.passed), len(self.passed)),
+            "empty_share": round(self.empty / max(1, len(self.exact)), 4),
+        }
+
+
+def problems(limit: int | None) -> list[Problem]:
+    """Return all problems, or ``limit`` of them spread over all functions."""
+    rows = list(records(DATA / DATASET_FILES["humaneval-infilling"]))
+    step = max(1, len(rows) // limit) if limit else 1
+    chosen = rows[::step][: limit or len(rows)]
+    return [
+        Problem(
+            row["task_id"],
+            row["entry_point"],
+            row["prompt"],
+            row["suffix"],
+            row["canonical_solution"].rstrip("\n"),
+            row["test"],
+        )
+        for row in chosen
+    ]
+
+
+def ask(completer: Completer, text: str, offset: int, multi_line: MultiLine) -> tuple[str, float]:
+    """Return the document with the suggestion accepted, if there is one, and milliseconds."""
+    document = Document(WORKSPACE, FILE, "python", 1, text)
+    request = CompletionRequest(document.key, document.version, offset, multi_line=multi_line)
+    started_s = time.monotonic()
+    result = completer.complete(document, request, RequestControl(started_s), Hints())
+    elapsed_ms = (time.monotonic() - started_s) * 1e3
+    if not result.suggestions:
+        return text, elapsed_ms
+    edit = result.suggestions[0]
+    return text[: edit.start] + edit.text + text[edit.end :], elapsed_ms
+
+
+def first_line(answer: str) -> str:
+    """Return the first line with text."""
+    body = answer.lstrip("\n")
+    return body.split("\n", 1)[0]
+
+
+def evaluate_lines(
+    completer: Completer, chosen: Sequence[Problem], where: str, run_tests: bool, examples: int
+) -> dict[str, object]:
+    """Score all kinds of answers to all problems, with the cursor at one kind of cut."""
+    scores = {kind: Score() for kind in KINDS}
+    programs: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    milliseconds: list[float] = []
+    for problem in chosen:
+        cut = problem.cut(where)
+        if cut is None:
+            continue
+        typed, wanted = cut
+        before, after = problem.prompt + typed, "\n" + problem.suffix
+        raw = completer.raw_middle(Document(WORKSPACE, FILE, "python", 1, before + after), len(before), MAX_NEW_TOKENS)
+        accepted, elapsed_ms = ask(completer, before + after, len(before), MultiLine.NEVER)
+        milliseconds.append(elapsed_ms)
+        # A suggestion on a blank line may include the indentation before the cursor.
+        shown = accepted[len(before) : len(accepted) - len(after)]
+        for kind, answer in zip(KINDS, (raw, first_line(raw), shown), strict=True):
+            scores[kind].add(answer, wanted)
+            programs[kind].append(f"{before}{answer}{after}\n{problem.test}\ncheck({problem.entry_point})\n")
+        if len(milliseconds) <= examples:
+            print(f"{problem.name} {where}: wanted {wanted!r} truncated {first_line(raw)!r} shown {shown!r}")
+    if run_tests:
+        with ThreadPoolExecutor(2) as pool:
+            for kind, score in scores.items():
+                score.passed = list(pool.map(passes, programs[kind]))
+    return {
+        "num_problems": len(milliseconds),
+        "p50_ms": round(statistics.median(milliseconds), 2) if milliseconds else None,
+        **{kind: score.to_json() for kind, score in scores.items()},
+    }
+
+
+def evaluate_keystrokes(completer: Completer, limit: int) -> dict[str, object]:
+    """Type the bodies of HumanEval functions; a suggestion that is right as a whole is accepted with one key."""
+    tasks = list(records(DATA / DATASET_FILES["humaneval"]))[:: max(1, 164 // limit)][:limit]
+    characters = keys = taken = 0
+    for task in tasks:
+        text, body = task["prompt"], task["canonical_solution"].rstrip("\n")
+        position = 0
+        while position < len(body):
+            before = text + body[:position]
+            accepted, _ = ask(completer, before + "\n", len(before), MultiLine.AUTO)
+            gained = accepted[len(before) : -1]
+            keys += 1
+            if len(gained) > 1 and body.startswith(gained, position):
+                position += len(gained)
+                taken += 1
+            else:
+                position += 1
+        characters += len(body)
+    saved = 1 - keys / max(1, characters)
+    return {
+        "num_functions": len(tasks),
+        "characters": characters,
+        "keys": keys,
+        "accepted": taken,
+        "saved_share": round(saved, 4),
+    }
