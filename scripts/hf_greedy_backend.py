@@ -12,9 +12,8 @@ from collections.abc import Iterable
 import torch
 import transformers
 from forelook.commands import cli
-from forelook.completion.completer import Cancelled, Completer
+from forelook.completion.completer import Cancelled, Completed, Completer
 from forelook.completion.engine import model_state
-from forelook.completion.request import CompletionResult
 from forelook.completion.settings import EngineSettings
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout
@@ -75,7 +74,7 @@ class HfCompleter(Completer):
     def __init__(self, model: LoadedModel, settings: EngineSettings, **_drafting: object) -> None:
         super().__init__(HfModel(model), settings)  # type: ignore[arg-type]
 
-    def complete(self, *request: object) -> CompletionResult | Cancelled:
+    def complete(self, *request: object) -> Completed | Cancelled:
         self.sequences.clear()
         return super().complete(*request)  # type: ignore[arg-type]
 

@@ -14,7 +14,6 @@ import pytest
 from forelook import __version__
 from forelook.commands import cli
 from forelook.completion.engine.usage import UsageCounters
-from forelook.completion.request import CompletionResult, RequestStats, Suggestion
 from forelook.errors import (
     AuthenticationError,
     BackendUnreachableError,
@@ -25,7 +24,10 @@ from forelook.errors import (
     PositionError,
     ProtocolVersionError,
 )
-from forelook.protocol.messages import ErrorResponse
+from forelook.finish_reason import FinishReason
+from forelook.keys import WorkspaceKey
+from forelook.protocol.events import EventKind
+from forelook.protocol.messages import CompletionEventParams, CompletionResult, ErrorResponse, Suggestion
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,12 +182,12 @@ def test_serve_refuses_an_open_address_without_tls() -> None:
 
 def test_stats_are_shown_though_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     usage = UsageCounters(tmp_path / "xdg" / "forelook" / "statistics.json")
-    usage.record("python", "shown")
-    usage.record("python", "accepted", 12)
+    usage.record(CompletionEventParams("w", "python", EventKind.SHOWN))
+    usage.record(CompletionEventParams("w", "python", EventKind.ACCEPTED, 12))
     usage.save()
     assert cli.main(["stats", "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
-    assert answer["engine"]["usage"]["keystrokes_saved"] == 11
+    assert answer["engine"]["usage"]["num_keystrokes_saved"] == 11
     assert cli.main(["stats"]) == 0
     assert "engine.usage.accepted: 1\n" in capsys.readouterr().out
 
@@ -267,7 +269,7 @@ async def test_complete_prints_just_what_to_insert(tmp_path: Path, capsys: pytes
     path.write_text("x = 1\n    ret\n")
     async with running(tmp_path) as server:
         await server.made.wait()
-        ghost = CompletionResult((Suggestion("    return x", 6, 13),), "", "scope_end", RequestStats())
+        ghost = CompletionResult((Suggestion("    return x", 6, 13),), FinishReason.SCOPE_END)
         server.engine.answer = lambda _request, _text: ghost
         assert await forelook(server, "complete", str(path), "--at", "2:8") == 0
         assert capsys.readouterr().out == "urn x\n"
@@ -285,7 +287,7 @@ async def test_a_terminal_shows_the_ghost_text_in_place(
     monkeypatch.setenv("TERM", "dumb")
     async with running(tmp_path) as server:
         await server.made.wait()
-        ghost = CompletionResult((Suggestion("urn x", offset, offset),), "", "scope_end", RequestStats())
+        ghost = CompletionResult((Suggestion("urn x", offset, offset),), FinishReason.SCOPE_END)
         server.engine.answer = lambda _request, _text: ghost
         assert await forelook(server, "complete", str(path), "--at", "3:9") == 0
     printed = capsys.readouterr().out
@@ -333,7 +335,7 @@ async def test_no_suggestion_says_why_and_prints_nothing(tmp_path: Path, capsys:
     path.write_text("")
     async with running(tmp_path) as server:
         await server.made.wait()
-        server.engine.answer = lambda _request, _text: CompletionResult((), "", "empty_prompt", RequestStats())
+        server.engine.answer = lambda _request, _text: CompletionResult((), FinishReason.EMPTY_PROMPT)
         assert await forelook(server, "complete", str(path), "--at", "1:1") == 0
         captured = capsys.readouterr()
         assert captured.out == ""
@@ -352,7 +354,7 @@ async def test_status_stats_and_pool_are_printed_plain_or_as_json(
         assert await forelook(server, "pool", "stats", "--workspace", str(tmp_path)) == 0
         assert "pool.num_tokens: 0\n" in capsys.readouterr().out
         assert await forelook(server, "pool", "clear", "--workspace", str(tmp_path)) == 0
-        assert server.engine.cleared == [tmp_path.as_uri()]
+        assert server.engine.cleared == [WorkspaceKey("", tmp_path.as_uri())]
 
 
 async def test_a_model_that_cannot_be_loaded_is_a_model_error(

@@ -18,6 +18,7 @@ ROOTS = (REPOSITORY / "backend", REPOSITORY / "lsp")
 LEAVES = {
     "forelook",
     "forelook.errors",
+    "forelook.finish_reason",
     "forelook.keys",
     "forelook.languages",
     "forelook.text",
@@ -29,6 +30,7 @@ SHARED = LEAVES | {"forelook.config", "forelook.protocol", "forelook.privacy", "
 ALLOWED: dict[str, set[str]] = {
     "forelook": set(),
     "forelook.errors": set(),
+    "forelook.finish_reason": set(),
     "forelook.keys": set(),
     "forelook.text": set(),
     "forelook.uris": set(),
@@ -53,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         "forelook.decoding",
         "forelook.workspace",
     },
-    "forelook.server": SHARED | {"forelook.completion"},
+    "forelook.server": SHARED,
     "forelook_lsp": SHARED,
 }
 ALLOWED["forelook.commands"] = {name for name in ALLOWED if name != "forelook_lsp"}

@@ -7,6 +7,7 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from forelook.protocol.messages import EngineState
 from forelook.protocol.messages import Status as BackendStatus
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class WindowStatus:
     @property
     def ready(self) -> bool:
         """Whether a completion would be answered now."""
-        return self.connected and self.backend is not None and self.backend.state == "ready"
+        return self.connected and self.backend is not None and self.backend.state is EngineState.READY
 
     def snapshot(self) -> Snapshot:
         """Return the status as the editor is sent it."""
@@ -94,9 +95,9 @@ class WindowStatus:
             if self.failure:
                 return "error", self.failure, None
             return "starting", "starting the backend", None
-        if backend.state in ("starting", "loading"):
+        if backend.state in (EngineState.STARTING, EngineState.LOADING):
             return "loading", backend.message or "loading the model", backend.progress
-        if backend.state == "error":
+        if backend.state is EngineState.ERROR:
             return "error", backend.message or "the backend reports an error; see its log", None
         # A ready backend with progress is busy: it reloads the model, or prepares a step that it has not run before.
         busy = backend.message if backend.progress is not None else ""

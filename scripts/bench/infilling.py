@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from forelook.completion.completer import Completer, Hints, RequestControl
+from forelook.completion.completer import Cancelled, Completer, Hints, RequestControl
 from forelook.completion.document_store import Document
-from forelook.completion.request import CompletionRequest, MultiLine
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.messages import CompletionParams, MultiLine
 
 from bench.datasets import DATASET_FILES, records
 from bench.results import DATA
@@ -100,13 +100,13 @@ def problems(limit: int | None) -> list[Problem]:
 def ask(completer: Completer, text: str, offset: int, multi_line: MultiLine) -> tuple[str, float]:
     """Return the document with the suggestion accepted, if there is one, and milliseconds."""
     document = Document(WORKSPACE, FILE, "python", 1, text)
-    request = CompletionRequest(document.key, document.version, offset, multi_line=multi_line)
+    request = CompletionParams(document.key.uri, document.version, offset, multi_line=multi_line)
     started_s = time.monotonic()
-    result = completer.complete(document, request, RequestControl(started_s), Hints())
+    outcome = completer.complete(document, request, RequestControl(started_s), Hints())
     elapsed_ms = (time.monotonic() - started_s) * 1e3
-    if not result.suggestions:
+    if isinstance(outcome, Cancelled) or not outcome.result.suggestions:
         return text, elapsed_ms
-    edit = result.suggestions[0]
+    edit = outcome.result.suggestions[0]
     return text[: edit.start] + edit.text + text[edit.end :], elapsed_ms
 
 

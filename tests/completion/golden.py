@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from forelook.completion.cursor.cleanup import clean, to_suggestion
 from forelook.completion.cursor.stopping import find_end, look_around, wants_block
-from forelook.completion.request import Suggestion
 from forelook.languages import language_for
+from forelook.protocol.messages import Suggestion
 
 CURSOR = "‸"
 

@@ -6,13 +6,13 @@ import random
 import time
 
 import pytest
-from forelook.completion.completer import Completer, Hints, RequestControl
+from forelook.completion.completer import Completed, Completer, Hints, RequestControl
 from forelook.completion.document_store import Document
-from forelook.completion.request import CompletionRequest, CompletionResult, MultiLine, TriggerKind
 from forelook.completion.settings import EngineSettings
 from forelook.errors import PositionError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import load_model
+from forelook.protocol.messages import CompletionParams, CompletionResult, MultiLine, TriggerKind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,9 +41,11 @@ def completer() -> Completer:
 
 def complete(completer: Completer, text: str, offset: int, **options: object) -> CompletionResult:
     document = Document(WORKSPACE, KEY, str(options.pop("language_id", "python")), 1, text)
-    request = CompletionRequest(KEY, 1, offset, **options)  # type: ignore[arg-type]
+    request = CompletionParams(KEY.uri, 1, offset, **options)  # type: ignore[arg-type]
     now = time.monotonic()
-    result = completer.complete(document, request, RequestControl(now, now + 20.0), Hints())
+    outcome = completer.complete(document, request, RequestControl(now, now + 20.0), Hints())
+    assert isinstance(outcome, Completed)
+    result = outcome.result
     for suggestion in result.suggestions:
         line_start, line_end = document.line_start(offset), document.line_end(offset)
         assert line_start <= suggestion.start <= offset <= suggestion.end <= line_end

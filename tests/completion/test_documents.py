@@ -6,9 +6,9 @@ import re
 
 import pytest
 from forelook.completion.document_store import Document, DocumentStore, apply_changes, model_text, well_formed
-from forelook.completion.request import TextChange
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.messages import TextChange
 from hypothesis import given
 from hypothesis import strategies as st
 

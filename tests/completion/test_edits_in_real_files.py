@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from forelook.completion.cursor.syntax import parser_for
-from forelook.completion.request import Suggestion
 from forelook.languages import language_for
+from forelook.protocol.messages import Suggestion
 
 from tests.completion.golden import check_edit, suggest
 

@@ -10,15 +10,6 @@ from pathlib import Path
 
 import pytest
 from forelook.completion.engine.engine import CompletionEngine, CompletionHandle, EngineModel, MakePool
-from forelook.completion.request import (
-    CompletionRequest,
-    CompletionResult,
-    EngineState,
-    EngineStatus,
-    SelectedCompletion,
-    TextChange,
-    TriggerKind,
-)
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.decoding.layout import StepLayout
 from forelook.errors import (
@@ -30,7 +21,19 @@ from forelook.errors import (
     StaleDocumentError,
     UnknownDocumentError,
 )
+from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.events import EventKind
+from forelook.protocol.messages import (
+    CompletionEventParams,
+    CompletionParams,
+    CompletionResult,
+    EngineState,
+    SelectedCompletion,
+    Status,
+    TextChange,
+    TriggerKind,
+)
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.pool import WorkspacePool
 
@@ -72,18 +75,22 @@ class Reply:
         return [suggestion.text for suggestion in self.result.suggestions]
 
 
+def event(kind: EventKind, num_chars: int, text: str | None = None) -> CompletionEventParams:
+    return CompletionEventParams(WORKSPACE.uri, "python", kind, num_chars, first_use=text is not None, text=text)
+
+
 class Rig:
     """An engine on a fake model."""
 
     def __init__(self, model: FakeModel, settings: EngineSettings = PLAIN, make_pool: MakePool | None = None) -> None:
         self.model = model
-        self.statuses: list[EngineStatus] = []
+        self.statuses: list[Status] = []
         self.ready = threading.Event()
         self.engine = CompletionEngine(lambda _progress: model, settings, self._on_status, make_pool=make_pool)
         self.engine.start()
         assert self.ready.wait(TIMEOUT_S)
 
-    def _on_status(self, status: EngineStatus) -> None:
+    def _on_status(self, status: Status) -> None:
         self.statuses.append(status)
         if status.state in (EngineState.READY, EngineState.ERROR):
             self.ready.set()
@@ -97,8 +104,8 @@ class Rig:
 
     def ask(self, offset: int, key: DocumentKey = A, version: int = 1, **options: object) -> Reply:
         reply = Reply()
-        request = CompletionRequest(key, version, offset, **options)  # type: ignore[arg-type]
-        reply.handle = self.engine.submit(request, reply.partial.append, reply.finish)
+        request = CompletionParams(key.uri, version, offset, **options)  # type: ignore[arg-type]
+        reply.handle = self.engine.submit(key, request, reply.partial.append, reply.finish)
         return reply
 
 
@@ -144,7 +151,7 @@ def test_answer_is_what_the_model_says_up_to_the_line_end(rigs: Callable[..., Ri
     rig.open("x = \n")
     reply = rig.ask(4)
     assert reply.texts == ["compute(1)"]
-    assert reply.result.finish_reason == "scope_end"
+    assert reply.result.finish_reason is FinishReason.SCOPE_END
     assert reply.partial[-1] == "compute(1)"
     assert reply.result.stats.num_forwards == len(rig.model.forwards)
 
@@ -213,8 +220,8 @@ def test_deadline_returns_what_is_good_so_far(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel("x = first + second\n", on_forward=dawdle))
     rig.open("x = \n")
     reply = rig.ask(4, deadline_ms=deadline_ms)
-    assert reply.result.finish_reason in ("deadline", "scope_end")
-    if reply.result.finish_reason == "deadline":
+    assert reply.result.finish_reason in (FinishReason.DEADLINE, FinishReason.SCOPE_END)
+    if reply.result.finish_reason is FinishReason.DEADLINE:
         assert all("first + second".startswith(text) for text in reply.texts)
 
 
@@ -234,7 +241,7 @@ def test_at_the_token_limit_nothing_is_shown_by_half(
     rig = rigs(FakeModel(before + said))
     rig.open(before + "\n")
     reply = rig.ask(len(before), max_new_tokens=max_new_tokens)
-    assert reply.result.finish_reason == "max_tokens"
+    assert reply.result.finish_reason is FinishReason.MAX_TOKENS
     assert [text.strip() for text in reply.texts] == texts
 
 
@@ -302,21 +309,21 @@ def test_before_the_model_is_there_requests_are_answered_empty() -> None:
     engine.start()
     engine.open_document(WORKSPACE, A, "python", 1, "x = \n")
     reply = Reply()
-    engine.submit(CompletionRequest(A, 1, 4), reply.partial.append, reply.finish)
-    assert reply.result.finish_reason == "loading"
+    engine.submit(A, CompletionParams(A.uri, 1, 4), reply.partial.append, reply.finish)
+    assert reply.result.finish_reason is FinishReason.LOADING
     release.set()
     assert ready.wait(TIMEOUT_S)
     engine.close()
 
 
 def test_a_model_that_cannot_be_loaded_is_a_status_not_a_crash() -> None:
-    statuses: list[EngineStatus] = []
+    statuses: list[Status] = []
     failed = threading.Event()
 
     def load(_progress: Callable[[float, str], None]) -> FakeModel:
         raise ModelNotFoundError("nowhere: no such folder")
 
-    def on_status(status: EngineStatus) -> None:
+    def on_status(status: Status) -> None:
         statuses.append(status)
         if status.state is EngineState.ERROR:
             failed.set()
@@ -327,8 +334,8 @@ def test_a_model_that_cannot_be_loaded_is_a_status_not_a_crash() -> None:
     assert statuses[-1].message == "nowhere: no such folder"
     engine.open_document(WORKSPACE, A, "python", 1, "x = \n")
     reply = Reply()
-    engine.submit(CompletionRequest(A, 1, 4), reply.partial.append, reply.finish)
-    assert reply.result.finish_reason == "no_model"
+    engine.submit(A, CompletionParams(A.uri, 1, 4), reply.partial.append, reply.finish)
+    assert reply.result.finish_reason is FinishReason.NO_MODEL
     engine.close()
 
 
@@ -354,7 +361,7 @@ def test_a_callback_that_fails_does_not_end_the_engine(rigs: Callable[..., Rig])
     def fail(_outcome: object) -> None:
         raise ValueError("no")
 
-    rig.engine.submit(CompletionRequest(A, 1, 4), lambda _text: None, fail)
+    rig.engine.submit(A, CompletionParams(A.uri, 1, 4), lambda _text: None, fail)
     assert rig.ask(4).texts == ["ab"]
 
 
@@ -368,7 +375,7 @@ def test_the_follow_up_is_ready_when_a_shown_suggestion_is_accepted(rigs: Callab
     rig.open(text)
     offset = text.index("y") + 1
     assert rig.ask(offset).texts == [" = 2"]
-    rig.engine.record_event(WORKSPACE, "python", "shown", 4)
+    rig.engine.record_event(WORKSPACE, event(EventKind.SHOWN, 4))
     wait_until(lambda: rig.engine.stats()["speculations"] == 1)
     rig.engine.change_document(A, 2, [TextChange(offset, offset, " = 2")])
     num_before = len(rig.model.forwards)
@@ -382,7 +389,7 @@ def test_on_a_cpu_nothing_is_computed_ahead(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel("x = ab\n"))
     rig.open("x = \n")
     num = rig.ask(4).result.stats.num_forwards
-    rig.engine.record_event(WORKSPACE, "python", "shown", 2)
+    rig.engine.record_event(WORKSPACE, event(EventKind.SHOWN, 2))
     assert rig.ask(4).result.stats.num_forwards <= num
     assert rig.engine.stats()["speculations"] == 0
 
@@ -429,7 +436,7 @@ def test_document_changes_arrive_before_the_request_that_follows_them(rigs: Call
 def test_empty_document_gets_nothing_and_no_forward(rigs: Callable[..., Rig]) -> None:
     rig = rigs(FakeModel("anything"))
     rig.open("")
-    assert rig.ask(0).result.finish_reason == "empty_prompt"
+    assert rig.ask(0).result.finish_reason is FinishReason.EMPTY_PROMPT
     assert rig.model.forwards == []
 
 
@@ -483,13 +490,13 @@ def test_usage_is_counted_and_survives(rigs: Callable[..., Rig], tmp_path: Path)
     path = tmp_path / "state" / "statistics.json"
     settings = EngineSettings(prewarm=False, statistics_path=path)
     rig = rigs(FakeModel("x"), settings)
-    rig.engine.record_event(WORKSPACE, "python", "shown", 12)
-    rig.engine.record_event(WORKSPACE, "python", "accepted", 12, "compute(1)")
+    rig.engine.record_event(WORKSPACE, event(EventKind.SHOWN, 12))
+    rig.engine.record_event(WORKSPACE, event(EventKind.ACCEPTED, 12, "compute(1)"))
     rig.engine.close()
     again = rigs(FakeModel("x"), settings)
     usage = again.engine.stats()["usage"]
     assert isinstance(usage, dict)
-    assert (usage["shown"], usage["accepted"], usage["keystrokes_saved"]) == (1, 1, 11)
+    assert (usage["shown"], usage["accepted"], usage["num_keystrokes_saved"]) == (1, 1, 11)
     assert "compute" not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -599,7 +606,7 @@ def test_what_was_computed_ahead_goes_with_its_document(rigs: Callable[..., Rig]
     rig = rigs(model, replace(PLAIN, speculate_on_show=True))
     rig.open("x = \n")
     rig.settle(4)
-    rig.engine.record_event(WORKSPACE, "python", "shown", 10)
+    rig.engine.record_event(WORKSPACE, event(EventKind.SHOWN, 10))
     wait_until(lambda: rig.engine.stats()["speculations"] == 1)
     rig.engine.close_document(A)
     rig.open("x = compute(1)\n")

@@ -10,10 +10,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from forelook.completion.engine.engine import CompletionEngine
-from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus, TextChange
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.errors import ConfigError, ForelookError, InsufficientMemoryError
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.events import EventKind
+from forelook.protocol.messages import (
+    CompletionEventParams,
+    CompletionParams,
+    CompletionResult,
+    EngineState,
+    Status,
+    TextChange,
+)
 
 from tests.completion.fake_model import FakeModel
 
@@ -27,7 +35,7 @@ class Rig:
 
     def __init__(self, loading: Callable[[], None] = lambda: None, deadline_ms: int = 20_000) -> None:
         self.models: list[weakref.ref[FakeModel]] = []
-        self.statuses: list[EngineStatus] = []
+        self.statuses: list[Status] = []
         self.released = threading.Semaphore(0)
         self._loading = loading
         settings = EngineSettings(
@@ -54,7 +62,7 @@ class Rig:
             outcomes.append(outcome)
             done.set()
 
-        self.engine.submit(CompletionRequest(KEY, version, len(TEXT)), lambda _text: None, finish)
+        self.engine.submit(KEY, CompletionParams(KEY.uri, version, len(TEXT)), lambda _text: None, finish)
         assert done.wait(TIMEOUT_S), "the request was lost"
         return outcomes[0]
 
@@ -116,7 +124,7 @@ def test_closing_a_document_does_not_load_the_model(rigs: Callable[..., Rig]) ->
     assert rig.released.acquire(timeout=TIMEOUT_S)
     num_loaded = len(rig.models)
     rig.engine.close_document(KEY)
-    rig.engine.record_event(WORKSPACE, "python", "shown")
+    rig.engine.record_event(WORKSPACE, CompletionEventParams("w", "python", EventKind.SHOWN))
     time.sleep(0.1)
     assert len(rig.models) == num_loaded
 

@@ -69,7 +69,8 @@ def ask(endpoint: Endpoint) -> messages.CompletionResult:
         client.notify(
             messages.DOCUMENT_OPEN, messages.DocumentOpenParams("file:///w", "file:///w/a.py", "python", 1, SOURCE)
         )
-        params = messages.CompletionParams("file:///w/a.py", 1, len(SOURCE), trigger="invoked", deadline_ms=60_000)
+        invoked = messages.TriggerKind.INVOKED
+        params = messages.CompletionParams("file:///w/a.py", 1, len(SOURCE), invoked, deadline_ms=60_000)
         return client.call(messages.COMPLETION, params, 120.0)
 
 
@@ -211,7 +212,9 @@ def test_a_backend_that_goes_instead_of_answering_has_been_shut_down(tmp_path: P
     def serve(websocket: ServerConnection) -> None:
         hello = json.loads(websocket.recv())
         limits = messages.ServerLimits(1, 1, 1, 1)
-        result = messages.HelloResult(messages.PROTOCOL_VERSION, "0", 1, messages.Status("ready"), limits)
+        result = messages.HelloResult(
+            messages.PROTOCOL_VERSION, "0", 1, messages.Status(messages.EngineState.READY), limits
+        )
         websocket.send(messages.encode_message(messages.Response(hello["id"], messages.to_json(result))))
         websocket.recv()
         websocket.close(1012, "service restart")

@@ -1,4 +1,4 @@
-"""A backend that speaks docs/messages.md over its real Unix socket and says what a test tells it to say."""
+"""A backend that speaks docs/protocol.md over its real Unix socket and says what a test tells it to say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forelook.errors import ForelookError, RequestCancelledError
+from forelook.finish_reason import FinishReason
 from forelook.local.endpoint import Endpoint, claim, publish
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
 from forelook.protocol import messages
@@ -18,7 +19,7 @@ from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
 
 TIMEOUT_S = 30.0
-READY = messages.Status("ready", None, "", "scripted", "cpu", "float32")
+READY = messages.Status(messages.EngineState.READY, None, "", "scripted", "cpu", "float32")
 LIMITS = messages.ServerLimits(2**24, 2**23, 1000, 64)
 
 Script = Callable[[str, messages.CompletionParams], "str | list[str]"]
@@ -41,8 +42,8 @@ class FakeBackend:
         self.paths = paths
         self.status = READY
         self.script: Script = lambda text, params: "pass"
-        self.unused_tail = ""
-        self.finish_reason = "stop_token"
+        self.next_line = ""
+        self.is_cut = False
         self.num_replaced = 0
         self.hold: asyncio.Event | None = None
         self.connections: list[Connection] = []
@@ -177,7 +178,7 @@ class FakeBackend:
                 for one in ([said] if isinstance(said, str) else said)[: params.num_suggestions]
             )
             stats = messages.RequestStats(num_steps=2, num_generated_tokens=5, tokens_per_step=2.5)
-            result = messages.CompletionResult(suggestions, self.unused_tail, self.finish_reason, stats)
+            result = messages.CompletionResult(suggestions, FinishReason.STOP_TOKEN, self.is_cut, self.next_line, stats)
             reply = messages.Response(request_id, messages.to_json(result))
         except asyncio.CancelledError:
             reply = messages.ErrorResponse.of(request_id, RequestCancelledError("cancelled"))

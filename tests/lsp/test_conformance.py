@@ -137,7 +137,7 @@ async def _(editor: LspClient, backend: FakeBackend) -> None:
     command = item["command"]
     assert command["command"] in editor.capabilities["executeCommandProvider"]["commands"]
     assert await editor.request("workspace/executeCommand", command) is None
-    await backend.wait_until(lambda: [event.kind for event in backend.events] == ["shown", "accepted"])
+    await backend.wait_until(lambda: [event.kind.value for event in backend.events] == ["shown", "accepted"])
 
 
 @row("whatever line ends the backend sends, an item has line feeds only")

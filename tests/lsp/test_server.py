@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from dataclasses import replace
@@ -16,7 +17,7 @@ from forelook.protocol import messages
 from tests.lsp.conftest import URI
 from tests.lsp.fake_backend import LIMITS, READY, FakeBackend, fake_backend
 
-LOADING = messages.Status("loading", 0.25, "reading weights", "scripted", "cpu", "float32")
+LOADING = messages.Status(messages.EngineState.LOADING, 0.25, "reading weights", "scripted", "cpu", "float32")
 PROGRESS = {"window": {"workDoneProgress": True}}
 
 
@@ -81,7 +82,7 @@ async def test_the_status_follows_the_model_from_loading_to_ready(
         assert (status["progress"], status["message"]) == (0.25, "reading weights")
         await editor.open(URI, "a")
         assert await editor.complete(URI, 0, 1) == []
-        await backend.set_status(messages.Status("loading", 0.75, "reading weights", "scripted", "cpu", "float32"))
+        await backend.set_status(dataclasses.replace(LOADING, progress=0.75))
         await editor.wait_until(lambda: last_status(editor)["progress"] == 0.75)
         await backend.set_status(READY)
         status = await editor.wait_for_status("ready")
@@ -108,7 +109,7 @@ async def test_an_editor_without_progress_bars_is_sent_none(editor: LspClient) -
 
 async def test_a_model_that_fails_to_load_is_an_error_with_its_remedy(editor: LspClient, backend: FakeBackend) -> None:
     await editor.open(URI, "a")
-    await backend.set_status(messages.Status("error", None, "model = x is not here: download it"))
+    await backend.set_status(messages.Status(messages.EngineState.ERROR, None, "model = x is not here: download it"))
     status = await editor.wait_for_status("error")
     assert status["message"] == "model = x is not here: download it"
     said = [params for params in editor.params_of("window/logMessage") if "download it" in params["message"]]
@@ -129,15 +130,15 @@ async def test_a_ready_model_that_is_busy_with_itself_says_so(server: StdioServe
     await editor.wait_until(lambda: last_status(editor)["progress"] is None)
 
 
-@pytest.mark.parametrize(("reason", "num_asked"), [("max_tokens", 2), ("deadline", 2), ("stop_token", 1)])
+@pytest.mark.parametrize(("is_cut", "num_asked"), [(True, 2), (False, 1)])
 async def test_the_rest_of_a_cut_suggestion_is_asked_for(
-    server: StdioServer, backend: FakeBackend, reason: str, num_asked: int
+    server: StdioServer, backend: FakeBackend, is_cut: bool, num_asked: int
 ) -> None:
     editor = server.client
     await editor.initialize()
     await editor.open(URI, "x = ")
     await editor.wait_for_status("ready")
-    backend.finish_reason, backend.script = reason, lambda _text, _params: "first"
+    backend.is_cut, backend.script = is_cut, lambda _text, _params: "first"
     assert len(await editor.complete(URI, 0, 4)) == 1
     await editor.type_text(URI, 2, 0, 4, "f")
     backend.script = lambda _text, _params: "irst(second)"
@@ -417,13 +418,13 @@ async def test_what_the_user_did_reaches_the_backend(editor: LspClient, backend:
     await editor.type_text(URI, 2, 0, 1, "(x)")
     await editor.complete(URI, 0, 4)
     await backend.wait_until(lambda: len(backend.events) == 3)
-    assert [(event.kind, event.num_chars, event.text) for event in backend.events] == [
+    assert [(event.kind.value, event.num_chars, event.text) for event in backend.events] == [
         ("shown", 3, None),
         ("accepted", 3, "(x)"),
         ("shown", 4, None),
     ]
     assert backend.events[0].language_id == "python"
-    assert backend.events[0].latency_ms is not None
+    assert [event.first_use for event in backend.events] == [False, True, False]
 
 
 async def test_copilots_client_says_itself_what_it_has_shown(server: StdioServer, backend: FakeBackend) -> None:
@@ -440,7 +441,7 @@ async def test_copilots_client_says_itself_what_it_has_shown(server: StdioServer
     await backend.wait_until(lambda: len(backend.events) == 1)
     await editor.type_text(URI, 3, 0, 3, "(3)")
     await backend.wait_until(lambda: len(backend.events) == 2)
-    assert [(event.kind, event.num_chars) for event in backend.events] == [("shown", 3), ("accepted", 3)]
+    assert [(event.kind.value, event.num_chars) for event in backend.events] == [("shown", 3), ("accepted", 3)]
 
 
 async def test_copilots_words_about_suggestions_are_understood(editor: LspClient, backend: FakeBackend) -> None:
@@ -451,7 +452,10 @@ async def test_copilots_words_about_suggestions_are_understood(editor: LspClient
     await editor.notify("textDocument/didPartiallyAcceptCompletion", {"item": item, "acceptedLength": 7})
     await editor.type_text(URI, 2, 0, 1, "(x) 🙂")
     await backend.wait_until(lambda: len(backend.events) == 2)
-    assert [(event.kind, event.text) for event in backend.events] == [("shown", None), ("accepted_word", "(x) 🙂")]
+    assert [(event.kind.value, event.text) for event in backend.events] == [
+        ("shown", None),
+        ("accepted_word", "(x) 🙂"),
+    ]
     await editor.notify("textDocument/didPartiallyAcceptCompletion", {"item": {}})
     await editor.notify("textDocument/didShowCompletion", None)
     await editor.complete(URI, 0, 7)

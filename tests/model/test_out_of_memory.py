@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from forelook.completion.engine.engine import CompletionEngine
-from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.errors import ForelookError, InsufficientMemoryError
@@ -20,6 +19,7 @@ from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import PLAIN
 from forelook.model.loading import LoadedModel
+from forelook.protocol.messages import CompletionParams, CompletionResult, EngineState, Status
 
 KEY = DocumentKey(1, "file:///a.py")
 TIMEOUT_S = 60.0
@@ -87,7 +87,7 @@ def test_out_of_memory_fails_that_request_and_the_engine_goes_on(starter: Loaded
 
     ready = threading.Event()
 
-    def on_status(status: EngineStatus) -> None:
+    def on_status(status: Status) -> None:
         if status.state is EngineState.READY:
             ready.set()
 
@@ -104,7 +104,7 @@ def test_out_of_memory_fails_that_request_and_the_engine_goes_on(starter: Loaded
             outcomes.append(outcome)
             done.set()
 
-        engine.submit(CompletionRequest(KEY, 1, len(text)), lambda _text: None, finish)
+        engine.submit(KEY, CompletionParams(KEY.uri, 1, len(text)), lambda _text: None, finish)
         assert done.wait(TIMEOUT_S)
         return outcomes[0]
 

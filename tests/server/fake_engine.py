@@ -7,27 +7,29 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from forelook.completion.document_store import DocumentStore
-from forelook.completion.request import (
-    CompletionRequest,
+from forelook.errors import ForelookError
+from forelook.finish_reason import FinishReason
+from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.messages import (
+    CompletionEventParams,
+    CompletionParams,
     CompletionResult,
     EngineState,
-    EngineStatus,
     RequestStats,
+    Status,
     Suggestion,
     TextChange,
 )
-from forelook.errors import ForelookError
-from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.server.engine import OnStatus
 
-Answer = Callable[[CompletionRequest, str], "CompletionResult | ForelookError"]
+Answer = Callable[[CompletionParams, str], "CompletionResult | ForelookError"]
 
 
-def suggest_length(request: CompletionRequest, text: str) -> CompletionResult:
+def suggest_length(request: CompletionParams, text: str) -> CompletionResult:
     """Suggests the document's length and the cursor, so that a test sees which text the engine held."""
     suggestion = Suggestion(f"{len(text)}@{request.offset}", request.offset, request.offset)
     stats = RequestStats(total_ms=1.5, num_steps=2, num_generated_tokens=3, tokens_per_step=1.5)
-    return CompletionResult((suggestion,), "tail", "stop_token", stats)
+    return CompletionResult((suggestion,), FinishReason.STOP_TOKEN, next_line="tail", stats=stats)
 
 
 class FakeHandle:
@@ -53,11 +55,11 @@ class FakeEngine:
         self._on_status = on_status
         self._ready = ready
         self._worker = ThreadPoolExecutor(max_workers=64, thread_name_prefix="fake-engine")
-        self.status = EngineStatus(EngineState.STARTING)
+        self.status = Status(EngineState.STARTING)
         self.documents = DocumentStore(8_000_000)
         self.files: dict[tuple[WorkspaceKey, str], str] = {}
-        self.events: list[tuple[object, ...]] = []
-        self.requests: list[CompletionRequest] = []
+        self.events: list[tuple[WorkspaceKey, CompletionEventParams]] = []
+        self.requests: list[CompletionParams] = []
         self.handles: list[FakeHandle] = []
         self.cleared: list[WorkspaceKey] = []
         self.gate = threading.Event()
@@ -68,9 +70,9 @@ class FakeEngine:
 
     def start(self) -> None:
         if self._ready:
-            self.set_status(EngineStatus(EngineState.READY, model="fake", device="cpu", dtype="float32"))
+            self.set_status(Status(EngineState.READY, model="fake", device="cpu", dtype="float32"))
 
-    def set_status(self, status: EngineStatus) -> None:
+    def set_status(self, status: Status) -> None:
         self.status = status
         self._on_status(status)
 
@@ -100,11 +102,12 @@ class FakeEngine:
 
     def submit(
         self,
-        request: CompletionRequest,
+        key: DocumentKey,
+        request: CompletionParams,
         on_partial: Callable[[str], None],
         on_done: Callable[[CompletionResult | ForelookError], None],
     ) -> FakeHandle:
-        document = self.documents.get(request.key)
+        document = self.documents.get(key)
         document.check_offset(request.offset)
         handle = FakeHandle()
         self.requests.append(request)
@@ -114,7 +117,7 @@ class FakeEngine:
 
     def _run(
         self,
-        request: CompletionRequest,
+        request: CompletionParams,
         text: str,
         on_partial: Callable[[str], None],
         on_done: Callable[[CompletionResult | ForelookError], None],
@@ -124,10 +127,8 @@ class FakeEngine:
         self.gate.wait()
         on_done(self.answer(request, text))
 
-    def record_event(
-        self, workspace: WorkspaceKey, language_id: str, kind: str, num_chars: int, text: str | None
-    ) -> None:
-        self.events.append((workspace, language_id, kind, num_chars, text))
+    def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:
+        self.events.append((workspace, event))
 
     def stats(self) -> dict[str, object]:
         return {"num_requests": len(self.requests)}

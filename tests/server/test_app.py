@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import threading
@@ -10,12 +11,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from forelook.completion.request import CompletionRequest, CompletionResult, EngineState, EngineStatus, RequestStats
 from forelook.config import ServerConfig
 from forelook.errors import ModelError, RequestCancelledError
+from forelook.finish_reason import FinishReason
 from forelook.keys import WorkspaceKey
 from forelook.protocol import messages
-from forelook.protocol.messages import ErrorResponse
+from forelook.protocol.messages import CompletionParams, CompletionResult, EngineState, ErrorResponse, Status
 from forelook.server.engine import OnStatus
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -68,7 +69,7 @@ async def test_completion_result_has_all_the_engine_said(tmp_path: Path) -> None
         )  # fmt: skip
         read = messages.from_json(messages.CompletionResult, result)
         assert read.suggestions == (messages.Suggestion("5@2", 2, 2),)
-        assert (read.unused_tail, read.finish_reason, read.stats.num_steps) == ("tail", "stop_token", 2)
+        assert (read.next_line, read.finish_reason, read.stats.num_steps) == ("tail", FinishReason.STOP_TOKEN, 2)
         request = server.engine.requests[0]
         assert (request.trigger.value, request.num_suggestions, request.max_new_tokens) == ("invoked", 3, 7)
         assert (request.deadline_ms, request.multi_line.value) == (90, "never")
@@ -310,11 +311,11 @@ async def test_status_is_broadcast_with_progress(tmp_path: Path) -> None:
         await one.complete()
         for client in (one, two):
             assert (await client.result("status"))["state"] == "starting"
-        server.engine.set_status(EngineStatus(EngineState.LOADING, 0.25, "reading weights"))
+        server.engine.set_status(Status(EngineState.LOADING, 0.25, "reading weights"))
         for client in (one, two):
             status = await client.next("status")
             assert (status["state"], status["progress"], status["message"]) == ("loading", 0.25, "reading weights")
-        server.engine.set_status(EngineStatus(EngineState.READY, model="m", device="cpu", dtype="float32"))
+        server.engine.set_status(Status(EngineState.READY, model="m", device="cpu", dtype="float32"))
         for client in (one, two):
             while (await client.next("status"))["state"] != "ready":
                 pass
@@ -343,12 +344,12 @@ async def test_an_engine_that_cannot_be_made_is_a_status_and_an_answer(
 async def test_an_unexpected_error_is_answered_logged_without_text_and_survived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(request: CompletionRequest) -> None:
+    def fail(request: CompletionParams) -> None:
         raise ValueError("hunter2 is in the document")
 
     async with running(tmp_path) as server, server.client() as client:
         await client.open("hunter2")
-        server.engine.submit = lambda request, _partial, _done: fail(request)  # type: ignore[method-assign, assignment, return-value]
+        server.engine.submit = lambda _key, request, _partial, _done: fail(request)  # type: ignore[method-assign, assignment, return-value]
         with caplog.at_level(logging.DEBUG):
             error = await client.error("completion", {"uri": URI, "version": 1, "offset": 0})
         assert error.code == messages.INTERNAL_ERROR
@@ -375,7 +376,9 @@ async def test_workspace_files_events_and_pool_reach_the_engine(tmp_path: Path) 
         event = {"workspace": WORKSPACE, "language_id": "python", "kind": "accepted", "num_chars": 4, "text": "abcd"}
         await client.notify("completion/event", event)
         await client.result("status")
-        assert server.engine.events == [(WorkspaceKey("", WORKSPACE), "python", "accepted", 4, "abcd")]
+        assert server.engine.events == [
+            (WorkspaceKey("", WORKSPACE), messages.from_json(messages.CompletionEventParams, event))
+        ]
 
 
 async def test_names_of_secrets_are_refused_whoever_let_them_through(tmp_path: Path) -> None:
@@ -404,7 +407,7 @@ async def test_stats_count_and_hold_no_text(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.client() as client:
         await client.open("hunter2 = 1")
         await client.complete()
-        server.engine.answer = lambda _request, _text: CompletionResult((), "", "empty_prompt", RequestStats())
+        server.engine.answer = lambda _request, _text: CompletionResult((), FinishReason.EMPTY_PROMPT)
         await client.result("completion", {"uri": URI, "version": 1, "offset": 0})
         await client.error("completion", {"uri": URI, "version": 1, "offset": 99})
         result = await client.result("stats")
@@ -468,9 +471,9 @@ async def eventually_admitted(server: Running) -> None:
 
 
 async def test_a_client_that_does_not_read_is_disconnected_and_the_others_served(tmp_path: Path) -> None:
-    def flood(request: CompletionRequest, text: str) -> CompletionResult:
+    def flood(request: CompletionParams, text: str) -> CompletionResult:
         result = suggest_length(request, text)
-        return CompletionResult(result.suggestions, "x" * 2_000_000, result.finish_reason, result.stats)
+        return dataclasses.replace(result, next_line="x" * 2_000_000)
 
     async with running(tmp_path) as server, server.client() as other:
         server.engine.answer = flood

@@ -78,8 +78,8 @@ class BackendClient:
             BackendUnreachableError: not in time.
         """
         give_up_s = time.monotonic() + timeout_s
-        while self.status.state != "ready":
-            if self.status.state == "error":
+        while self.status.state is not messages.EngineState.READY:
+            if self.status.state is messages.EngineState.ERROR:
                 raise ModelError(self.status.message)
             self._receive("the model to load", give_up_s)
 

@@ -89,11 +89,11 @@ def complete(options: argparse.Namespace, here: Surroundings) -> int:
         uri=source.path.as_uri(),
         version=1,
         offset=source.offset,
-        trigger="invoked",
+        trigger=messages.TriggerKind.INVOKED,
         num_suggestions=options.suggestions,
         max_new_tokens=options.max_new_tokens,
         deadline_ms=options.deadline_ms,
-        multi_line=options.multi_line,
+        multi_line=messages.MultiLine(options.multi_line),
     )
     ask = _complete_here if options.no_backend else _complete_over_wire
     result, status, latency_ms = ask(source, params, options, here)
@@ -162,4 +162,4 @@ def _loading_shown(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 def _status_line(status: messages.Status) -> str:
     share = f" {status.progress:.0%}" if status.progress is not None else ""
-    return f"{status.state}{share} {status.message}".strip()
+    return f"{status.state.value}{share} {status.message}".strip()

@@ -18,6 +18,7 @@ from forelook.local.access import read_tokens
 from forelook.local.endpoint import Endpoint, discover
 from forelook.local.files import is_locked, make_private_dir
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
+from forelook.protocol.messages import EngineState
 
 OLDEST_PYTHON = (3, 10)
 PACKAGES = ("numpy", "tokenizers", "safetensors", "starlette", "uvicorn", "websockets", "pygls", "tree-sitter")
@@ -132,14 +133,16 @@ def _backend(identity: BackendIdentity, paths: UserPaths) -> tuple[Endpoint | No
             status, version = client.status, client.hello.server_version
     except ForelookError as error:
         return None, [Check("backend", True, str(error), f"run `forelook stop`; its log is {paths.log_path}")]
-    found = f"{endpoint.description}, process {endpoint.pid}, greeted in {latency_ms:.0f} ms, {status.state}"
+    found = f"{endpoint.description}, process {endpoint.pid}, greeted in {latency_ms:.0f} ms, {status.state.value}"
     checks = [Check("backend", False, found), *permissions]
     if version != __version__:
         checks.append(
             Check("backend version", True, f"{version} runs, {__version__} is installed", "run `forelook stop`")
         )
-    detail = f"{status.model} on {status.device} as {status.dtype}" if status.model else status.message or status.state
-    if status.state == "error":
+    detail = status.message or status.state.value
+    if status.model:
+        detail = f"{status.model} on {status.device} as {status.dtype}"
+    if status.state is EngineState.ERROR:
         checks.append(Check("model", True, status.message, "choose another --model, then run `forelook stop`"))
     else:
         checks.append(Check("model", False, detail))

@@ -43,7 +43,7 @@ def show_completion(
                         {"insert": insert, **messages.to_json(suggestion)}
                         for insert, suggestion in zip(insertions, result.suggestions, strict=True)
                     ],
-                    "finish_reason": result.finish_reason,
+                    "finish_reason": result.finish_reason.value,
                     "latency_ms": round(latency_ms, 3),
                     "tokens_per_step": result.stats.tokens_per_step,
                     "stats": messages.to_json(result.stats),
@@ -58,7 +58,7 @@ def show_completion(
     elif insertions:
         say("\n".join(insertions))
     if not insertions and not as_json:
-        complain(f"forelook: no suggestion here ({result.finish_reason})")
+        complain(f"forelook: no suggestion here ({result.finish_reason.value})")
 
 
 def insertion(text: str, offset: int, suggestion: messages.Suggestion) -> str:

@@ -13,15 +13,6 @@ from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_s
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
-from forelook.completion.request import (
-    CompletionRequest,
-    CompletionResult,
-    MultiLine,
-    RequestStats,
-    SelectedCompletion,
-    Suggestion,
-    TriggerKind,
-)
 from forelook.completion.sequences import CachedSequence, SequencePool
 from forelook.completion.settings import DecodingMethod, EngineSettings
 from forelook.decoding.autoregressive import autoregressive
@@ -29,16 +20,26 @@ from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.drafting.drafter import Drafter, NoDrafts
 from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
-from forelook.decoding.limits import GREEDY, FinishReason, Limits, SamplingParams
+from forelook.decoding.limits import GREEDY, Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedDrafter
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
+from forelook.finish_reason import FinishReason
 from forelook.languages import language_for
 from forelook.model.infill import InfillFormat
 from forelook.model.text_stream import TextStream
 from forelook.model.token_healing import Healing, TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
+from forelook.protocol.messages import (
+    CompletionParams,
+    CompletionResult,
+    MultiLine,
+    RequestStats,
+    SelectedCompletion,
+    Suggestion,
+    TriggerKind,
+)
 
 _LOOK_AROUND_CHARS = 64_000  # on each side of the cursor; chosen, not measured
 _MAX_ATTEMPTS_PER_SUGGESTION = 2  # chosen, not measured
@@ -137,6 +138,19 @@ class PreparedPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Completed:
+    """A result, and what only the engine keeps of it.
+
+    Attributes:
+        result: what the client gets.
+        raw_tail: all text generated after the first suggestion, to draft from.
+    """
+
+    result: CompletionResult
+    raw_tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """A request ended before it had an answer; ``stats`` is what it cost."""
 
@@ -162,12 +176,15 @@ class _Generation:
     Attributes:
         raw: what the model generated.
         finish_reason: why it ended.
-        is_cut: whether more would have followed.
     """
 
     raw: str
-    finish_reason: str
-    is_cut: bool
+    finish_reason: FinishReason
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more would have followed."""
+        return self.finish_reason not in (FinishReason.STOP_TOKEN, FinishReason.SCOPE_END)
 
 
 class Completer:
@@ -217,8 +234,8 @@ class Completer:
         return PreparedPrompt(cursor, replace(text, prefix_ids=prefix_ids), ids, healing)
 
     def complete(
-        self, document: Document, request: CompletionRequest, control: RequestControl, hints: Hints
-    ) -> CompletionResult | Cancelled:
+        self, document: Document, request: CompletionParams, control: RequestControl, hints: Hints
+    ) -> Completed | Cancelled:
         """Answer a request.
 
         Raises:
@@ -230,26 +247,27 @@ class Completer:
         if request.selected is not None:
             selection = _with_selection(document, offset, request.selected)
             if selection is None:
-                return _nothing("selection_does_not_extend", control, started_s)
+                return _nothing(FinishReason.SELECTION_DOES_NOT_EXTEND, control, started_s)
             document, offset = selection
         prompt = self.prepare(document, offset, hints.context)
         if not prompt.ids or not _has_text(prompt.text, hints):
-            return _nothing("empty_prompt", control, started_s)
+            return _nothing(FinishReason.EMPTY_PROMPT, control, started_s)
         ready_s = time.monotonic()
         multi_line = _spans_lines(request, prompt.cursor)
         run = _Run(prompt, hints, control, multi_line, self._limits(prompt, request, control, multi_line))
         num_wanted = request.num_suggestions if request.trigger is TriggerKind.INVOKED else 1
-        cleaned, finish_reason = self._generate_all(run, max(1, num_wanted))
+        cleaned, greedy = self._generate_all(run, max(1, num_wanted))
         stats = _request_stats(run.stats, control.arrived_s, started_s, ready_s)
-        if finish_reason == FinishReason.CANCELLED.value:
+        if greedy is None:
             return Cancelled(stats)
         suggestions = tuple(_place(prompt.cursor, text, offset, request.selected) for text in cleaned)
         raw_tail = cleaned[0].unused_tail if cleaned else ""
-        unused = ""
+        following = ""
         if raw_tail and request.selected is None:
             before, after = _around(document.text, offset)
-            unused = next_line(language_for(document.language_id), before + cleaned[0].text, after, raw_tail)
-        return CompletionResult(suggestions, unused, finish_reason, stats, raw_tail)
+            following = next_line(language_for(document.language_id), before + cleaned[0].text, after, raw_tail)
+        result = CompletionResult(suggestions, greedy.finish_reason, greedy.is_cut, following, stats)
+        return Completed(result, raw_tail)
 
     def raw_middle(self, document: Document, offset: int, max_new_tokens: int) -> str:
         """What the model generates at ``offset`` until its stop token: no stop rule, no clean-up."""
@@ -275,7 +293,7 @@ class Completer:
         return len(prompt.ids) - self.sequences.best_overlap(prompt.ids)
 
     def _limits(
-        self, prompt: PreparedPrompt, request: CompletionRequest, control: RequestControl, multi_line: bool
+        self, prompt: PreparedPrompt, request: CompletionParams, control: RequestControl, multi_line: bool
     ) -> Limits:
         settings = self._settings
         default = settings.max_block_tokens if multi_line else settings.max_line_tokens
@@ -286,21 +304,21 @@ class Completer:
             is_cancelled=control.is_cancelled,
         )
 
-    def _generate_all(self, run: _Run, num_wanted: int) -> tuple[list[CleanText], str]:
-        """Different suggestions, the greedy one first, and why its pass ended, or that one was cancelled."""
+    def _generate_all(self, run: _Run, num_wanted: int) -> tuple[list[CleanText], _Generation | None]:
+        """Different suggestions, the greedy one first, and the greedy pass; ``None`` if the request was cancelled."""
         found: list[CleanText] = []
-        finish_reason = ""
+        greedy: _Generation | None = None
         for generation in self._generations(run, num_sampled=_MAX_ATTEMPTS_PER_SUGGESTION * (num_wanted - 1)):
             reason = generation.finish_reason
-            if reason == FinishReason.CANCELLED.value:
-                return [], reason
-            finish_reason = finish_reason or reason
+            if reason is FinishReason.CANCELLED:
+                return [], None
+            greedy = greedy or generation
             cleaned = clean(run.prompt.cursor, generation.raw, multi_line=run.multi_line, interrupted=generation.is_cut)
             if cleaned is not None and cleaned.text not in [other.text for other in found]:
                 found.append(cleaned)
-            if len(found) >= num_wanted or reason == FinishReason.DEADLINE.value:
+            if len(found) >= num_wanted or reason is FinishReason.DEADLINE:
                 break
-        return found, finish_reason
+        return found, greedy
 
     def _generations(self, run: _Run, num_sampled: int) -> Iterator[_Generation]:
         yield self._generate(run, GREEDY, run.control.on_partial)
@@ -326,9 +344,8 @@ class Completer:
                 reported_s = time.monotonic()
         run.stats += stats
         if end is not None:
-            return _Generation(raw, "scope_end", is_cut=False)
-        reason = stats.finish_reason or FinishReason.STOP_TOKEN
-        return _Generation(raw + stream.finish(), reason.value, is_cut=reason is not FinishReason.STOP_TOKEN)
+            return _Generation(raw, FinishReason.SCOPE_END)
+        return _Generation(raw + stream.finish(), stats.finish_reason or FinishReason.STOP_TOKEN)
 
     def _steps(
         self, prompt: PreparedPrompt, hints: Hints, limits: Limits, sampling: SamplingParams, stats: DecodingStats
@@ -376,7 +393,7 @@ def _with_selection(document: Document, offset: int, selected: SelectedCompletio
     return replace(document, text=text), selected.start + len(selected.text)
 
 
-def _spans_lines(request: CompletionRequest, cursor: CursorContext) -> bool:
+def _spans_lines(request: CompletionParams, cursor: CursorContext) -> bool:
     """Whether the suggestion may span lines."""
     if request.multi_line is MultiLine.AUTO:
         return wants_block(cursor, invoked=request.trigger is TriggerKind.INVOKED)
@@ -394,8 +411,9 @@ def _has_text(prompt: PromptText, hints: Hints) -> bool:
     return bool(prompt.prefix.strip()) or bool(prompt.suffix_ids) or bool(hints.context)
 
 
-def _nothing(reason: str, control: RequestControl, started_s: float) -> CompletionResult:
-    return CompletionResult((), "", reason, _request_stats(DecodingStats(), control.arrived_s, started_s, started_s))
+def _nothing(reason: FinishReason, control: RequestControl, started_s: float) -> Completed:
+    stats = _request_stats(DecodingStats(), control.arrived_s, started_s, started_s)
+    return Completed(CompletionResult((), reason, stats=stats))
 
 
 def _request_stats(stats: DecodingStats, arrived_s: float, started_s: float, ready_s: float) -> RequestStats:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from forelook.completion.request import TextChange
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.messages import TextChange
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _LINE_BREAKS = re.compile("\r\n|\r")

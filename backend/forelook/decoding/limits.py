@@ -5,22 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Protocol
 
 from forelook.decoding.layout import IntArray
 from forelook.errors import ConfigError
-
-
-class FinishReason(Enum):
-    """Why a loop ended."""
-
-    STOP_TOKEN = "stop_token"
-    MAX_TOKENS = "max_tokens"
-    CONTEXT_FULL = "context_full"
-    DEADLINE = "deadline"
-    CANCELLED = "cancelled"
-    CLOSED = "closed"  # the consumer closed the stream, for instance at a stop string
+from forelook.finish_reason import FinishReason as FinishReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cache
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from forelook.errors import (
     ForelookError,
@@ -20,11 +21,13 @@ from forelook.errors import (
     ProtocolVersionError,
     UnknownMethodError,
 )
+from forelook.finish_reason import FinishReason
+from forelook.protocol.events import EventKind
 from forelook.protocol.wire import AtLeast, Length, json_kind
 from forelook.protocol.wire import from_json as from_json
 from forelook.protocol.wire import to_json as to_json
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 WEBSOCKET_PATH = "/rpc"
 INTERNAL_ERROR = -32603
 
@@ -41,19 +44,30 @@ Name = Annotated[str, Length(1, MAX_NAME_LENGTH)]
 Count = Annotated[int, AtLeast(0)]
 Milliseconds = Annotated[float, AtLeast(0)]
 Share = Annotated[float, AtLeast(0, 1)]
-State = Literal["starting", "loading", "ready", "error"]
-EventKind = Literal[
-    "shown",
-    "accepted",
-    "accepted_word",
-    "accepted_line",
-    "typed_through",
-    "rejected",
-    "retained_30s",
-    "retained_300s",
-    "removed_30s",
-    "removed_300s",
-]
+
+
+class EngineState(Enum):
+    """The model's state."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    ERROR = "error"
+
+
+class TriggerKind(Enum):
+    """What asks for a completion: the editor while the user types, or a command of the user."""
+
+    AUTOMATIC = "automatic"
+    INVOKED = "invoked"
+
+
+class MultiLine(Enum):
+    """Whether a suggestion may span lines."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 # --- Params and results ------------------------------------------------------------------------------------------
@@ -66,9 +80,15 @@ class Empty:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where the model stands; a copy of the engine's status."""
+    """The model's state.
 
-    state: State
+    Attributes:
+        progress: share of the model loaded, while loading.
+        message: one line for the user; for an error, its cause and fix.
+        model, device, dtype: what runs, once known.
+    """
+
+    state: EngineState
     progress: Share | None = None
     message: str = ""
     model: str = ""
@@ -97,7 +117,7 @@ class HelloParams:
 
 @dataclass(frozen=True, slots=True)
 class HelloResult:
-    """Who answers, where its model stands and what it accepts."""
+    """The backend, its model's state and what it accepts."""
 
     protocol_version: Count
     server_version: str
@@ -177,23 +197,31 @@ class SelectedCompletion:
 
 @dataclass(frozen=True, slots=True)
 class CompletionParams:
-    """Complete an open document at a cursor."""
+    """Complete an open document at a cursor.
+
+    Attributes:
+        offset: the cursor, in code points.
+        num_suggestions: maximum number of suggestions; more than one only if invoked.
+        max_new_tokens, deadline_ms: ``None`` for the backend's settings.
+        selected: the popup's selection, which suggestions must extend.
+        partial: whether to send ``completion/partial``.
+    """
 
     uri: Name
     version: int
     offset: Count
-    trigger: Literal["automatic", "invoked"] = "automatic"
+    trigger: TriggerKind = TriggerKind.AUTOMATIC
     num_suggestions: Annotated[int, AtLeast(1, MAX_SUGGESTIONS)] = 1
     max_new_tokens: Annotated[int, AtLeast(1, MAX_NEW_TOKENS)] | None = None
     deadline_ms: Annotated[int, AtLeast(1, MAX_DEADLINE_MS)] | None = None
-    multi_line: Literal["auto", "always", "never"] = "auto"
+    multi_line: MultiLine = MultiLine.AUTO
     selected: SelectedCompletion | None = None
     partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Text to put in place of ``[start, end)``."""
+    """Replace ``[start, end)``, which is within one line and contains the cursor, by ``text``."""
 
     text: str
     start: Count
@@ -202,7 +230,7 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class RequestStats:
-    """What one completion cost; a copy of the engine's figures."""
+    """What one completion cost."""
 
     queue_ms: Milliseconds = 0.0
     prompt_ms: Milliseconds = 0.0
@@ -223,12 +251,19 @@ class RequestStats:
 
 @dataclass(frozen=True, slots=True)
 class CompletionResult:
-    """Suggestions, best first; none is a normal answer."""
+    """Suggestions, best first; may be empty.
+
+    Attributes:
+        finish_reason: why generation ended, or why there was none.
+        is_cut: whether a limit ended the first suggestion, so that another request may extend it.
+        next_line: a whole line generated after the first suggestion, cleaned, to show once that is accepted.
+    """
 
     suggestions: tuple[Suggestion, ...]
-    unused_tail: str
-    finish_reason: str
-    stats: RequestStats
+    finish_reason: FinishReason
+    is_cut: bool = False
+    next_line: str = ""
+    stats: RequestStats = field(default_factory=RequestStats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +276,19 @@ class CompletionPartialParams:
 
 @dataclass(frozen=True, slots=True)
 class CompletionEventParams:
-    """What the user did with a suggestion; ``text`` feeds the pool and is never stored as text."""
+    """What the user did with a suggestion.
+
+    Attributes:
+        num_chars: characters of the suggestion that the event concerns.
+        first_use: whether the suggestion was not used before, neither by a key nor by typing it to its end.
+        text: the accepted text; it raises the weight of its n-grams in the pool and is never stored as text.
+    """
 
     workspace: Name
     language_id: str
     kind: EventKind
     num_chars: Count = 0
-    latency_ms: Milliseconds | None = None
+    first_use: bool = False
     text: str | None = None
 
 

@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from enum import Enum
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from forelook.errors import InvalidParamsError
 
@@ -34,7 +35,12 @@ def to_json(value: object) -> dict[str, object]:
     """A wire dataclass as a JSON object."""
     if not is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"{type(value).__name__} is not a wire dataclass")
-    return asdict(value)
+    return asdict(value, dict_factory=_object)
+
+
+def _object(fields_: list[tuple[str, Any]]) -> dict[str, object]:
+    """The fields of a dataclass as a JSON object; enum members become their values."""
+    return {name: value.value if isinstance(value, Enum) else value for name, value in fields_}
 
 
 def from_json(cls: type[T], value: object, *, allow_unknown: bool = False) -> T:
@@ -101,6 +107,21 @@ def _scalar(expected: str, accepts: Callable[[object], bool]) -> _Member:
         if not accepts(value):
             raise _wrong(where, value, expected)
         return value
+
+    return _Member(expected, decode, accepts)
+
+
+def _choice(cls: type[Enum]) -> _Member:
+    members = {member.value: member for member in cls}
+    expected = " or ".join(f'"{value}"' for value in members)
+
+    def accepts(value: object) -> bool:
+        return isinstance(value, str) and value in members
+
+    def decode(value: object, where: str, allow_unknown: bool) -> Enum:  # noqa: ARG001
+        if not accepts(value):
+            raise _wrong(where, value, expected)
+        return members[value]
 
     return _Member(expected, decode, accepts)
 
@@ -192,6 +213,8 @@ def _member(hint: object) -> _Member:
         return _scalar("number", _is_number)
     if hint is NoneType:
         return _scalar("null", lambda v: v is None)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _choice(hint)
     if isinstance(hint, type) and is_dataclass(hint):
         decoder = _Decoder.for_class(hint)
         return _Member(hint.__name__, decoder.decode, lambda v: isinstance(v, dict))
@@ -201,8 +224,6 @@ def _member(hint: object) -> _Member:
         if isinstance(limit, Length):
             return _sized(base, limit)
         return _scalar(f"{base.expected}, {_range_text(limit)}", _within(limit, base.accepts))
-    if origin is Literal:
-        return _scalar(" or ".join(f'"{a}"' for a in args), lambda v: isinstance(v, str) and v in args)
     if origin is tuple:
         return _array(_member(args[0]))
     if origin is dict:

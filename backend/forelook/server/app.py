@@ -19,7 +19,7 @@ from forelook.config import ServerConfig
 from forelook.failures import log_failure
 from forelook.local.access import AccessPolicy, Refusal
 from forelook.local.outbox import Outbox
-from forelook.protocol.messages import WEBSOCKET_PATH
+from forelook.protocol.messages import WEBSOCKET_PATH, EngineState
 from forelook.server.auth import PRINCIPAL, AccessControl, refuse
 from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
@@ -52,8 +52,8 @@ def create_app(factory: EngineFactory, config: ServerConfig, policy: AccessPolic
     async def health(request: Request) -> JSONResponse:  # noqa: ARG001
         status = backend.status
         return JSONResponse(
-            {"state": status.state, "message": status.message, "server_version": __version__},
-            status_code=503 if status.state == "error" else 200,
+            {"state": status.state.value, "message": status.message, "server_version": __version__},
+            status_code=503 if status.state is EngineState.ERROR else 200,
         )
 
     async def metrics(request: Request) -> JSONResponse:  # noqa: ARG001

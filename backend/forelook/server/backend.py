@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from forelook.completion.request import EngineState, EngineStatus
 from forelook.config import ServerConfig
 from forelook.errors import ForelookError, ModelError
 from forelook.failures import log_failure
 from forelook.keys import DocumentKey
-from forelook.protocol import messages
+from forelook.protocol.messages import EngineState, Status
 from forelook.server.engine import Engine, EngineFactory
 from forelook.server.metrics import ServerMetrics
 
@@ -32,7 +31,7 @@ def _close(engine: Engine, loop: asyncio.AbstractEventLoop, closed: asyncio.Even
 class StatusListener(Protocol):
     """A connection, as far as the broadcast is concerned."""
 
-    def status_changed(self, status: messages.Status) -> None:
+    def status_changed(self, status: Status) -> None:
         """Tell the client."""
         ...
 
@@ -62,7 +61,7 @@ class Backend:
         self._started: asyncio.Task[None] | None = None
         self._failure: ModelError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._status = EngineStatus(EngineState.STARTING, message="starting")
+        self._status = Status(EngineState.STARTING, message="starting")
         self._listeners: set[StatusListener] = set()
         self._claimed: set[DocumentKey] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -121,37 +120,28 @@ class Backend:
 
     def _fail(self, error: ModelError) -> None:
         self._failure = error
-        self._set_status(EngineStatus(EngineState.ERROR, message=str(error)))
+        self._set_status(Status(EngineState.ERROR, message=str(error)))
 
     # --- status
 
     @property
-    def status(self) -> messages.Status:
+    def status(self) -> Status:
         """The newest status, as sent to clients."""
-        status = self._status
-        return messages.Status(
-            state=status.state.value,
-            progress=status.progress,
-            message=status.message,
-            model=status.model,
-            device=status.device,
-            dtype=status.dtype,
-        )
+        return self._status
 
-    def _status_from_engine(self, status: EngineStatus) -> None:
+    def _status_from_engine(self, status: Status) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._set_status, status)
 
-    def _set_status(self, status: EngineStatus) -> None:
+    def _set_status(self, status: Status) -> None:
         if status == self._status:
             return
         if status.state is not self._status.state:
             about = f"{status.model} on {status.device} as {status.dtype}" if status.model else status.message
             log.info("model %s: %s", status.state.value, about)
         self._status = status
-        wire = self.status
         for listener in tuple(self._listeners):
-            listener.status_changed(wire)
+            listener.status_changed(status)
 
     def listen(self, listener: StatusListener) -> None:
         """Tell ``listener`` about every change from now on."""

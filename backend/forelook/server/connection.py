@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from forelook import __version__
-from forelook.completion import request as completion
 from forelook.errors import (
     AuthenticationError,
     DocumentError,
@@ -210,19 +209,7 @@ class Connection:
     async def _complete(self, request_id: RequestId, params: messages.CompletionParams) -> None:
         started_s = time.monotonic()
         engine = await self._backend.engine()
-        request = completion.CompletionRequest(
-            key=self._key(params.uri),
-            version=params.version,
-            offset=params.offset,
-            trigger=completion.TriggerKind(params.trigger),
-            num_suggestions=params.num_suggestions,
-            max_new_tokens=params.max_new_tokens,
-            deadline_ms=params.deadline_ms,
-            multi_line=completion.MultiLine(params.multi_line),
-            selected=None
-            if params.selected is None
-            else completion.SelectedCompletion(params.selected.start, params.selected.end, params.selected.text),
-        )
+        key = self._key(params.uri)
         running = _Completion(request_id, started_s, params.partial)
         self._completions[request_id] = running
 
@@ -230,11 +217,11 @@ class Connection:
             if running.wants_partials:
                 self._loop.call_soon_threadsafe(self._partial, running, text)
 
-        def on_done(outcome: completion.CompletionResult | ForelookError) -> None:
+        def on_done(outcome: messages.CompletionResult | ForelookError) -> None:
             self._loop.call_soon_threadsafe(self._complete_done, running, outcome)
 
         try:
-            running.handle = engine.submit(request, on_partial, on_done)
+            running.handle = engine.submit(key, params, on_partial, on_done)
         except ForelookError:
             self._completions.pop(request_id, None)
             raise
@@ -245,7 +232,7 @@ class Connection:
             message = messages.encode_notification(messages.COMPLETION_PARTIAL, params)
             self._outbox.post(message, series=("partial", running.id))
 
-    def _complete_done(self, running: _Completion, outcome: completion.CompletionResult | ForelookError) -> None:
+    def _complete_done(self, running: _Completion, outcome: messages.CompletionResult | ForelookError) -> None:
         if self._completions.get(running.id) is not running:
             return  # cancelled, and answered so
         del self._completions[running.id]
@@ -256,7 +243,7 @@ class Connection:
             return
         metrics.completions_by_outcome["suggested" if outcome.suggestions else "empty"] += 1
         metrics.completion_latency.add((time.monotonic() - running.started_s) * 1e3)
-        self._answer(running.id, _completion_result(outcome))
+        self._answer(running.id, outcome)
 
     async def _stats(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
         def ask() -> messages.StatsResult:
@@ -322,8 +309,7 @@ class Connection:
 
     async def _change(self, params: messages.DocumentChangeParams) -> None:
         engine = await self._backend.engine()
-        changes = [completion.TextChange(c.start, c.end, c.text) for c in params.changes]
-        engine.change_document(self._key(params.uri), params.version, changes)
+        engine.change_document(self._key(params.uri), params.version, params.changes)
 
     async def _close(self, params: messages.DocumentCloseParams) -> None:
         self._key(params.uri)
@@ -347,8 +333,7 @@ class Connection:
 
     async def _event(self, params: messages.CompletionEventParams) -> None:
         engine = await self._backend.engine()
-        workspace = self._workspace(params.workspace)
-        engine.record_event(workspace, params.language_id, params.kind, params.num_chars, params.text)
+        engine.record_event(self._workspace(params.workspace), params)
 
     async def _cancel(self, params: messages.CancelParams) -> None:
         running = self._completions.pop(params.id, None)
@@ -404,29 +389,3 @@ def _check_text(name: str, text: str, max_bytes: int) -> None:
         raise DocumentTextError(
             f"{name} has {num_bytes} bytes, and at most {max_bytes} are taken: too large to complete"
         )
-
-
-def _completion_result(result: completion.CompletionResult) -> messages.CompletionResult:
-    stats = result.stats
-    return messages.CompletionResult(
-        suggestions=tuple(messages.Suggestion(s.text, s.start, s.end) for s in result.suggestions),
-        unused_tail=result.unused_tail,
-        finish_reason=result.finish_reason,
-        stats=messages.RequestStats(
-            queue_ms=stats.queue_ms,
-            prompt_ms=stats.prompt_ms,
-            prefill_ms=stats.prefill_ms,
-            decode_ms=stats.decode_ms,
-            total_ms=stats.total_ms,
-            num_prompt_tokens=stats.num_prompt_tokens,
-            num_reused_tokens=stats.num_reused_tokens,
-            num_prefill_tokens=stats.num_prefill_tokens,
-            num_forwards=stats.num_forwards,
-            num_steps=stats.num_steps,
-            num_generated_tokens=stats.num_generated_tokens,
-            num_drafted_tokens=stats.num_drafted_tokens,
-            num_accepted_tokens=stats.num_accepted_tokens,
-            tokens_per_step=stats.tokens_per_step,
-            accepted_by_origin=dict(stats.accepted_by_origin),
-        ),
-    )

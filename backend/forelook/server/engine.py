@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from forelook.completion.request import CompletionRequest, CompletionResult, EngineStatus, TextChange
 from forelook.errors import ForelookError
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.messages import CompletionEventParams, CompletionParams, CompletionResult, Status, TextChange
 
-OnStatus = Callable[[EngineStatus], None]
+OnStatus = Callable[[Status], None]
 
 
 class CompletionHandle(Protocol):
@@ -22,11 +22,6 @@ class CompletionHandle(Protocol):
 
 class Engine(Protocol):
     """A completion engine. Callbacks may come from any thread; calls come from the event loop's."""
-
-    @property
-    def status(self) -> EngineStatus:
-        """Where the model stands."""
-        ...
 
     def start(self) -> None:
         """Begin to load the model, without waiting for it."""
@@ -60,16 +55,15 @@ class Engine(Protocol):
 
     def submit(
         self,
-        request: CompletionRequest,
+        key: DocumentKey,
+        request: CompletionParams,
         on_partial: Callable[[str], None],
         on_done: Callable[[CompletionResult | ForelookError], None],
     ) -> CompletionHandle:
         """Begin a completion; raises DocumentError. ``on_done`` is called exactly once."""
         ...
 
-    def record_event(
-        self, workspace: WorkspaceKey, language_id: str, kind: str, num_chars: int, text: str | None
-    ) -> None:
+    def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:
         """Count what became of a suggestion."""
         ...
 

@@ -76,8 +76,8 @@ async def _converse(
     await connection.receive(messages.encode_request(1, messages.HELLO, hello))
     answer = await _answer(inbox)
     status = messages.from_json(messages.HelloResult, answer.result).status
-    while status.state != "ready":
-        if status.state == "error":
+    while status.state is not messages.EngineState.READY:
+        if status.state is messages.EngineState.ERROR:
             raise ModelError(status.message)
         message = await inbox.get()
         if isinstance(message, Notification) and message.method == messages.STATUS_CHANGED.name:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from forelook.protocol.messages import EventKind, TextChange
+from forelook.protocol.events import EventCounts, EventKind
+from forelook.protocol.messages import TextChange
 
 from forelook_lsp.positions import normalize_newlines
 from forelook_lsp.suggestions.machine import Answer
 
 SETTLE_S = 1.0  # chosen, not measured
 RETENTION: tuple[tuple[float, EventKind, EventKind], ...] = (
-    (30.0, "retained_30s", "removed_30s"),
-    (300.0, "retained_300s", "removed_300s"),
+    (30.0, EventKind.RETAINED_30S, EventKind.REMOVED_30S),
+    (300.0, EventKind.RETAINED_300S, EventKind.REMOVED_300S),
 )
 MIN_SIMILARITY = 0.5  # chosen, not measured
 MAX_TRACKED = 64  # chosen, not measured
@@ -37,43 +38,14 @@ class Outcome:
         kind: what the user did.
         num_chars: length of the text concerned.
         text: the accepted text, for the pool; ``None`` for all other kinds.
-        latency_ms: how long the user waited, for ``shown``.
+        first_use: whether no part of the suggestion was used before.
     """
 
     uri: str
     kind: EventKind
     num_chars: int
     text: str | None = None
-    latency_ms: float | None = None
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Counts of one window since it opened."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    num_chars_accepted: int = 0
-    num_keystrokes_saved: int = 0
-
-    def count(self, outcome: Outcome) -> None:
-        """Add one outcome; accepting text with one key saves all its keystrokes but that one."""
-        self._increment(outcome.kind)
-        if outcome.text is not None:
-            self.num_chars_accepted += outcome.num_chars
-            self.num_keystrokes_saved += max(0, outcome.num_chars - 1)
-
-    def count_taken(self) -> None:
-        """Add one suggestion of which at least a part was used."""
-        self._increment("taken")
-
-    @property
-    def accept_rate(self) -> float | None:
-        """Suggestions used at least in part, over suggestions shown; ``None`` before the first."""
-        num_shown = self.counts.get("shown", 0)
-        return min(1.0, self.counts.get("taken", 0) / num_shown) if num_shown else None
-
-    def _increment(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
+    first_use: bool = False
 
 
 @dataclass(slots=True)
@@ -85,10 +57,9 @@ class _Showing:
         cursor: where the rests start.
         num_replaced: code points after the cursor that they replace.
         num_before: length of the first one's text before the cursor.
-        latency_ms: how long the user waited for them.
         num_typed: how much the user typed.
         num_announced: how much the editor has reported as accepted before the edit arrived.
-        is_taken: whether a part was accepted by a key, or all of it typed.
+        is_used: whether a part was accepted by a key, or all of it typed.
         is_shown: whether it was on the screen; one that was not is neither rejected nor typed through.
     """
 
@@ -96,10 +67,9 @@ class _Showing:
     cursor: int
     num_replaced: int
     num_before: int
-    latency_ms: float
     num_typed: int = 0
     num_announced: int = 0
-    is_taken: bool = False
+    is_used: bool = False
     is_shown: bool = False
 
     @property
@@ -107,12 +77,17 @@ class _Showing:
         """The rest of the best one."""
         return next(iter(self.rests.values()))
 
+    def use(self) -> bool:
+        """Mark it as used; return whether it was not."""
+        first, self.is_used = not self.is_used, True
+        return first
+
     def continues(self, former: _Showing) -> bool:
         """Whether it is the same suggestion as ``former``, or its text with more at the end."""
         if self.rests.keys() & former.rests.keys():
             return True
         # The rest of a truncated suggestion has another id: the text on the screen grows.
-        begun = former.num_typed > 0 or former.is_taken
+        begun = former.num_typed > 0 or former.is_used
         return begun and former.cursor == self.cursor and self.first_rest.startswith(former.first_rest)
 
 
@@ -141,7 +116,7 @@ class Outcomes:
     """Follows the suggestions of one window."""
 
     def __init__(self) -> None:
-        self.statistics = Statistics()
+        self.statistics = EventCounts()
         self._showings: dict[str, _Showing] = {}
         self._doubts: list[_Doubt] = []
         self._accepted: deque[_Accepted] = deque(maxlen=MAX_TRACKED)
@@ -161,7 +136,6 @@ class Outcomes:
             place.offset,
             max(continuation.num_replaced for continuation in found),
             len(answer.query.before),
-            answer.waited_s * 1000,
         )
         if former is None or not showing.continues(former):
             self._drop(place.uri, now_s)
@@ -271,7 +245,7 @@ class Outcomes:
         for doubt in [doubt for doubt in self._doubts if doubt.since_s + SETTLE_S <= now_s]:
             self._doubts.remove(doubt)
             self._settled.extend(doubt.showing.rests)
-            self._emit(outcomes, Outcome(doubt.uri, "rejected", len(doubt.showing.first_rest)))
+            self._emit(outcomes, Outcome(doubt.uri, EventKind.REJECTED, len(doubt.showing.first_rest)))
         for accepted in list(self._accepted):
             while accepted.num_checked < len(RETENTION):
                 after_s, retained, removed = RETENTION[accepted.num_checked]
@@ -293,8 +267,7 @@ class Outcomes:
             showing.num_typed += 1
         elif len(text) == 1:
             if showing.is_shown:
-                self._take(showing)
-                self._emit(outcomes, Outcome(uri, "typed_through", showing.num_typed + 1))
+                self._emit(outcomes, Outcome(uri, EventKind.TYPED_THROUGH, showing.num_typed + 1, None, showing.use()))
         elif showing.num_announced >= len(text):
             showing.num_announced -= len(text)
         else:
@@ -303,14 +276,13 @@ class Outcomes:
     def _accept(self, outcomes: list[Outcome], uri: str, showing: _Showing, text: str, rest: str) -> None:
         """Count ``text``, the beginning of ``rest``, as accepted by a key of the editor."""
         self._show(outcomes, uri, showing)
-        self._take(showing)
         if len(text) == len(rest):
-            kind: EventKind = "accepted"
+            kind = EventKind.ACCEPTED
         elif text.endswith("\n") or rest[len(text)] == "\n":
-            kind = "accepted_line"
+            kind = EventKind.ACCEPTED_LINE
         else:
-            kind = "accepted_word"
-        self._emit(outcomes, Outcome(uri, kind, len(text), text=text))
+            kind = EventKind.ACCEPTED_WORD
+        self._emit(outcomes, Outcome(uri, kind, len(text), text, showing.use()))
 
     def _accept_whole(self, outcomes: list[Outcome], uri: str, showing: _Showing, suggestion_id: str) -> None:
         rest = showing.rests[suggestion_id]
@@ -321,20 +293,15 @@ class Outcomes:
         """Count it as shown, once; an accepted suggestion was shown, reported or not."""
         if not showing.is_shown:
             showing.is_shown = True
-            self._emit(outcomes, Outcome(uri, "shown", len(showing.first_rest), latency_ms=showing.latency_ms))
-
-    def _take(self, showing: _Showing) -> None:
-        if not showing.is_taken:
-            showing.is_taken = True
-            self.statistics.count_taken()
+            self._emit(outcomes, Outcome(uri, EventKind.SHOWN, len(showing.first_rest)))
 
     def _drop(self, uri: str, now_s: float) -> None:
         showing = self._showings.pop(uri, None)
-        if showing is not None and showing.is_shown and not showing.is_taken:
+        if showing is not None and showing.is_shown and not showing.is_used:
             self._doubts.append(_Doubt(showing, uri, now_s))
 
     def _emit(self, outcomes: list[Outcome], outcome: Outcome) -> None:
-        self.statistics.count(outcome)
+        self.statistics.add(outcome.kind, outcome.num_chars, first_use=outcome.first_use)
         outcomes.append(outcome)
 
 

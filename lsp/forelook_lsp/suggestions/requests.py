@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S = 3.0  # beyond the deadline; chosen, not measured
 ASKS_BETWEEN_POOL_STATS = 20  # chosen, not measured
-CUT_REASONS = frozenset({"max_tokens", "deadline", "context_full"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +230,11 @@ class SuggestionRequests:
             uri=query.place.uri,
             version=query.version,
             offset=query.place.offset,
-            trigger="invoked" if query.invoked else "automatic",
+            trigger=messages.TriggerKind.INVOKED if query.invoked else messages.TriggerKind.AUTOMATIC,
             num_suggestions=query.num_wanted,
             max_new_tokens=self._options.max_new_tokens,
             deadline_ms=None if query.invoked else self._options.deadline_ms,
-            multi_line=self._options.multi_line,
+            multi_line=messages.MultiLine(self._options.multi_line),
             selected=query.selected,
             partial=True,
         )
@@ -260,8 +259,8 @@ class SuggestionRequests:
         if result.stats.num_steps:
             self._presenter.status.tokens_per_step = result.stats.tokens_per_step
         found = continuations_of(ask.query, result.suggestions)
-        is_cut = result.finish_reason in CUT_REASONS
-        self._perform(self._machine.answered(ask.request_id, found, result.unused_tail, self._clock(), is_cut=is_cut))
+        now_s = self._clock()
+        self._perform(self._machine.answered(ask.request_id, found, result.next_line, now_s, is_cut=result.is_cut))
 
     def _ask_pool_stats(self, workspace: str) -> None:
         def show(done: asyncio.Future[messages.PoolStatsResult]) -> None:
@@ -282,7 +281,7 @@ class SuggestionRequests:
                     document.language_id,
                     outcome.kind,
                     outcome.num_chars,
-                    outcome.latency_ms,
+                    outcome.first_use,
                     outcome.text,
                 )
                 self._backend.notify(messages.COMPLETION_EVENT, params)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from forelook.completion.cursor.brackets import BracketScan, scan_brackets
 from forelook.completion.cursor.stopping import Closer, CursorContext, find_end, indentation_of, look_around
 from forelook.completion.cursor.syntax import Place
-from forelook.completion.request import Suggestion
 from forelook.languages import Language, ScopeRule
+from forelook.protocol.messages import Suggestion
 
 _HALF_WORD = re.compile(r"(?<!\w)\d[\w.]*$|\w+$")
 _NEXT_LINE = re.compile(r"(?P<break>\n+[ \t]*)(?P<line>[^\n]*\S[^\n]*)\n")

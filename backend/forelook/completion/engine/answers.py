@@ -6,10 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from forelook.completion.completer import Completed
 from forelook.completion.document_store import Document
-from forelook.completion.request import CompletionRequest, CompletionResult
 from forelook.decoding.drafting.sources.previous import PreviousSuggestion
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.messages import CompletionParams, Suggestion
 
 _MAX_DOCUMENTS = 16  # chosen, not measured
 
@@ -19,17 +20,22 @@ class Answer:
     """A request, the document it was about, and its result."""
 
     document: Document
-    request: CompletionRequest
-    result: CompletionResult
+    request: CompletionParams
+    completed: Completed
+
+    @property
+    def suggestion(self) -> Suggestion | None:
+        """The first suggestion, if there is one."""
+        return next(iter(self.completed.result.suggestions), None)
 
     def draft_source(self, encode: Callable[[str], list[int]]) -> PreviousSuggestion | None:
         """The suggestion as a source of drafts: after the next keystroke much of it often still applies."""
-        if not self.result.suggestions:
+        if (suggestion := self.suggestion) is None:
             return None
-        text, offset, suggestion = self.document.text, self.request.offset, self.result.suggestions[0]
+        text, offset = self.document.text, self.request.offset
         line_start = text.rfind("\n", 0, suggestion.start) + 1
         unseen = suggestion.text[max(0, offset - suggestion.start) :]
-        return PreviousSuggestion(encode(text[line_start:offset]), encode(unseen + self.result.raw_tail))
+        return PreviousSuggestion(encode(text[line_start:offset]), encode(unseen + self.completed.raw_tail))
 
 
 class LatestAnswers:

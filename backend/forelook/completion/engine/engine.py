@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from forelook.completion.completer import Cancelled, Hints, RequestControl
+from forelook.completion.completer import Cancelled, Completed, Hints, RequestControl
 from forelook.completion.document_store import Document, DocumentStore
 from forelook.completion.engine.answers import Answer, LatestAnswers
 from forelook.completion.engine.drafting import Drafting
@@ -27,20 +27,23 @@ from forelook.completion.engine.pools import MakePool, WorkspacePools
 from forelook.completion.engine.speculation import PREWARM_MIN_TOKENS, FollowUp, Prewarm, Speculation
 from forelook.completion.engine.usage import UsageCounters
 from forelook.completion.prompt.context import ContextChooser
-from forelook.completion.request import (
-    CompletionRequest,
-    CompletionResult,
-    EngineState,
-    EngineStatus,
-    RequestStats,
-    TextChange,
-    TriggerKind,
-)
 from forelook.completion.settings import EngineSettings
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.errors import DecodingError, ForelookError, RequestCancelledError, StaleDocumentError
 from forelook.failures import log_failure, logged
+from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.events import ACCEPTANCES, EventKind
+from forelook.protocol.messages import (
+    CompletionEventParams,
+    CompletionParams,
+    CompletionResult,
+    EngineState,
+    RequestStats,
+    Status,
+    TextChange,
+    TriggerKind,
+)
 from forelook.workspace.pool import WorkspacePool
 
 __all__ = ["CompletionEngine", "CompletionHandle", "EngineModel", "LoadModel", "MakeDrafting", "MakePool"]
@@ -68,7 +71,7 @@ class CompletionEngine:
         self,
         load: LoadModel,
         settings: EngineSettings,
-        on_status: Callable[[EngineStatus], None],
+        on_status: Callable[[Status], None],
         *,
         make_pool: MakePool | None = None,
         make_drafting: MakeDrafting | None = None,
@@ -94,7 +97,7 @@ class CompletionEngine:
         self._saved_s = self._used_s = clock()
 
     @property
-    def status(self) -> EngineStatus:
+    def status(self) -> Status:
         """The model's state."""
         return self._model.status
 
@@ -192,13 +195,13 @@ class CompletionEngine:
         if job.cancelled.is_set():
             raise RequestCancelledError("superseded before it started")
         if loaded is None:
-            return CompletionResult((), "", "no_model", RequestStats())
+            return CompletionResult((), FinishReason.NO_MODEL)
         document, request = job.document, job.request
-        result = self._speculation.result_for(document, request)
-        if result is not None:
+        completed = self._speculation.result_for(document, request)
+        if completed is not None:
             self._metrics.add("answered_ahead")
             # Its cost was counted when it was computed.
-            self._metrics.add_result(replace(result, stats=RequestStats()))
+            self._metrics.add_result(replace(completed.result, stats=RequestStats()))
         else:
             control = RequestControl(job.arrived_s, job.deadline_s, job.cancelled.is_set, job.on_partial)
             hints = self._hints(document, request.offset, loaded)
@@ -206,11 +209,11 @@ class CompletionEngine:
             if isinstance(outcome, Cancelled):
                 self._metrics.add_cancelled(outcome.stats)
                 raise RequestCancelledError("cancelled")
-            result = outcome
-            self._metrics.add_result(result)
-        self._answers.add(Answer(document, request, result))
+            completed = outcome
+            self._metrics.add_result(completed.result)
+        self._answers.add(Answer(document, request, completed))
         self._speculation.answered(document.key)
-        return result
+        return completed.result
 
     def _hints(self, document: Document, offset: int, loaded: Loaded) -> Hints:
         sources: list[DraftSource] = []
@@ -239,9 +242,9 @@ class CompletionEngine:
         document, request = follow_up.document, follow_up.request
         hints = self._hints(document, request.offset, loaded)
         outcome = loaded.completer.complete(document, request, control, hints)
-        if isinstance(outcome, CompletionResult):
+        if isinstance(outcome, Completed):
             self._metrics.add("speculations")
-            self._metrics.add("background_forwards", outcome.stats.num_forwards)
+            self._metrics.add("background_forwards", outcome.result.stats.num_forwards)
             self._speculation.add_result(follow_up, outcome)
 
     def _prefill(self, prewarm: Prewarm, loaded: Loaded) -> None:
@@ -365,11 +368,14 @@ class CompletionEngine:
 
     # --- requests
 
-    def submit(self, request: CompletionRequest, on_partial: OnPartial, on_done: OnDone) -> CompletionHandle:
+    def submit(
+        self, key: DocumentKey, request: CompletionParams, on_partial: OnPartial, on_done: OnDone
+    ) -> CompletionHandle:
         """Start a completion; an older one of the same document is superseded.
 
         Args:
-            request: what to complete.
+            key: the document.
+            request: where and how to complete it.
             on_partial: called with all text generated so far, from the cursor on, as often as the settings say.
             on_done: called exactly once, with the result or the error; with a RequestCancelledError if the request
                 was superseded or cancelled.
@@ -379,7 +385,7 @@ class CompletionEngine:
             StaleDocumentError: the mirror has another version.
             PositionError: the cursor is outside the document.
         """
-        document = self._documents.get(request.key)
+        document = self._documents.get(key)
         if request.version != document.version:
             raise StaleDocumentError(
                 f"version = {request.version} is not the mirror's version {document.version}; send the changes first"
@@ -391,27 +397,24 @@ class CompletionEngine:
         job = Job(request, document, on_partial, on_done, now_s, now_s + deadline_ms / 1e3)
         state = self._model.status.state
         if state is not EngineState.READY:
-            reason = "no_model" if state is EngineState.ERROR else "loading"
-            on_done(CompletionResult((), "", reason, RequestStats()))
+            on_done(CompletionResult((), FinishReason.NO_MODEL if state is EngineState.ERROR else FinishReason.LOADING))
             return CompletionHandle(job)
         self._metrics.add("requests")
         self._metrics.add("superseded", self._inbox.submit(job))
         return CompletionHandle(job)
 
-    def record_event(
-        self, workspace: WorkspaceKey, language_id: str, kind: str, num_chars: int = 0, text: str | None = None
-    ) -> None:
+    def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:
         """Count what became of a suggestion; accepted text goes into the pool of its workspace."""
 
         def record() -> None:
-            self._usage.record(language_id, kind, num_chars)
+            self._usage.record(event)
             loaded = self._model.loaded
             if loaded is None:
                 return
-            if kind == "shown" and self._speculates_on(loaded):
+            if event.kind is EventKind.SHOWN and self._speculates_on(loaded):
                 self._speculation.shown(self._answers.latest_in(workspace))
-            if kind.startswith("accepted") and text and (pool := self._pools.get(workspace)) is not None:
-                pool.accept(loaded.model.tokenizer.encode(text))
+            if event.kind in ACCEPTANCES and event.text and (pool := self._pools.get(workspace)) is not None:
+                pool.accept(loaded.model.tokenizer.encode(event.text))
 
         self._inbox.command(record)
 

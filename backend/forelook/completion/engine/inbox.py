@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from forelook.completion.document_store import Document
-from forelook.completion.request import CompletionRequest, CompletionResult
 from forelook.errors import ForelookError
+from forelook.protocol.messages import CompletionParams, CompletionResult
 
 OnPartial = Callable[[str], None]
 OnDone = Callable[[CompletionResult | ForelookError], None]
@@ -20,7 +20,7 @@ Command = Callable[[], None]
 class Job:
     """A submitted request; times are the engine's clock."""
 
-    request: CompletionRequest
+    request: CompletionParams
     document: Document
     on_partial: OnPartial
     on_done: OnDone
@@ -79,7 +79,7 @@ class Inbox:
         num_superseded = 0
         with self._wake:
             for other in (*self._jobs, self._running):
-                if other is not None and other.request.key == job.request.key and not other.cancelled.is_set():
+                if other is not None and other.document.key == job.document.key and not other.cancelled.is_set():
                     num_superseded += 1
                     other.cancel()
             self._jobs.append(job)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from forelook.completion.request import CompletionResult, RequestStats
 from forelook.percentiles import PERCENTILES, percentile
+from forelook.protocol.messages import CompletionResult, RequestStats
 
 _NUM_LATENCIES = 512
 COUNTS = (

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from forelook.completion.completer import Completer, CompletionModel
 from forelook.completion.engine.drafting import Drafting
-from forelook.completion.request import EngineState, EngineStatus
 from forelook.completion.settings import EngineSettings
 from forelook.errors import DecodingError, ForelookError
 from forelook.failures import log_failure, logged
+from forelook.protocol.messages import EngineState, Status
 
 
 class EngineModel(CompletionModel, Protocol):
@@ -75,7 +75,7 @@ class ModelState:
         make_drafting: MakeDrafting,
         settings: EngineSettings,
         release_memory: Callable[[], None],
-        on_status: Callable[[EngineStatus], None],
+        on_status: Callable[[Status], None],
     ) -> None:
         self._load = load
         self._make_drafting = make_drafting
@@ -84,21 +84,21 @@ class ModelState:
         self._on_status = on_status
         self.loaded: Loaded | None = None
         self.drafting = Drafting()
-        self.status = EngineStatus(EngineState.STARTING, message="starting")
+        self.status = Status(EngineState.STARTING, message="starting")
 
     def load(self) -> None:
         """Load for the first time. After a failure the status is ERROR for good."""
-        self._set_status(EngineStatus(EngineState.LOADING, 0.0, "loading"))
+        self._set_status(Status(EngineState.LOADING, 0.0, "loading"))
         try:
             model = self._load(self._report_progress)
             self.drafting = self._make_drafting(model)
             self._set_loaded(model)
         except ForelookError as error:
-            self._set_status(EngineStatus(EngineState.ERROR, message=str(error)))
+            self._set_status(Status(EngineState.ERROR, message=str(error)))
         except Exception as error:  # noqa: BLE001 - edge of the thread
             log_failure("loading the model", error)
             reason = f"the model cannot be loaded ({type(error).__name__}); run `forelook doctor`"
-            self._set_status(EngineStatus(EngineState.ERROR, message=reason))
+            self._set_status(Status(EngineState.ERROR, message=reason))
 
     def reload(self) -> ForelookError | None:
         """Load an unloaded model again; returns why that failed. The next call tries again."""
@@ -131,15 +131,13 @@ class ModelState:
         completer = Completer(model, self._settings, budget=drafting.budget, loop=drafting.loop)
         self.loaded = Loaded(model, completer)
         device = str(model.device)
-        self._set_status(
-            EngineStatus(EngineState.READY, None, model.status_line, model.name, device, model.weight_format)
-        )
+        self._set_status(Status(EngineState.READY, None, model.status_line, model.name, device, model.weight_format))
 
     def _report_progress(self, share: float, line: str) -> None:
         """Progress of the model: while it loads, and while it prepares a step of a new size."""
         if self.status.state is not EngineState.READY:
             if line:
-                self._set_status(EngineStatus(EngineState.LOADING, share, line))
+                self._set_status(Status(EngineState.LOADING, share, line))
         elif line:
             self._set_message(line, share)
         elif self.loaded is not None:
@@ -148,6 +146,6 @@ class ModelState:
     def _set_message(self, message: str, progress: float | None = None) -> None:
         self._set_status(replace(self.status, progress=progress, message=message))
 
-    def _set_status(self, status: EngineStatus) -> None:
+    def _set_status(self, status: Status) -> None:
         self.status = status
         self._on_status(status)

@@ -9,10 +9,11 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
+from forelook.completion.completer import Completed
 from forelook.completion.document_store import Document
 from forelook.completion.engine.answers import Answer
-from forelook.completion.request import CompletionRequest, CompletionResult
 from forelook.keys import DocumentKey
+from forelook.protocol.messages import CompletionParams
 
 PREWARM_AFTER_S = 0.15  # chosen, not measured
 PREWARM_MIN_TOKENS = 64  # chosen, not measured: fewer cost a request little
@@ -24,7 +25,7 @@ class FollowUp:
     """The request that would follow if the user accepted a suggestion, and the document as it would be."""
 
     document: Document
-    request: CompletionRequest
+    request: CompletionParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Speculation:
 
     def __init__(self, *, prewarm: bool) -> None:
         self._wants_prewarm = prewarm
-        self._results: OrderedDict[tuple[DocumentKey, int], tuple[str, CompletionResult]] = OrderedDict()
+        self._results: OrderedDict[tuple[DocumentKey, int], tuple[str, Completed]] = OrderedDict()
         self._shown: Answer | None = None
         self._prewarm: Prewarm | None = None
 
@@ -58,26 +59,25 @@ class Speculation:
     def take_follow_up(self) -> FollowUp | None:
         """The pending follow-up, once."""
         answer, self._shown = self._shown, None
-        if answer is None or not answer.result.suggestions:
+        if answer is None or (suggestion := answer.suggestion) is None:
             return None
-        suggestion = answer.result.suggestions[0]
         text = answer.document.text
         text = text[: suggestion.start] + suggestion.text + text[suggestion.end :]
         document = replace(answer.document, text=text)
         offset = suggestion.start + len(suggestion.text)
-        request = CompletionRequest(document.key, document.version, offset, multi_line=answer.request.multi_line)
+        request = CompletionParams(document.key.uri, document.version, offset, multi_line=answer.request.multi_line)
         return FollowUp(document, request)
 
-    def add_result(self, follow_up: FollowUp, result: CompletionResult) -> None:
+    def add_result(self, follow_up: FollowUp, completed: Completed) -> None:
         """Keep the result of a follow-up, for a bounded number of places."""
-        self._results[(follow_up.document.key, follow_up.request.offset)] = (follow_up.document.text, result)
+        self._results[(follow_up.document.key, follow_up.request.offset)] = (follow_up.document.text, completed)
         if len(self._results) > _MAX_RESULTS:
             self._results.popitem(last=False)
 
-    def result_for(self, document: Document, request: CompletionRequest) -> CompletionResult | None:
+    def result_for(self, document: Document, request: CompletionParams) -> Completed | None:
         """The result computed for exactly this text and cursor."""
-        text, result = self._results.get((document.key, request.offset), (None, None))
-        return result if request.selected is None and text == document.text else None
+        text, completed = self._results.get((document.key, request.offset), (None, None))
+        return completed if request.selected is None and text == document.text else None
 
     # --- prefill after an edit
 

@@ -1,4 +1,4 @@
-"""Learning from use, locally: how often suggestions were shown, taken and kept. Counts only, never text."""
+"""How often suggestions were shown, accepted and kept, over all starts of the backend. Counts only, never text."""
 
 from __future__ import annotations
 
@@ -9,26 +9,12 @@ from pathlib import Path
 
 from forelook.errors import EndpointError
 from forelook.local.files import file_lock, write_atomically
+from forelook.protocol.events import ACCEPTANCES, EventCounts, EventKind
+from forelook.protocol.messages import CompletionEventParams
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _VERSION = 1
 _LOCK_TIMEOUT_S = 10.0  # chosen, not measured: a save takes milliseconds
-EVENT_KINDS = frozenset(
-    {
-        "shown",
-        "accepted",
-        "accepted_word",
-        "accepted_line",
-        "typed_through",
-        "rejected",
-        "retained_30s",
-        "retained_300s",
-        "removed_30s",
-        "removed_300s",
-    }
-)
-# Characters the user did not have to type.
-_SAVING_KINDS = frozenset({"accepted", "accepted_word", "accepted_line"})
 
 
 class UsageCounters:
@@ -43,37 +29,31 @@ class UsageCounters:
         self._total = self._read()
         self._unsaved: Counter[str] = Counter()
 
-    def record(self, language_id: str, kind: str, num_chars: int = 0) -> None:
-        """Count one event.
-
-        Args:
-            language_id: of the document.
-            kind: one of ``EVENT_KINDS``; others are ignored with a log line.
-            num_chars: characters of the suggestion it concerns.
-        """
-        if kind not in EVENT_KINDS:
-            _LOG.warning("usage event of unknown kind ignored")
-            return
-        language = language_id if language_id.isidentifier() and len(language_id) <= 40 else "other"
-        self._add(f"{language}.{kind}", 1)
-        if num_chars:
-            self._add(f"{language}.{kind}_chars", num_chars)
+    def record(self, event: CompletionEventParams) -> None:
+        """Count one event."""
+        language = event.language_id if event.language_id.isidentifier() and len(event.language_id) <= 40 else "other"
+        kind = f"{language}.{event.kind.value}"
+        for key, count in ((kind, 1), (f"{kind}_chars", event.num_chars), (f"{language}.used", int(event.first_use))):
+            if count:
+                self._total[key] += count
+                self._unsaved[key] += count
 
     def to_dict(self) -> dict[str, object]:
-        """Sums over languages, keystrokes saved, acceptance share, and the counts of each language."""
-        sums: Counter[str] = Counter()
+        """Sums over all languages, accept rate, saved keystrokes, and the counts of each language."""
+        sums = EventCounts()
         languages: dict[str, dict[str, int]] = {}
         for key, count in sorted(self._total.items()):
-            language, _, kind = key.partition(".")
-            sums[kind] += count
-            languages.setdefault(language, {})[kind] = count
-        shown = sums["shown"]
-        taken = sum(sums[kind] for kind in _SAVING_KINDS)
-        saved = sum(sums[f"{kind}_chars"] - sums[kind] for kind in _SAVING_KINDS)
+            language, _, name = key.partition(".")
+            if name.endswith("_chars"):
+                sums.chars[name.removesuffix("_chars")] += count
+            else:
+                sums.counts[name] += count
+            languages.setdefault(language, {})[name] = count
         return {
-            **{kind: sums[kind] for kind in sorted(EVENT_KINDS)},
-            "keystrokes_saved": max(0, saved),
-            "accepted_share": min(1.0, taken / shown) if shown else 0.0,
+            **{kind.value: sums.counts[kind.value] for kind in EventKind},
+            "used": sums.counts["used"],
+            "num_keystrokes_saved": sums.num_keystrokes_saved,
+            "accept_rate": sums.accept_rate,
             "languages": languages,
         }
 
@@ -83,7 +63,7 @@ class UsageCounters:
         return bool(self._unsaved)
 
     def save(self) -> None:
-        """Add what is new to the file; a folder that cannot be written costs the counts, not the service."""
+        """Add the new counts to the file; if it cannot be written, log that and keep them for the next save."""
         if self._path is None or not self._unsaved:
             self._unsaved.clear()
             return
@@ -94,14 +74,10 @@ class UsageCounters:
                 merged.update(self._unsaved)
                 write_atomically(self._path, json.dumps({"version": _VERSION, "counts": dict(sorted(merged.items()))}))
         except (OSError, EndpointError) as error:
-            _LOG.warning("usage counts cannot be saved to %s: %s", self._path, error)
+            logger.warning("usage counts cannot be saved to %s: %s", self._path, error)
             return
         self._total = merged
         self._unsaved.clear()
-
-    def _add(self, key: str, count: int) -> None:
-        self._total[key] += count
-        self._unsaved[key] += count
 
     def _read(self) -> Counter[str]:
         if self._path is None or not self._path.is_file():
@@ -110,7 +86,19 @@ class UsageCounters:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             if content["version"] != _VERSION:
                 raise ValueError(f"version {content['version']!r} is not {_VERSION}")
-            return Counter({str(key): int(count) for key, count in content["counts"].items()})
+            return _with_uses(Counter({str(key): int(count) for key, count in content["counts"].items()}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            _LOG.warning("usage counts in %s cannot be read (%s): starting from zero", self._path, type(error).__name__)
+            logger.warning(
+                "usage counts in %s cannot be read (%s); starting from zero", self._path, type(error).__name__
+            )
             return Counter()
+
+
+def _with_uses(counts: Counter[str]) -> Counter[str]:
+    """Counts with ``used``, which 0.1.0 did not write: its accept rate counted every acceptance, up to all shown."""
+    if any(key.endswith(".used") for key in counts):
+        return counts
+    for language in [key.removesuffix(".shown") for key in counts if key.endswith(".shown")]:
+        accepted = sum(counts[f"{language}.{kind.value}"] for kind in ACCEPTANCES)
+        counts[f"{language}.used"] = min(counts[f"{language}.shown"], accepted)
+    return counts

@@ -1,4 +1,4 @@
-"""docs/messages.md says what server/messages.py does, and leaves nothing of it out."""
+"""docs/protocol.md documents every message of protocol/messages.py, and no other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class MethodSection:
 
 @pytest.fixture(scope="module")
 def document(repository: Path) -> str:
-    return (repository / "docs" / "messages.md").read_text(encoding="utf-8")
+    return (repository / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 
 def method_sections(document: str) -> Iterator[MethodSection]:
@@ -67,16 +68,19 @@ def wire_classes() -> set[type[Any]]:
         found.add(cls)
         annotations = " ".join(str(f.type) for f in dataclasses.fields(cls))
         inner = [getattr(messages, name, None) for name in re.findall(r"\w+", annotations)]
-        pending += [c for c in inner if isinstance(c, type) and c.__module__ == messages.__name__]
+        pending += [c for c in inner if dataclasses.is_dataclass(c) and c.__module__ == messages.__name__]
     return found - {messages.Empty}
 
 
 def default_text(field: dataclasses.Field[Any]) -> str:
-    if field.default is not dataclasses.MISSING:
-        return f"`{json.dumps(field.default)}`"
-    if field.default_factory is not dataclasses.MISSING:
-        return f"`{json.dumps(field.default_factory())}`"
-    return "required"
+    default: Any = field.default
+    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    if default is dataclasses.MISSING:
+        return "required"
+    if dataclasses.is_dataclass(default):
+        return "all defaults"
+    return f"`{json.dumps(default.value if isinstance(default, Enum) else default)}`"
 
 
 def test_version_is_the_one_spoken(document: str) -> None:
