@@ -18,7 +18,7 @@ from forelook.decoding.loop import decode
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.model.forward.cuda_graphs import CudaGraphs
-from forelook.model.forward.llama import LlamaWeights
+from forelook.model.forward.layers import LlamaWeights
 from forelook.model.forward.static_step import BucketedSequence, run_as_it_is
 from forelook.model.forward.step_attention import step_attention_choices
 from forelook.model.step_costs import measure_step_costs

@@ -10,7 +10,7 @@ from forelook.decoding.layout import causal_layout
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.attention import choose_attention
 from forelook.model.forward.cuda_graphs import CudaGraphs
-from forelook.model.forward.llama import LayerWeights, LlamaWeights, norm_weight
+from forelook.model.forward.layers import LayerWeights, LlamaWeights, norm_weight
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.rope import rotation_table
 from forelook.model.forward.static_step import BucketedSequence, StepSpace, run_as_it_is

@@ -13,13 +13,14 @@ import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.decoding.limits import Limits
-from forelook.decoding.loop import lookahead
+from forelook.decoding.request import DecodeRequest
 from forelook.errors import ConfigError, ContextOverflowError, TokenizerError
 from forelook.model.forward.attention import AttentionBackend, attend_torch_flash
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from tests.decoding.streams import drafted
 from tests.model.checkpoints import VARIANTS, build_reference, save
 
 TOLERANCE = 1e-4
@@ -220,8 +221,9 @@ def test_codellama_shaped_generation_stops_where_transformers_does(tmp_path: Pat
         )[0, len(prompt) :].tolist()
         assert output[-1] == stop
         assert len(output) == place + 1
-        for run in (autoregressive, lookahead):
-            steps = run(loaded.new_sequence(256), prompt, Limits(24, loaded.stop_token_ids))
+        for run in (autoregressive, drafted):
+            request = DecodeRequest(prompt, Limits(24, loaded.stop_token_ids))
+            steps = run(request, loaded.new_sequence(256))
             assert [token for ids in steps for token in ids] == output[:-1], run.__name__
 
 

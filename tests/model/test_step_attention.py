@@ -13,8 +13,8 @@ from forelook.model.forward.attention import Visibility, attend_reference
 from forelook.model.forward.step_attention import (
     StepAttention,
     StepAttentionChoice,
+    attend_captured_prefix_and_tail,
     attend_masked,
-    attend_prefix_and_tail,
     describe_attention,
     step_attention_choices,
 )
@@ -46,7 +46,7 @@ def cpu_flash_prefix(
 
 BACKENDS = [
     pytest.param(attend_masked, id="masked"),
-    pytest.param(partial(attend_prefix_and_tail, cpu_flash_prefix), id="prefix-and-tail"),
+    pytest.param(partial(attend_captured_prefix_and_tail, cpu_flash_prefix), id="prefix-and-tail"),
 ]
 
 

@@ -17,7 +17,7 @@ def models(options: argparse.Namespace, here: Surroundings) -> int:
     import torch
 
     from forelook.model.catalogue import Machine, installed_models, recommend
-    from forelook.model.forward.llama import kv_cache_dtype
+    from forelook.model.forward.layers import kv_cache_dtype
     from forelook.model.hub import hub_from, recorded
     from forelook.model.loading import STARTER_MODEL_PATH, choose_device, choose_dtype
     from forelook.model.memory import available_memory

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from forelook.errors import CheckpointError
 from forelook.model.config import LlamaConfig
 from forelook.model.forward.attention import choose_attention
-from forelook.model.forward.llama import LayerWeights, LlamaWeights, interleave_halves, norm_weight
+from forelook.model.forward.layers import LayerWeights, LlamaWeights, interleave_halves, norm_weight
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.rope import rotation_table
 from forelook.model.quantization import Quantize

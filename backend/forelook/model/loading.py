@@ -17,7 +17,8 @@ from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.forward.cuda_graphs import CudaGraphs
-from forelook.model.forward.llama import LlamaSequence, LlamaWeights, kv_cache_dtype
+from forelook.model.forward.layers import LlamaWeights, kv_cache_dtype
+from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import choose_step_ops
 from forelook.model.infill import InfillFormat, InfillOrder, infill_formats

@@ -7,17 +7,13 @@ into them, and the residual stream is kept as [x, -x], which the norm wants.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 
 from forelook.model.config import LlamaConfig
 from forelook.model.forward.attention import Visibility
 from forelook.model.forward.kv_cache import KVCache
-
-if TYPE_CHECKING:
-    from forelook.model.forward.llama import LlamaWeights
+from forelook.model.forward.layers import LlamaWeights
 
 MAX_TOKENS = 64
 """Largest tail run this way; above it the arithmetic dominates."""

@@ -1,111 +1,22 @@
-"""The Llama family's forward pass as plain functions, and one sequence of it as a :class:`StepModel`."""
+"""The Llama family's forward pass as a plain function, and one sequence of it as a :class:`StepModel`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 
 from forelook.decoding.layout import StepLayout
 from forelook.errors import ConfigError, ContextOverflowError
-from forelook.model.config import LlamaConfig
 from forelook.model.cpu_threads import ThreadGovernor
-from forelook.model.forward.attention import AttentionBackend, Visibility, step_visibility
+from forelook.model.forward.attention import Visibility, step_visibility
 from forelook.model.forward.cpu_step import MAX_TOKENS, CpuStep
 from forelook.model.forward.kv_cache import KVCache
-from forelook.model.forward.projection import Projection
+from forelook.model.forward.layers import LlamaWeights, add_residual, new_cache, rms_norm
 from forelook.model.memory import out_of_memory_named
-
-
-@dataclass(frozen=True, slots=True)
-class LayerWeights:
-    """One decoder layer; projections that read the same input are one matrix.
-
-    Rows of queries and keys are interleaved: the two numbers that rotate together stand side by side and are one
-    complex number. Scores do not change, as queries and keys are permuted alike.
-    """
-
-    attention_norm: torch.Tensor
-    qkv: Projection  # C → (H + 2 Hkv) D
-    output: Projection  # H D → C
-    mlp_norm: torch.Tensor
-    gate_up: Projection  # C → 2 I
-    down: Projection  # I → C
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaWeights:
-    """A model's weights, shared by all its sequences.
-
-    Attributes:
-        config: shapes and constants.
-        embedding: [V, C].
-        layers: the decoder layers.
-        final_norm: before the head.
-        head: C → V.
-        rotations: [positions, D / 2] complex numbers that turn queries and keys.
-        attention: how queries meet keys and values on this device.
-        nbytes: bytes of memory held.
-    """
-
-    config: LlamaConfig
-    embedding: torch.Tensor
-    layers: tuple[LayerWeights, ...]
-    final_norm: torch.Tensor
-    head: Projection
-    rotations: torch.Tensor
-    attention: AttentionBackend
-    nbytes: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the matrices."""
-        return self.embedding.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return self.embedding.device
-
-    @property
-    def kv_dtype(self) -> torch.dtype:
-        """The dtype of keys and values."""
-        return kv_cache_dtype(self.dtype, self.device)
-
-
-def kv_cache_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype of keys and values for weights of a dtype.
-
-    A CPU attends in float32 over a float32 cache faster than in bfloat16, several times so for a single token.
-    """
-    return torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
-
-
-def interleave_halves(weight: torch.Tensor, head_size: int) -> torch.Tensor:
-    """Put row i of each head's second half behind row i of its first: [heads D, …] → the same shape."""
-    return weight.view(-1, 2, head_size // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
-
-
-def norm_weight(weight: torch.Tensor) -> torch.Tensor:
-    """A norm's weight as :func:`rms_norm` wants it on the weight's device."""
-    return torch.cat([weight, weight]) if weight.device.type == "cpu" else weight
-
-
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root-mean-square norm of [T, C].
-
-    On a CPU torch composes it of eight small operators. [x, -x] has mean 0 and its variance is x's mean square, so that
-    the fused layer norm of it computes the same in one.
-    """
-    if x.device.type == "cpu":
-        size = x.shape[1]
-        return F.layer_norm(torch.cat([x, -x], dim=1), (2 * size,), weight, None, eps)[:, :size]
-    return F.rms_norm(x, (x.shape[1],), weight, eps)
 
 
 def forward(
@@ -152,33 +63,14 @@ def forward(
         if logit_rows is not None and index == config.num_layers - 1:
             # Past the last attention no row reads another: the rest is for the rows that were asked for.
             attended, hidden = attended.index_select(0, logit_rows), hidden.index_select(0, logit_rows)
-        hidden = _add(hidden, layer.output(attended.to(dtype)), config.residual_multiplier)
+        hidden = add_residual(hidden, layer.output(attended.to(dtype)), config.residual_multiplier)
 
         normed = rms_norm(hidden, layer.mlp_norm, config.norm_eps)
         gate, up = layer.gate_up(normed).chunk(2, dim=1)
-        hidden = _add(hidden, layer.down(F.silu(gate).mul_(up)), config.residual_multiplier)
+        hidden = add_residual(hidden, layer.down(F.silu(gate).mul_(up)), config.residual_multiplier)
 
     logits = weights.head(rms_norm(hidden, weights.final_norm, config.norm_eps)).to(wide)
     return logits if config.logits_divisor == 1.0 else logits / config.logits_divisor
-
-
-def _add(hidden: torch.Tensor, update: torch.Tensor, multiplier: float) -> torch.Tensor:
-    return hidden + update if multiplier == 1.0 else torch.add(hidden, update, alpha=multiplier)
-
-
-CacheKind = TypeVar("CacheKind", bound=KVCache)
-
-
-def new_cache(kind: type[CacheKind], weights: LlamaWeights, capacity: int) -> CacheKind:
-    """An empty cache of a kind for a model's keys and values."""
-    return kind(
-        num_layers=weights.config.num_layers,
-        num_kv_heads=weights.config.num_kv_heads,
-        head_size=weights.config.head_size,
-        capacity=capacity,
-        dtype=weights.kv_dtype,
-        device=weights.device,
-    )
 
 
 class LlamaSequence:

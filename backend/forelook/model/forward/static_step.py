@@ -15,7 +15,8 @@ import torch
 
 from forelook.decoding.layout import IntArray, StepLayout
 from forelook.model.forward.kv_cache import DeferringKVCache
-from forelook.model.forward.llama import LlamaSequence, LlamaWeights, new_cache, rms_norm
+from forelook.model.forward.layers import LlamaWeights, new_cache, rms_norm
+from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.step_ops import StepOps
 from forelook.model.memory import out_of_memory_named
 

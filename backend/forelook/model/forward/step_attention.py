@@ -74,7 +74,7 @@ def attend_masked(
     return unfold_rows((shares @ cache[kv_heads:]).transpose(0, 1), num_tokens).reshape(num_tokens, heads * size)
 
 
-def attend_prefix_and_tail(
+def attend_captured_prefix_and_tail(
     kernel: PrefixKernel,
     queries: torch.Tensor,
     cache: torch.Tensor,
@@ -130,18 +130,18 @@ def unfold_rows(rows: torch.Tensor, num_tokens: int) -> torch.Tensor:
     return rows.reshape(num_tokens, count // num_tokens, kv_heads, size).transpose(1, 2).flatten(1, 2)
 
 
-def attend_flash_attn(
+def attend_captured_flash_attn(
     queries: torch.Tensor, cache: torch.Tensor, prefix_length: torch.Tensor, visible: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """The flash-attn package over the prefix; it reads the length from the device."""
-    return attend_prefix_and_tail(_flash_attn_prefix, queries, cache, prefix_length, visible, scale)
+    return attend_captured_prefix_and_tail(_flash_attn_prefix, queries, cache, prefix_length, visible, scale)
 
 
 def attend_varlen(
     queries: torch.Tensor, cache: torch.Tensor, prefix_length: torch.Tensor, visible: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Torch's variable-length flash kernel over the prefix; ``seqused_k`` is the length on the device."""
-    return attend_prefix_and_tail(_varlen_prefix, queries, cache, prefix_length, visible, scale)
+    return attend_captured_prefix_and_tail(_varlen_prefix, queries, cache, prefix_length, visible, scale)
 
 
 def _flash_attn_prefix(
@@ -204,7 +204,7 @@ def _flash_attn_choice(device: torch.device, dtype: torch.dtype) -> StepAttentio
         return StepAttentionChoice(name, None, reason)
     if importlib.util.find_spec("flash_attn") is None:
         return StepAttentionChoice(name, None, "the package flash-attn is not installed (extra forelook[flash])")
-    return StepAttentionChoice(name, attend_flash_attn)
+    return StepAttentionChoice(name, attend_captured_flash_attn)
 
 
 def _varlen_choice(device: torch.device, dtype: torch.dtype) -> StepAttentionChoice:

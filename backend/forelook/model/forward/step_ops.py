@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from forelook.model.config import LlamaConfig
-from forelook.model.forward.llama import norm_weight, rms_norm
+from forelook.model.forward.layers import norm_weight, rms_norm
 from forelook.model.forward.step_attention import (
     StepAttention,
     StepAttentionChoice,

@@ -1,0 +1,120 @@
+"""What every forward shares: the weights of a Llama-family model, its norm, its residual, and its KV cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+
+from forelook.model.config import LlamaConfig
+from forelook.model.forward.attention import AttentionBackend
+from forelook.model.forward.kv_cache import KVCache
+from forelook.model.forward.projection import Projection
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One decoder layer; projections that read the same input are one matrix.
+
+    Rows of queries and keys are interleaved: the two numbers that rotate together stand side by side and are one
+    complex number. Scores do not change, as queries and keys are permuted alike.
+    """
+
+    attention_norm: torch.Tensor
+    qkv: Projection  # C → (H + 2 Hkv) D
+    output: Projection  # H D → C
+    mlp_norm: torch.Tensor
+    gate_up: Projection  # C → 2 I
+    down: Projection  # I → C
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaWeights:
+    """A model's weights, shared by all its sequences.
+
+    Attributes:
+        config: shapes and constants.
+        embedding: [V, C].
+        layers: the decoder layers.
+        final_norm: before the head.
+        head: C → V.
+        rotations: [positions, D / 2] complex numbers that turn queries and keys.
+        attention: how queries meet keys and values on this device.
+        nbytes: bytes of memory held.
+    """
+
+    config: LlamaConfig
+    embedding: torch.Tensor
+    layers: tuple[LayerWeights, ...]
+    final_norm: torch.Tensor
+    head: Projection
+    rotations: torch.Tensor
+    attention: AttentionBackend
+    nbytes: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the matrices."""
+        return self.embedding.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.embedding.device
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """The dtype of keys and values."""
+        return kv_cache_dtype(self.dtype, self.device)
+
+
+def kv_cache_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype of keys and values for weights of a dtype.
+
+    A CPU attends in float32 over a float32 cache faster than in bfloat16, several times so for a single token.
+    """
+    return torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
+
+
+def interleave_halves(weight: torch.Tensor, head_size: int) -> torch.Tensor:
+    """Put row i of each head's second half behind row i of its first: [heads D, …] → the same shape."""
+    return weight.view(-1, 2, head_size // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
+
+
+def norm_weight(weight: torch.Tensor) -> torch.Tensor:
+    """A norm's weight as :func:`rms_norm` wants it on the weight's device."""
+    return torch.cat([weight, weight]) if weight.device.type == "cpu" else weight
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Root-mean-square norm of [T, C].
+
+    On a CPU torch composes it of eight small operators. [x, -x] has mean 0 and its variance is x's mean square, so that
+    the fused layer norm of it computes the same in one.
+    """
+    if x.device.type == "cpu":
+        size = x.shape[1]
+        return F.layer_norm(torch.cat([x, -x], dim=1), (2 * size,), weight, None, eps)[:, :size]
+    return F.rms_norm(x, (x.shape[1],), weight, eps)
+
+
+def add_residual(hidden: torch.Tensor, update: torch.Tensor, multiplier: float) -> torch.Tensor:
+    """A layer's output added to the residual stream, both [T, C]."""
+    return hidden + update if multiplier == 1.0 else torch.add(hidden, update, alpha=multiplier)
+
+
+CacheKind = TypeVar("CacheKind", bound=KVCache)
+
+
+def new_cache(kind: type[CacheKind], weights: LlamaWeights, capacity: int) -> CacheKind:
+    """An empty cache of a kind for a model's keys and values."""
+    return kind(
+        num_layers=weights.config.num_layers,
+        num_kv_heads=weights.config.num_kv_heads,
+        head_size=weights.config.head_size,
+        capacity=capacity,
+        dtype=weights.kv_dtype,
+        device=weights.device,
+    )
