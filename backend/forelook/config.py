@@ -237,4 +237,4 @@ def section_from(cls: type[T], values: Mapping[str, Any], name: str) -> T:
     try:
         return cls(**chosen)
     except ConfigError as error:
-        raise ConfigError(f"{name}.{error.field}", error.value, error.allowed) from error
+        raise ConfigError(f"{name}.{error.field}", error.value, error.expected) from error

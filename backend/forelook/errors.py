@@ -1,9 +1,9 @@
-"""Every error Forelook raises on purpose, as one tree.
+"""Every error that Forelook raises on purpose, as one tree.
 
     ForelookError
     ├── ConfigError                     a setting outside its range
     ├── ModelError
-    │   ├── ModelNotFoundError          no such folder, and no such hub id at hand
+    │   ├── ModelNotFoundError          neither a folder nor a hub id that can be reached
     │   ├── UnsupportedArchitectureError
     │   ├── CheckpointError             weights missing, damaged or of the wrong shape
     │   ├── TokenizerError              tokenizer missing, or without the infill sentinels
@@ -11,10 +11,10 @@
     │   └── InsufficientDiskError       no room for a download
     ├── DecodingError
     │   ├── ContextOverflowError        prompt and output do not fit the model's positions
-    │   └── RankLostError               a process that decodes with this one died or hangs
+    │   └── RankLostError               another rank died or does not respond
     ├── DocumentError
     │   ├── UnknownDocumentError
-    │   ├── StaleDocumentError          the request names a version the backend does not hold
+    │   ├── StaleDocumentError          the request names another version than the backend has
     │   ├── PositionError               a cursor outside the document
     │   └── DocumentTextError           not UTF-8, or too large
     ├── RequestCancelledError
@@ -27,31 +27,37 @@
     ├── EndpointError
     │   ├── BackendUnreachableError
     │   └── AuthenticationError
-    ├── PrivacyError                    an ignore file that cannot be understood
+    ├── PrivacyError                    an ignore file that cannot be parsed
     └── PoolCacheError                  a persistent pool that cannot be read or written
 
-A message names the field, the value and the way out. Messages never carry text of a document.
+A message says what is wrong, with which value, and how to fix it. It never contains document text.
 """
 
 from __future__ import annotations
 
 
 class ForelookError(Exception):
-    """Base of all errors raised on purpose; ``code`` is its JSON-RPC error code."""
+    """Base class; ``code`` is the JSON-RPC error code."""
 
     code: int = -32000
 
 
 class ConfigError(ForelookError):
-    """A setting is outside its allowed range."""
+    """A setting or an argument is outside its range.
+
+    Attributes:
+        field: its name, as the user spells it.
+        value: what was given.
+        expected: what is valid; reads on from "expected".
+    """
 
     code = -32010
 
-    def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} = {value!r} is not allowed: it must be {allowed}")
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"invalid {field}: {value!r} (expected {expected})")
         self.field = field
         self.value = value
-        self.allowed = allowed
+        self.expected = expected
 
 
 class ModelError(ForelookError):
@@ -61,19 +67,19 @@ class ModelError(ForelookError):
 
 
 class ModelNotFoundError(ModelError):
-    """Neither a folder nor a hub id that can be reached."""
+    """The model is neither a folder nor a hub id that can be reached."""
 
     code = -32021
 
 
 class UnsupportedArchitectureError(ModelError):
-    """The checkpoint is not of the Llama family, or uses a variant the forward does not have."""
+    """The checkpoint is not of the Llama family, or uses a variant that is not implemented."""
 
     code = -32022
 
 
 class CheckpointError(ModelError):
-    """Weights are missing, damaged, or of a shape the config does not announce."""
+    """Weights are missing, damaged, or not of the shape in the config."""
 
     code = -32023
 
@@ -97,7 +103,7 @@ class InsufficientDiskError(ModelError):
 
 
 class DecodingError(ForelookError):
-    """Decoding cannot go on."""
+    """Decoding cannot continue."""
 
     code = -32030
 
@@ -109,13 +115,13 @@ class ContextOverflowError(DecodingError):
 
 
 class RankLostError(DecodingError):
-    """A rank of lookahead parallelism died, hangs or did not come."""
+    """A rank of lookahead parallelism died, does not respond or did not join."""
 
     code = -32032
 
 
 class DocumentError(ForelookError):
-    """A document, or a place in it, is not as the request says."""
+    """A document, or a position in it, is not as the request says."""
 
     code = -32040
 
@@ -127,7 +133,7 @@ class UnknownDocumentError(DocumentError):
 
 
 class StaleDocumentError(DocumentError):
-    """The request names a version that the mirror does not hold."""
+    """The request names another version of the document than the backend has."""
 
     code = -32042
 
@@ -151,51 +157,59 @@ class RequestCancelledError(ForelookError):
 
 
 class ProtocolError(ForelookError):
-    """A wire message that does not follow docs/protocol.md; ``request_id`` is its id where that could be read."""
+    """A message violates docs/protocol.md.
+
+    Attributes:
+        request_id: the message's id, if it could be read.
+    """
 
     code = -32600
     request_id: int | str | None = None
 
 
 class MalformedMessageError(ProtocolError):
-    """Not JSON, or not a JSON-RPC 2.0 message."""
+    """The message is not JSON, or not JSON-RPC 2.0."""
 
     code = -32700
 
 
 class UnknownMethodError(ProtocolError):
-    """No such method."""
+    """The method does not exist."""
 
     code = -32601
 
 
 class InvalidParamsError(ProtocolError):
-    """Params are missing, of the wrong type, or out of range; ``field`` is the one at fault."""
+    """Params are missing, of the wrong type, or out of range.
+
+    Attributes:
+        field: the parameter at fault.
+    """
 
     code = -32602
     field: str | None = None
 
 
 class ProtocolVersionError(ProtocolError):
-    """Client and server speak different versions of the protocol."""
+    """Client and backend use different versions of the protocol."""
 
     code = -32050
 
 
 class LimitError(ProtocolError):
-    """A message, document or queue is larger than the server accepts."""
+    """A message, document or queue exceeds a limit of the server."""
 
     code = -32051
 
 
 class EndpointError(ForelookError):
-    """The backend's address, lock or token is at fault."""
+    """The backend's address, lock or record cannot be used."""
 
     code = -32060
 
 
 class BackendUnreachableError(EndpointError):
-    """Nothing answers where the backend should listen."""
+    """No backend answers, or it closed the connection."""
 
     code = -32061
 
@@ -207,7 +221,7 @@ class AuthenticationError(EndpointError):
 
 
 class PrivacyError(ForelookError):
-    """An ignore file cannot be understood; everything it might cover is withheld."""
+    """An ignore file cannot be parsed, or a document is excluded."""
 
     code = -32070
 

@@ -47,8 +47,8 @@ def set_up_logging(level: str, path: Path | None) -> None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
         except OSError as error:
-            allowed = f"a file you can write, and it is not: {error.strerror or error}"
-            raise ConfigError("--log-file", str(path), allowed) from error
+            expected = f"a writable file: {error.strerror or error}"
+            raise ConfigError("--log-file", str(path), expected) from error
         handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(WithoutArguments())

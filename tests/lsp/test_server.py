@@ -297,11 +297,11 @@ async def test_a_bad_setting_is_named_once_with_its_range_and_the_rest_is_used(
     server: StdioServer, backend: FakeBackend
 ) -> None:
     editor = server.client
-    await editor.initialize(options={"deadlineMs": 1, "maxNewTokens": 7, "tempo": 3})
+    await editor.initialize(options={"deadlineMs": 0, "maxNewTokens": 7, "tempo": 3})
     await editor.wait_for_status("ready")
     messages = [params["message"] for params in editor.params_of("window/logMessage")]
     assert len(messages) == 2
-    assert messages[0].startswith("forelook.deadlineMs = 1 is not allowed: it must be an integer from 20 to 60000")
+    assert messages[0].startswith("invalid forelook.deadlineMs: 0 (expected an integer from 1 to 600000")
     assert "forelook.tempo" in messages[1]
     await editor.open(URI, "a")
     await editor.complete(URI, 0, 1)

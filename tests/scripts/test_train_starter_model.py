@@ -248,7 +248,7 @@ class TestVocabulary:
         assert self.learn(prepared, tmp_path / "a.json") == self.learn(prepared, tmp_path / "b.json")
 
     def test_too_small_a_vocabulary_is_refused(self, prepared: Path, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="vocab_size = 200 is not allowed: it must be at least 264"):
+        with pytest.raises(ConfigError, match=r"invalid vocab_size: 200 \(expected at least 264"):
             self.learn(prepared, tmp_path / "a.json", "--vocab-size", "200")
 
     def test_fresh_weights_with_a_vocabulary_of_their_own_serve(self, prepared: Path, tmp_path: Path) -> None:

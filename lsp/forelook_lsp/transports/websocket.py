@@ -51,7 +51,7 @@ class Listen:
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ConfigError("--tls-key", self.tls_key, "given together with --tls-certificate")
+            raise ConfigError("--tls-key", self.tls_key, "a key file, together with --tls-certificate")
         if self.host not in LOOPBACK_HOSTS and self.tls_certificate is None:
             raise ConfigError("--websocket", self.host, "a loopback address, unless --tls-certificate is given")
 
