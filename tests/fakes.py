@@ -6,11 +6,13 @@ breaks it, so a loop tested against them cannot pass by luck.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from forelook.decoding.layout import BoolArray, StepLayout
+from forelook.model.tokenizer import Border, Encode
 
 
 def visibility_of(layout: StepLayout) -> BoolArray:
@@ -249,3 +251,25 @@ class ByteTokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id < 256 else b""
+
+
+def _by_regex(pattern: str) -> Encode:
+    """A tokenizer whose tokens are the matches of a pattern, numbered by their text."""
+
+    def encode(text: str) -> list[int]:
+        return [hash(match) % (1 << 30) for match in re.findall(pattern, text)]
+
+    return encode
+
+
+# What a tokenizer may do with line breaks, and the finest border that leaves its tokens unchanged.
+AWKWARD_TOKENIZERS: dict[str, tuple[Encode, Border]] = {
+    "newline joins the indentation after it": (
+        _by_regex(r"\n[ \t]*|[ \t]+(?=\n)| ?\w+| ?[^\s\w]+|[ \t]+|\s"),
+        Border.BEFORE_NEWLINE,
+    ),
+    "newline joins what precedes it": (_by_regex(r"[^\n]*\n|[^\n]+"), Border.AFTER_NEWLINE),
+    "newlines and blanks join": (_by_regex(r" ?\w+|[^\s\w]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s"), Border.BEFORE_TEXT_LINE),
+    "blanks join over lines": (_by_regex(r"\w+|[^\s\w]+|\s+"), Border.BEFORE_UNINDENTED_LINE),
+    "the text is one token": (_by_regex(r"(?s).+"), Border.NOWHERE),
+}

@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Words that are a language's id or suffix and mean something else where they are.
 OTHER_MEANINGS = {
     ("commands/doctor.py", "python"): "the check of the interpreter",
-    ("model/infill.py", "plain"): "the prompt format without sentinels",
+    ("model/families.py", "plain"): "the prompt format without sentinels",
     ("privacy/rules.py", "json"): "suffixes of files that hold credentials",
     ("privacy/rules.py", "yaml"): "suffixes of files that hold credentials",
     ("privacy/rules.py", "toml"): "suffixes of files that hold credentials",

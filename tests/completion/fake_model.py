@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 from forelook.decoding.layout import StepLayout
-from forelook.model.infill import InfillFormat, InfillOrder
+from forelook.model.families import InfillOrder
+from forelook.model.infill import InfillFormat
 from forelook.model.token_healing import TokenHealer
 
 from tests.fakes import ByteTokenizer, ScriptedModel

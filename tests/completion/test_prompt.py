@@ -10,11 +10,11 @@ from forelook.completion.document_store import Document
 from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText, rest_is_closers
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import STARTER_MODEL_PATH
-from forelook.model.tokenizer import CodeTokenizer
+from forelook.model.tokenizer import CodeTokenizer, Encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import ByteTokenizer
+from tests.fakes import AWKWARD_TOKENIZERS, ByteTokenizer
 
 WORKSPACE, KEY = WorkspaceKey("", "w"), DocumentKey(1, "u")
 BUDGET = PromptBudget(400, 0.3, 0.1)
@@ -23,6 +23,13 @@ BUDGET = PromptBudget(400, 0.3, 0.1)
 @pytest.fixture(scope="module")
 def starter() -> CodeTokenizer:
     return CodeTokenizer.from_file(STARTER_MODEL_PATH / "tokenizer.json")
+
+
+class OneWayTokenizer:
+    """A tokenizer that adds no leading space."""
+
+    def __init__(self, encode: Encode) -> None:
+        self.encode = self.encode_prefix = encode
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,26 @@ def test_line_by_line_gives_the_tokens_of_the_whole_for_sentencepiece(shared_dir
     assert LineEncoder(codellama).encode(text, starts_document=True) == codellama.encode_prefix(text)
 
 
-def test_a_keystroke_tokenises_its_own_line_only(starter: CodeTokenizer, source: str) -> None:
+@pytest.mark.parametrize("name", AWKWARD_TOKENIZERS)
+def test_part_by_part_gives_the_tokens_of_the_whole_for_any_tokenizer(name: str, source: str) -> None:
+    tokenizer = OneWayTokenizer(AWKWARD_TOKENIZERS[name][0])
+    text = source[:5_000]
+    assert LineEncoder(tokenizer).encode(text) == tokenizer.encode(text)
+    assert LineEncoder(tokenizer).encode(text, starts_document=True) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("name", AWKWARD_TOKENIZERS)
+def test_prompts_of_any_tokenizer_are_the_tokens_of_their_text(name: str, source: str) -> None:
+    tokenizer = OneWayTokenizer(AWKWARD_TOKENIZERS[name][0])
+    builder = PromptBuilder(tokenizer, BUDGET)
+    offset = len(source) // 2
+    for count in range(3):
+        prompt = build(builder, source[:offset] + "x" * count + source[offset:], offset + count)
+        assert prompt.prefix_ids == tokenizer.encode(prompt.prefix)[-len(prompt.prefix_ids) :]
+        assert 0 < size(prompt) <= BUDGET.num_tokens
+
+
+def test_a_keystroke_tokenizes_its_own_line_only(starter: CodeTokenizer, source: str) -> None:
     builder = PromptBuilder(starter, BUDGET)
     offset = source.index("\n", 40_000)
     build(builder, source, offset)

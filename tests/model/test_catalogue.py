@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 from forelook.commands import cli
-from forelook.model.catalogue import CATALOGUE, Machine, card_licence, installed_models, recommend
+from forelook.model.catalogue import Machine, card_license, installed_models, recommend
+from forelook.model.families import CATALOGUE
 from forelook.model.loading import STARTER_MODEL_PATH
 
 GB = 10**9
@@ -33,7 +34,7 @@ def test_the_catalogue_names_models_the_forward_runs_and_nothing_else():
         assert any(wanted in name for name in names), wanted
     assert not any("starcoder" in name.lower() for name in names), "its layers are not the Llama family's"
     assert [model.num_parameters for model in CATALOGUE] == sorted(model.num_parameters for model in CATALOGUE)
-    assert all(model.licence and model.context >= 2048 for model in CATALOGUE)
+    assert all(model.license and model.context >= 2048 for model in CATALOGUE)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_installed_models_are_found_in_package_cache_and_folders_with_their_faul
 
 
 @pytest.mark.parametrize(
-    ("card", "licence"),
+    ("card", "name"),
     [
         ("---\nlicense: mit\n---\n", "mit"),
         ("---\ntags:\n- code\nlicense: other\nlicense_name: 'deepseek'\n---\ntext", "deepseek"),
@@ -99,9 +100,9 @@ def test_installed_models_are_found_in_package_cache_and_folders_with_their_faul
         ("---\nlicense: mit", ""),
     ],
 )
-def test_a_licence_is_read_from_a_cards_header(tmp_path, card, licence):
+def test_a_license_is_read_from_a_cards_header(tmp_path, card, name):
     (tmp_path / "README.md").write_text(card)
-    assert card_licence(tmp_path) == licence
+    assert card_license(tmp_path) == name
 
 
 def test_the_command_prints_what_is_here_and_what_suits(tmp_path, monkeypatch, capsys):

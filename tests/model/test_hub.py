@@ -223,7 +223,7 @@ def test_the_command_pulls_lists_and_explains(fake, tmp_path, monkeypatch, capsy
     listed = json.loads(capsys.readouterr().out)["installed"]
     found = {model["model"]: model for model in listed}
     assert found["starter-model"]["fault"] == ""
-    assert (found["owner/model"]["is_pinned"], found["owner/model"]["licence"]) == (True, "apache-2.0")
+    assert (found["owner/model"]["is_pinned"], found["owner/model"]["license"]) == (True, "apache-2.0")
     assert cli.main(["pull", "owner/nothing"]) == cli.EXIT_MODEL
     assert "is not on the hub" in capsys.readouterr().err
     assert cli.main(["pull", "owner/model", "--offline"]) == cli.EXIT_MODEL

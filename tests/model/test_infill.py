@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 from forelook.errors import TokenizerError
-from forelook.model.infill import INFILL_FORMATS, InfillOrder, infill_formats
-from forelook.model.loading import LoadedModel
+from forelook.model.families import CATALOGUE, CONTROL_TOKENS, FAMILIES, INFILL_TEMPLATES, InfillOrder, InfillTemplate
+from forelook.model.infill import infill_formats
+from forelook.model.loading import LoadedModel, load_model
 from forelook.model.tokenizer import CodeTokenizer
 
-from tests.model.checkpoints import write_byte_tokenizer
+from tests.model.checkpoints import build_reference, save, write_byte_tokenizer
 
+# A tiny checkpoint of each family
+VARIANT_OF = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen2_bias", "granite": "granite"}
 CODELLAMA = {"vocab_size": 32016, "bos_token_id": 1, "eos_token_ids": (2,)}
 
 
@@ -36,7 +41,7 @@ def test_starter_prompt_is_suffix_first_and_stops_at_eot_and_eos(starter: Loaded
     assert starter.infill.order is InfillOrder.SUFFIX_FIRST
     assert starter.infill.build([20, 21], [30], [40]) == [0, 2, 3, 30, 4, 40, 20, 21]
     assert starter.stop_token_ids == {1, 5}
-    assert [infill.family for infill in starter.infill_formats] == ["starter"]
+    assert [infill.name for infill in starter.infill_formats] == ["starter"]
 
 
 def test_checkpoint_without_sentinels_falls_back_to_plain(codellama_tokenizer: CodeTokenizer) -> None:
@@ -57,7 +62,7 @@ def test_family_that_promises_sentinels_must_have_them(codellama_tokenizer: Code
 
 
 # Name, control tokens of its tokenizer, and the prompt of prefix "P", suffix "S", context "C" written out.
-FAMILIES = [
+PROMPTS = [
     (
         "Qwen/Qwen2.5-Coder-1.5B",
         (
@@ -99,7 +104,7 @@ FAMILIES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "control", "prompt", "stops"), FAMILIES, ids=[row[0] for row in FAMILIES])
+@pytest.mark.parametrize(("name", "control", "prompt", "stops"), PROMPTS, ids=[row[0] for row in PROMPTS])
 @pytest.mark.parametrize("named", [True, False])
 def test_each_familys_prompt_has_its_sentinels_in_order(
     tmp_path: Path, name: str, control: tuple[str, ...], prompt: str, stops: set[str], named: bool
@@ -116,13 +121,61 @@ def test_each_familys_prompt_has_its_sentinels_in_order(
     assert {names[token_id] for token_id in infill.stop_token_ids} == stops
 
 
-def test_every_row_has_prefix_suffix_and_context_once() -> None:
-    for row in INFILL_FORMATS:
+def test_every_template_has_prefix_suffix_and_context_once() -> None:
+    for template in INFILL_TEMPLATES:
         for part in ("{prefix}", "{suffix}", "{context}"):
-            assert row.template.count(part) == 1, row.family
-        suffix_first = row.template.index("{suffix}") < row.template.index("{prefix}")
-        assert suffix_first == (row.order is InfillOrder.SUFFIX_FIRST), row.family
-        assert row.template.index("{context}") < row.template.index("{prefix}")
+            assert template.parts.count(part) == 1, template.name
+        suffix_first = template.parts.index("{suffix}") < template.parts.index("{prefix}")
+        assert suffix_first == (template.order is InfillOrder.SUFFIX_FIRST), template.name
+        assert template.parts.index("{context}") < template.parts.index("{prefix}")
+
+
+# A name that each template's pattern matches.
+NAMES = {
+    "starter": "starter-model",
+    "codellama": "CodeLlama-7b-hf",
+    "qwen2.5-coder": "Qwen2.5-Coder-0.5B",
+    "starcoder": "granite-3b-code-base-2k",
+    "deepseek-coder": "deepseek-coder-1.3b-base",
+    "codestral": "Codestral-22B-v0.1",
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "model_type"),
+    [(template, model_type) for template in INFILL_TEMPLATES for model_type in template.model_types],
+    ids=lambda value: value if isinstance(value, str) else f"{value.name}-{value.order.value}",
+)
+def test_every_template_is_reached_by_a_checkpoint_that_loads(
+    tmp_path: Path, template: InfillTemplate, model_type: str
+) -> None:
+    """There was once a template of a family that no checkpoint could be loaded of."""
+    assert model_type in FAMILIES
+    folder = save(build_reference(VARIANT_OF[model_type]), tmp_path / NAMES[template.name])
+    write_byte_tokenizer(folder, 320, tuple(dict.fromkeys(("<s>", *template.sentinels, *template.stops))))
+    loaded = load_model(str(folder), device="cpu", dtype="float32", allow_left_to_right=False)
+    assert (template.name, template.order) in [(infill.name, infill.order) for infill in loaded.infill_formats]
+
+
+def test_every_model_of_the_catalogue_has_a_format_by_its_name() -> None:
+    for model in CATALOGUE:
+        names = {each.name for each in INFILL_TEMPLATES if re.search(each.name_pattern or "$^", model.model.lower())}
+        assert len(names) == 1, model.model
+
+
+def test_text_never_encodes_to_a_token_of_a_template(tmp_path: Path) -> None:
+    """Even if the tokenizer does not flag it as special."""
+    tokens = sorted(CONTROL_TOKENS)
+    write_byte_tokenizer(tmp_path, 400, ("<s>", *(token for token in tokens if token != "<s>")))
+    path = tmp_path / "tokenizer.json"
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    for token in raw["added_tokens"]:
+        token["special"] = False
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    tokenizer = CodeTokenizer.from_file(path)
+    for token in tokens:
+        assert tokenizer.token_id(token) in tokenizer.special_ids, token
+        assert tokenizer.decode(tokenizer.encode(f"a{token}b")) == f"a{token}b"
 
 
 def test_sentinels_typed_by_a_user_stay_text_in_the_prompt(starter: LoadedModel) -> None:

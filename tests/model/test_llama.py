@@ -183,7 +183,7 @@ def test_codellama_shaped_checkpoint_greedy_ids_equal_transformers_generate(tmp_
     )
     assert len(list(folder.glob("*.safetensors"))) > 1
     loaded = load_model(str(folder), device="cpu", dtype="float32")
-    assert loaded.infill.family == "codellama"
+    assert loaded.infill.name == "codellama"
     prefix, suffix = "def remove_non_ascii(s: str) -> str:\n    ", "\n    return result\n"
     for infill in loaded.infill_formats:
         prompt = infill.build(loaded.tokenizer.encode_prefix(prefix), loaded.tokenizer.encode(suffix))

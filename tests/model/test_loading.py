@@ -84,7 +84,7 @@ def test_generation_config_adds_ends_of_sequence(single: Path) -> None:
 
 def test_model_without_sentinels_says_that_it_ignores_the_suffix(single: Path) -> None:
     loaded = load(single)
-    assert loaded.infill.family == "plain"
+    assert loaded.infill.name == "plain"
     assert "not trained to infill" in loaded.status_line
 
 
@@ -249,7 +249,7 @@ def test_pickled_weights_are_refused_by_name(single: Path) -> None:
 def test_checkpoint_quantized_beforehand_says_what_to_do_instead(single: Path, method: str | None) -> None:
     edit_config(single, quantization_config={} | ({"quant_method": method} if method else {"bits": 4}))
     with pytest.raises(
-        UnsupportedArchitectureError, match=r"not read; give the unquantized.*dtype int8 or int4"
+        UnsupportedArchitectureError, match=r"not supported; use the unquantized.*dtype int8 or int4"
     ) as refused:
         load(single)
     assert repr(method or "unknown") in str(refused.value)

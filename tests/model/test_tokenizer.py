@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from forelook.errors import TokenizerError
 from forelook.model.loading import STARTER_MODEL_PATH
-from forelook.model.tokenizer import CodeTokenizer
+from forelook.model.tokenizer import Border, CodeTokenizer, TextSplitter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+
+from tests.fakes import AWKWARD_TOKENIZERS
 
 TEXTS = st.text(
     st.one_of(
@@ -121,3 +123,68 @@ def test_damaged_tokenizer_is_an_error_that_names_the_file(tmp_path: Path, conte
 def test_missing_tokenizer_says_what_to_add(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=r"needs a tokenizer\.json"):
         CodeTokenizer.from_file(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("name", AWKWARD_TOKENIZERS)
+def test_splitting_uses_the_finest_border_that_keeps_the_tokens(name: str) -> None:
+    encode, border = AWKWARD_TOKENIZERS[name]
+    assert TextSplitter(encode).border is border
+
+
+def test_text_is_never_split_if_no_border_keeps_the_tokens() -> None:
+    """Prompts once used the last border they tried, although it had failed."""
+    encode, _ = AWKWARD_TOKENIZERS["the text is one token"]
+    text = "def f():\n    return 1\n\nx = 2\n"
+    assert TextSplitter(encode).split(text) == [text]
+
+
+CODE_LINES = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "",
+                "x",
+                "  x",
+                "\ty = 1  ",
+                "    ",
+                "}",
+                ");",
+                "  );",
+                "def f(a):",
+                "# é 漢 🙂",
+                "\r",
+                "a\r",
+                " ",
+                "\t\t",
+            ),
+            *("12 345", "\f", "a\u2028b", "' '", '"""', "\\", "<PRE>", "▁▁"),
+        ]
+    ),
+    max_size=12,
+).map("\n".join)
+
+
+@pytest.fixture(params=["starter", "first weights", "codellama"])
+def real_tokenizer(request: pytest.FixtureRequest, repository: Path) -> CodeTokenizer:
+    if request.param == "first weights":
+        return CodeTokenizer.from_file(repository / "tests" / "data" / "first_weights" / "tokenizer.json")
+    return request.getfixturevalue(f"{request.param}_tokenizer")
+
+
+def test_real_tokenizers_are_split_before_each_line_break(real_tokenizer: CodeTokenizer) -> None:
+    assert TextSplitter(real_tokenizer.encode).border is Border.BEFORE_NEWLINE
+
+
+def test_the_tokens_of_the_parts_are_the_tokens_of_the_text(real_tokenizer: CodeTokenizer) -> None:
+    splitter = TextSplitter(real_tokenizer.encode)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.one_of(TEXTS, CODE_LINES))
+    def check(text: str) -> None:
+        parts = splitter.split(text)
+        assert "".join(parts) == text
+        assert [token for part in parts for token in real_tokenizer.encode(part)] == real_tokenizer.encode(text)
+        start = [*map(real_tokenizer.encode_prefix, parts[:1]), *map(real_tokenizer.encode, parts[1:])]
+        assert [token for ids in start for token in ids] == real_tokenizer.encode_prefix(text)
+
+    check()

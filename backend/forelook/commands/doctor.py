@@ -160,7 +160,7 @@ def _permissions(endpoint: Endpoint) -> Iterator[Check]:
 
 
 def _model(identity: BackendIdentity) -> Check:
-    from forelook.model.infill import InfillOrder
+    from forelook.model.families import InfillOrder
     from forelook.model.loading import load_model
 
     started_s = time.monotonic()

@@ -48,7 +48,7 @@ def models(options: argparse.Namespace, here: Surroundings) -> int:
         at = f"@{found.revision[:12]}" if found.revision else ""
         state = found.fault or ("pulled and checked" if found.is_pinned else "ready")
         print(f"  {found.model}{at}  {_size(found.num_parameters, found.size_bytes)}, "
-              f"{_context(found.context)}, {found.licence or 'licence unknown'}; {found.source}: {state}")  # fmt: skip
+              f"{_context(found.context)}, {found.license or 'license unknown'}; {found.source}: {state}")  # fmt: skip
     free = "unknown" if machine.memory_bytes is None else f"{machine.memory_bytes / 1e9:.1f} GB"
     print(f"\nRecommended for {device} in {str(dtype).removeprefix('torch.')}, {free} of memory free")
     for fit in fits:
@@ -59,7 +59,7 @@ def models(options: argparse.Namespace, here: Surroundings) -> int:
             note = "fits, but too slow to type with on a CPU"
         known = fit.model
         print(f"  {known.model}  {_size(known.num_parameters, known.download_bytes)}, "
-              f"{_context(known.context)}, {known.licence}: {note}")  # fmt: skip
+              f"{_context(known.context)}, {known.license}: {note}")  # fmt: skip
     if not fits:
         print("  none of the models on the hub: the starter model is for such machines")
     print("\nDownload one with `forelook pull MODEL`; run it with `forelook serve --model MODEL`.")

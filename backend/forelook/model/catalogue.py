@@ -1,7 +1,4 @@
-"""Models worth having, what is on this machine already, and what suits it.
-
-StarCoder2 is not listed: it has layer norms and no gate in its MLP, which the forward does not compute.
-"""
+"""Which catalogue models suit a machine, and which checkpoints it already has."""
 
 from __future__ import annotations
 
@@ -13,64 +10,25 @@ from pathlib import Path
 
 from forelook.errors import ModelError
 from forelook.model.config import parse_config
+from forelook.model.families import CATALOGUE, CatalogueModel
 from forelook.model.memory import num_parameters
 
+# A long prompt of an editor, and memory beyond weights and cache. Chosen, not measured.
 _PROMPT_TOKENS = 4096
 _HEADROOM = 1.05
-# A CPU reads all weights for every step, at some ten to twenty gigabytes a second on an ordinary machine.
+# A CPU reads all weights in every step; typical machines read 10 to 20 GB/s. Chosen, not measured.
 _SLOW_CPU_BYTES = 1.3e9
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueModel:
-    """A model on the hub that Forelook runs and that was trained to infill.
-
-    Attributes:
-        model: hub id.
-        num_parameters: weights, biases left out.
-        licence: as its card says; whoever downloads it accepts it.
-        context: most tokens of prompt and output.
-        kv_values_per_token: numbers the KV cache holds per token.
-        is_gated: whether the hub asks for a login first.
-    """
-
-    model: str
-    num_parameters: int
-    licence: str
-    context: int
-    kv_values_per_token: int
-    is_gated: bool = False
-
-    @property
-    def download_bytes(self) -> int:
-        """Size of the safetensors, which are in 16 bits."""
-        return 2 * self.num_parameters
-
-
-_LLAMA_2, _APACHE, _DEEPSEEK = "Llama 2 Community License", "Apache-2.0", "DeepSeek Model License"
-CATALOGUE: tuple[CatalogueModel, ...] = (
-    CatalogueModel("Qwen/Qwen2.5-Coder-0.5B", 494_005_120, _APACHE, 32_768, 6_144),
-    CatalogueModel("deepseek-ai/deepseek-coder-1.3b-base", 1_346_471_936, _DEEPSEEK, 16_384, 98_304),
-    CatalogueModel("Qwen/Qwen2.5-Coder-1.5B", 1_543_656_960, _APACHE, 32_768, 14_336),
-    CatalogueModel("Qwen/Qwen2.5-Coder-3B", 3_085_846_528, "Qwen Research License (not commercial)", 32_768, 18_432),
-    CatalogueModel("ibm-granite/granite-3b-code-base-2k", 3_481_438_720, _APACHE, 2_048, 163_840),
-    CatalogueModel("codellama/CodeLlama-7b-hf", 6_738_546_688, _LLAMA_2, 16_384, 262_144),
-    CatalogueModel("deepseek-ai/deepseek-coder-6.7b-base", 6_740_512_768, _DEEPSEEK, 16_384, 262_144),
-    CatalogueModel("Qwen/Qwen2.5-Coder-7B", 7_615_487_488, _APACHE, 32_768, 28_672),
-    CatalogueModel("ibm-granite/granite-8b-code-base-4k", 8_053_362_688, _APACHE, 4_096, 73_728),
-    CatalogueModel("codellama/CodeLlama-13b-hf", 13_016_028_160, _LLAMA_2, 16_384, 409_600),
-)
-
-
-@dataclass(frozen=True, slots=True)
 class Machine:
-    """What a model would run on.
+    """The hardware a model would run on.
 
     Attributes:
         device: ``"cpu"`` or ``"cuda"``.
-        memory_bytes: free for weights and cache; ``None`` where the system does not tell.
-        weight_bytes: per weight in the dtype that would be chosen.
-        cache_value_bytes: per number of the KV cache.
+        memory_bytes: free memory for weights and cache; ``None`` if unknown.
+        weight_bytes: bytes per weight in the dtype that would be chosen.
+        cache_value_bytes: bytes per number of the KV cache.
     """
 
     device: str
@@ -85,10 +43,10 @@ class Fit:
 
     Attributes:
         model: the model.
-        needed_bytes: memory for weights and the cache of a usual prompt.
-        fits: whether that is free.
-        is_slow: whether it fits, but would not keep up with typing.
-        is_best: whether it is the one to take: the largest that is neither.
+        needed_bytes: memory for the weights and the cache of a usual prompt.
+        fits: whether that much memory is free.
+        is_slow: whether the model fits but cannot keep up with typing.
+        is_best: whether it is the recommended model: the largest that fits and is not slow.
     """
 
     model: CatalogueModel
@@ -99,7 +57,7 @@ class Fit:
 
 
 def recommend(machine: Machine, catalogue: Sequence[CatalogueModel] = CATALOGUE) -> list[Fit]:
-    """Judge every model of the catalogue for a machine, in the catalogue's order."""
+    """Rate every model of the catalogue for a machine, in catalogue order."""
     judged: list[tuple[CatalogueModel, int, bool, bool]] = []
     for model in catalogue:
         cache_bytes = min(_PROMPT_TOKENS, model.context) * model.kv_values_per_token * machine.cache_value_bytes
@@ -120,16 +78,16 @@ class InstalledModel:
     """A checkpoint on this machine.
 
     Attributes:
-        model: what to say to ``--model``.
+        model: the value for ``--model``.
         source: ``"package"``, ``"hub cache"`` or ``"folder"``.
-        folder: where it is.
-        revision: the commit, of a hub checkpoint.
-        is_pinned: whether ``forelook pull`` has checked and recorded that commit.
-        licence: as its card says, empty where it has none here.
-        num_parameters: weights, ``None`` where its config cannot be read.
-        size_bytes: of its weight files.
-        context: most tokens, ``None`` as above.
-        fault: why it cannot be used, empty where it can.
+        folder: the folder of the checkpoint.
+        revision: the commit of a hub checkpoint.
+        is_pinned: whether ``forelook pull`` has verified and recorded that commit.
+        license: as on its card; empty if unknown.
+        num_parameters: number of weights; ``None`` if its config cannot be read.
+        size_bytes: of the weight files.
+        context: maximum number of tokens; ``None`` as above.
+        fault: why it cannot be used; empty if it can.
     """
 
     model: str
@@ -137,7 +95,7 @@ class InstalledModel:
     folder: Path
     revision: str | None
     is_pinned: bool
-    licence: str
+    license: str
     num_parameters: int | None
     size_bytes: int
     context: int | None
@@ -147,7 +105,7 @@ class InstalledModel:
 def inspect_folder(
     folder: Path, model: str, source: str, *, revision: str | None = None, is_pinned: bool = False
 ) -> InstalledModel:
-    """Read what a checkpoint's folder says about itself; the weights are not opened."""
+    """Describe a checkpoint without opening its weights."""
     parameters: int | None = None
     context: int | None = None
     try:
@@ -159,12 +117,12 @@ def inspect_folder(
     except (OSError, ValueError, KeyError, TypeError) as error:
         fault = f"its JSON files cannot be read ({error.__class__.__name__})"
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
-    licence = card_licence(folder) or next((known.licence for known in CATALOGUE if known.model == model), "")
-    return InstalledModel(model, source, folder, revision, is_pinned, licence, parameters, size, context, fault)
+    named = card_license(folder) or next((known.license for known in CATALOGUE if known.model == model), "")
+    return InstalledModel(model, source, folder, revision, is_pinned, named, parameters, size, context, fault)
 
 
 def missing_files(folder: Path) -> str:
-    """What a checkpoint lacks, empty for nothing."""
+    """What a checkpoint lacks, as text; empty if it is complete."""
     if not (folder / "tokenizer.json").is_file():
         return "tokenizer.json is missing"
     index = folder / "model.safetensors.index.json"
@@ -174,11 +132,11 @@ def missing_files(folder: Path) -> str:
     else:
         names = {"model.safetensors"}
     missing = sorted(name for name in names if not (folder / Path(name).name).is_file())
-    return f"not all of it is here: {len(missing)} of {len(names)} weight files are missing" if missing else ""
+    return f"{len(missing)} of {len(names)} weight files are missing" if missing else ""
 
 
-def card_licence(folder: Path) -> str:
-    """The licence that a model card's header names, empty for none."""
+def card_license(folder: Path) -> str:
+    """The license in the header of a model card; empty if there is none."""
     try:
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -191,17 +149,17 @@ def card_licence(folder: Path) -> str:
 def installed_models(
     starter: Path, hub_cache: Path, folders: Sequence[Path], pinned: Mapping[str, str]
 ) -> Iterator[InstalledModel]:
-    """Every checkpoint in the package, in the hub's cache and in some folders, or right below them.
+    """Every checkpoint in the package, in the hub cache, and in the given folders or directly below them.
 
     Args:
-        starter: the starter model's folder, if it is in the package.
-        hub_cache: of huggingface_hub.
-        folders: where else to look.
-        pinned: commits that were pulled and checked, by hub id.
+        starter: folder of the starter model; it need not exist.
+        hub_cache: the cache folder of huggingface_hub.
+        folders: further folders to search.
+        pinned: commits that were pulled and verified, by hub id.
     """
     if (starter / "config.json").is_file():
         packaged = inspect_folder(starter, "starter-model", "package")
-        yield replace(packaged, licence=packaged.licence or "MIT")  # the package's own
+        yield replace(packaged, license=packaged.license or "MIT")  # the license of this package
     for repository in sorted(hub_cache.glob("models--*")):
         model = repository.name.removeprefix("models--").replace("--", "/")
         for snapshot in sorted(repository.glob("snapshots/*")):
@@ -216,7 +174,7 @@ def installed_models(
 
 
 def _is_causal(folder: Path) -> bool:
-    """Whether a cached checkpoint is a language model at all; the hub's cache holds others too."""
+    """Whether a cached checkpoint is a language model; the hub cache may contain other kinds."""
     try:
         names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""What a checkpoint's ``config.json`` says about a Llama-family model, validated."""
+"""The ``config.json`` of a Llama-family checkpoint, validated."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from forelook.errors import CheckpointError, UnsupportedArchitectureError
-
-SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "granite")
-
-# transformers' defaults for fields that older configs leave out.
-_DEFAULT_MAX_POSITIONS = {"llama": 2048, "mistral": 131072, "qwen2": 32768, "granite": 2048}
+from forelook.model.families import FAMILIES, Family
 
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
-    """Rotary embedding: frequencies of position, and the factor on cosine and sine.
+    """Rotary embedding (Su et al., RoFormer, 2021) and its scaling to longer contexts.
 
     Attributes:
-        kind: ``"default"``, ``"linear"``, ``"llama3"`` or ``"yarn"``. (Dynamic NTK scaling equals ``"default"`` up to
-            the model's own positions, which is as far as we go.)
+        kind: ``"default"``, ``"linear"``, ``"llama3"`` or ``"yarn"``. Dynamic NTK scaling equals ``"default"`` up to
+            the model's own maximum, which is Forelook's limit.
         theta: base period.
-        parameters: the scaling's own numbers, as the config names them.
+        parameters: numbers of the scaling, named as in the config.
     """
 
     kind: str
@@ -60,7 +56,7 @@ class LlamaConfig:
 
     @property
     def kv_values_per_token(self) -> int:
-        """Numbers the KV cache holds per token."""
+        """Numbers in the KV cache per token."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_size
 
 
@@ -69,24 +65,25 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
 
     Args:
         raw: the parsed file.
-        where: its name, for error messages.
+        where: name of the file, for error messages.
 
     Raises:
-        UnsupportedArchitectureError: another architecture, or a variant whose numbers would come out wrong.
-        CheckpointError: a field is missing or makes no sense.
+        UnsupportedArchitectureError: another architecture, or a variant that the forward does not compute correctly.
+        CheckpointError: a field is missing or invalid.
     """
     model_type = raw.get("model_type")
-    if model_type not in SUPPORTED_MODEL_TYPES:
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
         raise UnsupportedArchitectureError(
-            f"{where}: model_type is {model_type!r}; supported are the Llama family: {', '.join(SUPPORTED_MODEL_TYPES)}"
+            f"{where}: model_type is {model_type!r}; choose a Llama-family model: {', '.join(FAMILIES)}"
         )
     if raw.get("quantization_config"):
         settings = raw["quantization_config"]
         method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else settings
         raise UnsupportedArchitectureError(
-            f"{where}: quantization_config.quant_method is {method!r}, and checkpoints quantized beforehand "
-            "(GPTQ, AWQ, EXL2, bitsandbytes, FP8 …) are not read; give the unquantized checkpoint (safetensors in "
-            "float32, float16 or bfloat16) and, where memory is short, load it with dtype int8 or int4"
+            f"{where}: quantization_config.quant_method is {method!r}, and pre-quantized checkpoints (GPTQ, AWQ, EXL2, "
+            "bitsandbytes, FP8 …) are not supported; use the unquantized checkpoint (safetensors in float32, float16 "
+            "or bfloat16) and, if memory is short, load it with dtype int8 or int4"
         )
     fields = _Fields(raw, where)
     num_heads = fields.count("num_attention_heads")
@@ -99,18 +96,18 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
         )
     if head_size % 2:
         raise UnsupportedArchitectureError(
-            f"{where}: head_dim = {head_size} is odd; rotary embeddings need an even one"
+            f"{where}: head_dim = {head_size} is odd; rotary embeddings need an even head size"
         )
     activation = raw.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise UnsupportedArchitectureError(f"{where}: hidden_act is {activation!r}; only 'silu' is supported")
 
-    max_positions = fields.count("max_position_embeddings", _DEFAULT_MAX_POSITIONS[model_type])
-    window = _sliding_window(raw, model_type)
-    attention_bias = bool(raw.get("attention_bias", False)) if model_type in ("llama", "granite") else False
-    granite = model_type == "granite"
+    max_positions = fields.count("max_position_embeddings", family.default_max_positions)
+    window = _sliding_window(raw, family)
+    attention_bias = family.reads_biases and bool(raw.get("attention_bias", False))
+    scaled = family.reads_scales
     return LlamaConfig(
-        model_type=model_type,
+        model_type=family.model_type,
         vocab_size=fields.count("vocab_size"),
         hidden_size=hidden_size,
         intermediate_size=fields.count("intermediate_size"),
@@ -119,17 +116,17 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
         num_kv_heads=num_kv_heads,
         head_size=head_size,
         norm_eps=fields.number("rms_norm_eps", 1e-6),
-        # Inside its window, sliding attention is full attention: so that far the model is exact, and no farther.
+        # Up to the window's size, sliding-window attention equals full attention.
         max_positions=max_positions if window is None else min(max_positions, window),
         rope=_rope(raw, where, max_positions),
-        qkv_bias=attention_bias or model_type == "qwen2",
+        qkv_bias=attention_bias or family.qkv_bias,
         output_bias=attention_bias,
-        mlp_bias=bool(raw.get("mlp_bias", False)) if model_type in ("llama", "granite") else False,
+        mlp_bias=family.reads_biases and bool(raw.get("mlp_bias", False)),
         tied_head=bool(raw.get("tie_word_embeddings", False)),
-        embedding_multiplier=fields.number("embedding_multiplier", 1.0) if granite else 1.0,
-        residual_multiplier=fields.number("residual_multiplier", 1.0) if granite else 1.0,
-        attention_scale=fields.number("attention_multiplier", 1.0) if granite else 1.0 / math.sqrt(head_size),
-        logits_divisor=fields.number("logits_scaling", 1.0) if granite else 1.0,
+        embedding_multiplier=fields.number("embedding_multiplier", 1.0) if scaled else 1.0,
+        residual_multiplier=fields.number("residual_multiplier", 1.0) if scaled else 1.0,
+        attention_scale=fields.number("attention_multiplier", 1.0) if scaled else 1.0 / math.sqrt(head_size),
+        logits_divisor=fields.number("logits_scaling", 1.0) if scaled else 1.0,
         bos_token_id=_optional_id(raw.get("bos_token_id")),
         eos_token_ids=token_ids(raw.get("eos_token_id")),
         dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
@@ -137,7 +134,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
 
 
 def token_ids(value: object) -> tuple[int, ...]:
-    """The ids in a config field that holds one id, several, or none."""
+    """The ids in a config field that may contain one id, a list of ids, or none."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return tuple(item for item in values if isinstance(item, int) and not isinstance(item, bool) and item >= 0)
 
@@ -147,13 +144,11 @@ def _optional_id(value: object) -> int | None:
     return ids[0] if ids else None
 
 
-def _sliding_window(raw: Mapping[str, Any], model_type: str) -> int | None:
+def _sliding_window(raw: Mapping[str, Any], family: Family) -> int | None:
     window = raw.get("sliding_window")
-    if model_type == "qwen2" and not raw.get("use_sliding_window", False):
+    if not family.has_window or (family.window_switch is not None and not raw.get(family.window_switch, False)):
         return None
-    if model_type not in ("mistral", "qwen2") or not isinstance(window, int) or window < 1:
-        return None
-    return window
+    return window if isinstance(window, int) and window >= 1 else None
 
 
 def _rope(raw: Mapping[str, Any], where: str, max_positions: int) -> RopeConfig:
@@ -161,8 +156,8 @@ def _rope(raw: Mapping[str, Any], where: str, max_positions: int) -> RopeConfig:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     theta = float(scaling.get("rope_theta") or raw.get("rope_theta") or 10000.0)
     if float(scaling.get("partial_rotary_factor") or raw.get("partial_rotary_factor") or 1.0) != 1.0:
-        raise UnsupportedArchitectureError(f"{where}: partial_rotary_factor other than 1 is not supported")
-    # "dynamic" only stretches the base beyond max_position_embeddings, where we refuse to go anyway.
+        raise UnsupportedArchitectureError(f"{where}: partial_rotary_factor must be 1; choose another model")
+    # "dynamic" only changes the base beyond max_position_embeddings, which is Forelook's limit.
     if kind in ("default", "dynamic"):
         return RopeConfig("default", theta, {})
     required: dict[str, tuple[str, ...]] = {
@@ -172,7 +167,7 @@ def _rope(raw: Mapping[str, Any], where: str, max_positions: int) -> RopeConfig:
     }
     if kind not in required:
         raise UnsupportedArchitectureError(
-            f"{where}: rope scaling {kind!r} is not supported; supported are default, dynamic, linear, llama3 and yarn"
+            f"{where}: rope scaling is {kind!r}; supported are default, dynamic, linear, llama3 and yarn"
         )
     missing = [name for name in required[kind] if not isinstance(scaling.get(name), (int, float))]
     if missing:
@@ -184,7 +179,7 @@ def _rope(raw: Mapping[str, Any], where: str, max_positions: int) -> RopeConfig:
 
 
 class _Fields:
-    """Typed access to a config's fields with errors that name field and file."""
+    """Typed access to the fields of a config, with errors that name field and file."""
 
     def __init__(self, raw: Mapping[str, Any], where: str) -> None:
         self._raw = raw

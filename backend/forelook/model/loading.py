@@ -16,12 +16,13 @@ from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, To
 from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
+from forelook.model.families import InfillOrder
 from forelook.model.forward.cuda_graphs import CudaGraphs
 from forelook.model.forward.layers import LlamaWeights, kv_cache_dtype
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import choose_step_ops
-from forelook.model.infill import InfillFormat, InfillOrder, infill_formats
+from forelook.model.infill import InfillFormat, infill_formats
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
 from forelook.model.quantization import QUANTIZED_DTYPES, quantizer
 from forelook.model.token_healing import TokenHealer

@@ -1,8 +1,8 @@
-"""Text to token ids and back, exact to the byte.
+"""Text to token ids and back, exact to the byte, and where text can be split before it is tokenized.
 
-Two kinds of tokenizer are understood: SentencePiece-style BPE with byte fallback (CodeLlama, Codestral, Gemma) and
-byte-level BPE (Qwen, DeepSeek-Coder, StarCoder, the starter model). Decoding joins the raw bytes of the pieces, so
-leading spaces and split characters survive; control tokens have no bytes, and typed text never becomes one.
+Two kinds of tokenizer are supported: SentencePiece-style BPE with byte fallback (CodeLlama, Codestral) and byte-level
+BPE (Qwen, DeepSeek-Coder, StarCoder, the starter model). Decoding joins the raw bytes of the pieces, so leading spaces
+and split characters survive. Control tokens have no bytes, and typed text never encodes to one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,74 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from forelook.errors import TokenizerError
+from forelook.model.families import CONTROL_TOKENS
 
-# Added tokens that only steer the model, though some tokenizers do not flag them as special.
-_CONTROL_TOKEN = re.compile(r"<\|.*\|>|<｜.*｜>|<fim_\w+>|<(?:s|/s|unk|pad|bos|eos|mask)>|▁?<(?:PRE|SUF|MID|EOT)>")
+# Control tokens by convention, besides those of the infill templates; some tokenizers do not flag them as special.
+_CONTROL_TOKEN = re.compile(r"<\|.*\|>|<｜.*｜>|<(?:s|/s|unk|pad|bos|eos|mask)>")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "▁"
+
+Encode = Callable[[str], list[int]]
+
+
+class Border(Enum):
+    """Places at which text can be split; each pattern matches the empty string there. The finest comes first."""
+
+    BEFORE_NEWLINE = r"(?=\n)"
+    AFTER_NEWLINE = r"(?<=\n)"
+    BEFORE_TEXT_LINE = r"(?<=\n)(?=[ \t]*[^\s])"
+    BEFORE_UNINDENTED_LINE = r"(?<=\n)(?=[^\s])"
+    NOWHERE = r"(?!)"
+
+
+class TextSplitter:
+    """Splits text into parts whose tokens, joined, are the tokens of the whole text.
+
+    A tokenizer may merge a line break with what precedes or follows it. So the splitter tries: it uses the finest
+    border at which splitting leaves the tokens of all probes unchanged. If no border passes, it never splits.
+
+    Attributes:
+        encode: text to token ids.
+        border: where text is split.
+    """
+
+    _PROBES = (
+        "def f(a, b):\n    return a + b\n\n\nclass A:\n    x = 1\n\n    def g(self):\n        pass\n",
+        "def f(x):\n    return x\n\n\nclass A:\n\ty = 1\n# c\nend\n",
+        "if (x) {\n\tfoo();\n\n\tbar(1);  \n  \n}\n\nend\n",
+        "int main() {\n  if (x) {\n    y();\n  }\n\n}\n",
+        "a = [\n    1,\n    2,\n]\n  \n\n    b = '''\n\n  text  \n\ttab\n'''\n# comment\n\n\n\nx\n",
+        "a\n\n\n    b\n        c\nd",
+        "one\r\n    two\r\n\r\n  three();\r\n}\r\n",
+        "x  \n  y \t\n\t z\n\n \n)\n);\n\n};\n/* é — 漢字 */\n  // 🙂\n1\n22\n   333\n",
+    )
+
+    def __init__(self, encode: Encode) -> None:
+        self.encode = encode
+        self.border = next(border for border in Border if self._keeps_tokens(border))
+
+    def split(self, text: str) -> list[str]:
+        """The parts of ``text``. None is empty, and joined they are the text."""
+        return _split(text, self.border)
+
+    def _keeps_tokens(self, border: Border) -> bool:
+        return all(
+            [token for part in _split(probe, border) for token in self.encode(part)] == self.encode(probe)
+            for probe in self._PROBES
+        )
+
+
+def _split(text: str, border: Border) -> list[str]:
+    return [part for part in re.split(border.value, text) if part]
 
 
 class CodeTokenizer:
     """A checkpoint's tokenizer.
 
     Attributes:
-        special_ids: control tokens; their ``token_bytes`` are empty and no text encodes to them.
+        special_ids: ids of control tokens; their ``token_bytes`` are empty and no text encodes to them.
         vocab_size: one more than the highest id.
+        fingerprint: a hash of the ``tokenizer.json``.
     """
 
     def __init__(self, tokenizer_json: str, where: str) -> None:
@@ -39,8 +95,8 @@ class CodeTokenizer:
             raw: dict[str, Any] = json.loads(tokenizer_json)
             added: list[dict[str, Any]] = list(raw.get("added_tokens") or [])
             control = [token for token in added if _is_control(token)]
-            # All are flagged as special, and special tokens in text then stay text. Leaving them out instead would
-            # shift the ids of the other added tokens.
+            # With encode_special_tokens, tokens that are flagged as special stay text when they occur in text.
+            # Leaving them out instead would shift the ids of the other added tokens.
             for token in control:
                 token["special"] = True
             raw["post_processor"] = None
@@ -49,7 +105,7 @@ class CodeTokenizer:
             _drop_implicit_space(raw)
             self._tokenizer = _build(raw)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise TokenizerError(f"{where} is not a tokenizer that can be read: {error}") from error
+            raise TokenizerError(f"{where} is not a readable tokenizer: {error}; download it again") from error
 
         self._ids: dict[str, int] = dict(self._tokenizer.get_vocab(with_added_tokens=True))
         self._ids.update((token["content"], int(token["id"])) for token in control)
@@ -64,30 +120,30 @@ class CodeTokenizer:
         """Read a ``tokenizer.json``.
 
         Raises:
-            TokenizerError: there is none, or it cannot be understood.
+            TokenizerError: the file is missing or not a tokenizer.
         """
         if not path.is_file():
-            raise TokenizerError(f"{path} is missing: the model's folder needs a tokenizer.json beside its weights")
+            raise TokenizerError(f"{path} is missing; the model's folder needs a tokenizer.json next to the weights")
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise TokenizerError(f"{path} cannot be read: {error}") from error
+            raise TokenizerError(f"{path} cannot be read: {error}; check its permissions") from error
         return cls(text, str(path))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text alone: no beginning-of-sequence, no implicit leading space, no control token."""
+        """Ids of the text alone: no beginning of sequence, no implicit leading space, no control token."""
         return self._encode(self._tokenizer, text)
 
     def encode_prefix(self, text: str) -> list[int]:
-        """Ids of text that starts a document: SentencePiece gives it its implicit leading space."""
+        """Ids of text that starts a document: SentencePiece adds its implicit leading space."""
         return self._encode(self._with_space, text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids, leading spaces included; bytes that are no UTF-8 become U+FFFD."""
+        """The text of the ids, leading spaces included; invalid UTF-8 becomes U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The raw bytes of one piece; empty for control tokens and for ids the tokenizer does not know."""
+        """The raw bytes of one token; empty for control tokens and unknown ids."""
         return self._bytes[token_id] if 0 <= token_id < len(self._bytes) else b""
 
     def token_id(self, content: str) -> int | None:
@@ -104,7 +160,7 @@ class CodeTokenizer:
         try:
             ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         except (UnicodeEncodeError, TypeError):
-            # Lone surrogates, which editors do send, are not text; U+FFFD holds their place.
+            # Editors do send lone surrogates, which are not valid text; U+FFFD replaces them.
             clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             ids = tokenizer.encode(clean, add_special_tokens=False).ids
         return ids
@@ -129,13 +185,14 @@ class CodeTokenizer:
 
 
 def _is_control(token: dict[str, Any]) -> bool:
-    return bool(token.get("special")) or _CONTROL_TOKEN.fullmatch(token["content"]) is not None
+    content = token["content"]
+    return bool(token.get("special")) or content in CONTROL_TOKENS or _CONTROL_TOKEN.fullmatch(content) is not None
 
 
 def _build(raw: dict[str, Any]) -> Tokenizer:
     try:
         tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(raw))
-    except Exception as error:  # the library raises bare Exception for every fault of the file
+    except Exception as error:  # the library raises a bare Exception for every error in the file
         raise ValueError(str(error)) from error
     tokenizer.encode_special_tokens = True
     return tokenizer
@@ -156,7 +213,7 @@ def _is_byte_level(raw: dict[str, Any]) -> bool:
 
 
 def _drop_implicit_space(raw: dict[str, Any]) -> None:
-    """Edit a tokenizer.json so that text keeps the leading spaces it has and gets no other."""
+    """Edit a tokenizer.json so that encoding adds no leading space to a text."""
     if (normalizer := raw.get("normalizer")) is not None:
         parts = [part for part in _components(raw, "normalizer") if part["type"] != "Prepend"]
         raw["normalizer"] = {"type": "Sequence", "normalizers": parts} if parts else None
@@ -171,7 +228,7 @@ def _drop_implicit_space(raw: dict[str, Any]) -> None:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Byte-level BPE writes each byte as one printable character; this is the way back."""
+    """The byte that each character stands for: byte-level BPE writes every byte as one printable character."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     table = {chr(byte): byte for byte in printable}
     others = (byte for byte in range(256) if byte not in set(printable))

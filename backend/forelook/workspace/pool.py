@@ -17,10 +17,11 @@ import numpy as np
 
 from forelook.decoding.ngrams.index import BORDER, TokenArray
 from forelook.decoding.ngrams.pool import NgramPool
+from forelook.model.tokenizer import Encode, TextSplitter
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_format import Change
 from forelook.workspace.cache_worker import CacheWorker, RestoredPool
-from forelook.workspace.line_tokens import Encode, LineTokens, find_cut_rule, split_text
+from forelook.workspace.line_tokens import LineTokens
 from forelook.workspace.source import WorkspaceSource
 
 _ACCEPTED = "\0accepted"
@@ -86,7 +87,7 @@ class WorkspacePool:
             clock: seconds, for retries.
         """
         self._encode = encode
-        self._rule = find_cut_rule(encode)
+        self._splitter = TextSplitter(encode)
         self._max_tokens = max_tokens
         self._permits = permits
         self._catch_up_s = catch_up_s
@@ -112,7 +113,7 @@ class WorkspacePool:
 
     def open_document(self, key: str, text: str) -> None:
         """Add an open document; it is indexed in the next slices."""
-        self._open[key] = LineTokens(self._encode, self._rule)
+        self._open[key] = LineTokens(self._splitter)
         self._changed[key] = text
         self._waiting.pop(key, None)
         self._unconfirmed.discard(key)
@@ -150,7 +151,7 @@ class WorkspacePool:
             self._waiting.pop(key, None)
             self._changed.pop(key, None)
             if key in self._open:
-                self._open[key] = LineTokens(self._encode, self._rule)
+                self._open[key] = LineTokens(self._splitter)
             self._remove(key)
 
     def accept(self, ids: Sequence[int]) -> None:
@@ -280,7 +281,7 @@ class WorkspacePool:
         parts: list[list[int]] = []
         batch: list[str] = []
         size = 0
-        for piece in split_text(text, self._rule):
+        for piece in self._splitter.split(text):
             batch.append(piece)
             size += len(piece)
             if size >= _BATCH_CHARS:
@@ -391,7 +392,7 @@ class WorkspacePool:
         self._needs_base = True
         for key, lines in self._open.items():
             self._changed.setdefault(key, lines.text)
-            self._open[key] = LineTokens(self._encode, self._rule)
+            self._open[key] = LineTokens(self._splitter)
         if self._worker is not None:
             self._worker.delete()
 

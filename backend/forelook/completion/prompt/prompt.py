@@ -16,6 +16,7 @@ from typing import Protocol
 
 from forelook.completion.document_store import Document, model_text
 from forelook.keys import DocumentKey
+from forelook.model.tokenizer import TextSplitter
 
 _CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
 _MAX_CACHED_LINES = 20_000
@@ -47,34 +48,16 @@ class TextTokenizer(Protocol):
 
 
 class LineEncoder:
-    """Tokenises text line by line from a cache.
-
-    Most tokenizers never merge across a certain side of a line break: byte-level ones with indentation tokens
-    (``"\\n    "``) break before it, most others after it. Which side holds is found out by trying.
-    """
-
-    _PROBES = (
-        "def f(x):\n    return x\n\n\nclass A:\n\ty = 1\n# c\nend\n",
-        "int main() {\n  if (x) {\n    y();\n  }\n\n}\n",
-        "a\n\n\n    b\n        c\nd",
-    )
+    """Tokenizes text part by part, with a cache of parts; parts are lines with most tokenizers."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._cache: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self.num_encoded_chars = 0
-        self._border = re.compile(r"(?=\n)")
-        for pattern in (r"(?=\n)", r"(?<=\n)(?=[ \t]*[^\s])"):
-            self._border = re.compile(pattern)
-            if all(self._joined(probe) == tokenizer.encode(probe) for probe in self._PROBES):
-                break
-
-    def split(self, text: str) -> list[str]:
-        """The pieces of ``text`` that are tokenised apart; joined they are the text."""
-        return [piece for piece in self._border.split(text) if piece]
+        self.split = TextSplitter(tokenizer.encode).split
 
     def encode_piece(self, piece: str) -> tuple[int, ...]:
-        """Ids of one piece."""
+        """Ids of one part."""
         ids = self._cache.get(piece)
         if ids is not None:
             self._cache.move_to_end(piece)
@@ -88,7 +71,7 @@ class LineEncoder:
         return ids
 
     def encode(self, text: str, *, starts_document: bool = False) -> list[int]:
-        """Ids of ``text``."""
+        """Ids of ``text``; with ``starts_document`` those of ``encode_prefix``."""
         ids: list[int] = []
         for number, piece in enumerate(self.split(text)):
             if number == 0 and starts_document:
@@ -96,9 +79,6 @@ class LineEncoder:
             else:
                 ids.extend(self.encode_piece(piece))
         return ids
-
-    def _joined(self, text: str) -> list[int]:
-        return [token for piece in self.split(text) for token in self._tokenizer.encode(piece)]
 
 
 @dataclass(frozen=True, slots=True)
