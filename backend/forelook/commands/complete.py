@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import queue
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forelook.commands.command_context import Surroundings, complain, identity_of
 from forelook.config import CompletionConfig
-from forelook.errors import ConfigError, DocumentTextError, PositionError, PrivacyError
+from forelook.errors import (
+    BackendUnreachableError,
+    ConfigError,
+    DocumentTextError,
+    ForelookError,
+    ModelError,
+    PositionError,
+    PrivacyError,
+)
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.languages import language_id_of
 from forelook.local.endpoint import Endpoint
 from forelook.local.spawn import connect_or_spawn
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.protocol import messages
+
+if TYPE_CHECKING:
+    from forelook.server.engine import EngineFactory
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +148,59 @@ def _complete_over_wire(
 def _complete_here(
     source: Source, params: messages.CompletionParams, options: argparse.Namespace, here: Surroundings
 ) -> Completed:
-    import asyncio
-
     from forelook.engine_factory import EngineOptions, engine_factory
-    from forelook.server.in_process import complete_in_process
 
     factory = engine_factory(identity_of(options), EngineOptions(), here.paths)
-    opened = messages.DocumentOpenParams(source.workspace, params.uri, source.language_id, params.version, source.text)
     with _loading_shown(options.json) as show:
-        return asyncio.run(
-            complete_in_process(factory, opened, params, lambda s: show(_status_line(s)), options.timeout)
-        )
+        return complete_in_process(factory, source, params, lambda s: show(_status_line(s)), options.timeout)
+
+
+def complete_in_process(
+    factory: EngineFactory,
+    source: Source,
+    params: messages.CompletionParams,
+    on_status: Callable[[messages.Status], None],
+    timeout_s: float,
+) -> Completed:
+    """Load the model in this process and complete.
+
+    Args:
+        factory: makes the engine.
+        source: the document.
+        params: how to complete it.
+        on_status: called with the engine's status while it loads.
+        timeout_s: for loading and completing together.
+
+    Raises:
+        BackendUnreachableError: no answer in time; the engine's thread, a daemon, ends with the process.
+        ForelookError: the model cannot be loaded, or the request failed.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    statuses: queue.SimpleQueue[messages.Status] = queue.SimpleQueue()
+    outcomes: queue.SimpleQueue[messages.CompletionResult | ForelookError] = queue.SimpleQueue()
+    engine = factory(statuses.put)
+    engine.start()
+    try:
+        while (status := statuses.get(timeout=_seconds_until(deadline_s))).state is not messages.EngineState.READY:
+            on_status(status)
+            if status.state is messages.EngineState.ERROR:
+                raise ModelError(status.message)
+        key = DocumentKey(1, params.uri)
+        engine.open_document(WorkspaceKey("", source.workspace), key, source.language_id, params.version, source.text)
+        started_s = time.monotonic()
+        engine.submit(key, params, lambda _text: None, outcomes.put)
+        outcome = outcomes.get(timeout=_seconds_until(deadline_s))
+        latency_ms = (time.monotonic() - started_s) * 1e3
+    except queue.Empty as error:
+        raise BackendUnreachableError(f"the model did not load and answer within {timeout_s:g} s") from error
+    engine.close()
+    if isinstance(outcome, ForelookError):
+        raise outcome
+    return outcome, status, latency_ms
+
+
+def _seconds_until(deadline_s: float) -> float:
+    return max(0.0, deadline_s - time.monotonic())
 
 
 @contextlib.contextmanager
