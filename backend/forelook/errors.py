@@ -41,6 +41,11 @@ class ForelookError(Exception):
 
     code: int = -32000
 
+    @classmethod
+    def from_message(cls, message: str) -> ForelookError:
+        """The error as a client raises it, from the message that the backend sent."""
+        return cls(message)
+
 
 class ConfigError(ForelookError):
     """A setting or an argument is outside its range.
@@ -58,6 +63,13 @@ class ConfigError(ForelookError):
         self.field = field
         self.value = value
         self.expected = expected
+
+    @classmethod
+    def from_message(cls, message: str) -> ForelookError:
+        """The error without its details, which are not sent."""
+        error = cls("", None, "")
+        error.args = (message,)
+        return error
 
 
 class ModelError(ForelookError):

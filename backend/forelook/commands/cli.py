@@ -84,8 +84,6 @@ def exit_status(error: ForelookError) -> int:
         (EndpointError, EXIT_BACKEND),
         (ProtocolError, EXIT_BACKEND),
     )
-    if error.code == ConfigError.code:  # one that came over the wire
-        return EXIT_USAGE
     return next((status for kind, status in kinds if isinstance(error, kind)), EXIT_FAULT)
 
 

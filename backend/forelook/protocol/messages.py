@@ -457,12 +457,9 @@ class ErrorResponse:
         return cls(request_id, error.code, str(error), data)
 
     def to_error(self) -> ForelookError:
-        """The exception a client raises for this response, of the class its code belongs to."""
-        cls = _errors_by_code().get(self.code, ForelookError)
-        error = cls.__new__(cls)
-        Exception.__init__(error, self.message)
-        if type(error).code != self.code:
-            error.code = self.code
+        """The error that a client raises for this response, of the class with this code."""
+        error = _errors_by_code().get(self.code, ForelookError).from_message(self.message)
+        error.code = self.code
         return error
 
 
