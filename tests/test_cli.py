@@ -27,7 +27,8 @@ from forelook.errors import (
 from forelook.finish_reason import FinishReason
 from forelook.keys import WorkspaceKey
 from forelook.protocol.events import EventKind
-from forelook.protocol.messages import CompletionEventParams, CompletionResult, ErrorResponse, Suggestion
+from forelook.protocol.jsonrpc import ErrorResponse
+from forelook.protocol.messages import CompletionEventParams, CompletionResult, Suggestion
 from hypothesis import given
 from hypothesis import strategies as st
 

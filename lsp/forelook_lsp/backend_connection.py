@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from forelook.errors import BackendUnreachableError, EndpointError, ForelookError, MalformedMessageError
-from forelook.protocol import messages
-from forelook.protocol.messages import NotificationMethod, RequestMethod, from_json
+from forelook.protocol import jsonrpc, messages
+from forelook.protocol.jsonrpc import NotificationMethod, RequestMethod
+from forelook.protocol.messages import from_json
 
 if TYPE_CHECKING:
     from forelook.local.endpoint import Endpoint
@@ -110,7 +111,7 @@ class BackendConnection:
         """Send a notification after earlier messages; return False without a connection."""
         if not self.connected:
             return False
-        self._outgoing.put_nowait(messages.encode_notification(method, params))
+        self._outgoing.put_nowait(jsonrpc.encode_notification(method, params))
         return True
 
     def request(self, method: RequestMethod[P, R], params: P, *, request_id: int | None = None) -> asyncio.Future[R]:
@@ -131,7 +132,7 @@ class BackendConnection:
         if request_id is None:
             request_id = next(self.request_ids)
         self._pending[request_id] = (future, method.result)  # type: ignore[assignment]  # the pair belongs together
-        self._outgoing.put_nowait(messages.encode_request(request_id, method, params))
+        self._outgoing.put_nowait(jsonrpc.encode_request(request_id, method, params))
         return future
 
     def cancel(self, request_id: int) -> None:
@@ -225,19 +226,19 @@ class BackendConnection:
         try:
             if isinstance(frame, bytes):
                 raise MalformedMessageError("binary frames are not supported")
-            message = messages.decode_message(frame)
-            if isinstance(message, messages.Response):
+            message = jsonrpc.decode_message(frame)
+            if isinstance(message, jsonrpc.Response):
                 self._settle(message)
-            elif isinstance(message, messages.ErrorResponse):
+            elif isinstance(message, jsonrpc.ErrorResponse):
                 pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
                 if pending is not None and not pending[0].done():
                     pending[0].set_exception(message.to_error())
-            elif isinstance(message, messages.Notification):
+            elif isinstance(message, jsonrpc.Notification):
                 self._notified(message)
         except ForelookError as error:
             logger.warning("invalid message from the backend: %s", error)
 
-    def _settle(self, message: messages.Response) -> None:
+    def _settle(self, message: jsonrpc.Response) -> None:
         pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
         if pending is None or pending[0].done():
             return
@@ -248,7 +249,7 @@ class BackendConnection:
         else:
             pending[0].set_result(result)
 
-    def _notified(self, message: messages.Notification) -> None:
+    def _notified(self, message: jsonrpc.Notification) -> None:
         if message.method == messages.STATUS_CHANGED.name:
             self._events.backend_status(from_json(messages.Status, message.params, allow_unknown=True))
         elif message.method == messages.COMPLETION_PARTIAL.name:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from forelook.errors import BackendUnreachableError, ForelookError
-from forelook.protocol import messages
+from forelook.protocol import jsonrpc, messages
 
 from forelook_lsp.window import EditorWindow
 
@@ -82,7 +82,7 @@ def _status(window: EditorWindow, *_: Any) -> dict[str, Any]:
     return window.presenter.status.snapshot().to_json()
 
 
-async def _request(window: EditorWindow, method: messages.RequestMethod[P, R], params: P) -> R:
+async def _request(window: EditorWindow, method: jsonrpc.RequestMethod[P, R], params: P) -> R:
     """Send a command's request.
 
     Raises:

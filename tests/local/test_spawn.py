@@ -22,7 +22,7 @@ from forelook.local.endpoint import Endpoint, discover
 from forelook.local.files import file_lock
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
 from forelook.local.spawn import connect_or_spawn
-from forelook.protocol import messages
+from forelook.protocol import jsonrpc, messages
 from websockets.sync.server import ServerConnection, unix_serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets")]
@@ -215,7 +215,7 @@ def test_a_backend_that_goes_instead_of_answering_has_been_shut_down(tmp_path: P
         result = messages.HelloResult(
             messages.PROTOCOL_VERSION, "0", 1, messages.Status(messages.EngineState.READY), limits
         )
-        websocket.send(messages.encode_message(messages.Response(hello["id"], messages.to_json(result))))
+        websocket.send(jsonrpc.encode_message(jsonrpc.Response(hello["id"], messages.to_json(result))))
         websocket.recv()
         websocket.close(1012, "service restart")
 

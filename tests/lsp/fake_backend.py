@@ -14,7 +14,7 @@ from forelook.errors import ForelookError, RequestCancelledError
 from forelook.finish_reason import FinishReason
 from forelook.local.endpoint import Endpoint, claim, publish
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
-from forelook.protocol import messages
+from forelook.protocol import jsonrpc, messages
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
 
@@ -82,7 +82,7 @@ class FakeBackend:
     async def set_status(self, status: messages.Status) -> None:
         self.status = status
         for connection in self.connections:
-            await connection.websocket.send(messages.encode_notification(messages.STATUS_CHANGED, status))
+            await connection.websocket.send(jsonrpc.encode_notification(messages.STATUS_CHANGED, status))
 
     async def say(self, text: str) -> None:
         """Stream ``text`` as the running completions' text so far."""
@@ -90,7 +90,7 @@ class FakeBackend:
             params = messages.CompletionPartialParams(key[1], text)
             for connection in self.connections:
                 if id(connection) == key[0]:
-                    await connection.websocket.send(messages.encode_notification(messages.COMPLETION_PARTIAL, params))
+                    await connection.websocket.send(jsonrpc.encode_notification(messages.COMPLETION_PARTIAL, params))
 
     def release(self) -> None:
         assert self.hold is not None
@@ -101,17 +101,17 @@ class FakeBackend:
         with contextlib.suppress(ConnectionClosed):
             async for frame in websocket:
                 assert isinstance(frame, str), "frames are text"
-                message = messages.decode_message(frame)
+                message = jsonrpc.decode_message(frame)
                 async with self._changed:
-                    if isinstance(message, messages.Request):
+                    if isinstance(message, jsonrpc.Request):
                         await self._request(connection, message)
-                    elif isinstance(message, messages.Notification):
+                    elif isinstance(message, jsonrpc.Notification):
                         self._notification(connection, message)
                     self._changed.notify_all()
         if connection in self.connections:
             self.connections.remove(connection)
 
-    async def _request(self, connection: Connection, message: messages.Request) -> None:
+    async def _request(self, connection: Connection, message: jsonrpc.Request) -> None:
         self.methods.append(message.method)
         method = messages.request_method(message.method)
         params = messages.from_json(method.params, message.params)
@@ -130,13 +130,11 @@ class FakeBackend:
             result = messages.StatsResult({"connections": 1}, {"num_requests": len(self.completions)})
         elif message.method == "pool/stats":
             result = messages.PoolStatsResult({"num_tokens": 1234})
-        await connection.websocket.send(
-            messages.encode_message(messages.Response(message.id, messages.to_json(result)))
-        )
+        await connection.websocket.send(jsonrpc.encode_message(jsonrpc.Response(message.id, messages.to_json(result))))
         if message.method == "shutdown":
             asyncio.get_running_loop().call_soon(asyncio.ensure_future, connection.websocket.close())
 
-    def _notification(self, connection: Connection, message: messages.Notification) -> None:
+    def _notification(self, connection: Connection, message: jsonrpc.Notification) -> None:
         self.methods.append(message.method)
         params = messages.from_json(messages.notification_method(message.method).params, message.params)
         if message.method == "document/open":
@@ -165,7 +163,7 @@ class FakeBackend:
                 task.cancel()
 
     async def _complete(self, connection: Connection, request_id: int | str, params: messages.CompletionParams) -> None:
-        reply: messages.Message
+        reply: jsonrpc.Message
         try:
             text = connection.texts[params.uri]
             assert connection.versions[params.uri] == params.version
@@ -179,14 +177,14 @@ class FakeBackend:
             )
             stats = messages.RequestStats(num_steps=2, num_generated_tokens=5, tokens_per_step=2.5)
             result = messages.CompletionResult(suggestions, FinishReason.STOP_TOKEN, self.is_cut, self.next_line, stats)
-            reply = messages.Response(request_id, messages.to_json(result))
+            reply = jsonrpc.Response(request_id, messages.to_json(result))
         except asyncio.CancelledError:
-            reply = messages.ErrorResponse.of(request_id, RequestCancelledError("cancelled"))
+            reply = jsonrpc.ErrorResponse.of(request_id, RequestCancelledError("cancelled"))
         except ForelookError as error:
-            reply = messages.ErrorResponse.of(request_id, error)
+            reply = jsonrpc.ErrorResponse.of(request_id, error)
         self._running.pop((id(connection), request_id), None)
         with contextlib.suppress(ConnectionClosed):
-            await connection.websocket.send(messages.encode_message(reply))
+            await connection.websocket.send(jsonrpc.encode_message(reply))
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bench.lsp_client import LspClient, ResponseError, StdioServer, range_of, stdio_server
-from forelook.protocol import messages
+from forelook.protocol import jsonrpc, messages
 
 from tests.lsp.conftest import URI
 from tests.lsp.fake_backend import LIMITS, READY, FakeBackend, fake_backend
@@ -224,7 +224,7 @@ async def test_a_document_the_backend_refuses_gets_no_suggestions_and_the_status
     await editor.open(URI, "a")
     await backend.wait_until(lambda: URI in backend.connections[0].texts)
     refused = messages.NotificationErrorParams("document/open", -32044, "the document is too long", URI)
-    await backend.connections[0].websocket.send(messages.encode_notification(messages.NOTIFICATION_ERROR, refused))
+    await backend.connections[0].websocket.send(jsonrpc.encode_notification(messages.NOTIFICATION_ERROR, refused))
     await command(editor, "forelook.stats")  # answered after the refusal was read
     assert await editor.complete(URI, 0, 1) == []
     assert (await command(editor, "forelook.status"))["message"] == "the document is too long"
@@ -238,7 +238,7 @@ async def test_a_document_whose_change_was_refused_is_opened_again_as_it_is(
     await backend.wait_until(lambda: backend.connections[0].texts.get(URI) == "ab")
     del backend.connections[0].texts[URI]
     refused = messages.NotificationErrorParams("document/change", -32043, "outside the document", URI)
-    await backend.connections[0].websocket.send(messages.encode_notification(messages.NOTIFICATION_ERROR, refused))
+    await backend.connections[0].websocket.send(jsonrpc.encode_notification(messages.NOTIFICATION_ERROR, refused))
     await backend.wait_until(lambda: backend.connections[0].texts.get(URI) == "ab")
     assert len(await editor.complete(URI, 0, 2)) == 1
 

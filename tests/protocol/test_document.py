@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from forelook import errors
-from forelook.protocol import messages, wire
-from forelook.protocol.messages import ErrorResponse, Notification, Request, Response
+from forelook.protocol import jsonrpc, messages, wire
+from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, Response
 
 SECTIONS = {
     "Requests from the client": messages.CLIENT_REQUESTS,
@@ -59,7 +59,7 @@ def tables(document: str) -> dict[str, list[tuple[str, ...]]]:
 def wire_classes() -> set[type[Any]]:
     """All dataclasses that some message is made of, the ones inside others included."""
     methods = [m for group in SECTIONS.values() for m in group.values()]
-    pending = [m.params for m in methods] + [m.result for m in methods if isinstance(m, messages.RequestMethod)]
+    pending = [m.params for m in methods] + [m.result for m in methods if isinstance(m, jsonrpc.RequestMethod)]
     found: set[type[Any]] = set()
     while pending:
         cls = pending.pop()
@@ -109,7 +109,7 @@ def test_each_method_names_its_params_and_result(document: str) -> None:
         method = SECTIONS[section.part][section.method]
         before, _, after = section.body.partition("\nResult:")
         assert_names(before, method.params, section.method)
-        if isinstance(method, messages.RequestMethod):
+        if isinstance(method, jsonrpc.RequestMethod):
             assert_names(after, method.result, section.method)
         else:
             assert after == "", f"{section.method} is a notification and has no result"
@@ -125,20 +125,20 @@ def test_each_example_is_a_valid_message_of_its_section_and_round_trips(document
         method = SECTIONS[section.part][section.method]
         assert section.examples, f"{section.method} has no example"
         for example in section.examples:
-            message = messages.decode_message(example)
+            message = jsonrpc.decode_message(example)
             if isinstance(message, (Request, Notification)):
                 assert message.method == section.method
-                assert isinstance(message, Request) == isinstance(method, messages.RequestMethod)
+                assert isinstance(message, Request) == isinstance(method, jsonrpc.RequestMethod)
                 assert_round_trips(method.params, message.params)
             elif isinstance(message, Response):
-                assert isinstance(method, messages.RequestMethod)
+                assert isinstance(method, jsonrpc.RequestMethod)
                 assert_round_trips(method.result, message.result)
             else:
                 assert error_names()[message.code] == message.data["type"]
             expected = json.loads(example)
             if isinstance(message, (Request, Notification)):
                 expected.setdefault("params", {})
-            assert json.loads(messages.encode_message(message)) == expected
+            assert json.loads(jsonrpc.encode_message(message)) == expected
 
 
 def assert_round_trips(cls: type[Any], value: object) -> None:
@@ -148,7 +148,7 @@ def assert_round_trips(cls: type[Any], value: object) -> None:
 
 
 def error_names() -> dict[int, str]:
-    names = {messages.INTERNAL_ERROR: "InternalError"}
+    names = {jsonrpc.INTERNAL_ERROR: "InternalError"}
     pending: list[type[errors.ForelookError]] = [errors.ForelookError]
     while pending:
         cls = pending.pop()

@@ -15,16 +15,13 @@ from forelook.errors import (
     ProtocolVersionError,
     UnknownMethodError,
 )
-from forelook.protocol import messages
+from forelook.protocol import jsonrpc, messages
+from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, Response
 from forelook.protocol.messages import (
     CompletionParams,
     DocumentChangeParams,
-    ErrorResponse,
     HelloParams,
-    Notification,
-    Request,
     RequestStats,
-    Response,
     WorkspaceFilesParams,
 )
 from hypothesis import given
@@ -108,7 +105,7 @@ def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
     text = f'{{"jsonrpc":"2.0","id":1,"result":{{"queue_ms":{number}}}}}'
 
     def read() -> RequestStats:
-        message = messages.decode_message(text)
+        message = jsonrpc.decode_message(text)
         assert isinstance(message, Response)
         return messages.from_json(RequestStats, message.result)
 
@@ -139,7 +136,7 @@ def test_no_json_value_gets_past_validation_as_something_else(value: object) -> 
 def test_what_is_encoded_decodes_to_the_same(text: str, version: int, offset: int, partial: bool) -> None:
     selected = messages.SelectedCompletion(offset, offset + 1, text)
     params = CompletionParams("u", version, offset, selected=selected, partial=partial)
-    message = messages.decode_message(messages.encode_request("id", messages.COMPLETION, params))
+    message = jsonrpc.decode_message(jsonrpc.encode_request("id", messages.COMPLETION, params))
     assert isinstance(message, Request)
     assert (message.id, message.method) == ("id", "completion")
     assert messages.from_json(CompletionParams, message.params) == params
@@ -147,9 +144,9 @@ def test_what_is_encoded_decodes_to_the_same(text: str, version: int, offset: in
 
 @given(st.text(alphabet=st.characters(categories=("Cs", "Lo", "So"))))
 def test_lone_surrogates_can_be_sent(text: str) -> None:
-    frame = messages.encode_message(Response(1, {"text": text}))
+    frame = jsonrpc.encode_message(Response(1, {"text": text}))
     frame.encode("utf-8")
-    message = messages.decode_message(frame)
+    message = jsonrpc.decode_message(frame)
     assert isinstance(message, Response)
     # JSON joins a high and a low surrogate that stand side by side into the character they mean
     assert message.result == {"text": text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")}
@@ -184,7 +181,7 @@ def test_a_message_that_is_none_is_refused_with_its_id_where_it_has_one(
     frame: str, kind: type[ProtocolError], said: str, request_id: object
 ) -> None:
     with pytest.raises(kind) as caught:
-        messages.decode_message(frame)
+        jsonrpc.decode_message(frame)
     assert type(caught.value) is kind
     assert said in str(caught.value)
     assert caught.value.request_id == request_id
@@ -192,21 +189,21 @@ def test_a_message_that_is_none_is_refused_with_its_id_where_it_has_one(
 
 def test_malformed_json_is_not_quoted_in_the_error() -> None:
     with pytest.raises(MalformedMessageError) as caught:
-        messages.decode_message('{"text": "hunter2" hunter2}')
+        jsonrpc.decode_message('{"text": "hunter2" hunter2}')
     assert "hunter2" not in str(caught.value)
 
 
 @given(st.text() | json_values.map(json.dumps))
 def test_any_frame_is_a_message_or_a_protocol_error(frame: str) -> None:
     try:
-        message = messages.decode_message(frame)
+        message = jsonrpc.decode_message(frame)
     except ProtocolError:
         return
     assert isinstance(message, (Request, Notification, Response, ErrorResponse))
 
 
 def test_params_left_out_are_no_fields() -> None:
-    message = messages.decode_message('{"jsonrpc":"2.0","id":1,"method":"status"}')
+    message = jsonrpc.decode_message('{"jsonrpc":"2.0","id":1,"method":"status"}')
     assert message == Request(1, "status", {})
 
 
@@ -230,7 +227,7 @@ def test_an_error_response_tells_type_and_field() -> None:
     error.field = "offset"
     response = ErrorResponse.of(3, error)
     assert dict(response.data) == {"type": "InvalidParamsError", "field": "offset"}
-    again = messages.decode_message(messages.encode_message(response))
+    again = jsonrpc.decode_message(jsonrpc.encode_message(response))
     assert again == dataclasses.replace(response, data=dict(response.data))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from forelook.config import ServerConfig
 from forelook.local.access import AccessPolicy
-from forelook.protocol import messages
-from forelook.protocol.messages import ErrorResponse, Notification, Response
+from forelook.protocol import jsonrpc, messages
+from forelook.protocol.jsonrpc import ErrorResponse, Notification, Response
 from forelook.server.app import create_app
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import OnStatus
@@ -50,7 +50,7 @@ class Client:
 
     def _sort(self, frame: str | bytes) -> None:
         assert isinstance(frame, str)
-        message = messages.decode_message(frame)
+        message = jsonrpc.decode_message(frame)
         if isinstance(message, Notification):
             assert isinstance(message.params, dict)
             self.order.append(message.method)
@@ -65,13 +65,13 @@ class Client:
             future.set_result(message)
 
     async def send_request(
-        self, method: str, params: object = None, request_id: messages.RequestId | None = None
-    ) -> tuple[messages.RequestId, asyncio.Future[Response | ErrorResponse]]:
+        self, method: str, params: object = None, request_id: jsonrpc.RequestId | None = None
+    ) -> tuple[jsonrpc.RequestId, asyncio.Future[Response | ErrorResponse]]:
         request_id = next(self._ids) if request_id is None else request_id
         future: asyncio.Future[Response | ErrorResponse] = asyncio.get_running_loop().create_future()
         self._answers[request_id] = future
-        message = messages.Request(request_id, method, {} if params is None else params)
-        await self.websocket.send(messages.encode_message(message))
+        message = jsonrpc.Request(request_id, method, {} if params is None else params)
+        await self.websocket.send(jsonrpc.encode_message(message))
         return request_id, future
 
     async def ask(self, method: str, params: object = None) -> Response | ErrorResponse:
@@ -90,7 +90,7 @@ class Client:
         return answer
 
     async def notify(self, method: str, params: object) -> None:
-        await self.websocket.send(messages.encode_message(Notification(method, params)))
+        await self.websocket.send(jsonrpc.encode_message(Notification(method, params)))
 
     async def hello(self) -> dict[str, object]:
         return await self.result("hello", {"protocol_version": messages.PROTOCOL_VERSION, "client_name": "test"})

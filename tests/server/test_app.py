@@ -15,8 +15,9 @@ from forelook.config import ServerConfig
 from forelook.errors import ModelError, RequestCancelledError
 from forelook.finish_reason import FinishReason
 from forelook.keys import WorkspaceKey
-from forelook.protocol import messages
-from forelook.protocol.messages import CompletionParams, CompletionResult, EngineState, ErrorResponse, Status
+from forelook.protocol import jsonrpc, messages
+from forelook.protocol.jsonrpc import ErrorResponse
+from forelook.protocol.messages import CompletionParams, CompletionResult, EngineState, Status
 from forelook.server.engine import OnStatus
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -183,14 +184,14 @@ async def test_unknown_methods_are_answered(tmp_path: Path) -> None:
 async def test_an_id_in_use_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.websocket() as websocket:
         hello = messages.HelloParams(messages.PROTOCOL_VERSION, "t")
-        await websocket.send(messages.encode_request(1, messages.HELLO, hello))
+        await websocket.send(jsonrpc.encode_request(1, messages.HELLO, hello))
         opened = messages.DocumentOpenParams(WORKSPACE, URI, "python", 1, "ab")
-        await websocket.send(messages.encode_notification(messages.DOCUMENT_OPEN, opened))
+        await websocket.send(jsonrpc.encode_notification(messages.DOCUMENT_OPEN, opened))
         server.engine.gate.clear()
-        request = messages.encode_request(7, messages.COMPLETION, messages.CompletionParams(URI, 1, 0))
+        request = jsonrpc.encode_request(7, messages.COMPLETION, messages.CompletionParams(URI, 1, 0))
         await websocket.send(request)
         await websocket.send(request)
-        while not isinstance(message := messages.decode_message(str(await websocket.recv())), ErrorResponse):
+        while not isinstance(message := jsonrpc.decode_message(str(await websocket.recv())), ErrorResponse):
             pass
         assert "belongs to a request that is not answered yet" in message.message
 
@@ -352,7 +353,7 @@ async def test_an_unexpected_error_is_answered_logged_without_text_and_survived(
         server.engine.submit = lambda _key, request, _partial, _done: fail(request)  # type: ignore[method-assign, assignment, return-value]
         with caplog.at_level(logging.DEBUG):
             error = await client.error("completion", {"uri": URI, "version": 1, "offset": 0})
-        assert error.code == messages.INTERNAL_ERROR
+        assert error.code == jsonrpc.INTERNAL_ERROR
         assert error.data == {"type": "InternalError"}
         del server.engine.submit
         assert await client.complete() == "7@0"
@@ -480,12 +481,12 @@ async def test_a_client_that_does_not_read_is_disconnected_and_the_others_served
         async with server.websocket() as websocket:
             websocket.transport.pause_reading()
             hello = messages.HelloParams(messages.PROTOCOL_VERSION, "t")
-            await websocket.send(messages.encode_request(0, messages.HELLO, hello))
+            await websocket.send(jsonrpc.encode_request(0, messages.HELLO, hello))
             opened = messages.DocumentOpenParams(WORKSPACE, URI, "python", 1, "ab")
-            await websocket.send(messages.encode_notification(messages.DOCUMENT_OPEN, opened))
+            await websocket.send(jsonrpc.encode_notification(messages.DOCUMENT_OPEN, opened))
             for number in range(1, 60):
                 params = messages.CompletionParams(URI, 1, 0)
-                await websocket.send(messages.encode_request(number, messages.COMPLETION, params))
+                await websocket.send(jsonrpc.encode_request(number, messages.COMPLETION, params))
             while True:
                 stats = (await other.result("stats"))["server"]
                 assert isinstance(stats, dict)

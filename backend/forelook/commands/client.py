@@ -15,8 +15,8 @@ from websockets.sync.client import ClientConnection, connect, unix_connect
 from forelook import __version__
 from forelook.errors import AuthenticationError, BackendUnreachableError, ModelError
 from forelook.local.endpoint import Endpoint
-from forelook.protocol import messages
-from forelook.protocol.messages import ErrorResponse, Message, NotificationMethod, Request, RequestMethod, Response
+from forelook.protocol import jsonrpc, messages
+from forelook.protocol.jsonrpc import ErrorResponse, Message, NotificationMethod, Request, RequestMethod, Response
 
 MAX_ANSWER_BYTES = 64 * 2**20
 OPEN_TIMEOUT_S = 10.0
@@ -38,7 +38,7 @@ class BackendClient:
 
     def notify(self, method: NotificationMethod[P], params: P) -> None:
         """Send a notification."""
-        self._send(messages.encode_notification(method, params))
+        self._send(jsonrpc.encode_notification(method, params))
 
     def call(self, method: RequestMethod[P, R], params: P, timeout_s: float) -> R:
         """Ask, and wait for the answer.
@@ -48,7 +48,7 @@ class BackendClient:
             BackendUnreachableError: it went away, or did not answer in time.
         """
         request_id = next(self._ids)
-        self._send(messages.encode_message(Request(request_id, method.name, messages.to_json(params))))
+        self._send(jsonrpc.encode_message(Request(request_id, method.name, messages.to_json(params))))
         give_up_s = time.monotonic() + timeout_s
         while True:
             message = self._receive(method.name, give_up_s)
@@ -99,8 +99,8 @@ class BackendClient:
             ) from error
         except ConnectionClosed as error:
             raise BackendUnreachableError(f"the backend closed the connection: {error}") from error
-        message = messages.decode_message(frame if isinstance(frame, str) else frame.decode())
-        if isinstance(message, messages.Notification):
+        message = jsonrpc.decode_message(frame if isinstance(frame, str) else frame.decode())
+        if isinstance(message, jsonrpc.Notification):
             if message.method == messages.STATUS_CHANGED.name:
                 self.status = messages.from_json(messages.Status, message.params, allow_unknown=True)
                 if self._on_status is not None:

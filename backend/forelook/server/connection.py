@@ -28,8 +28,8 @@ from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.local.outbox import Outbox
 from forelook.privacy.rules import is_secret_path
 from forelook.privacy.secrets import check_document
-from forelook.protocol import messages
-from forelook.protocol.messages import ErrorResponse, Notification, Request, RequestId, Response
+from forelook.protocol import jsonrpc, messages
+from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, RequestId, Response
 from forelook.server.backend import Backend
 from forelook.server.engine import CompletionHandle
 from forelook.text import utf8_size_above
@@ -87,7 +87,7 @@ class Connection:
         """Take one text frame; whatever is wrong with it is answered, never raised."""
         try:
             self._check_size(text)
-            message = messages.decode_message(text)
+            message = jsonrpc.decode_message(text)
         except ProtocolError as error:
             self._refuse(error.request_id, error)
             return
@@ -146,39 +146,39 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - border: one notification fails, the server goes on
             self._backend.metrics.num_internal_errors += 1
             log_failure(f"notification {notification.method}", error)
-            self._report(notification.method, messages.INTERNAL_ERROR, _internal(error), uri)
+            self._report(notification.method, jsonrpc.INTERNAL_ERROR, _internal(error), uri)
 
     # --- messages out
 
     def _answer(self, request_id: RequestId, result: object, *, on_sent: Callable[[], None] | None = None) -> None:
         self._outbox.post(
-            messages.encode_message(Response(request_id, messages.to_json(result))),
+            jsonrpc.encode_message(Response(request_id, messages.to_json(result))),
             on_sent=on_sent,
         )
 
     def _refuse(self, request_id: RequestId | None, error: ForelookError) -> None:
         self._backend.metrics.errors_by_code[error.code] += 1
-        self._outbox.post(messages.encode_message(ErrorResponse.of(request_id, error)))
+        self._outbox.post(jsonrpc.encode_message(ErrorResponse.of(request_id, error)))
 
     def _fail(self, request_id: RequestId, method: str, error: Exception) -> None:
         self._completions.pop(request_id, None)
         self._backend.metrics.num_internal_errors += 1
-        self._backend.metrics.errors_by_code[messages.INTERNAL_ERROR] += 1
+        self._backend.metrics.errors_by_code[jsonrpc.INTERNAL_ERROR] += 1
         log_failure(f"request {request_id!r} ({method})", error)
         data = {"type": "InternalError"}
-        response = ErrorResponse(request_id, messages.INTERNAL_ERROR, _internal(error), data)
-        self._outbox.post(messages.encode_message(response))
+        response = ErrorResponse(request_id, jsonrpc.INTERNAL_ERROR, _internal(error), data)
+        self._outbox.post(jsonrpc.encode_message(response))
 
     def _report(self, method: str, code: int, message: str, uri: str | None) -> None:
         if uri is not None and method.startswith("document/"):
             self._drop_document(uri)  # the client's text and ours may differ now
         self._backend.metrics.errors_by_code[code] += 1
         params = messages.NotificationErrorParams(method=method[:100], code=code, message=message, uri=uri)
-        self._outbox.post(messages.encode_notification(messages.NOTIFICATION_ERROR, params))
+        self._outbox.post(jsonrpc.encode_notification(messages.NOTIFICATION_ERROR, params))
 
     def status_changed(self, status: messages.Status) -> None:
         """Tell the client the model's status."""
-        self._outbox.post(messages.encode_notification(messages.STATUS_CHANGED, status), series="status")
+        self._outbox.post(jsonrpc.encode_notification(messages.STATUS_CHANGED, status), series="status")
 
     # --- requests
 
@@ -229,7 +229,7 @@ class Connection:
     def _partial(self, running: _Completion, text: str) -> None:
         if self._completions.get(running.id) is running:
             params = messages.CompletionPartialParams(running.id, text)
-            message = messages.encode_notification(messages.COMPLETION_PARTIAL, params)
+            message = jsonrpc.encode_notification(messages.COMPLETION_PARTIAL, params)
             self._outbox.post(message, series=("partial", running.id))
 
     def _complete_done(self, running: _Completion, outcome: messages.CompletionResult | ForelookError) -> None:
