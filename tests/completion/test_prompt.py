@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 import pytest
+from forelook.completion.cursor.brackets import rest_is_closers
 from forelook.completion.document_store import Document
-from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText, rest_is_closers
+from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import STARTER_MODEL_PATH
 from forelook.model.tokenizer import CodeTokenizer, Encode

@@ -11,7 +11,13 @@ from forelook.languages import Language, StringForm
 OPENERS = "([{"
 # The opener of a substitution, ``${``, in a string that allows it.
 SUBSTITUTION = "$"
+_CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
 PARTNER = {")": "(", "]": "[", "}": "{", "(": ")", "[": "]", "{": "}"}
+
+
+def rest_is_closers(rest: str) -> bool:
+    """Whether the rest of a line is at most closing brackets, quotes and one ``:``, ``{``, ``;`` or ``,``."""
+    return len(rest) <= 64 and _CLOSERS_ONLY.fullmatch(rest) is not None
 
 
 @dataclass(frozen=True, slots=True)

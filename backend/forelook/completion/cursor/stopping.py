@@ -16,11 +16,11 @@ from forelook.completion.cursor.brackets import (
     BracketScan,
     closes,
     join_scans,
+    rest_is_closers,
     scan_brackets,
     scan_cached,
 )
 from forelook.completion.cursor.syntax import CursorSyntax, Place, inspect_cursor, window_before
-from forelook.completion.prompt.prompt import rest_is_closers
 from forelook.languages import Language, ScopeRule
 
 _SCAN_CHARS = 64_000

@@ -8,17 +8,16 @@ tokenises its own line.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from forelook.completion.cursor.brackets import rest_is_closers
 from forelook.completion.document_store import Document, model_text
 from forelook.keys import DocumentKey
 from forelook.model.tokenizer import TextSplitter
 
-_CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
 _MAX_CACHED_LINES = 20_000
 _MAX_CACHED_LINE_CHARS = 2_000
 _MAX_CHARS_PER_TOKEN = 12
@@ -28,11 +27,6 @@ _MAX_DOCUMENTS = 64
 _MIN_FILL = 0.4
 # Of a full prompt, left free when windows are placed, so that typing does not overflow them at once.
 _GROWTH_SHARE = 0.15
-
-
-def rest_is_closers(rest: str) -> bool:
-    """Whether the rest of a line is at most closing brackets, quotes and one ``:``, ``{``, ``;`` or ``,``."""
-    return len(rest) <= 64 and _CLOSERS_ONLY.fullmatch(rest) is not None
 
 
 class TextTokenizer(Protocol):
