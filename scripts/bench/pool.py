@@ -1,0 +1,201 @@
+"""Costs of the n-gram pool: indexing, lookups, memory, restore, and a decode step during indexing."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+from forelook.decoding.layout import causal_layout
+from forelook.decoding.ngrams.pool import NgramPool
+from forelook.model.loading import load_model
+from forelook.privacy.rules import is_secret_path
+from forelook.workspace.cache import PoolCache
+from forelook.workspace.cache_worker import CacheWorker
+from tokenizers import Tokenizer
+
+from bench.history import TOKENIZER_PATH
+from bench.turns import take_turns
+
+SLICE_S = 0.001
+STEPS_PER_REQUEST = 12
+CONTEXT_TOKENS = 32
+
+
+def source_documents(folders: list[Path], num_tokens: int) -> list[np.ndarray]:
+    """Return token arrays of Python files, ``num_tokens`` in all; repeated with renamed tokens if there are too few."""
+    tokenizer = Tokenizer.from_file(str(TOKENIZER_PATH))
+    documents: list[np.ndarray] = []
+    total = 0
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
+        ids = np.array(tokenizer.encode(path.read_text("utf-8", "replace"), add_special_tokens=False).ids, np.int32)
+        documents.append(ids[: num_tokens - total])
+        total += len(documents[-1])
+        if total >= num_tokens:
+            return documents
+    generator = np.random.default_rng(0)
+    for base in list(documents) * (num_tokens // max(1, total)):
+        renamed = np.where(generator.random(len(base)) < 0.02, generator.integers(8, 8192, len(base)), base)
+        documents.append(renamed.astype(np.int32)[: num_tokens - total])
+        total += len(documents[-1])
+        if total >= num_tokens:
+            break
+    return documents
+
+
+def lookup_contexts(documents: list[np.ndarray], count: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield places in the text; every fourth context has a late token changed, which leaves only short matches."""
+    generator = np.random.default_rng(1)
+    long_enough = [number for number, ids in enumerate(documents) if len(ids) > 2 * CONTEXT_TOKENS]
+    for turn in range(count):
+        number = int(generator.choice(long_enough))
+        end = int(generator.integers(CONTEXT_TOKENS, len(documents[number])))
+        context = documents[number][end - CONTEXT_TOKENS : end].tolist()
+        if turn % 4 == 3:
+            context[-1 - turn % 3] = int(generator.integers(8, 8192))
+        yield number, context
+
+
+def permits(key: str) -> bool:
+    """Check the name of a restored document again, as the backend does."""
+    return not is_secret_path(key)
+
+
+def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[str, float]:
+    """Return all figures at one size; times are medians over the rounds."""
+    num_tokens = sum(map(len, documents))
+    rates, restores = [], []
+    slowest = 0.0
+    for _ in range(rounds):
+        before = psutil.Process().memory_info().rss
+        pool = NgramPool(2 * num_tokens)
+        started_s = time.perf_counter()
+        waiting = [(f"{number}.py", ids) for number, ids in enumerate(documents)]
+        stepped = time.perf_counter()
+        while waiting or pool.has_work:
+            index_a_little(pool, waiting)
+            now = time.perf_counter()
+            slowest, stepped = max(slowest, now - stepped), now
+        rates.append(num_tokens / (time.perf_counter() - started_s))
+        grown = psutil.Process().memory_info().rss - before
+    times = []
+    for number, context in list(lookup_contexts(documents, num_lookups)):
+        started_s = time.perf_counter()
+        pool.propose(context, max_candidates=8, max_length=15, document=f"{number}.py")
+        times.append(time.perf_counter() - started_s)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = PoolCache(Path(folder), "bench", "starter")
+        cache.acquire()
+        started_s = time.perf_counter()
+        cache.write_base(pool.dump(), {})
+        save_s = time.perf_counter() - started_s
+        cache.release()
+        _, context = next(lookup_contexts(documents, 1))
+        for _ in range(rounds):
+            worker = CacheWorker(PoolCache(Path(folder), "bench", "starter"), 2 * num_tokens, permits)
+            started_s = time.perf_counter()
+            restored = worker.restore().result()
+            assert restored is not None
+            assert restored.pool.propose(context, max_candidates=8, max_length=15)
+            restores.append(time.perf_counter() - started_s)
+            assert restored.pool.num_tokens == num_tokens
+            worker.close()
+    p50, p99 = np.percentile(times, [50, 99]) * 1e6
+    return {
+        "num_tokens": num_tokens,
+        "index_tokens_per_s": round(statistics.median(rates)),
+        "slowest_index_step_ms": round(slowest * 1e3, 3),
+        "lookup_p50_us": round(float(p50), 1),
+        "lookup_p99_us": round(float(p99), 1),
+        "bytes_per_token": round(pool.nbytes / num_tokens, 1),
+        "process_bytes_per_token": round(grown / num_tokens, 1),
+        "save_s": round(save_s, 3),
+        "restore_s": round(statistics.median(restores), 3),
+    }
+
+
+def index_a_little(pool: NgramPool, waiting: list[tuple[Hashable, np.ndarray]]) -> None:
+    """Run one step of a slice, in the order of ``WorkspacePool`` and without tokenization."""
+    if waiting and not pool.is_behind:
+        pool.set_document(*waiting.pop())
+    else:
+        pool.step()
+
+
+class Indexing:
+    """Repeated indexing of the same documents, so that every stage of it meets decode steps."""
+
+    def __init__(self, documents: list[np.ndarray]) -> None:
+        self._documents = documents
+        self._waiting: list[tuple[Hashable, np.ndarray]] = []
+        self.pool = NgramPool(1 << 21)
+        self.num_slices = 0
+
+    def restart_if_done(self) -> None:
+        if not self._waiting and not self.pool.has_work:
+            self.pool = NgramPool(1 << 21)
+            self._waiting = list(enumerate(self._documents))
+
+    def run_slice(self) -> None:
+        deadline_s = time.perf_counter() + SLICE_S
+        while time.perf_counter() < deadline_s:
+            index_a_little(self.pool, self._waiting)
+        self.num_slices += 1
+
+
+def decode_steps_while_indexing(documents: list[np.ndarray], num_requests: int) -> dict[str, float]:
+    """Return the median decode step, alone and while 1 M tokens are being indexed.
+
+    As in the engine, one thread does both: between requests of a few decode steps, slices of a millisecond index
+    documents until the next request, here after twenty slices. A step looks the pool up, runs the model and commits.
+    """
+    model = load_model(None, device="cpu")
+    sequence = model.new_sequence()
+    prompt = next(ids for ids in documents if len(ids) > 512)[:256].tolist()
+    idle_pool = NgramPool(1 << 21)
+    for number, ids in enumerate(documents):
+        idle_pool.set_document(number, ids)
+    idle_pool.settle()
+    indexing = Indexing(documents)
+
+    def request(pool: NgramPool) -> list[float]:
+        sequence.truncate(0)
+        sequence.forward(causal_layout(prompt, 0))
+        sequence.commit(range(len(prompt)))
+        context, times = list(prompt), []
+        for _ in range(STEPS_PER_REQUEST):
+            started_s = time.perf_counter()
+            pool.propose(context[-CONTEXT_TOKENS:], max_candidates=8, max_length=15)
+            logits = sequence.forward(causal_layout(context[-1:], len(context)))
+            context.append(int(logits[0].argmax()))
+            sequence.commit([0])
+            times.append(time.perf_counter() - started_s)
+        return times
+
+    def idle_turn() -> list[float]:
+        times = request(idle_pool)
+        # As long a pause as with indexing, so that neither kind finds warmer threads.
+        deadline_s = time.perf_counter() + 20 * SLICE_S
+        while time.perf_counter() < deadline_s:
+            pass
+        return times
+
+    def indexing_turn() -> list[float]:
+        indexing.restart_if_done()
+        times = request(indexing.pool)
+        for _ in range(20):
+            indexing.run_slice()
+        return times
+
+    times = take_turns({"idle": idle_turn, "indexing": indexing_turn}, num_requests, warmup=0)
+    idle, busy = (statistics.median(times[kind]) for kind in ("idle", "indexing"))
+    return {
+        "idle_step_ms": round(idle * 1e3, 3),
+        "indexing_step_ms": round(busy * 1e3, 3),
+        "step_ratio": round(busy / idle, 3),
+        "num_index_slices": indexing.num_slices,
+    }
