@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.lsp_client import LspClient, StdioServer, stdio_server
@@ -48,3 +49,11 @@ async def editor(environment: dict[str, str], backend: FakeBackend) -> AsyncIter
         await client.initialize()
         await client.wait_for_status("ready")
         yield client
+
+
+def last_status(editor: LspClient) -> dict[str, Any]:
+    return editor.params_of("forelook/status")[-1]
+
+
+async def execute(editor: LspClient, command: str, *arguments: object) -> Any:
+    return await editor.request("workspace/executeCommand", {"command": command, "arguments": list(arguments)})

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench.lsp_client import ResponseError, stdio_server
 from forelook_lsp.logs import FOREIGN_LOGGERS, set_up_logging
+
+from tests.lsp.conftest import URI
+from tests.lsp.fake_backend import FakeBackend
 
 SECRET = "xyzzy_plugh"
 
@@ -64,3 +69,47 @@ def test_a_task_that_fails_unseen_is_logged_without_its_words(log: Path) -> None
     written = log.read_text()
     assert SECRET not in written
     assert "asyncio" in written
+
+
+async def test_no_log_and_no_error_carries_the_users_text(environment: dict[str, str], backend: FakeBackend) -> None:
+    secret = "xyzzy_plugh"
+    backend.script = lambda text, params: secret
+    async with stdio_server(environment, "--log-level", "debug") as server:
+        editor = server.client
+        await editor.initialize()
+        await editor.wait_for_status("ready")
+        await editor.open(URI, secret)
+        await editor.complete(URI, 0, 3)
+        wrong = {"textDocument": {"uri": URI, "version": 2}, "contentChanges": [{"text": secret, "range": secret}]}
+        await editor.notify("textDocument/didChange", wrong)
+        await editor.notify("textDocument/didOpen", {"textDocument": {"text": secret}})
+        for method in ("textDocument/inlineCompletion", "workspace/executeCommand", "no/such"):
+            with pytest.raises(ResponseError) as caught:
+                await editor.request(method, {"textDocument": secret, "command": 3, "arguments": [secret]})
+            assert secret not in str(caught.value)
+        await editor.send(json.dumps({"jsonrpc": "2.0", "id": {"a": secret}, "method": "x"}))
+        await backend.connections[0].websocket.send(json.dumps({"jsonrpc": "2.0", "method": "status", "x": secret}))
+        await editor.type_text(URI, 2, 0, 0, secret)
+        await editor.complete(URI, 0, 3)
+        for message in editor.received:
+            assert secret not in json.dumps(message)
+        await editor.request("shutdown")
+        await editor.notify("exit")
+        assert await server.wait() == 0
+    assert server.errors
+    assert secret.encode() not in server.errors
+
+
+async def test_the_log_can_go_to_a_file(environment: dict[str, str], backend: FakeBackend, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "lsp.log"
+    async with stdio_server(environment, "--log-file", str(log), "--log-level", "info") as server:
+        await server.client.initialize()
+        await server.client.wait_for_status("ready")
+        await server.client.complete(URI, 0, 0)
+        await server.client.request("shutdown")
+        await server.client.notify("exit")
+        assert await server.wait() == 0
+    assert "not open" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert log.parent.stat().st_mode & 0o077 == 0
+    assert server.errors == b""

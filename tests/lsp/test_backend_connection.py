@@ -1,0 +1,78 @@
+"""A backend that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bench.lsp_client import LspClient, StdioServer, stdio_server
+
+from tests.lsp.conftest import URI, last_status
+from tests.lsp.fake_backend import FakeBackend, fake_backend
+
+
+async def test_documents_are_opened_again_as_they_are_when_the_backend_comes_back(
+    editor: LspClient, backend: FakeBackend
+) -> None:
+    await editor.open(URI, "a")
+    assert len(await editor.complete(URI, 0, 1)) == 1
+    await backend.stop()
+    await editor.wait_until(lambda: last_status(editor)["state"] in ("error", "starting"))
+    assert await editor.complete(URI, 0, 1) == []
+    await editor.type_text(URI, 2, 0, 1, "b🙂")
+    await editor.open(URI + "2", "other")
+    await backend.start()
+    await editor.wait_for_status("ready")
+    assert len(await editor.complete(URI, 0, 4)) == 1
+    assert backend.connections[0].texts == {URI: "ab🙂", URI + "2": "other"}
+
+
+async def test_a_backend_that_dies_under_a_request_answers_it_with_nothing(
+    editor: LspClient, backend: FakeBackend
+) -> None:
+    backend.hold = asyncio.Event()
+    await editor.open(URI, "a")
+    _, future = await editor.start_complete(URI, 0, 1)
+    await backend.wait_until(lambda: len(backend.completions) == 1)
+    await backend.stop()
+    assert await asyncio.wait_for(future, 30) == {"items": []}
+
+
+async def test_with_no_backend_the_editor_is_answered_at_once_and_told_why(environment: dict[str, str]) -> None:
+    async with stdio_server(environment) as server:
+        await server.client.initialize(options={"backend": {"start": False}})
+        status = await server.client.wait_for_status("error")
+        assert "forelook serve" in status["message"]
+        await server.client.open(URI, "a")
+        assert await server.client.complete(URI, 0, 1) == []
+        async with fake_backend(environment):
+            await server.client.wait_for_status("ready")
+            assert len(await server.client.complete(URI, 0, 1)) == 1
+
+
+async def test_a_backend_that_never_answers_costs_the_editor_a_bounded_time(
+    server: StdioServer, backend: FakeBackend
+) -> None:
+    await server.client.initialize(options={"deadlineMs": 20})
+    await server.client.wait_for_status("ready")
+    backend.hold = asyncio.Event()
+    await server.client.open(URI, "a")
+    assert await server.client.complete(URI, 0, 1) == []
+    await backend.wait_until(lambda: len(backend.cancelled) == 1)
+
+
+async def test_a_setting_of_the_backend_restarts_it_and_another_model_looks_for_another(
+    server: StdioServer, backend: FakeBackend
+) -> None:
+    editor = server.client
+    options = {"backend": {"start": False}}
+    await editor.initialize(options=options)
+    await editor.wait_for_status("ready")
+    await editor.notify("workspace/didChangeConfiguration", {"settings": {"lookahead": {"window": 4}}})
+    await backend.wait_until(lambda: backend.methods.count("hello") == 2)
+    assert backend.methods.count("shutdown") == 1
+    await editor.wait_for_status("ready")
+    await editor.notify("workspace/didChangeConfiguration", {"settings": {"model": "/some/where"}})
+    status = await editor.wait_for_status("error")
+    assert "no backend is running" in status["message"]
+    assert backend.methods.count("shutdown") == 1
+    assert backend.connections == []
