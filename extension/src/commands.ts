@@ -29,7 +29,7 @@ export function registerCommands(parts: Parts): vscode.Disposable {
     toggleLanguage,
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
     showStatistics: () => showStatistics(session, reports),
-    chooseModel,
+    chooseModel: () => chooseModel(launcher.interpreter?.python, parts.home, log),
     restart: () => restart(parts),
     clearPool: () => clearPool(session),
     showLog: () => log.show(),

@@ -1,27 +1,44 @@
-/** The choice of a model. */
+/** The choice of a model: the catalogue as `forelook models` rates it for this machine, a folder, or a hub id. */
 
 import * as vscode from "vscode";
 import { setModel } from "./config";
+import { run } from "./processes";
+
+const LISTING_TIMEOUT_MS = 60_000;
 
 interface Choice extends vscode.QuickPickItem {
   readonly pick?: () => Thenable<string | undefined>;
   readonly model?: string | null;
 }
 
-/** Models known to work; any other Llama-family checkpoint can be named. Sizes are of the weights in 16 bits. */
-const CHOICES: readonly Choice[] = [
-  { label: "Starter model", description: "comes with Forelook, runs on any CPU", model: null },
-  { label: "On a GPU", kind: vscode.QuickPickItemKind.Separator },
-  { label: "codellama/CodeLlama-7b-hf", description: "13 GB", model: "codellama/CodeLlama-7b-hf" },
-  { label: "codellama/CodeLlama-13b-hf", description: "26 GB", model: "codellama/CodeLlama-13b-hf" },
-  { label: "Your own", kind: vscode.QuickPickItemKind.Separator },
-  { label: "$(folder) A folder…", description: "with a Llama-family checkpoint", pick: pickFolder },
-  { label: "$(cloud) A hub id…", description: "such as codellama/CodeLlama-7b-hf", pick: pickHubId },
-];
+/** The part of `forelook models --json` that is shown. */
+interface Listing {
+  readonly installed: readonly { readonly model: string; readonly fault: string }[];
+  readonly recommended: readonly Rating[];
+}
 
-export async function chooseModel(): Promise<void> {
+interface Rating {
+  readonly model: { readonly model: string; readonly license: string; readonly download_bytes: number };
+  readonly needed_bytes: number;
+  readonly fits: boolean;
+  readonly is_slow: boolean;
+  readonly is_best: boolean;
+}
+
+/** @param python an interpreter with Forelook; without one the catalogue is not offered */
+export async function chooseModel(python: string | undefined, home: string, log: vscode.LogOutputChannel): Promise<void> {
   const current = vscode.workspace.getConfiguration("forelook").get<string | null>("model") ?? null;
-  const items = CHOICES.map((choice) =>
+  const progress = { location: vscode.ProgressLocation.Window, title: "Forelook models" };
+  const rated = await vscode.window.withProgress(progress, () => ratedModels(python, home, log));
+  const choices: readonly Choice[] = [
+    { label: "Starter model", description: "bundled, runs on any CPU", model: null },
+    ...group("For this machine", rated.filter(({ usable }) => usable)),
+    ...group("Too large or too slow for this machine", rated.filter(({ usable }) => !usable)),
+    { label: "Your own", kind: vscode.QuickPickItemKind.Separator },
+    { label: "$(folder) A folder…", description: "with a Llama-family checkpoint", pick: pickFolder },
+    { label: "$(cloud) A hub id…", description: "such as codellama/CodeLlama-7b-hf", pick: pickHubId },
+  ];
+  const items = choices.map((choice) =>
     choice.model === current && choice.kind === undefined ? { ...choice, label: `$(check) ${choice.label}` } : choice,
   );
   const placeHolder = `The model to run; now ${current ?? "the starter model"}`;
@@ -39,6 +56,56 @@ export async function chooseModel(): Promise<void> {
   }
 }
 
+async function ratedModels(
+  python: string | undefined,
+  home: string,
+  log: vscode.LogOutputChannel,
+): Promise<readonly { choice: Choice; usable: boolean }[]> {
+  if (python === undefined) {
+    return [];
+  }
+  const device = vscode.workspace.getConfiguration("forelook").get<string>("device", "auto");
+  const finished = await run(python, ["-m", "forelook", "models", "--all", "--json", `--device=${device}`], {
+    cwd: home,
+    signal: AbortSignal.timeout(LISTING_TIMEOUT_MS),
+  });
+  try {
+    // Whatever else prints at startup comes first.
+    const listing = JSON.parse(finished.stdout.trim().split("\n").at(-1) ?? "") as Listing;
+    const ready = new Set(listing.installed.filter(({ fault }) => !fault).map(({ model }) => model));
+    return listing.recommended.map((rating) => ({
+      choice: describe(rating, ready.has(rating.model.model)),
+      usable: rating.fits && !rating.is_slow,
+    }));
+  } catch {
+    log.warn(`forelook models failed (code ${finished.code ?? "none"}): ${finished.lastLine}`);
+    return [];
+  }
+}
+
+function describe({ model, needed_bytes, fits, is_slow, is_best }: Rating, downloaded: boolean): Choice {
+  const notes = [gigabytes(model.download_bytes), model.license];
+  if (downloaded) {
+    notes.push("downloaded");
+  }
+  if (is_best) {
+    notes.push("recommended");
+  } else if (!fits) {
+    notes.push(`needs ${gigabytes(needed_bytes)} of memory`);
+  } else if (is_slow) {
+    notes.push("slower than typing");
+  }
+  return { label: model.model, description: notes.join(", "), model: model.model };
+}
+
+function group(label: string, rated: readonly { choice: Choice }[]): readonly Choice[] {
+  return rated.length ? [{ label, kind: vscode.QuickPickItemKind.Separator }, ...rated.map(({ choice }) => choice)] : [];
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(1)} GB`;
+}
+
 async function pickFolder(): Promise<string | undefined> {
   const options = { canSelectFolders: true, canSelectFiles: false, openLabel: "Use This Model" };
   return (await vscode.window.showOpenDialog(options))?.[0]?.fsPath;
@@ -46,7 +113,7 @@ async function pickFolder(): Promise<string | undefined> {
 
 async function pickHubId(): Promise<string | undefined> {
   const id = await vscode.window.showInputBox({
-    title: "A model's id on the hub",
+    title: "Hub id of the model",
     placeHolder: "owner/name",
     validateInput: (text) => (/^[\w.-]+\/[\w.-]+$/.test(text.trim()) ? undefined : "Write it as owner/name."),
   });

@@ -108,14 +108,62 @@ describe("the menu", () => {
 });
 
 describe("the model", () => {
-  test.each([
-    ["Starter model", undefined],
-    ["CodeLlama-13b-hf", "codellama/CodeLlama-13b-hf"],
-  ])("%s sets forelook.model to %s", async (answer, model) => {
+  test("starter is the absence of the setting", async () => {
     fake.set("forelook.model", "/models/former");
-    fake.answers = [answer];
+    fake.answers = ["Starter model"];
     await run("chooseModel");
-    expect(fake.value("forelook.model")).toBe(model);
+    expect(fake.value("forelook.model")).toBeUndefined();
+  });
+
+  describe("of the catalogue", () => {
+    const rating = (model: string, bytes: number, fits: boolean, is_slow: boolean, is_best: boolean) => ({
+      model: { model, license: "Apache-2.0", download_bytes: bytes },
+      needed_bytes: 1.2 * bytes,
+      fits,
+      is_slow,
+      is_best,
+    });
+    const listing = {
+      installed: [{ model: "own/small", fault: "" }],
+      recommended: [
+        rating("own/small", 1e9, true, false, true),
+        rating("own/slow", 3e9, true, true, false),
+        rating("own/large", 26e9, false, false, false),
+      ],
+    };
+    let folder: string;
+
+    beforeEach(async () => {
+      folder = await mkdtemp(path.join(tmpdir(), "forelook-"));
+    });
+
+    const offered = async (output: string): Promise<string[]> => {
+      interpreter = { python: await writePython(path.join(folder, "python"), { models: output }) };
+      fake.set("forelook.device", "cuda:1");
+      await run("chooseModel");
+      await rm(folder, { recursive: true });
+      return fake.offered;
+    };
+
+    test("is what `forelook models` prints, rated for this machine", async () => {
+      fake.answers = ["own/large"];
+      expect(await offered(JSON.stringify(listing))).toEqual([
+        expect.stringContaining("Starter model"),
+        "For this machine",
+        "own/small",
+        "Too large or too slow for this machine",
+        "own/slow",
+        "own/large",
+        "Your own",
+        expect.stringContaining("A folder"),
+        expect.stringContaining("A hub id"),
+      ]);
+      expect(fake.value("forelook.model")).toBe("own/large");
+    });
+
+    test("is left out if the command fails", async () => {
+      expect(await offered("Traceback")).toHaveLength(4);
+    });
   });
 
   test("may be a folder, or a hub id", async () => {

@@ -122,3 +122,15 @@ def test_the_command_prints_what_is_here_and_what_suits(tmp_path, monkeypatch, c
     ):
         assert said in printed, said
     assert cli.main(["models", "--device", "tpu"]) == cli.EXIT_USAGE
+
+
+def test_the_json_lists_the_whole_catalogue_with_what_the_extension_shows(tmp_path, monkeypatch, capsys):
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "xdg"))
+    assert cli.main(["models", "--device=cpu", "--all", "--json"]) == 0
+    listing = json.loads(capsys.readouterr().out)
+    assert [fit["model"]["model"] for fit in listing["recommended"]] == [known.model for known in CATALOGUE]
+    for fit in listing["recommended"]:
+        assert {"needed_bytes", "fits", "is_slow", "is_best"} <= fit.keys()
+        assert {"license", "download_bytes"} <= fit["model"].keys()
+    assert {"model", "fault"} <= listing["installed"][0].keys()
