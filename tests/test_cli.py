@@ -235,7 +235,7 @@ def test_doctor_names_a_device_that_is_not_there(capsys: pytest.CaptureFixture[s
     assert cli.main(["doctor", "--device", "cuda:63"]) == cli.EXIT_FAULT
     printed = capsys.readouterr().out
     assert re.search(r"^fault +device ", printed, re.MULTILINE)
-    assert "what to do: choose another --device" in printed
+    assert "fix: choose another --device" in printed
 
 
 def test_doctor_works_where_nothing_is_installed(repository: Path) -> None:
@@ -245,12 +245,12 @@ def test_doctor_works_where_nothing_is_installed(repository: Path) -> None:
     assert (done.returncode, done.stderr) == (cli.EXIT_FAULT, "")
     for package in ("torch", "numpy", "tokenizers", "websockets", "uvicorn", "tree-sitter"):
         assert re.search(rf"^fault +{package} ", done.stdout, re.MULTILINE), package
-    assert "what to do: pip install websockets" in done.stdout
+    assert "fix: pip install websockets" in done.stdout
     done = subprocess.run(
         [*bare, "status", "--endpoint", "unix:/x"], env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == cli.EXIT_FAULT
-    assert done.stderr == "forelook: the package websockets is not installed: `forelook doctor` says what is missing\n"
+    assert done.stderr == "forelook: the package websockets is not installed; run `forelook doctor`\n"
 
 
 def test_doctor_names_a_folder_it_cannot_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,4 +373,4 @@ async def test_a_model_that_cannot_be_loaded_is_a_model_error(
 
 def test_an_endpoint_where_nothing_listens_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--endpoint", f"unix:{tmp_path}/none"]) == cli.EXIT_BACKEND
-    assert f"nothing answers at unix:{tmp_path}/none" in capsys.readouterr().err
+    assert f"no backend answers at unix:{tmp_path}/none" in capsys.readouterr().err

@@ -1,6 +1,7 @@
-"""The ``forelook`` command. With ``forelook_lsp``'s entry point the only reader of arguments and environment.
+"""The ``forelook`` command.
 
-Importing this module imports neither torch nor a web server: each command imports what it needs.
+This module and the entry point of ``forelook_lsp`` are the only readers of arguments and environment. Importing it
+imports neither torch nor a web server: each command imports what it needs.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ Run = Callable[[argparse.Namespace, Surroundings], int]
 
 
 def surroundings() -> Surroundings:
-    """The one place that reads the environment."""
+    """The process environment and the user's folders."""
     user_id = os.getuid() if sys.platform != "win32" else None
     return Surroundings(dict(os.environ), UserPaths.from_environment(os.environ, Path.home(), user_id))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
     run: Run = options.run
     try:
@@ -64,18 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"forelook: {error}")
         return exit_status(error)
     except ModuleNotFoundError as error:
-        complain(f"forelook: the package {error.name} is not installed: `forelook doctor` says what is missing")
+        complain(f"forelook: the package {error.name} is not installed; run `forelook doctor`")
         return EXIT_FAULT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        with contextlib.suppress(OSError):  # whoever read our output has gone; say nothing more
+        with contextlib.suppress(OSError):  # the reader is gone; the interpreter must not flush to it at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAULT
 
 
 def exit_status(error: ForelookError) -> int:
-    """The exit status that tells scripts what kind of error it was."""
+    """The exit status for an error, by its kind."""
     kinds: tuple[tuple[type[ForelookError], int], ...] = (
         (ConfigError, EXIT_USAGE),
         (DocumentError, EXIT_DOCUMENT),
@@ -105,32 +106,28 @@ def _parser() -> argparse.ArgumentParser:
 
     arguments_of.serve_arguments(command("serve", serve, "Run the backend in the foreground."))
     arguments_of.complete_arguments(command("complete", complete, "Complete a file at a cursor, as an editor would."))
-    doctor_parser = command("doctor", doctor, "Check what is installed, what would run, and what to do about faults.")
+    doctor_parser = command("doctor", doctor, "Check the installation and suggest fixes.")
     arguments_of.model_arguments(doctor_parser)
     doctor_parser.add_argument("--json", action="store_true", help="print one JSON object")
     for name, run, text in (
         ("status", status, "Show the running backends and their models."),
-        ("stats", stats, "Show counts and latencies; never text."),
-        ("stop", stop, "End the running backends."),
+        ("stats", stats, "Show counts and latencies; never document text."),
+        ("stop", stop, "Stop the running backends."),
     ):
         added = command(name, run, text)
         arguments_of.backend_arguments(added)
         added.add_argument("--json", action="store_true", help="print one JSON array")
     pool_parser = command("pool", pool, "Show, clear or locate a workspace's n-gram pool.")
     pool_parser.add_argument("action", choices=("stats", "clear", "path"))
-    pool_parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR", help="default: this folder's")
+    pool_parser.add_argument(
+        "--workspace", type=Path, default=Path(), metavar="DIR", help="default: the current folder"
+    )
     arguments_of.backend_arguments(pool_parser)
     pool_parser.add_argument("--json", action="store_true", help="print one JSON array")
-    arguments_of.models_arguments(
-        command("models", models, "List the models that are here, and those that suit this machine.")
-    )
-    arguments_of.pull_arguments(command("pull", pull, "Download a model from the hub: resumed, checked, pinned."))
-    # no help text: `forelook serve --devices` starts it
+    arguments_of.models_arguments(command("models", models, "List local models and recommend some for this machine."))
+    arguments_of.pull_arguments(command("pull", pull, "Download a model, verify its hashes and pin its commit."))
+    # without help: only `forelook serve --devices` starts it
     further = commands.add_parser("follow")
     further.set_defaults(run=follow)
     arguments_of.follow_arguments(further)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

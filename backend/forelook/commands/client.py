@@ -1,4 +1,4 @@
-"""A blocking client of the backend, for shell commands: one question at a time."""
+"""A blocking client of the backend for shell commands: one request at a time."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from forelook.local.endpoint import Endpoint
 from forelook.protocol import jsonrpc, messages
 from forelook.protocol.jsonrpc import ErrorResponse, Message, NotificationMethod, Request, RequestMethod, Response
 
-MAX_ANSWER_BYTES = 64 * 2**20
-OPEN_TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 64 * 2**20  # chosen, not measured
+OPEN_TIMEOUT_S = 10.0  # chosen, not measured
 
 P = TypeVar("P")
 R = TypeVar("R")
 
 
 class BackendClient:
-    """A conversation with one backend; made by :func:`connected`."""
+    """A connection to one backend after the hello; created by :func:`connected`."""
 
     def __init__(self, websocket: ClientConnection, on_status: Callable[[messages.Status], None] | None) -> None:
         self._websocket = websocket
@@ -41,27 +41,27 @@ class BackendClient:
         self._send(jsonrpc.encode_notification(method, params))
 
     def call(self, method: RequestMethod[P, R], params: P, timeout_s: float) -> R:
-        """Ask, and wait for the answer.
+        """Send a request and wait for its result.
 
         Raises:
-            ForelookError: the backend's error, or that of a notification sent before.
-            BackendUnreachableError: it went away, or did not answer in time.
+            ForelookError: the backend's error, or that of an earlier notification.
+            BackendUnreachableError: the connection closed, or the result did not come in time.
         """
         request_id = next(self._ids)
         self._send(jsonrpc.encode_message(Request(request_id, method.name, messages.to_json(params))))
-        give_up_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + timeout_s
         while True:
-            message = self._receive(method.name, give_up_s)
+            message = self._receive(method.name, deadline_s)
             if isinstance(message, Response) and message.id == request_id:
                 return messages.from_json(method.result, message.result, allow_unknown=True)
             if isinstance(message, ErrorResponse) and message.id in (request_id, None):
                 raise message.to_error()
 
     def shut_down(self, timeout_s: float) -> None:
-        """Ask the backend to end; one that closes the connection instead of answering is ending too.
+        """Stop the backend; a closed connection counts as an answer.
 
         Raises:
-            ForelookError: the backend's error: it may not be ended from here.
+            ForelookError: the backend's error: this client may not stop it.
             BackendUnreachableError: it did not answer in time.
         """
         try:
@@ -74,14 +74,14 @@ class BackendClient:
         """Wait until the model is loaded.
 
         Raises:
-            ModelError: it cannot be.
-            BackendUnreachableError: not in time.
+            ModelError: the model cannot be loaded.
+            BackendUnreachableError: it was not loaded in time.
         """
-        give_up_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + timeout_s
         while self.status.state is not messages.EngineState.READY:
             if self.status.state is messages.EngineState.ERROR:
                 raise ModelError(self.status.message)
-            self._receive("the model to load", give_up_s)
+            self._receive("the model to load", deadline_s)
 
     def _send(self, text: str) -> None:
         try:
@@ -89,13 +89,13 @@ class BackendClient:
         except ConnectionClosed as error:
             raise BackendUnreachableError(f"the backend closed the connection: {error}") from error
 
-    def _receive(self, awaited: str, give_up_s: float) -> Message:
-        """The next message; status changes and refused notifications are dealt with on the way."""
+    def _receive(self, awaited: str, deadline_s: float) -> Message:
+        """The next message; status changes and refused notifications are handled here."""
         try:
-            frame = self._websocket.recv(timeout=max(0.0, give_up_s - time.monotonic()))
+            frame = self._websocket.recv(timeout=max(0.0, deadline_s - time.monotonic()))
         except TimeoutError as error:
             raise BackendUnreachableError(
-                f"gave up waiting for {awaited}: see `forelook status` and the log"
+                f"timed out waiting for {awaited}; see `forelook status` and the log"
             ) from error
         except ConnectionClosed as error:
             raise BackendUnreachableError(f"the backend closed the connection: {error}") from error
@@ -115,12 +115,12 @@ class BackendClient:
 def connected(
     endpoint: Endpoint, on_status: Callable[[messages.Status], None] | None = None
 ) -> Iterator[BackendClient]:
-    """A greeted client.
+    """A client whose hello the backend has accepted.
 
     Raises:
-        BackendUnreachableError: nothing answers at ``endpoint``.
-        AuthenticationError: it refuses us.
-        ProtocolVersionError: it speaks another version.
+        BackendUnreachableError: no backend answers at ``endpoint``.
+        AuthenticationError: it refuses the token, Host or Origin.
+        ProtocolVersionError: it uses another version of the protocol.
     """
     with _open(endpoint) as websocket:
         yield BackendClient(websocket, on_status)
@@ -154,5 +154,5 @@ def _open(endpoint: Endpoint) -> ClientConnection:
         raise kind(f"the backend at {where} refused the connection ({status}): {reason}") from error
     except (OSError, InvalidHandshake) as error:
         raise BackendUnreachableError(
-            f"nothing answers at {where} ({type(error).__name__}: {error}): start it with `forelook serve`"
+            f"no backend answers at {where} ({type(error).__name__}: {error}); start it with `forelook serve`"
         ) from error

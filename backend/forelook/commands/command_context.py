@@ -1,4 +1,4 @@
-"""What every command shares: exit statuses, what it is told of its process, and which backend its options mean."""
+"""What all commands share: exit statuses, the process environment, and the backend that their options name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forelook.config import ModelConfig
+from forelook.local.endpoint import Endpoint
 from forelook.local.identity import BackendIdentity, UserPaths
 
 EXIT_FAULT = 1
@@ -21,25 +22,36 @@ SHELL_DEADLINE_MS = 10_000
 ANSWER_TIMEOUT_S = 30.0
 EXIT_CODES = f"""exit status:
   0  done
-  {EXIT_FAULT}  doctor found a fault, or an error without a number of its own
-  {EXIT_USAGE}  an argument or setting is wrong
-  {EXIT_DOCUMENT}  the file or the cursor: missing, not UTF-8, too large, withheld, outside
-  {EXIT_MODEL}  the model: unknown, not of the Llama family, damaged, too large
-  {EXIT_BACKEND}  the backend: not running, not reachable, refuses
+  {EXIT_FAULT}  doctor found a fault, or any other error
+  {EXIT_USAGE}  invalid argument or setting
+  {EXIT_DOCUMENT}  file or cursor: missing, not UTF-8, too large, excluded, out of range
+  {EXIT_MODEL}  model: unknown, not of the Llama family, damaged, too large
+  {EXIT_BACKEND}  backend: not running, unreachable, connection refused
   {EXIT_INTERRUPTED}  interrupted"""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a command is told about its process."""
+    """The process environment and the folders of its user."""
 
     environ: Mapping[str, str]
     paths: UserPaths
 
 
 def complain(line: str) -> None:
-    """A line for the user that is no result."""
+    """Print a message to stderr; stdout is for results."""
     print(line, file=sys.stderr)
+
+
+def given_endpoint(options: argparse.Namespace) -> Endpoint | None:
+    """The backend given with ``--endpoint`` and ``--token-file``.
+
+    Raises:
+        EndpointError: the address is invalid.
+    """
+    if options.endpoint is None:
+        return None
+    return Endpoint.from_url(options.endpoint, str(options.token_file) if options.token_file else None)
 
 
 def identity_of(options: argparse.Namespace) -> BackendIdentity:

@@ -1,4 +1,4 @@
-"""What is installed, what would run, and what to do about each fault."""
+"""Checks the installation and the running backend, and suggests a fix for each fault."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Check:
     """One finding.
 
     Attributes:
-        name: what was looked at.
-        is_fault: whether something does not work.
+        name: what was checked.
+        is_fault: whether it does not work.
         detail: what was found.
-        remedy: what to do about it, empty where there is nothing to do.
+        remedy: how to fix it, empty where nothing needs a fix.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Check:
 
 
 def examine(identity: BackendIdentity, paths: UserPaths) -> list[Check]:
-    """All checks, in the order in which one depends on another."""
+    """All checks; each comes after those it depends on."""
     checks = [_python(), *map(_package, PACKAGES)]
     checks.append(_folder("runtime folder", paths.runtime_dir))
     checks.append(_folder("state folder", paths.state_dir))
@@ -79,7 +79,7 @@ def _folder(name: str, folder: Path) -> Check:
     try:
         make_private_dir(folder)
     except ForelookError as error:
-        return Check(name, True, str(error), "make it a folder of your own that you can write, mode 700")
+        return Check(name, True, str(error), "create it as a folder of your own, mode 700")
     return Check(name, False, f"{folder}, mode 700")
 
 
@@ -98,7 +98,14 @@ def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
         device = choose_device(identity.device)
         dtype = choose_dtype("auto" if identity.dtype in QUANTIZED_DTYPES else identity.dtype, device)
     except ForelookError as error:
-        checks.append(Check("device", True, str(error), "choose another --device or --dtype, or a torch that has it"))
+        checks.append(
+            Check(
+                "device",
+                True,
+                str(error),
+                "choose another --device or --dtype, or another torch build",
+            )
+        )
         return False, checks
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     checks.append(Check("device", False, f"{device} ({name}), {str(dtype).removeprefix('torch.')}"))
@@ -118,13 +125,13 @@ def _backend(identity: BackendIdentity, paths: UserPaths) -> tuple[Endpoint | No
     try:
         from forelook.commands.client import connected
     except ModuleNotFoundError as error:
-        return None, [Check("backend", True, f"cannot be asked without {error.name}", f"pip install {error.name}")]
+        return None, [Check("backend", True, f"cannot be checked without {error.name}", f"pip install {error.name}")]
     try:
         endpoint = discover(identity, paths)
         if endpoint is None:
             files = BackendFiles.of(identity, paths)
             if is_locked(files.lock):
-                return None, [Check("backend", False, "starting or ending just now")]
+                return None, [Check("backend", False, "starting up or shutting down")]
             return None, [Check("backend", False, "not running; editors and `forelook complete` start it")]
         permissions = list(_permissions(endpoint))
         started_s = time.monotonic()
@@ -132,12 +139,12 @@ def _backend(identity: BackendIdentity, paths: UserPaths) -> tuple[Endpoint | No
             latency_ms = (time.monotonic() - started_s) * 1e3
             status, version = client.status, client.hello.server_version
     except ForelookError as error:
-        return None, [Check("backend", True, str(error), f"run `forelook stop`; its log is {paths.log_path}")]
-    found = f"{endpoint.description}, process {endpoint.pid}, greeted in {latency_ms:.0f} ms, {status.state.value}"
+        return None, [Check("backend", True, str(error), f"run `forelook stop`; see {paths.log_path}")]
+    found = f"{endpoint.description}, process {endpoint.pid}, connected in {latency_ms:.0f} ms, {status.state.value}"
     checks = [Check("backend", False, found), *permissions]
     if version != __version__:
         checks.append(
-            Check("backend version", True, f"{version} runs, {__version__} is installed", "run `forelook stop`")
+            Check("backend version", True, f"{version} is running, {__version__} is installed", "run `forelook stop`")
         )
     detail = status.message or status.state.value
     if status.model:
@@ -156,7 +163,7 @@ def _permissions(endpoint: Endpoint) -> Iterator[Check]:
         yield Check("socket", bool(remedy), f"{endpoint.socket_path}, mode {mode:o}", remedy)
     elif endpoint.token_path is not None:
         read_tokens(Path(endpoint.token_path))
-        yield Check("token", False, f"{endpoint.token_path}, only you can read it")
+        yield Check("token", False, f"{endpoint.token_path}, readable only by you")
 
 
 def _model(identity: BackendIdentity) -> Check:
@@ -170,7 +177,12 @@ def _model(identity: BackendIdentity) -> Check:
         return Check("model", True, str(error), "choose another --model, --device or --dtype")
     took_s = time.monotonic() - started_s
     if model.infill.order is InfillOrder.PLAIN:
-        return Check("model", True, model.status_line, "choose a model trained to infill, or serve --left-to-right")
+        return Check(
+            "model",
+            True,
+            model.status_line,
+            "choose a model with fill-in-the-middle support, or serve --left-to-right",
+        )
     chosen = f", attention by {model.space.ops.attention_name}: {model.space.ops.reason}" if model.space else ""
     return Check(
         "model", False, f"{model.name} loads on {model.device} as {model.weight_format} in {took_s:.1f} s{chosen}"
@@ -184,7 +196,7 @@ def _grammars() -> Check:
     missing = sorted({module for module, function in wanted if not _imports(module, function)})
     if missing:
         names = " ".join(name.replace("_", "-") for name in missing)
-        detail = f"{len(missing)} of {len({m for m, _ in wanted})} grammars missing; a plain rule stands in for them"
+        detail = f"{len(missing)} of {len({m for m, _ in wanted})} grammars missing; plain rules replace them"
         return Check("grammars", True, detail, f"pip install {names}")
     return Check("grammars", False, f"{len({m for m, _ in wanted})} tree-sitter grammars")
 

@@ -1,4 +1,4 @@
-"""What commands print: for people on a terminal, plain lines in a pipe, or one JSON value."""
+"""Output of the CLI commands: rich text on a terminal, plain lines in a pipe, or one JSON value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forelook.protocol import messages
 
 NUM_LINES_AROUND = 4
 
-# control characters by their pictures; tab and newline stay
+# Control characters become their pictures; tab and newline stay.
 _CONTROLS_SHOWN = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421, 155: 0x241B}
 
 Say = Callable[[str], None]
@@ -30,7 +30,7 @@ def show_completion(
     say: Say,
     complain: Say,
 ) -> None:
-    """Print suggestions: the text to insert in a pipe, an excerpt with ghost text on a terminal."""
+    """Print suggestions: in a pipe the text to insert, on a terminal an excerpt with ghost text."""
     insertions = [insertion(text, offset, suggestion) for suggestion in result.suggestions]
     if as_json:
         say(
@@ -62,7 +62,7 @@ def show_completion(
 
 
 def insertion(text: str, offset: int, suggestion: messages.Suggestion) -> str:
-    """What a suggestion adds at the cursor, for people; what it replaces after the cursor stays in its range."""
+    """The text that a suggestion adds at the cursor; what it replaces after the cursor is left to its range."""
     typed = offset - suggestion.start
     return suggestion.text[typed:] if suggestion.text[:typed] == text[suggestion.start : offset] else suggestion.text
 
@@ -91,19 +91,19 @@ def _show_ghost_text(
     stats = result.stats
     figures = (
         f"{latency_ms:.0f} ms, {stats.num_generated_tokens} tokens in {stats.num_steps} steps "
-        f"({stats.tokens_per_step:.2f} a step), {stats.num_accepted_tokens} of {stats.num_drafted_tokens} drafts "
+        f"({stats.tokens_per_step:.2f} per step), {stats.num_accepted_tokens} of {stats.num_drafted_tokens} drafts "
         f"accepted, {status.model} on {status.device}"
     )
     Console().print(Group(*excerpts, Text(figures, style="dim")))
 
 
 def _harmless(text: str) -> str:
-    """Text without what a terminal would obey."""
+    """The text without control characters, which a terminal would interpret."""
     return text.replace("\r\n", "\n").translate(_CONTROLS_SHOWN)
 
 
 def show_checks(checks: Sequence[Check], as_json: bool, say: Say) -> None:
-    """Print what the doctor found."""
+    """Print the findings of the doctor."""
     if as_json:
         faults = sum(check.is_fault for check in checks)
         say(json.dumps({"num_faults": faults, "checks": [check.to_json() for check in checks]}))
@@ -112,11 +112,11 @@ def show_checks(checks: Sequence[Check], as_json: bool, say: Say) -> None:
     for check in checks:
         say(f"{'fault' if check.is_fault else 'ok':<6} {check.name:<{width}}  {check.detail}")
         if check.remedy:
-            say(f"{'':<{width + 9}}what to do: {check.remedy}")
+            say(f"{'':<{width + 9}}fix: {check.remedy}")
 
 
 def show_answers(answers: Sequence[Mapping[str, object]], as_json: bool, say: Say) -> None:
-    """Print the backends' answers, one ``name: value`` a line."""
+    """Print the backends' answers, one ``name: value`` per line."""
     if as_json:
         say(json.dumps(list(answers)))
         return

@@ -1,19 +1,33 @@
-"""``forelook doctor``, ``status``, ``stats``, ``stop`` and ``pool``: what runs, how it does, and its end."""
+"""``forelook doctor``, ``status``, ``stats``, ``stop`` and ``pool``: ask the running backends, or stop them."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from forelook.commands.command_context import ANSWER_TIMEOUT_S, EXIT_FAULT, LOADING_TIMEOUT_S, Surroundings, identity_of
+from forelook.commands.command_context import (
+    ANSWER_TIMEOUT_S,
+    EXIT_FAULT,
+    LOADING_TIMEOUT_S,
+    Surroundings,
+    given_endpoint,
+    identity_of,
+)
 from forelook.errors import BackendUnreachableError
 from forelook.local.endpoint import Endpoint, discover, running_backends
 from forelook.local.files import file_lock
 from forelook.local.identity import BackendIdentity
 from forelook.local.spawn import connect_or_spawn
 from forelook.protocol import messages
+
+if TYPE_CHECKING:
+    from forelook.commands.client import BackendClient
+
+_STOP_TIMEOUT_S = 30.0  # chosen, not measured: the backend closes connections, saves its pools and frees the model
+
+Answer = dict[str, object]
 
 
 def doctor(options: argparse.Namespace, here: Surroundings) -> int:
@@ -26,10 +40,69 @@ def doctor(options: argparse.Namespace, here: Surroundings) -> int:
     return EXIT_FAULT if any(check.is_fault for check in checks) else 0
 
 
+def status(options: argparse.Namespace, here: Surroundings) -> int:
+    """Print each backend's process, version, model and state."""
+
+    def ask(client: BackendClient) -> Answer:
+        hello = client.hello
+        return {"pid": hello.pid, "server_version": hello.server_version, **messages.to_json(hello.status)}
+
+    return _print(_ask(_required(options, here), ask), options)
+
+
+def stats(options: argparse.Namespace, here: Surroundings) -> int:
+    """Print counts and latencies; without a running backend, the stored usage counts."""
+    if options.endpoint is None and not _chosen_backends(options, here):
+        from forelook.completion.engine.usage import UsageCounters
+
+        usage = UsageCounters(here.paths.statistics_path).to_dict()
+        return _print([{"endpoint": None, "engine": {"usage": usage}}], options)
+
+    def ask(client: BackendClient) -> Answer:
+        return messages.to_json(client.call(messages.STATS, messages.Empty(), ANSWER_TIMEOUT_S))
+
+    return _print(_ask(_required(options, here), ask), options)
+
+
+def stop(options: argparse.Namespace, here: Surroundings) -> int:
+    """Stop the chosen backends and wait until their processes have released their locks."""
+
+    def ask(client: BackendClient) -> Answer:
+        client.shut_down(ANSWER_TIMEOUT_S)
+        return {"pid": client.hello.pid, "state": "stopped"}
+
+    endpoints = _chosen_backends(options, here)
+    answers = _ask(endpoints, ask)
+    for endpoint in endpoints:
+        if endpoint.lock_path is not None:
+            with file_lock(Path(endpoint.lock_path), _STOP_TIMEOUT_S, "the backend is still shutting down"):
+                pass
+    return _print(answers, options)
+
+
+def pool(options: argparse.Namespace, here: Surroundings) -> int:
+    """Show, clear or locate a workspace's pool; starts a backend if none is running, because only it reads pools."""
+    if options.action == "path":
+        print(here.paths.pools_dir)
+        return 0
+    if not _chosen_backends(options, here):
+        connect_or_spawn(identity_of(options), here.paths, here.environ)
+    workspace = messages.WorkspaceParams(options.workspace.resolve().as_uri())
+
+    def ask(client: BackendClient) -> Answer:
+        client.wait_until_ready(LOADING_TIMEOUT_S)
+        if options.action == "stats":
+            return messages.to_json(client.call(messages.POOL_STATS, workspace, ANSWER_TIMEOUT_S))
+        return messages.to_json(client.call(messages.POOL_CLEAR, workspace, ANSWER_TIMEOUT_S))
+
+    return _print(_ask(_required(options, here), ask), options)
+
+
 def _chosen_backends(options: argparse.Namespace, here: Surroundings) -> list[Endpoint]:
-    """The one the options name, or all that run."""
-    if options.endpoint is not None:
-        return [Endpoint.from_url(options.endpoint, str(options.token_file) if options.token_file else None)]
+    """The backend that the options name; without such options, all that are running."""
+    endpoint = given_endpoint(options)
+    if endpoint is not None:
+        return [endpoint]
     identity = identity_of(options)
     if identity == BackendIdentity():
         return running_backends(here.paths)
@@ -37,75 +110,31 @@ def _chosen_backends(options: argparse.Namespace, here: Surroundings) -> list[En
     return [] if endpoint is None else [endpoint]
 
 
-def _asked(options: argparse.Namespace, here: Surroundings, ask: Callable[[Any], dict[str, object]]) -> int:
-    """Ask each chosen backend and print the answers."""
-    from forelook.commands.client import connected
-    from forelook.commands.output import show_answers
+def _required(options: argparse.Namespace, here: Surroundings) -> list[Endpoint]:
+    """The chosen backends, at least one.
 
+    Raises:
+        BackendUnreachableError: none is running.
+    """
     endpoints = _chosen_backends(options, here)
     if not endpoints:
-        raise BackendUnreachableError("no backend is running: an editor starts one, and so does `forelook serve`")
-    answers: list[dict[str, object]] = []
+        raise BackendUnreachableError("no backend is running; open an editor or run `forelook serve`")
+    return endpoints
+
+
+def _ask(endpoints: Sequence[Endpoint], ask: Callable[[BackendClient], Answer]) -> list[Answer]:
+    """Connect to each backend and ask it."""
+    from forelook.commands.client import connected
+
+    answers: list[Answer] = []
     for endpoint in endpoints:
         with connected(endpoint) as client:
             answers.append({"endpoint": endpoint.description, **ask(client)})
-    show_answers(answers, options.json, print)
-    return 0
+    return answers
 
 
-def status(options: argparse.Namespace, here: Surroundings) -> int:
-    """Show what runs."""
-
-    def ask(client: Any) -> dict[str, object]:
-        hello: messages.HelloResult = client.hello
-        return {"pid": hello.pid, "server_version": hello.server_version, **messages.to_json(hello.status)}
-
-    return _asked(options, here, ask)
-
-
-def stats(options: argparse.Namespace, here: Surroundings) -> int:
-    """Show counts and latencies, or where nothing runs, what users did with suggestions so far."""
-    if options.endpoint is None and not _chosen_backends(options, here):
-        from forelook.commands.output import show_answers
-        from forelook.completion.engine.usage import UsageCounters
-
-        usage = UsageCounters(here.paths.statistics_path).to_dict()
-        show_answers([{"endpoint": None, "engine": {"usage": usage}}], options.json, print)
-        return 0
-    return _asked(
-        options, here, lambda client: messages.to_json(client.call(messages.STATS, messages.Empty(), ANSWER_TIMEOUT_S))
-    )
-
-
-def stop(options: argparse.Namespace, here: Surroundings) -> int:
-    """End the chosen backends and wait until they are gone."""
-    from forelook.commands.client import connected
+def _print(answers: Sequence[Answer], options: argparse.Namespace) -> int:
     from forelook.commands.output import show_answers
 
-    answers: list[dict[str, object]] = []
-    for endpoint in _chosen_backends(options, here):
-        with connected(endpoint) as client:
-            client.shut_down(ANSWER_TIMEOUT_S)
-        answers.append({"endpoint": endpoint.description, "pid": endpoint.pid, "state": "stopped"})
-        if endpoint.lock_path is not None:
-            with file_lock(Path(endpoint.lock_path), 30.0, "the backend is still ending"):
-                pass
     show_answers(answers, options.json, print)
     return 0
-
-
-def pool(options: argparse.Namespace, here: Surroundings) -> int:
-    """Show, clear or locate a workspace's pool; a backend is started where none runs, as only it can read a pool."""
-    if options.action == "path":
-        print(here.paths.pools_dir)
-        return 0
-    if not _chosen_backends(options, here):
-        connect_or_spawn(identity_of(options), here.paths, here.environ)
-    workspace = messages.WorkspaceParams(options.workspace.resolve().as_uri())
-    method = messages.POOL_STATS if options.action == "stats" else messages.POOL_CLEAR
-
-    def ask(client: Any) -> dict[str, object]:
-        client.wait_until_ready(LOADING_TIMEOUT_S)
-        return messages.to_json(client.call(method, workspace, ANSWER_TIMEOUT_S))
-
-    return _asked(options, here, ask)
