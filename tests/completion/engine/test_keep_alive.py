@@ -1,4 +1,4 @@
-"""An unused model is let go and comes back for the next request or edit; nothing that was asked is lost."""
+"""An idle model is unloaded and reloaded by the next request or edit; no request is lost."""
 
 from __future__ import annotations
 
@@ -41,9 +41,14 @@ class Rig:
         settings = EngineSettings(
             method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, deadline_ms=deadline_ms, keep_alive_s=0.05
         )
-        self.engine = CompletionEngine(self._load, settings, self.statuses.append, release_memory=self.released.release)
+        self.engine = CompletionEngine(self._load, settings, self.statuses.append, release_memory=self._release)
         self.engine.start()
-        assert self.released.acquire(timeout=TIMEOUT_S), "the unused model was not let go"
+        assert self.released.acquire(timeout=TIMEOUT_S), "the idle model was not unloaded"
+
+    def _release(self) -> None:
+        gc.collect()
+        self.was_freed = self.models[-1]() is None
+        self.released.release()
 
     def _load(self, progress: Callable[[float, str], None]) -> FakeModel:
         self.tell = progress
@@ -85,10 +90,9 @@ def suggested(outcome: CompletionResult | ForelookError) -> list[str]:
     return [suggestion.text for suggestion in outcome.suggestions]
 
 
-def test_unused_model_is_freed_and_status_tells(rigs: Callable[..., Rig]) -> None:
+def test_an_idle_model_is_freed_and_the_status_says_so(rigs: Callable[..., Rig]) -> None:
     rig = rigs()
-    gc.collect()
-    assert rig.models[0]() is None, "somebody still holds the unloaded model"
+    assert rig.was_freed, "memory was released while the model was still referenced"
     deadline = time.monotonic() + TIMEOUT_S
     while "unloaded" not in rig.engine.status.message and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -106,7 +110,7 @@ def test_request_on_an_unloaded_model_loads_it_and_is_answered(rigs: Callable[..
     assert len(rig.models) == num_loaded + 1
 
 
-def test_edit_loads_the_model_before_anybody_asks(rigs: Callable[..., Rig]) -> None:
+def test_edit_loads_the_model_before_the_next_request(rigs: Callable[..., Rig]) -> None:
     loaded = threading.Event()
     rig = rigs(loaded.set)
     rig.engine.open_document(WORKSPACE, KEY, "python", 1, "x = a")
@@ -161,7 +165,7 @@ def test_keep_alive_must_be_a_time(value: float) -> None:
         EngineSettings(keep_alive_s=value)
 
 
-def test_status_tells_of_a_model_that_loads_again_and_of_steps_it_prepares(rigs: Callable[..., Rig]) -> None:
+def test_status_reports_a_reload_and_the_preparation_of_steps(rigs: Callable[..., Rig]) -> None:
     rig = rigs()
     rig.engine.open_document(WORKSPACE, KEY, "python", 1, TEXT)
     assert rig.released.acquire(timeout=TIMEOUT_S)

@@ -142,22 +142,9 @@ class CompletionEngine:
 
     def _work_idle(self) -> float | None:
         """Do one slice of background work; returns seconds until there is more, ``None`` for until woken."""
-        loaded = self._model.loaded
-        if loaded is None:
+        if self._model.loaded is None:
             return None
-        if self._context.has_work:
-            with logged("choosing context"):
-                self._choose_context()
-            return 0
-        if (follow_up := self._speculation.take_follow_up()) is not None:
-            with logged("a follow-up"):
-                self._compute_follow_up(follow_up, loaded)
-            return 0
-        if (prewarm := self._speculation.take_prewarm(self._clock())) is not None:
-            with logged("prewarming"):
-                self._prefill(prewarm, loaded)
-            return 0
-        if self._pools.index():
+        if self._work_ahead(self._model.loaded) or self._pools.index():
             return 0
         now_s, save_s, unload_s = self._clock(), self._save_due_s(), self._unload_due_s()
         if save_s <= now_s:
@@ -168,6 +155,21 @@ class CompletionEngine:
             return 0
         next_s = min(self._speculation.prewarm_due_s, save_s, unload_s)
         return None if math.isinf(next_s) else max(0.0, next_s - now_s)
+
+    def _work_ahead(self, loaded: Loaded) -> bool:
+        """Prepare one thing for a later request; returns whether there was any."""
+        if self._context.has_work:
+            with logged("choosing context"):
+                self._choose_context()
+        elif (follow_up := self._speculation.take_follow_up()) is not None:
+            with logged("a follow-up"):
+                self._compute_follow_up(follow_up, loaded)
+        elif (prewarm := self._speculation.take_prewarm(self._clock())) is not None:
+            with logged("prewarming"):
+                self._prefill(prewarm, loaded)
+        else:
+            return False
+        return True
 
     # --- the engine's thread: requests
 
