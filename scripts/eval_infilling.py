@@ -23,7 +23,7 @@ from typing import Any
 from bench.infilling import CUTS, KINDS, evaluate_keystrokes, evaluate_lines, problems
 from bench.results import DATA, add_json_argument, print_result, public_name
 from forelook.completion.completer import Completer
-from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.config import EngineConfig
 from forelook.errors import ForelookError
 from forelook.model.loading import load_model
 
@@ -64,9 +64,7 @@ def main() -> int:
         if value is not None
     }
     try:
-        completer = Completer(
-            load_model(options.model, dtype=options.dtype), EngineSettings(method=DecodingMethod.LOOKAHEAD, **shares)
-        )
+        completer = Completer(load_model(options.model, dtype=options.dtype), EngineConfig(**shares))
     except ForelookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ import transformers
 from forelook.commands import cli
 from forelook.completion.completer import Cancelled, Completed, Completer
 from forelook.completion.engine import model_state
-from forelook.completion.settings import EngineSettings
+from forelook.config import EngineConfig
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout
 from forelook.decoding.request import DecodeRequest
@@ -71,7 +71,7 @@ class HfModel:
 class HfCompleter(Completer):
     """Every prompt from its first token, as ``generate`` does; all threads at every step."""
 
-    def __init__(self, model: LoadedModel, settings: EngineSettings, **_drafting: object) -> None:
+    def __init__(self, model: LoadedModel, settings: EngineConfig, **_drafting: object) -> None:
         super().__init__(HfModel(model), settings)  # type: ignore[arg-type]
 
     def complete(self, *request: object) -> Completed | Cancelled:

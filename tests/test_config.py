@@ -9,18 +9,11 @@ from typing import Any
 
 import pytest
 from forelook import config
-from forelook.config import (
-    CompletionConfig,
-    DecodingConfig,
-    ModelConfig,
-    PoolConfig,
-    PrivacyConfig,
-    ServerConfig,
-    section_from,
-)
+from forelook.config import SETTINGS, EditorConfig, EngineConfig, ServerConfig
 from forelook.errors import ConfigError
 
-SECTIONS = (ModelConfig, DecodingConfig, CompletionConfig, PoolConfig, PrivacyConfig, ServerConfig)
+MODEL = "a folder or a hub id of a Llama-family checkpoint, or null for the starter model"
+SECTIONS = (EngineConfig, EditorConfig, ServerConfig)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -34,29 +27,32 @@ def test_defaults_are_allowed_and_frozen(section: type[Any]) -> None:
 @pytest.mark.parametrize(
     ("section", "field", "value", "expected"),
     [
-        (ModelConfig, "model", "", "a string that is not empty, or unset"),
-        (ModelConfig, "device", "tpu", "one of auto, cpu, cuda or cuda:N"),
-        (ModelConfig, "device", "cpu:1", "one of auto, cpu, cuda or cuda:N"),
-        (ModelConfig, "device", "cuda:x", "one of auto, cpu, cuda or cuda:N"),
-        (ModelConfig, "device", None, "one of auto, cpu, cuda or cuda:N"),
-        (ModelConfig, "dtype", "int7", "one of auto, bfloat16, float16, float32, float64, int8, int4"),
-        (DecodingConfig, "window_size", -1, "an integer from 0 to 64, or unset for automatic"),
-        (DecodingConfig, "window_size", 65, "an integer from 0 to 64, or unset for automatic"),
-        (DecodingConfig, "ngram_size", 1, "an integer from 2 to 16, or unset for automatic"),
-        (DecodingConfig, "max_candidates", 1.5, "an integer from 0 to 64, or unset for automatic"),
-        (CompletionConfig, "max_new_tokens", 0, "an integer from 1 to 4096, or unset for automatic"),
-        (CompletionConfig, "deadline_ms", True, "an integer from 1 to 600000, or unset for automatic"),
-        (CompletionConfig, "multi_line", "sometimes", "one of auto, always, never"),
-        (CompletionConfig, "cross_file", "yes", "true or false"),
-        (PoolConfig, "max_tokens", 10, "an integer from 1000 to 100000000"),
-        (PoolConfig, "max_tokens", None, "an integer from 1000 to 100000000"),
-        (PoolConfig, "persistent", 1, "true or false"),
-        (PrivacyConfig, "ignore_globs", "*.env", "a list of strings, none of them empty"),
-        (PrivacyConfig, "ignore_globs", ("",), "a list of strings, none of them empty"),
-        (ServerConfig, "port", 65_536, "an integer from 0 to 65535, or unset for automatic"),
-        (ServerConfig, "host", "", "a string that is not empty"),
-        (ServerConfig, "idle_timeout_s", 0, "a number from 0.1 to 1e+07, or unset"),
-        (ServerConfig, "idle_timeout_s", math.nan, "a number from 0.1 to 1e+07, or unset"),
+        (EngineConfig, "model", "", MODEL),
+        (EngineConfig, "model", "a\0b", MODEL),
+        (EngineConfig, "device", "tpu", '"auto", "cpu", "cuda" or "cuda:N"'),
+        (EngineConfig, "device", "mps", '"auto", "cpu", "cuda" or "cuda:N"'),
+        (EngineConfig, "device", "cpu:1", '"auto", "cpu", "cuda" or "cuda:N"'),
+        (EngineConfig, "device", "cuda:x", '"auto", "cpu", "cuda" or "cuda:N"'),
+        (EngineConfig, "device", None, '"auto", "cpu", "cuda" or "cuda:N"'),
+        (EngineConfig, "dtype", "int7", '"auto", "bfloat16", "float16", "float32", "float64", "int8" or "int4"'),
+        (EngineConfig, "lookahead_window", -1, '"auto" or an integer from 0 to 64'),
+        (EngineConfig, "lookahead_window", 65, '"auto" or an integer from 0 to 64'),
+        (EngineConfig, "lookahead_ngram", 1, '"auto" or an integer from 2 to 16'),
+        (EngineConfig, "lookahead_max_candidates", 1.5, '"auto" or an integer from 0 to 64'),
+        (EngineConfig, "max_new_tokens", 0, "an integer from 1 to 4096, or null for the backend's choice"),
+        (EngineConfig, "deadline_ms", True, "an integer from 1 to 600000, or null for the backend's choice"),
+        (EngineConfig, "cross_file", "yes", "true or false"),
+        (EngineConfig, "speculate", "on", '"auto", true or false'),
+        (EngineConfig, "pool_tokens", 10, "an integer from 1000 to 100000000, or null for the backend's choice"),
+        (EngineConfig, "persistent_pool", 1, "true or false"),
+        (EngineConfig, "devices", 0, "an integer from 1 to 4096"),
+        (EditorConfig, "multi_line", "sometimes", '"auto", "always" or "never"'),
+        (EditorConfig, "ignore", ("",), "a list of globs as in .gitignore"),
+        (EditorConfig, "ignore", ["a"], "a list of globs as in .gitignore"),
+        (ServerConfig, "port", 65_536, "an integer from 0 to 65535, or null for a Unix socket"),
+        (ServerConfig, "host", "", "an address or host name"),
+        (ServerConfig, "idle_timeout_s", 0, "a number from 0.1 to 1e+07, or null for never"),
+        (ServerConfig, "idle_timeout_s", math.nan, "a number from 0.1 to 1e+07, or null for never"),
         (ServerConfig, "max_connections", 0, "an integer from 1 to 10000"),
         (ServerConfig, "max_message_bytes", 10, "an integer from 1024 to 1073741824"),
         (ServerConfig, "tls_key", Path("k.pem"), "given together with tls_certificate"),
@@ -72,25 +68,35 @@ def test_a_value_outside_its_range_is_named(section: type[Any], field: str, valu
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11"])
 def test_devices_there_are(device: str) -> None:
-    assert ModelConfig(device=device).device == device
+    assert EngineConfig(device=device).device == device
 
 
-@pytest.mark.parametrize("section", [DecodingConfig, CompletionConfig])
-def test_unset_means_automatic(section: type[Any]) -> None:
-    automatic = [f.name for f in dataclasses.fields(section) if f.default is None]
-    assert automatic
-    made = section_from(section, dict.fromkeys(automatic), "x")
-    assert made == section()
+@pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
+def test_a_default_survives_json(row: Any) -> None:
+    assert row.from_json(row.kind.to_json(row.default)) == row.default
 
 
-def test_a_section_takes_json_and_names_itself_in_errors() -> None:
-    assert section_from(PrivacyConfig, {"ignore_globs": ["*.pem"]}, "privacy") == PrivacyConfig(("*.pem",))
-    with pytest.raises(ConfigError, match=r"invalid decoding.window_size: 99 \(expected an integer"):
-        section_from(DecodingConfig, {"window_size": 99}, "decoding")
-    with pytest.raises(ConfigError, match=r"invalid pool.size: 3 .* one of the fields max_tokens, persistent"):
-        section_from(PoolConfig, {"size": 3}, "pool")
-
-
-def test_every_section_is_covered() -> None:
+def test_names_are_unique_and_every_class_is_in_the_table() -> None:
+    assert len({row.name for row in SETTINGS}) == len(SETTINGS)
+    assert len({row.attribute for row in SETTINGS}) == len(SETTINGS)
     found = {c for c in vars(config).values() if isinstance(c, type) and c.__module__ == config.__name__}
     assert found == set(SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "published"),
+    [
+        ({}, None),
+        ({"lookahead_ngram": 4}, {"ngram_size": 4}),
+        ({"lookahead_window": 0, "lookahead_ngram": 4}, None),
+        ({"lookahead_window": 8, "lookahead_max_candidates": 3}, {"window_size": 8, "max_candidates": 3}),
+    ],
+)
+def test_any_of_w_n_and_g_asks_for_lookahead_as_published(sizes: dict[str, int], published: dict[str, int]) -> None:
+    assert EngineConfig(**sizes).published_sizes == published  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("limit", "block", "line"), [(None, 128, 48), (16, 16, 16), (256, 256, 48)])
+def test_a_limit_on_tokens_applies_to_lines_too(limit: int | None, block: int, line: int) -> None:
+    config = EngineConfig(max_new_tokens=limit)
+    assert (config.max_block_tokens, config.max_line_tokens) == (block, line)

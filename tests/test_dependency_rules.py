@@ -26,6 +26,7 @@ LEAVES = {
     "forelook.uris",
     "forelook.failures",
     "forelook.percentiles",
+    "forelook.settings",
 }
 SHARED = LEAVES | {"forelook.config", "forelook.protocol", "forelook.privacy", "forelook.local"}
 DECODING_VALUES = {
@@ -37,6 +38,7 @@ MODEL_VALUES = {
 }
 ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
+    "forelook.settings": {"forelook.errors"},
     "forelook.config": LEAVES,
     "forelook.protocol": LEAVES,
     "forelook.privacy": LEAVES,
@@ -67,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"forelook.completion.document_store", "forelook.completion.cursor", "forelook.model.tokenizer"},
     "forelook.completion": LEAVES
     | {
+        "forelook.config",
         "forelook.protocol",
         "forelook.completion.document_store",
         "forelook.completion.cursor",
@@ -76,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "forelook.completion.engine": LEAVES
     | {
+        "forelook.config",
         "forelook.protocol",
         "forelook.local",
         "forelook.completion",
@@ -92,7 +96,6 @@ ALLOWED: dict[str, set[str]] = {
         "forelook.ranks",
         "forelook.completion",
         "forelook.model",
-        "forelook.decoding",
         "forelook.workspace",
     },
     "forelook.server": SHARED,

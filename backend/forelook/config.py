@@ -1,240 +1,351 @@
-"""Settings as frozen dataclasses; an error names the field, its value and what is allowed. Standard library only."""
+"""The table of all settings, as three frozen values. Standard library only.
+
+A new setting is one row here and its use. ``make generate`` writes it to the extension's manifest and to the docs.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 from forelook.errors import ConfigError
+from forelook.settings.kinds import auto, boolean, choice, integer, number, path, pattern, switches, text, texts, unset
+from forelook.settings.rows import Audience, Effect, Flag, check, rows_of, setting
 
-DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("auto", "bfloat16", "float16", "float32", "float64", "int8", "int4")
-MULTI_LINE = ("auto", "always", "never")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+MODEL_COMMANDS = ("serve", "complete", "doctor", "status", "stats", "stop", "pool")
+"""The commands that name a model."""
 
-T = TypeVar("T")
+SUGGESTIONS, MODEL, WORKSPACE, DECODING = "Suggestions", "Model", "Workspace", "Decoding"
+BACKEND, SERVER, PLUGIN = "Backend", "Server", "Editor plug-in"
+GROUPS: Mapping[str, str] = {
+    SUGGESTIONS: "",
+    MODEL: "",
+    WORKSPACE: "",
+    DECODING: "By default drafts are chosen by their cost; W, N or G switch to lookahead decoding as published.",
+    BACKEND: "",
+    SERVER: "Listens on a Unix socket that only you can open, or on TCP with a token.",
+    PLUGIN: "",
+}
+"""Groups of settings in their order, with what ``--help`` says about each."""
 
-
-def _integer(field: str, value: object, low: int, high: int, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        unset = ", or unset for automatic" if optional else ""
-        raise ConfigError(field, value, f"an integer from {low} to {high}{unset}")
-
-
-def _number(field: str, value: object, low: float, high: float, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not valid or not low <= value <= high:  # type: ignore[operator]  # `valid` says that it is a number
-        raise ConfigError(field, value, f"a number from {low:g} to {high:g}{', or unset' if optional else ''}")
-
-
-def _text(field: str, value: object, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ConfigError(field, value, f"a string that is not empty{', or unset' if optional else ''}")
-
-
-def _flag(field: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(field, value, "true or false")
-
-
-def _one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(field, value, f"one of {', '.join(allowed)}")
-
-
-def _texts(field: str, value: object) -> None:
-    if not isinstance(value, tuple) or not all(isinstance(v, str) and v and "\0" not in v for v in value):
-        raise ConfigError(field, value, "a list of strings, none of them empty")
+_BACKENDS_CHOICE = "the backend's choice"
+_MAX_LINE_TOKENS = 48  # chosen, not measured
+_MAX_BLOCK_TOKENS = 128  # chosen, not measured
+_DEADLINE_MS = 400  # chosen, not measured
+_LONGEST_S = 10_000_000.0
+_URL = pattern(r"wss?://[^\s/?#@]+(/[^\s?#]*)?", "a ws:// or wss:// address without user or query")
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Which model runs where.
+class EngineConfig:
+    """Which model runs, and how it completes. Fields without a name in the table are for tests and benchmarks.
 
-    Attributes:
-        model: a folder or a hub id; ``None`` for the starter model.
-        revision: of a hub id.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ….
-        dtype: of the weights; ``"auto"`` is bfloat16 where the device has it, ``"int8"`` and ``"int4"`` quantize them.
-        keep_alive_s: the model is unloaded after this long without use; ``None`` never.
+    Raises:
+        ConfigError: a value is outside its range.
     """
 
-    model: str | None = None
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    keep_alive_s: float | None = None
+    model: str | None = setting(
+        None, unset(text("a folder or a hub id of a Llama-family checkpoint"), "the starter model"),
+        "The model to run: a folder, or a hub id such as `Qwen/Qwen2.5-Coder-1.5B`; the starter model if unset.",
+        name="model", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
+        flag=Flag("--model", MODEL_COMMANDS, "PATH_OR_ID"),
+    )  # fmt: skip
+    revision: str | None = setting(
+        None, unset(text("a hub revision")), "The model's revision on the hub: a branch, tag or commit.",
+        name="revision", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
+        flag=Flag("--revision", MODEL_COMMANDS, "REVISION"),
+    )  # fmt: skip
+    device: str = setting(
+        "auto", pattern(r"auto|cpu|cuda(:[0-9]{1,2})?", '"auto", "cpu", "cuda" or "cuda:N"'),
+        "Where the model runs: `auto`, `cpu`, `cuda` or `cuda:N`.",
+        name="device", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
+        flag=Flag("--device", (*MODEL_COMMANDS, "models"), "DEVICE"),
+    )  # fmt: skip
+    dtype: str = setting(
+        "auto", choice(("auto", "bfloat16", "float16", "float32", "float64", "int8", "int4")),
+        "The number format of the weights; `auto` is bfloat16 where the device computes in it.",
+        name="dtype", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
+        flag=Flag("--dtype", MODEL_COMMANDS, "DTYPE"),
+    )  # fmt: skip
+    keep_alive_s: float | None = setting(
+        None, unset(number(0.01, _LONGEST_S), "never"),
+        "Unload the model after this many idle seconds; it reloads on the next edit.",
+        name="keepAlive", group=MODEL, audience=Audience.SHELL,
+        flag=Flag("--keep-alive", metavar="SECONDS"),
+    )  # fmt: skip
+    left_to_right: bool = setting(
+        False, boolean(), "Accept a model without fill-in-the-middle support; text after the cursor is ignored.",
+        name="leftToRight", group=MODEL, audience=Audience.SHELL,
+        flag=Flag("--left-to-right", means=True),
+    )  # fmt: skip
+
+    max_new_tokens: int | None = setting(
+        None, unset(integer(1, 4096), _BACKENDS_CHOICE), "Maximum number of tokens in a suggestion.",
+        name="maxNewTokens", group=SUGGESTIONS,
+        flag=Flag("--max-new-tokens", ("serve", "complete"), "TOKENS"),
+    )  # fmt: skip
+    deadline_ms: int | None = setting(
+        None, unset(integer(1, 600_000), _BACKENDS_CHOICE),
+        "Maximum time for a suggestion while you type, in milliseconds; whatever is usable by then is shown.",
+        name="deadlineMs", group=SUGGESTIONS,
+        flag=Flag("--deadline-ms", ("serve", "complete"), "MS", help="Maximum time for a suggestion, in milliseconds."),
+    )  # fmt: skip
+
+    lookahead_window: int | None = setting(
+        None, auto(integer(0, 64)), "Lookahead window size W; 0 disables the lookahead branch.",
+        name="lookahead.window", group=DECODING, effect=Effect.RESTART, flag=Flag("--window-size", metavar="W"),
+    )  # fmt: skip
+    lookahead_ngram: int | None = setting(
+        None, auto(integer(2, 16)), "Lookahead n-gram size N, including the key.",
+        name="lookahead.ngram", group=DECODING, effect=Effect.RESTART, flag=Flag("--ngram-size", metavar="N"),
+    )  # fmt: skip
+    lookahead_max_candidates: int | None = setting(
+        None, auto(integer(0, 64)), "Maximum number of n-grams G verified per decode step.",
+        name="lookahead.maxCandidates", group=DECODING, effect=Effect.RESTART,
+        flag=Flag("--max-candidates", metavar="G"),
+    )  # fmt: skip
+    speculate: bool | None = setting(
+        None, auto(boolean()), "Compute what follows a suggestion while it is shown; `auto` does so only on a GPU.",
+        name="speculate", group=DECODING, effect=Effect.RESTART, flag=Flag("--speculate", metavar="{auto,on,off}"),
+    )  # fmt: skip
+    autoregressive: bool = setting(
+        False, boolean(), "Decode token by token, for comparison.",
+        name="autoregressive", group=DECODING, audience=Audience.SHELL,
+        flag=Flag("--autoregressive", means=True),
+    )  # fmt: skip
+    devices: int = setting(
+        1, integer(1, 4096),
+        "Decode on N devices (lookahead parallelism); each holds a full copy and computes part of every step.",
+        name="devices", group=DECODING, audience=Audience.SHELL, flag=Flag("--devices", metavar="N"),
+    )  # fmt: skip
+
+    cross_file: bool = setting(
+        True, boolean(),
+        "Include excerpts of other open files in the prompt (ignored on a CPU, where prompts are short).",
+        name="crossFile", group=WORKSPACE, effect=Effect.RESTART,
+        flag=Flag("--no-cross-file", help="Do not include other files in prompts.", means=False),
+    )  # fmt: skip
+    pool_tokens: int | None = setting(
+        None, unset(integer(1_000, 100_000_000), _BACKENDS_CHOICE),
+        "Maximum number of tokens in a workspace's n-gram pool; the oldest are dropped first.",
+        name="poolTokens", group=WORKSPACE, effect=Effect.RESTART, flag=Flag("--pool-tokens", metavar="TOKENS"),
+    )  # fmt: skip
+    persistent_pool: bool = setting(
+        True, boolean(), "Keep n-gram pools on disk between starts.",
+        name="persistentPool", group=WORKSPACE, audience=Audience.SHELL,
+        flag=Flag("--no-persistent-pool", help="Keep n-gram pools in memory only.", means=False),
+    )  # fmt: skip
+
+    # All of these but two are chosen, not measured.
+    invoked_deadline_ms: int = setting(3000, integer(1, 600_000), "Time for a request that the user asked for.")
+    suffix_share: float = setting(0.4, number(0.0, 0.8), "Share of the prompt for the text after the cursor.")
+    """Measured: docs/decisions.md, 2026-11-23, Prompts."""
+    context_share: float = setting(
+        0.15, number(0.0, 0.8), "Share of the prompt for other files; other parts may use what is left."
+    )
+    kv_cache_bytes: int = setting(
+        256 * 2**20, integer(0, 2**50), "Memory for cached prompts, besides the one that is always kept."
+    )
+    sampling_temperature: float = setting(0.7, number(0.01, 100.0), "For all suggestions of a request but the first.")
+    partial_every_s: float = setting(0.025, number(0.0, 10.0), "Interval of a running request's partial results.")
+    """Measured: docs/decisions.md, 2026-11-24, Suggestions."""
+    prewarm: bool = setting(True, boolean(), "Prefill the prompt around the last edit while idle.")
+    index_slice_s: float = setting(0.001, number(1e-6, 0.1), "Length of one slice of background indexing.")
+    max_document_chars: int = setting(8_000_000, integer(1, 2**31), "Larger documents are refused.")
 
     def __post_init__(self) -> None:
-        _text("model", self.model, optional=True)
-        _text("revision", self.revision, optional=True)
-        kind, colon, index = self.device.partition(":") if isinstance(self.device, str) else ("", "", "")
-        if kind not in DEVICES or (colon and not (kind == "cuda" and index.isdecimal())):
-            raise ConfigError("device", self.device, f"one of {', '.join(DEVICES)} or cuda:N")
-        _one_of("dtype", self.dtype, DTYPES)
-        _number("keep_alive_s", self.keep_alive_s, 1.0, 10_000_000, optional=True)
+        check(self)
+        shares = self.suffix_share + self.context_share
+        if shares > 0.9:
+            raise ConfigError("suffix_share + context_share", shares, "at most 0.9")
+
+    @property
+    def max_block_tokens(self) -> int:
+        """Maximum number of tokens of a suggestion that may span lines."""
+        return self.max_new_tokens or _MAX_BLOCK_TOKENS
+
+    @property
+    def max_line_tokens(self) -> int:
+        """Maximum number of tokens of a suggestion that ends with its line."""
+        return min(self.max_block_tokens, _MAX_LINE_TOKENS)
+
+    @property
+    def typing_deadline_ms(self) -> int:
+        """Time for a request while the user types, from its arrival."""
+        return self.deadline_ms or _DEADLINE_MS
+
+    @property
+    def published_sizes(self) -> dict[str, Any] | None:
+        """Those of W, N and G that are set, for lookahead decoding as published; ``None``: drafts by their cost."""
+        sizes = {
+            "window_size": self.lookahead_window,
+            "ngram_size": self.lookahead_ngram,
+            "max_candidates": self.lookahead_max_candidates,
+        }
+        given = {name: size for name, size in sizes.items() if size is not None}
+        return given if given and self.lookahead_window != 0 else None
 
 
 @dataclass(frozen=True, slots=True)
-class DecodingConfig:
-    """Lookahead decoding's sizes; ``None`` chooses by the measured cost of a step.
+class EditorConfig:
+    """The settings of one editor window.
 
     Attributes:
-        window_size: W, columns of the lookahead window.
-        ngram_size: N, tokens of an n-gram.
-        max_candidates: G, n-grams verified per step.
+        engine: the settings that the backend is started with.
+
+    Raises:
+        ConfigError: a value is outside its range.
     """
 
-    window_size: int | None = None
-    ngram_size: int | None = None
-    max_candidates: int | None = None
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    enable: bool = setting(True, boolean(), "Suggest code while you type.", name="enable", group=SUGGESTIONS)
+    languages: Mapping[str, bool] = setting(
+        {}, switches('an object of language ids and true or false, "*" for all others'),
+        'Enable or disable suggestions per language; `*` is all others. Example: `{"*": true, "markdown": false}`.',
+        name="languages", group=SUGGESTIONS,
+    )  # fmt: skip
+    multi_line: Literal["auto", "always", "never"] = setting(
+        "auto",
+        choice({
+            "auto": "Where the syntax expects a block.",
+            "always": "Wherever the model continues.",
+            "never": "At most one line.",
+        }),
+        "Whether a suggestion may span lines.",
+        name="multiLine", group=SUGGESTIONS, flag=Flag("--multi-line", ("complete",), "{auto,always,never}"),
+    )  # fmt: skip
+    delay_ms: int | None = setting(
+        None, auto(integer(0, 2000)),
+        "Delay before the model is asked, in milliseconds; `auto` delays only where the model is slow.",
+        name="delayMs", group=SUGGESTIONS,
+    )  # fmt: skip
+    num_suggestions: int = setting(
+        3, integer(1, 8), "Maximum number of alternatives to show when you ask for suggestions.",
+        name="numSuggestions", group=SUGGESTIONS,
+        flag=Flag("--suggestions", ("complete",), "N", help="Maximum number of alternatives."),
+    )  # fmt: skip
+    completion_fallback: bool = setting(
+        False, boolean(),
+        "Also offer suggestions in the completion popup, for editors without inline completion (VS Code has it).",
+        name="completionFallback", group=SUGGESTIONS,
+    )  # fmt: skip
+
+    index_workspace: bool = setting(
+        True, boolean(), "Also index workspace files that are not open (faster suggestions, same content).",
+        name="indexWorkspace", group=WORKSPACE,
+    )  # fmt: skip
+    ignore: tuple[str, ...] = setting(
+        (), texts("a list of globs as in .gitignore"),
+        "Files that must not be read, in addition to `.gitignore`, `.forelookignore` and the built-in secrets list. "
+        "In VS Code a workspace's globs are added to yours.",
+        name="ignore", group=WORKSPACE,
+    )  # fmt: skip
+
+    backend_start: bool = setting(
+        True, boolean(), "Start the backend when none is running.", name="backend.start", group=BACKEND, machine=True
+    )
+    backend_url: str | None = setting(
+        None, unset(_URL, "the backend of this machine"), "Address of a backend on another machine (`forelook serve`).",
+        name="backend.url", group=BACKEND, machine=True, effect=Effect.OTHER_BACKEND,
+    )  # fmt: skip
+    backend_token_file: str | None = setting(
+        None, unset(text("the path of a file that only you can read")), "The file with the token for `backend.url`.",
+        name="backend.tokenFile", group=BACKEND, machine=True, effect=Effect.OTHER_BACKEND,
+    )  # fmt: skip
+
+    command_suffix: str = setting(
+        "", pattern(r"[A-Za-z0-9_.-]{0,64}", "up to 64 of A-Z a-z 0-9 _ . -"),
+        "Set by an editor whose command names are shared by all its windows; read once, at start.",
+        name="commandSuffix", group=PLUGIN, audience=Audience.PLUGIN,
+    )  # fmt: skip
+    status_notifications: bool = setting(
+        True, boolean(), "Send forelook/status; disable for an editor that warns about unknown notifications.",
+        name="statusNotifications", group=PLUGIN, audience=Audience.PLUGIN,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        _integer("window_size", self.window_size, 0, 64, optional=True)
-        _integer("ngram_size", self.ngram_size, 2, 16, optional=True)
-        _integer("max_candidates", self.max_candidates, 0, 64, optional=True)
+        check(self)
 
-
-@dataclass(frozen=True, slots=True)
-class CompletionConfig:
-    """What a completion may cost and hold; ``None`` is the engine's own choice.
-
-    Attributes:
-        max_new_tokens: most tokens of a suggestion that may span lines.
-        deadline_ms: time for an automatic request.
-        multi_line: whether suggestions may span lines.
-        cross_file: whether prompts hold excerpts of other files.
-        speculate: whether to compute what follows a suggestion while it is shown; ``None`` means not on a CPU.
-    """
-
-    max_new_tokens: int | None = None
-    deadline_ms: int | None = None
-    multi_line: str = "auto"
-    cross_file: bool = True
-    speculate: bool | None = None
-
-    def __post_init__(self) -> None:
-        _integer("max_new_tokens", self.max_new_tokens, 1, 4096, optional=True)
-        _integer("deadline_ms", self.deadline_ms, 1, 600_000, optional=True)
-        _one_of("multi_line", self.multi_line, MULTI_LINE)
-        _flag("cross_file", self.cross_file)
-        if self.speculate is not None:
-            _flag("speculate", self.speculate)
-
-
-@dataclass(frozen=True, slots=True)
-class PoolConfig:
-    """The n-gram pools of the workspaces.
-
-    Attributes:
-        max_tokens: most tokens of one workspace's pool; the oldest leave first.
-        persistent: whether pools are kept on disk between starts.
-    """
-
-    max_tokens: int = 2_000_000
-    persistent: bool = True
-
-    def __post_init__(self) -> None:
-        _integer("max_tokens", self.max_tokens, 1_000, 100_000_000)
-        _flag("persistent", self.persistent)
-
-
-@dataclass(frozen=True, slots=True)
-class PrivacyConfig:
-    """Files kept out of pool, context and cache.
-
-    Attributes:
-        ignore_globs: patterns in gitignore form, beside ``.gitignore``, ``.forelookignore`` and the built-in list.
-    """
-
-    ignore_globs: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _texts("ignore_globs", self.ignore_globs)
+    def wants_language(self, language_id: str) -> bool:
+        """Whether suggestions are wanted in this language, where they are wanted at all."""
+        return self.languages.get(language_id, self.languages.get("*", True))
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Where the backend listens and what it accepts.
+    """Where the backend listens and what it accepts. Fields without a name in the table are for tests.
 
-    Attributes:
-        port: TCP port, 0 for a free one; ``None`` listens on a Unix socket.
-        host: TCP address; one that other machines reach needs TLS.
-        tls_certificate, tls_key: PEM files.
-        token_file: tokens that are accepted, one a line, instead of a new one at every start.
-        allowed_origins: web pages that may connect, none by default.
-        allowed_hosts: further names in the ``Host`` header, beside the address listened on.
-        idle_timeout_s: the backend ends after this long without connections; ``None`` never.
-        close_timeout_s: time for the engine to end in order, when the backend ends.
-        max_connections: connections at a time.
-        max_message_bytes: longest message that is read; one of more than four times this ends its connection.
-        max_document_bytes: longest document.
-        max_documents: open documents of one connection.
-        max_pending_requests: unanswered requests of one connection.
+    Raises:
+        ConfigError: a value is outside its range, or an address other machines can reach has no TLS.
     """
 
-    port: int | None = None
-    host: str = "127.0.0.1"
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    token_file: Path | None = None
-    allowed_origins: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    idle_timeout_s: float | None = 1800.0
-    close_timeout_s: float = 10.0
-    max_connections: int = 64
-    max_message_bytes: int = 16 * 2**20
-    max_document_bytes: int = 8 * 2**20
-    max_documents: int = 1000
-    max_pending_requests: int = 64
+    port: int | None = setting(
+        None, unset(integer(0, 65_535), "a Unix socket"), "Listen on TCP; 0 chooses a free port.",
+        name="listen.port", group=SERVER, audience=Audience.SHELL, flag=Flag("--port", metavar="PORT"),
+    )  # fmt: skip
+    host: str = setting(
+        "127.0.0.1", text("an address or host name"), "The TCP address; non-loopback addresses require TLS.",
+        name="listen.host", group=SERVER, audience=Audience.SHELL, flag=Flag("--host", metavar="HOST"),
+    )  # fmt: skip
+    tls_certificate: Path | None = setting(
+        None, unset(path("the path of a PEM file")), "The TLS certificate.",
+        name="listen.tlsCertificate", group=SERVER, audience=Audience.SHELL,
+        flag=Flag("--tls-certificate", metavar="PEM"),
+    )  # fmt: skip
+    tls_key: Path | None = setting(
+        None, unset(path("the path of a PEM file")), "The TLS certificate's key.",
+        name="listen.tlsKey", group=SERVER, audience=Audience.SHELL, flag=Flag("--tls-key", metavar="PEM"),
+    )  # fmt: skip
+    token_file: Path | None = setting(
+        None, unset(path("the path of a file that only you can read")),
+        "Accepted tokens, one per line, mode 0600; by default a new token is generated at every start.",
+        name="listen.tokenFile", group=SERVER, audience=Audience.SHELL, flag=Flag("--token-file", metavar="FILE"),
+    )  # fmt: skip
+    allowed_origins: tuple[str, ...] = setting(
+        (), texts("a list of origins"), "A web page's origin that may connect; may be repeated.",
+        name="listen.allowedOrigins", group=SERVER, audience=Audience.SHELL,
+        flag=Flag("--allow-origin", metavar="ORIGIN"),
+    )  # fmt: skip
+    allowed_hosts: tuple[str, ...] = setting(
+        (), texts("a list of host names"), "An additional accepted Host name; may be repeated.",
+        name="listen.allowedHosts", group=SERVER, audience=Audience.SHELL,
+        flag=Flag("--allow-host", metavar="NAME"),
+    )  # fmt: skip
+    idle_timeout_s: float | None = setting(
+        1800.0, unset(number(0.1, _LONGEST_S), "never"),
+        "Exit after this many seconds without connections; 0 disables.",
+        name="listen.idleTimeout", group=SERVER, audience=Audience.SHELL,
+        flag=Flag("--idle-timeout", metavar="SECONDS", off="0"),
+    )  # fmt: skip
+    max_connections: int = setting(
+        64, integer(1, 10_000), "Maximum number of connections at a time.",
+        name="listen.maxConnections", group=SERVER, audience=Audience.SHELL,
+        flag=Flag("--max-connections", metavar="N"),
+    )  # fmt: skip
+    log_level: str = setting(
+        "info", choice(("debug", "info", "warning", "error")), "The least severe messages in the log.",
+        name="logLevel", group=SERVER, audience=Audience.SHELL,
+        flag=Flag("--log-level", metavar="{debug,info,warning,error}"),
+    )  # fmt: skip
+    close_timeout_s: float = setting(10.0, number(0.0, 600.0), "Time for the engine to close when the backend exits.")
+    max_message_bytes: int = setting(
+        16 * 2**20, integer(1_024, 2**30), "Longest message accepted; one four times as long ends its connection."
+    )
+    max_document_bytes: int = setting(8 * 2**20, integer(1_024, 2**30), "Longest document.")
+    max_documents: int = setting(1000, integer(1, 1_000_000), "Maximum number of open documents per connection.")
+    max_pending_requests: int = setting(64, integer(1, 10_000), "Maximum number of pending requests per connection.")
 
     def __post_init__(self) -> None:
-        _integer("port", self.port, 0, 65_535, optional=True)
-        _text("host", self.host)
-        _texts("allowed_origins", self.allowed_origins)
-        _texts("allowed_hosts", self.allowed_hosts)
-        _number("idle_timeout_s", self.idle_timeout_s, 0.1, 10_000_000, optional=True)
-        _number("close_timeout_s", self.close_timeout_s, 0.0, 600.0)
-        _integer("max_connections", self.max_connections, 1, 10_000)
-        _integer("max_message_bytes", self.max_message_bytes, 1_024, 2**30)
-        _integer("max_document_bytes", self.max_document_bytes, 1_024, 2**30)
-        _integer("max_documents", self.max_documents, 1, 1_000_000)
-        _integer("max_pending_requests", self.max_pending_requests, 1, 10_000)
+        check(self)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("tls_key", self.tls_key, "given together with tls_certificate")
         if self.port is not None and self.host not in LOOPBACK_HOSTS and self.tls_key is None:
             raise ConfigError("host", self.host, "a loopback address, unless tls_certificate and tls_key are given")
 
 
-def section_from(cls: type[T], values: Mapping[str, Any], name: str) -> T:
-    """One section from a mapping such as an editor's settings; lists become tuples.
-
-    Args:
-        cls: a dataclass of this module.
-        values: settings by field name; ``null`` means the default.
-        name: of the section, for messages.
-
-    Raises:
-        ConfigError: an unknown field, or a value outside its range.
-    """
-    declared = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # every section is a dataclass
-    chosen: dict[str, object] = {}
-    for key, value in values.items():
-        if key not in declared:
-            raise ConfigError(f"{name}.{key}", value, f"one of the fields {', '.join(declared)}")
-        if value is None and declared[key].default is not MISSING:
-            continue
-        chosen[key] = tuple(value) if isinstance(value, list) else value
-    try:
-        return cls(**chosen)
-    except ConfigError as error:
-        raise ConfigError(f"{name}.{error.field}", error.value, error.expected) from error
+SETTINGS = tuple(row for row in rows_of(EditorConfig, EngineConfig, ServerConfig) if row.name)
+"""The table: all settings that have a name."""

@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve one editor window over stdio, or any number over websocket."""
     arguments = _parser().parse_args(argv)
     if arguments.describe_options:
-        from forelook_lsp.settings import describe_options
+        from forelook_lsp.settings import describe_settings
 
-        print(json.dumps(describe_options(), indent=2))  # noqa: T201 - this is what was asked for
+        print(json.dumps(describe_settings(), indent=2))  # noqa: T201 - this is what was asked for
         return 0
     # Importing LSP's types makes hundreds of classes: without the collector's passes over them it takes a sixth less.
     gc.disable()
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-key", type=Path, metavar="PEM")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.add_argument("--log-file", type=Path, metavar="PATH", help="log there instead of stderr")
-    parser.add_argument("--describe-options", action="store_true", help="print the settings as JSON and end")
+    parser.add_argument("--describe-options", action="store_true", help="print the settings as JSON and exit")
     return parser
 
 

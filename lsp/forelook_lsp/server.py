@@ -46,7 +46,7 @@ class ForelookServer(LanguageServer):
         """Register all features.
 
         Args:
-            find_backend: finds or starts the backend for some options; blocks.
+            find_backend: finds or starts the backend for some settings; blocks.
         """
         super().__init__(
             SERVER_NAME,

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forelook import __version__
+from forelook.config import EditorConfig
 from forelook.errors import ForelookError, PositionError
 from forelook.protocol import messages
+from forelook.settings.rows import Effect
 from forelook.uris import local_path
 
 from forelook_lsp.backend_connection import BackendConnection, ClientName
 from forelook_lsp.document_sync import DocumentSync
 from forelook_lsp.indexing import Indexing
 from forelook_lsp.mirror import EditorRange, Mirror
-from forelook_lsp.settings import Options, needs_other_backend, needs_restart, parse_options
+from forelook_lsp.settings import effect_of_change, parse_settings
 from forelook_lsp.status import Editor, StatusPresenter
 from forelook_lsp.suggestions.requests import EditorSuggestion, SuggestionRequests
 
@@ -29,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 5.0  # chosen, not measured
 
-FindBackend = Callable[[Options], "Endpoint"]
+FindBackend = Callable[[EditorConfig], "Endpoint"]
 
 
 class EditorWindow:
@@ -42,10 +44,10 @@ class EditorWindow:
 
         Args:
             editor: where status, progress and log lines go.
-            find_backend: finds or starts the backend for some options; blocks.
+            find_backend: finds or starts the backend for some settings; blocks.
             clock: a monotonic clock in seconds.
         """
-        self.options = Options()
+        self.options = EditorConfig()
         self.mirror = Mirror()
         self.presenter = StatusPresenter(editor)
         self.backend = BackendConnection(
@@ -64,7 +66,7 @@ class EditorWindow:
 
     def configure(self, settings: object) -> None:
         """Apply the editor's settings; each invalid one is logged once, and its default is used."""
-        options, problems = parse_options(settings)
+        options, problems = parse_settings(settings)
         for problem in problems:
             self.presenter.log_once(f"{problem}; the default is used")
         old, self.options = self.options, options
@@ -78,10 +80,11 @@ class EditorWindow:
             self._exclusion_changed()
         if not self._started:
             return
-        if needs_other_backend(old, options):
+        effect = effect_of_change(old, options)
+        if effect is Effect.OTHER_BACKEND:
             self.suggestions.forget_answers()
             self.backend.reconnect()
-        elif needs_restart(old, options):
+        elif effect is Effect.RESTART:
             if self._restarting is not None:
                 self._restarting.cancel()
             self._restarting = asyncio.get_running_loop().create_task(self.restart_backend())

@@ -23,7 +23,7 @@ from training.corpus import Shelf, SourceFile
 
 _MIN_PROMPT_TOKENS, _LONG_PROMPT_TOKENS = 160, 640
 _MAX_MIDDLE_CHARS = 1200
-_SUFFIX_SHARE, _CONTEXT_SHARE = 0.4, 0.15  # of completion/settings.py
+_SUFFIX_SHARE, _CONTEXT_SHARE = 0.4, 0.15  # those of forelook.config.EngineConfig
 _MIN_TOKENS_FOR_CONTEXT = 700
 _OPERATOR = re.compile(r"(?:=|\breturn|\+|-|\*|/|<|>|\band|\bor|\bin|\bif|&&|\|\||:=|->|=>|:) ")
 _DOT = re.compile(r"(?<=\w)\.(?=\w)")

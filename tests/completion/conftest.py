@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from forelook.completion.engine.engine import MakePool
-from forelook.completion.settings import EngineSettings
+from forelook.config import EngineConfig
 
 from tests.completion.engine_rig import PLAIN, Rig
 from tests.completion.fake_model import FakeModel
@@ -16,8 +16,8 @@ from tests.completion.fake_model import FakeModel
 def rigs() -> Iterator[Callable[..., Rig]]:
     started: list[Rig] = []
 
-    def start(model: FakeModel, settings: EngineSettings = PLAIN, make_pool: MakePool | None = None) -> Rig:
-        started.append(Rig(model, settings, make_pool))
+    def start(model: FakeModel, config: EngineConfig = PLAIN, **options: Any) -> Rig:
+        started.append(Rig(model, config, **options))
         return started[-1]
 
     yield start

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from forelook.completion.engine.engine import CompletionEngine, CompletionHandle, MakePool
-from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.completion.engine.engine import CompletionEngine, CompletionHandle
+from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout
 from forelook.errors import ForelookError
 from forelook.keys import DocumentKey, WorkspaceKey
@@ -25,7 +26,7 @@ from tests.completion.fake_model import FakeModel
 
 WORKSPACE = WorkspaceKey("", "w")
 A, B = DocumentKey(1, "file:///a.py"), DocumentKey(1, "file:///b.py")
-PLAIN = EngineSettings(method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, deadline_ms=20_000, partial_every_s=0.0)
+PLAIN = EngineConfig(autoregressive=True, prewarm=False, deadline_ms=20_000, partial_every_s=0.0)
 TIMEOUT_S = 30.0
 
 
@@ -66,11 +67,11 @@ def event(kind: EventKind, num_chars: int, text: str | None = None) -> Completio
 class Rig:
     """An engine on a fake model."""
 
-    def __init__(self, model: FakeModel, settings: EngineSettings = PLAIN, make_pool: MakePool | None = None) -> None:
+    def __init__(self, model: FakeModel, config: EngineConfig = PLAIN, **options: Any) -> None:
         self.model = model
         self.statuses: list[Status] = []
         self.ready = threading.Event()
-        self.engine = CompletionEngine(lambda _progress: model, settings, self._on_status, make_pool=make_pool)
+        self.engine = CompletionEngine(lambda _progress: model, config, self._on_status, **options)
         self.engine.start()
         assert self.ready.wait(TIMEOUT_S)
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from forelook.completion.completer import Completed, Completer, Hints, RequestControl
 from forelook.completion.document_store import Document
-from forelook.completion.settings import EngineSettings
+from forelook.config import EngineConfig
 from forelook.errors import PositionError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import load_model
@@ -36,7 +36,7 @@ STRANGE = "ab_ (){}[]\"'`#/\\$<>:;,=\n\r\t\f\v\0é漢🙂\u202e\u05d0\ud800\udff
 
 @pytest.fixture(scope="module")
 def completer() -> Completer:
-    return Completer(load_model(None), EngineSettings())
+    return Completer(load_model(None), EngineConfig())
 
 
 def complete(completer: Completer, text: str, offset: int, **options: object) -> CompletionResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.config import EngineConfig
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey
 from forelook.protocol.messages import (
@@ -81,10 +81,8 @@ def test_two_cursors_keep_their_prompts(rigs: Callable[..., Rig]) -> None:
 
 
 def test_kv_memory_is_bounded(rigs: Callable[..., Rig]) -> None:
-    settings = EngineSettings(
-        method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, kv_cache_bytes=2500, deadline_ms=20_000
-    )
-    rig = rigs(FakeModel(""), settings)
+    config = EngineConfig(autoregressive=True, prewarm=False, kv_cache_bytes=2500, deadline_ms=20_000)
+    rig = rigs(FakeModel(""), config)
     for number in range(6):
         text = f"{number}" * 300 + "\nx = \n"
         rig.open(text, DocumentKey(1, f"file:///{number}.py"))

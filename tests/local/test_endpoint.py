@@ -199,7 +199,7 @@ def test_an_endpoint_url_that_cannot_be_is_refused_without_showing_secrets(url: 
 
 
 def test_a_backend_that_cannot_start_says_why(paths: UserPaths) -> None:
-    with pytest.raises(BackendUnreachableError, match=r"did not start: invalid device: 'tpu'.*backend\.log"):
+    with pytest.raises(BackendUnreachableError, match=r"did not start: invalid config.device: 'tpu'.*backend\.log"):
         connect_or_spawn(BackendIdentity(device="tpu"), paths, dict(os.environ))
     assert not is_locked(BackendFiles.of(BackendIdentity(device="tpu"), paths).spawn_lock)
 

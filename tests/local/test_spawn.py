@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,8 +39,8 @@ class Home:
         self.environ = {**os.environ, **named, "OMP_NUM_THREADS": "1"}
         self.paths = UserPaths.from_environment(self.environ, folder, os.getuid())
 
-    def spawn(self, *extra: str, identity: BackendIdentity = IDENTITY) -> Endpoint:
-        return connect_or_spawn(identity, self.paths, self.environ, extra_arguments=extra)
+    def spawn(self, settings: Mapping[str, object] | None = None, identity: BackendIdentity = IDENTITY) -> Endpoint:
+        return connect_or_spawn(identity, self.paths, self.environ, settings=settings or {})
 
     def forelook(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "forelook", *arguments]
@@ -126,7 +126,7 @@ def test_a_second_backend_for_the_same_is_refused_at_once(home: Home) -> None:
 
 
 def test_an_idle_backend_ends_and_leaves_nothing_behind(home: Home) -> None:
-    home.spawn("--idle-timeout", "0.5")
+    home.spawn({"listen.idleTimeout": 0.5})
     home.wait_until_gone()
     files = BackendFiles.of(IDENTITY, home.paths)
     assert not files.record.exists()
@@ -147,7 +147,7 @@ def test_a_signal_ends_the_backend_in_order(home: Home, number: signal.Signals) 
 
 
 def test_tcp_needs_the_token_of_this_start(home: Home) -> None:
-    endpoint = home.spawn("--port", "0")
+    endpoint = home.spawn({"listen": {"port": 0}})
     assert endpoint.host == "127.0.0.1"
     assert endpoint.token_path is not None
     token_path = Path(endpoint.token_path)
@@ -174,7 +174,7 @@ def test_tls_carries_the_same_protocol(home: Home) -> None:
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     make += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(make, check=True, capture_output=True)
-    endpoint = home.spawn("--port", "0", "--tls-certificate", str(certificate), "--tls-key", str(key))
+    endpoint = home.spawn({"listen": {"port": 0, "tlsCertificate": str(certificate), "tlsKey": str(key)}})
     assert endpoint.url == f"wss://127.0.0.1:{endpoint.port}/rpc"
     asked = ("status", "--endpoint", f"wss://localhost:{endpoint.port}", "--token-file", str(endpoint.token_path))
     distrusted = home.forelook(*asked)
@@ -190,7 +190,7 @@ def test_complete_agrees_with_no_backend_and_its_text_is_not_logged(home: Home) 
     path = home.folder / "add.py"
     path.write_text(SOURCE)
     arguments = ("complete", str(path), "--at", "3:12", "--deadline-ms", "60000", "--json")
-    home.spawn("--log-level", "debug")  # at which web servers like to log what they are sent
+    home.spawn({"logLevel": "debug"})  # at which web servers like to log what they are sent
     over_wire = home.forelook(*arguments)
     assert over_wire.returncode == 0, over_wire.stderr
     alone = home.forelook(*arguments, "--no-backend")
@@ -231,10 +231,10 @@ def test_a_backend_that_goes_instead_of_answering_has_been_shut_down(tmp_path: P
 
 def test_every_way_of_decoding_suggests_the_same(home: Home) -> None:
     identity = BackendIdentity(dtype="float32")
-    ways = ((), ("--autoregressive",), ("--window-size", "4", "--ngram-size", "3", "--max-candidates", "4"))
+    ways = ({}, {"autoregressive": True}, {"lookahead": {"window": 4, "ngram": 3, "maxCandidates": 4}})
     results = []
-    for extra in ways:
-        results.append(ask(home.spawn(*extra, identity=identity)))
+    for settings in ways:
+        results.append(ask(home.spawn(settings, identity=identity)))
         assert home.forelook("stop").returncode == 0
     assert results[0].suggestions == results[1].suggestions == results[2].suggestions
     assert results[0].suggestions

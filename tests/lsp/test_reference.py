@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forelook_lsp.commands import COMMANDS
-from forelook_lsp.settings import describe_options
+from forelook_lsp.settings import describe_settings
 from forelook_lsp.status import Snapshot
 
 
@@ -33,7 +33,7 @@ def test_the_settings_are_those_of_the_code(page: str) -> None:
             "yes" if option["machine"] else "",
             option["description"],
         ]
-        for option in describe_options()
+        for option in describe_settings()
     ]
     assert table(page, "Settings") == expected
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from forelook.completion.engine.engine import CompletionEngine
-from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.errors import ForelookError, InsufficientMemoryError
 from forelook.keys import DocumentKey, WorkspaceKey
@@ -91,8 +91,8 @@ def test_out_of_memory_fails_that_request_and_the_engine_goes_on(starter: Loaded
         if status.state is EngineState.READY:
             ready.set()
 
-    settings = EngineSettings(method=DecodingMethod.LOOKAHEAD, prewarm=False, deadline_ms=60_000)
-    engine = CompletionEngine(lambda _progress: Model(), settings, on_status)  # type: ignore[arg-type, return-value]
+    config = EngineConfig(prewarm=False, deadline_ms=60_000)
+    engine = CompletionEngine(lambda _progress: Model(), config, on_status)  # type: ignore[arg-type, return-value]
     engine.start()
     text = "def add(a, b):\n    return a + b\n\n\ndef add3(a, b, c):\n    return a"
 

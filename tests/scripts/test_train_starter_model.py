@@ -14,7 +14,7 @@ import pytest
 import torch
 from forelook.completion.completer import Completer
 from forelook.completion.document_store import Document
-from forelook.completion.settings import EngineSettings
+from forelook.config import EngineConfig
 from forelook.errors import ConfigError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
@@ -289,7 +289,7 @@ class TestSamples:
     def test_prompts_are_those_of_the_product(self, prepared: Path) -> None:
         """The ids of a training prompt are what a completion of the same document at the same cursor is given."""
         model = load_model(None)
-        completer = Completer(model, EngineSettings())
+        completer = Completer(model, EngineConfig())
         shelf = corpus.Shelf(prepared, "python", "train")
         maker = samples.SampleMaker(
             {"python": shelf},

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     arguments_of.serve_arguments(command("serve", serve, "Run the backend in the foreground."))
     arguments_of.complete_arguments(command("complete", complete, "Complete a file at a cursor, as an editor would."))
     doctor_parser = command("doctor", doctor, "Check the installation and suggest fixes.")
-    arguments_of.model_arguments(doctor_parser)
+    arguments_of.setting_arguments(doctor_parser, "doctor")
     doctor_parser.add_argument("--json", action="store_true", help="print one JSON object")
     for name, run, text in (
         ("status", status, "Show the running backends and their models."),
@@ -115,14 +115,14 @@ def _parser() -> argparse.ArgumentParser:
         ("stop", stop, "Stop the running backends."),
     ):
         added = command(name, run, text)
-        arguments_of.backend_arguments(added)
+        arguments_of.backend_arguments(added, name)
         added.add_argument("--json", action="store_true", help="print one JSON array")
     pool_parser = command("pool", pool, "Show, clear or locate a workspace's n-gram pool.")
     pool_parser.add_argument("action", choices=("stats", "clear", "path"))
     pool_parser.add_argument(
         "--workspace", type=Path, default=Path(), metavar="DIR", help="default: the current folder"
     )
-    arguments_of.backend_arguments(pool_parser)
+    arguments_of.backend_arguments(pool_parser, "pool")
     pool_parser.add_argument("--json", action="store_true", help="print one JSON array")
     arguments_of.models_arguments(command("models", models, "List local models and recommend some for this machine."))
     arguments_of.pull_arguments(command("pull", pull, "Download a model, verify its hashes and pin its commit."))

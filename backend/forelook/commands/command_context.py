@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from forelook.config import ModelConfig
+from forelook.config import EngineConfig
 from forelook.local.endpoint import Endpoint
 from forelook.local.identity import BackendIdentity, UserPaths
 
@@ -55,6 +55,7 @@ def given_endpoint(options: argparse.Namespace) -> Endpoint | None:
 
 
 def identity_of(options: argparse.Namespace) -> BackendIdentity:
-    """The backend that the model options mean."""
-    model = ModelConfig(options.model, options.revision, options.device, options.dtype)
-    return BackendIdentity(model.model, model.revision, model.device, model.dtype).normalized()
+    """The backend that the model flags mean."""
+    names = ("model", "revision", "device", "dtype")
+    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    return BackendIdentity.of(EngineConfig(**given))

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forelook.commands.command_context import Surroundings, complain, identity_of
-from forelook.config import CompletionConfig
+from forelook.config import EngineConfig
 from forelook.errors import (
     BackendUnreachableError,
-    ConfigError,
     DocumentTextError,
     ForelookError,
     ModelError,
@@ -96,15 +95,12 @@ def cursor_offset(text: str, line: int, column: int) -> int:
 def complete(options: argparse.Namespace, here: Surroundings) -> int:
     """Complete a file at a cursor and print what comes after it."""
     source = read_source(options.file, options.at, options.language)
-    CompletionConfig(options.max_new_tokens, options.deadline_ms)
-    if not 1 <= options.suggestions <= messages.MAX_SUGGESTIONS:
-        raise ConfigError("suggestions", options.suggestions, f"from 1 to {messages.MAX_SUGGESTIONS}")
     params = messages.CompletionParams(
         uri=source.path.as_uri(),
         version=1,
         offset=source.offset,
         trigger=messages.TriggerKind.INVOKED,
-        num_suggestions=options.suggestions,
+        num_suggestions=options.num_suggestions,
         max_new_tokens=options.max_new_tokens,
         deadline_ms=options.deadline_ms,
         multi_line=messages.MultiLine(options.multi_line),
@@ -148,9 +144,11 @@ def _complete_over_wire(
 def _complete_here(
     source: Source, params: messages.CompletionParams, options: argparse.Namespace, here: Surroundings
 ) -> Completed:
-    from forelook.engine_factory import EngineOptions, engine_factory
+    from forelook.engine_factory import engine_factory
 
-    factory = engine_factory(identity_of(options), EngineOptions(), here.paths)
+    identity = identity_of(options)
+    config = EngineConfig(identity.model, identity.revision, identity.device, identity.dtype)
+    factory = engine_factory(config, here.paths)
     with _loading_shown(options.json) as show:
         return complete_in_process(factory, source, params, lambda s: show(_status_line(s)), options.timeout)
 

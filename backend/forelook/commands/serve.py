@@ -1,4 +1,4 @@
-"""``forelook serve``, and the further ranks that it starts."""
+"""``forelook serve``, and the other ranks that it starts."""
 
 from __future__ import annotations
 
@@ -8,82 +8,52 @@ import logging
 import os
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from forelook.commands.command_context import Surroundings, identity_of
-from forelook.config import CompletionConfig, DecodingConfig, ModelConfig, PoolConfig, ServerConfig
+from forelook.commands.arguments import read_configs
+from forelook.commands.command_context import Surroundings
 from forelook.errors import ForelookError
 from forelook.local.endpoint import Endpoint
+from forelook.local.identity import BackendIdentity
+from forelook.ranks.source import RankSource, torchrun_rank
 
 
 def serve(options: argparse.Namespace, here: Surroundings) -> int:
-    """Run the backend until it is idle, told to stop, or signalled."""
+    """Run the backend until it is idle, asked to stop, or signalled."""
     os.umask(0o077)
-    _log_to_stderr(options.log_level)
-    from forelook.ranks.source import RankSource, torchrun_rank
-
-    ranks: RankSource | None = None
-    place = torchrun_rank(here.environ)
-    if place is not None:
-        rank, size = place
-        if rank > 0:
-            return _follow(options, rank, size, None, here)
-        ranks = RankSource(size)
-    elif options.devices != 1:
-        model = identity_of(options).command_arguments()
-        ranks = RankSource(options.devices, [sys.executable, "-m", "forelook", "follow", *model])
 
     def announce(message: dict[str, object]) -> None:
         if options.announce:
             print(json.dumps(message), flush=True)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the starter reads one line and leaves
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the starter reads one line and closes
 
     def listening(endpoint: Endpoint) -> None:
         announce({"listening": endpoint.description, "pid": os.getpid()})
 
     try:
-        config = ServerConfig(
-            port=options.port,
-            host=options.host,
-            tls_certificate=options.tls_certificate,
-            tls_key=options.tls_key,
-            token_file=options.token_file,
-            allowed_origins=tuple(options.allow_origin),
-            allowed_hosts=tuple(options.allow_host),
-            idle_timeout_s=options.idle_timeout or None,
-            max_connections=options.max_connections,
-        )
-        identity = identity_of(options)
-        from forelook.engine_factory import EngineOptions, engine_factory
-
-        engine_options = EngineOptions(
-            decoding=DecodingConfig(options.window_size, options.ngram_size, options.max_candidates),
-            completion=CompletionConfig(
-                options.max_new_tokens,
-                options.deadline_ms,
-                cross_file=not options.no_cross_file,
-                speculate={"auto": None, "on": True, "off": False}[options.speculate],
-            ),
-            pool=PoolConfig(persistent=not options.no_persistent_pool, **_given(max_tokens=options.pool_tokens)),
-            autoregressive=options.autoregressive,
-            left_to_right=options.left_to_right,
-            ranks=ranks,
-            keep_alive_s=ModelConfig(keep_alive_s=options.keep_alive).keep_alive_s,
-        )
-        factory = engine_factory(identity, engine_options, here.paths)
+        config, server_config = read_configs(options)
+        _log_to_stderr(server_config.log_level)
+        identity = BackendIdentity.of(config)
+        ranks: RankSource | None = None
+        place = torchrun_rank(here.environ)
+        if place is not None:
+            rank, size = place
+            if rank > 0:
+                return _follow(identity, rank, size, None, here)
+            ranks = RankSource(size)
+        elif config.devices != 1:
+            command = [sys.executable, "-m", "forelook", "follow", *identity.command_arguments()]
+            ranks = RankSource(config.devices, command)
+        from forelook.engine_factory import engine_factory
         from forelook.server.run import serve as run_server
 
-        run_server(factory, identity, here.paths, config, listening)
+        factory = engine_factory(replace(config, model=identity.model), here.paths, ranks)
+        run_server(factory, identity, here.paths, server_config, listening)
     except ForelookError as error:
         announce({"error": str(error)})
         raise
     return 0
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """The arguments that were given."""
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _log_to_stderr(level: str) -> None:
@@ -94,23 +64,23 @@ def _log_to_stderr(level: str) -> None:
 
 
 def follow(options: argparse.Namespace, here: Surroundings) -> int:
-    """Be one of the ranks that decode together with a backend, until it is gone."""
+    """Run one of the ranks that decode together with a backend, until the backend exits."""
     os.umask(0o077)
     _log_to_stderr("info")
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     rank, size = options.rank
-    return _follow(options, rank, size, options.folder, here)
+    return _follow(BackendIdentity.of(read_configs(options)[0]), rank, size, options.folder, here)
 
 
-def _follow(options: argparse.Namespace, rank: int, size: int, folder: Path | None, here: Surroundings) -> int:
+def _follow(identity: BackendIdentity, rank: int, size: int, folder: Path | None, here: Surroundings) -> int:
     from forelook.ranks.ranks import follow_rank_zero
 
-    follow_rank_zero(rank, size, folder, identity_of(options), here.paths)
+    follow_rank_zero(rank, size, folder, identity, here.paths)
     return 0
 
 
 def _end_with_standard_input() -> None:
-    """Whoever started this process holds the other end; it may be killed and say nothing."""
+    """Exit when the process that started this one closes the other end, or is killed."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os._exit(0)

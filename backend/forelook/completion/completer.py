@@ -14,14 +14,14 @@ from forelook.completion.cursor.stopping import CursorContext, find_end, look_ar
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
 from forelook.completion.sequences import CachedSequence, SequencePool
-from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.config import EngineConfig
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.drafting.drafter import Drafter, NoDrafts
 from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.limits import GREEDY, Limits, SamplingParams
-from forelook.decoding.lookahead.published import PublishedDrafter
+from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
@@ -192,7 +192,7 @@ class Completer:
 
     Args:
         model: loaded.
-        settings: limits and shares.
+        config: limits and shares.
         budget: how many drafts a step may carry; ``None`` for a common shape of step costs.
         loop: runs the decode steps.
     """
@@ -200,20 +200,22 @@ class Completer:
     def __init__(
         self,
         model: CompletionModel,
-        settings: EngineSettings,
+        config: EngineConfig,
         *,
         budget: StepBudget | None = None,
         loop: DecodeLoop = decode,
     ) -> None:
         self._model = model
         self._loop = loop
-        self._settings = settings
+        self._config = config
         self._budget = StepBudget() if budget is None else budget
-        self.sequences = SequencePool(model.new_sequence, settings.kv_cache_bytes)
+        self.sequences = SequencePool(model.new_sequence, config.kv_cache_bytes)
         num_tokens = self._max_prompt_tokens()
-        self.wants_context = settings.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
-        context_share = settings.context_share if self.wants_context else 0.0
-        prompt_budget = PromptBudget(num_tokens, settings.suffix_share, context_share)
+        self.wants_context = config.cross_file and config.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
+        context_share = config.context_share if self.wants_context else 0.0
+        prompt_budget = PromptBudget(num_tokens, config.suffix_share, context_share)
+        sizes = config.published_sizes
+        self._published = None if sizes is None else PublishedSettings(**sizes)
         self.prompts = PromptBuilder(model.tokenizer, prompt_budget, model.infill.file_separator_id)
         sentinels = {part for part in model.infill.template if isinstance(part, int)}
         self._boundary_ids = frozenset(sentinels | model.stop_token_ids)
@@ -295,8 +297,8 @@ class Completer:
     def _limits(
         self, prompt: PreparedPrompt, request: CompletionParams, control: RequestControl, multi_line: bool
     ) -> Limits:
-        settings = self._settings
-        default = settings.max_block_tokens if multi_line else settings.max_line_tokens
+        config = self._config
+        default = config.max_block_tokens if multi_line else config.max_line_tokens
         return Limits(
             max_new_tokens=(request.max_new_tokens or default) + prompt.healing.num_dropped,
             stop_token_ids=self._model.stop_token_ids,
@@ -323,7 +325,7 @@ class Completer:
     def _generations(self, run: _Run, num_sampled: int) -> Iterator[_Generation]:
         yield self._generate(run, GREEDY, run.control.on_partial)
         for seed in range(1, num_sampled + 1):
-            sampling = SamplingParams(self._settings.sampling_temperature, top_p=_SAMPLING_TOP_P, seed=seed)
+            sampling = SamplingParams(self._config.sampling_temperature, top_p=_SAMPLING_TOP_P, seed=seed)
             yield self._generate(run, sampling, lambda _text: None)
 
     def _generate(self, run: _Run, sampling: SamplingParams, on_partial: Callable[[str], None]) -> _Generation:
@@ -339,7 +341,7 @@ class Completer:
             end = find_end(prompt.cursor, raw, multi_line=run.multi_line)
             if end is not None:
                 break
-            if time.monotonic() - reported_s >= self._settings.partial_every_s:
+            if time.monotonic() - reported_s >= self._config.partial_every_s:
                 on_partial(raw)
                 reported_s = time.monotonic()
         run.stats += stats
@@ -360,20 +362,20 @@ class Completer:
             boundary_ids=self._boundary_ids,
         )
         drafter: Drafter
-        if self._settings.method is DecodingMethod.AUTOREGRESSIVE:
+        if self._config.autoregressive:
             return autoregressive(request, sequence, stats)
-        if self._settings.method is DecodingMethod.PUBLISHED:
-            drafter = PublishedDrafter(request, self._settings.published)
+        if self._published is not None:
+            drafter = PublishedDrafter(request, self._published)
         else:
             drafter = TreeDrafter(request, sequence, sources=hints.sources, budget=self._budget, memory=hints.memory)
         return self._loop(request, sequence, drafter, stats)
 
     def _max_prompt_tokens(self) -> int:
-        model, settings = self._model, self._settings
-        reserve = settings.max_block_tokens + model.infill.num_sentinels + 16
+        model = self._model
+        reserve = self._config.max_block_tokens + model.infill.num_sentinels + 16
         room = max(model.max_positions - reserve, 16)
         most = _MAX_CPU_PROMPT_TOKENS if model.device.type == "cpu" else _MAX_PROMPT_TOKENS
-        return min(room, settings.max_prompt_tokens or most)
+        return min(room, most)
 
 
 def _around(text: str, offset: int) -> tuple[str, str]:

@@ -12,12 +12,15 @@ One backend serves one (user, model, revision, device, dtype, protocol version).
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from forelook.config import EngineConfig
 from forelook.local.files import make_private_dir
 from forelook.protocol.messages import PROTOCOL_VERSION
 
@@ -103,6 +106,11 @@ class BackendIdentity:
     device: str = "auto"
     dtype: str = "auto"
 
+    @classmethod
+    def of(cls, config: EngineConfig) -> BackendIdentity:
+        """The backend that runs what the settings ask for, normalized."""
+        return cls(config.model, config.revision, config.device, config.dtype).normalized()
+
     def normalized(self) -> BackendIdentity:
         """The same identity with an absolute model folder, so that it does not depend on the working folder."""
         if self.model is not None and Path(self.model).is_dir():
@@ -115,14 +123,9 @@ class BackendIdentity:
         parts = [self.model or "", self.revision or "", self.device, self.dtype, str(PROTOCOL_VERSION)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
-    def command_arguments(self) -> list[str]:
-        """The options of ``forelook serve`` that start this backend."""
-        arguments = ["--device", self.device, "--dtype", self.dtype]
-        if self.model is not None:
-            arguments += ["--model", self.model]
-        if self.revision is not None:
-            arguments += ["--revision", self.revision]
-        return arguments
+    def command_arguments(self, settings: Mapping[str, object] = MappingProxyType({})) -> list[str]:
+        """The options of ``forelook serve`` that start this backend with further settings."""
+        return ["--config", json.dumps({**settings, **asdict(self)})]
 
 
 def socket_dir(paths: UserPaths) -> Path:

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import IO
 
 from forelook.errors import BackendUnreachableError
@@ -23,7 +24,7 @@ def connect_or_spawn(
     paths: UserPaths,
     environ: Mapping[str, str],
     *,
-    extra_arguments: Sequence[str] = (),
+    settings: Mapping[str, object] = MappingProxyType({}),
     timeout_s: float = 60.0,
 ) -> Endpoint:
     """The backend of ``identity``, started if it is not running. Blocks; any number of processes may call it at once.
@@ -32,7 +33,7 @@ def connect_or_spawn(
         identity: what it must serve.
         paths: the user's folders.
         environ: the environment of a new backend.
-        extra_arguments: further options of ``forelook serve`` for a new backend; a running one keeps its own.
+        settings: further settings of a new backend, as JSON names and spells them; a running one keeps its own.
         timeout_s: maximum time until a new backend listens; it loads the model after that.
 
     Raises:
@@ -48,7 +49,7 @@ def connect_or_spawn(
         endpoint = discover(identity, paths)  # another process may have started it meanwhile
         if endpoint is not None:
             return endpoint
-        spawn_backend(identity, paths, environ, extra_arguments=extra_arguments, timeout_s=timeout_s)
+        spawn_backend(identity, paths, environ, settings=settings, timeout_s=timeout_s)
         endpoint = discover(identity, paths)
     if endpoint is None:
         raise BackendUnreachableError(f"the backend exited right after starting; see {paths.log_path}")
@@ -60,7 +61,7 @@ def spawn_backend(
     paths: UserPaths,
     environ: Mapping[str, str],
     *,
-    extra_arguments: Sequence[str] = (),
+    settings: Mapping[str, object] = MappingProxyType({}),
     timeout_s: float = 60.0,
 ) -> int:
     """Start ``forelook serve`` detached and wait until it announces that it listens.
@@ -72,15 +73,7 @@ def spawn_backend(
         BackendUnreachableError: it exited, or announced nothing in time.
     """
     runtime_dir = make_private_dir(BackendFiles.of(identity, paths).lock.parent)
-    command = [
-        sys.executable,
-        "-m",
-        "forelook",
-        "serve",
-        "--announce",
-        *identity.command_arguments(),
-        *extra_arguments,
-    ]
+    command = [sys.executable, "-m", "forelook", "serve", "--announce", *identity.command_arguments(settings)]
     with open_log(paths) as log:
         process = subprocess.Popen(
             command,

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from forelook.config import EditorConfig
 from forelook.protocol import messages
 
 from forelook_lsp.backend_connection import BackendConnection
 from forelook_lsp.mirror import Document, EditorRange, Mirror
 from forelook_lsp.positions import normalize_newlines
-from forelook_lsp.settings import Options
 from forelook_lsp.status import StatusPresenter
 from forelook_lsp.suggestions.cache import Continuation
 from forelook_lsp.suggestions.machine import (
@@ -60,7 +60,7 @@ class SuggestionRequests:
         """
         self.count_shown_on_notification = False
         """Count a suggestion as shown once the editor reports it, not once it is sent."""
-        self._options = Options()
+        self._options = EditorConfig()
         self._machine = SuggestionMachine(request_ids=backend.request_ids)
         self._outcomes = Outcomes()
         self._mirror = mirror
@@ -73,14 +73,14 @@ class SuggestionRequests:
 
     # --- The editor ------------------------------------------------------------------------------------------
 
-    def configure(self, options: Options) -> None:
+    def configure(self, options: EditorConfig) -> None:
         """Apply new settings; cached answers are dropped if the new settings could change them."""
         old, self._options = self._options, options
         self._machine.timing = Timing(
-            delay_s=options.delay_ms / 1000 if isinstance(options.delay_ms, int) else None,
-            patience_s=PATIENCE_S + (options.deadline_ms or 500) / 1000,
+            delay_s=options.delay_ms / 1000 if options.delay_ms is not None else None,
+            patience_s=PATIENCE_S + (options.engine.deadline_ms or 500) / 1000,
         )
-        if (options.max_new_tokens, options.multi_line) != (old.max_new_tokens, old.multi_line):
+        if (options.engine.max_new_tokens, options.multi_line) != (old.engine.max_new_tokens, old.multi_line):
             self.forget_answers()
 
     def forget_answers(self) -> None:
@@ -232,8 +232,8 @@ class SuggestionRequests:
             offset=query.place.offset,
             trigger=messages.TriggerKind.INVOKED if query.invoked else messages.TriggerKind.AUTOMATIC,
             num_suggestions=query.num_wanted,
-            max_new_tokens=self._options.max_new_tokens,
-            deadline_ms=None if query.invoked else self._options.deadline_ms,
+            max_new_tokens=self._options.engine.max_new_tokens,
+            deadline_ms=None if query.invoked else self._options.engine.deadline_ms,
             multi_line=messages.MultiLine(self._options.multi_line),
             selected=query.selected,
             partial=True,

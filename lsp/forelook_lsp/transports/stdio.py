@@ -86,7 +86,7 @@ async def serve_stdio(find_backend: FindBackend, stdin: int, stdout: BinaryIO) -
     """Serve one editor window until it says ``exit`` or goes away.
 
     Args:
-        find_backend: finds or starts the backend for some options; blocks.
+        find_backend: finds or starts the backend for some settings; blocks.
         stdin: the file descriptor to read from.
         stdout: the stream to write to.
 

@@ -176,7 +176,7 @@ async def serve_websocket(
     """Serve until ``stopped``.
 
     Args:
-        find_backend: finds or starts the backend for some options; blocks.
+        find_backend: finds or starts the backend for some settings; blocks.
         listen: where, and who may connect.
         announce: is told the address once connections are accepted.
         stopped: ends it.

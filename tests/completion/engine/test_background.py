@@ -11,7 +11,7 @@ import pytest
 from forelook.completion.completer import Completer, PreparedPrompt
 from forelook.completion.document_store import Document
 from forelook.completion.engine.engine import EngineModel
-from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.config import EngineConfig
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.events import EventKind
 from forelook.protocol.messages import TextChange
@@ -23,11 +23,9 @@ from tests.completion.fake_model import FakeModel
 
 
 def test_the_follow_up_is_ready_when_a_shown_suggestion_is_accepted(rigs: Callable[..., Rig]) -> None:
-    settings = EngineSettings(
-        method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, speculate_on_show=True, deadline_ms=20_000
-    )
+    config = EngineConfig(autoregressive=True, prewarm=False, speculate=True, deadline_ms=20_000)
     full = "def f():\n    x = 1\n    y = 2\n"
-    rig = rigs(FakeModel(full), settings)
+    rig = rigs(FakeModel(full), config)
     text = "def f():\n    x = 1\n    y\n"
     rig.open(text)
     offset = text.index("y") + 1
@@ -53,7 +51,7 @@ def test_on_a_cpu_nothing_is_computed_ahead(rigs: Callable[..., Rig]) -> None:
 
 def test_open_documents_are_drafts_at_the_first_request(rigs: Callable[..., Rig]) -> None:
     line = "result = frobnicate_the_widget(alpha, beta)\n"
-    rig = rigs(FakeModel(line + "x = 1\n" + line), EngineSettings(prewarm=False, deadline_ms=20_000))
+    rig = rigs(FakeModel(line + "x = 1\n" + line), EngineConfig(prewarm=False, deadline_ms=20_000))
     rig.open(line, DocumentKey(1, "file:///other.py"))
     rig.open(line + "x = 1\nresult = fro\n")
     stats = rig.ask(len(line + "x = 1\nresult = fro")).result.stats
@@ -63,7 +61,7 @@ def test_open_documents_are_drafts_at_the_first_request(rigs: Callable[..., Rig]
 
 def test_the_prompt_around_an_edit_is_warm_before_it_is_asked_for(rigs: Callable[..., Rig]) -> None:
     text = "".join(f"value_{number} = {number}\n" for number in range(40))
-    rig = rigs(FakeModel(text), EngineSettings(method=DecodingMethod.AUTOREGRESSIVE, deadline_ms=20_000))
+    rig = rigs(FakeModel(text), EngineConfig(autoregressive=True, deadline_ms=20_000))
     rig.open(text)
     rig.engine.change_document(A, 2, [TextChange(len(text), len(text), "x")])
     wait_until(lambda: rig.engine.stats()["prewarmed_tokens"] > 500)
@@ -71,7 +69,7 @@ def test_the_prompt_around_an_edit_is_warm_before_it_is_asked_for(rigs: Callable
 
 
 def test_typing_on_does_not_warm_again(rigs: Callable[..., Rig]) -> None:
-    rig = rigs(FakeModel("x = abc\n"), EngineSettings(method=DecodingMethod.AUTOREGRESSIVE, deadline_ms=20_000))
+    rig = rigs(FakeModel("x = abc\n"), EngineConfig(autoregressive=True, deadline_ms=20_000))
     rig.open("x = \n")
     rig.settle(4)
     num_before = len(rig.model.forwards)
@@ -83,12 +81,12 @@ def test_typing_on_does_not_warm_again(rigs: Callable[..., Rig]) -> None:
 
 def test_usage_is_counted_and_survives(rigs: Callable[..., Rig], tmp_path: Path) -> None:
     path = tmp_path / "state" / "statistics.json"
-    settings = EngineSettings(prewarm=False, statistics_path=path)
-    rig = rigs(FakeModel("x"), settings)
+    config = EngineConfig(prewarm=False)
+    rig = rigs(FakeModel("x"), config, statistics_path=path)
     rig.engine.record_event(WORKSPACE, event(EventKind.SHOWN, 12))
     rig.engine.record_event(WORKSPACE, event(EventKind.ACCEPTED, 12, "compute(1)"))
     rig.engine.close()
-    again = rigs(FakeModel("x"), settings)
+    again = rigs(FakeModel("x"), config, statistics_path=path)
     usage = again.engine.stats()["usage"]
     assert isinstance(usage, dict)
     assert (usage["shown"], usage["accepted"], usage["num_keystrokes_saved"]) == (1, 1, 11)
@@ -98,18 +96,18 @@ def test_usage_is_counted_and_survives(rigs: Callable[..., Rig], tmp_path: Path)
 
 def test_what_a_workspace_taught_is_there_after_a_restart(rigs: Callable[..., Rig], tmp_path: Path) -> None:
     line = "result = frobnicate_the_widget(alpha, beta)\n"
-    settings = EngineSettings(prewarm=False, deadline_ms=20_000)
+    config = EngineConfig(prewarm=False, deadline_ms=20_000)
 
     def make_pool(workspace: WorkspaceKey, model: EngineModel) -> WorkspacePool:
         return WorkspacePool(
             model.tokenizer.encode, cache=PoolCache(tmp_path / "pools", workspace.pool_name, model.fingerprint)
         )
 
-    first = rigs(FakeModel("x"), settings, make_pool)
+    first = rigs(FakeModel("x"), config, make_pool=make_pool)
     first.open(line, DocumentKey(1, "file:///other.py"))
     wait_until(lambda: first.engine.pool_stats(WORKSPACE).get("num_tokens", 0) != 0)
     first.engine.close()
-    again = rigs(FakeModel("x = 1\n" + line), settings, make_pool)
+    again = rigs(FakeModel("x = 1\n" + line), config, make_pool=make_pool)
     again.open("x = 1\nresult = fro\n")
     wait_until(lambda: int(str(again.engine.pool_stats(WORKSPACE).get("num_tokens", 0))) >= len(line))
     stats = again.ask(len("x = 1\nresult = fro")).result.stats
@@ -117,7 +115,7 @@ def test_what_a_workspace_taught_is_there_after_a_restart(rigs: Callable[..., Ri
 
 
 def test_clearing_a_pool_forgets_its_text(rigs: Callable[..., Rig]) -> None:
-    rig = rigs(FakeModel("x"), EngineSettings(prewarm=False))
+    rig = rigs(FakeModel("x"), EngineConfig(prewarm=False))
     rig.open("alpha beta gamma\n" * 20)
     wait_until(lambda: rig.engine.pool_stats(WORKSPACE).get("num_tokens", 0) != 0)
     rig.engine.close_document(A)
@@ -140,7 +138,7 @@ def test_a_scanned_file_and_its_open_document_are_held_once(rigs: Callable[..., 
 def test_the_last_suggestion_is_verified_again_after_a_keystroke_that_left_it(rigs: Callable[..., Rig]) -> None:
     text = "total = 1\nvalue = "
     rig = rigs(
-        FakeModel(text + "combine(first, second, third, fourth)\n"), EngineSettings(prewarm=False, deadline_ms=20_000)
+        FakeModel(text + "combine(first, second, third, fourth)\n"), EngineConfig(prewarm=False, deadline_ms=20_000)
     )
     rig.open(text)
     assert rig.ask(len(text)).texts == ["combine(first, second, third, fourth)"]
@@ -168,7 +166,7 @@ def test_a_request_ends_prewarming_before_its_next_forward(rigs: Callable[..., R
 
 def test_what_was_computed_ahead_goes_with_its_document(rigs: Callable[..., Rig]) -> None:
     model = FakeModel("x = compute(1)\ny = compute(2)\n")
-    rig = rigs(model, replace(PLAIN, speculate_on_show=True))
+    rig = rigs(model, replace(PLAIN, speculate=True))
     rig.open("x = \n")
     rig.settle(4)
     rig.engine.record_event(WORKSPACE, event(EventKind.SHOWN, 10))
@@ -182,7 +180,7 @@ def test_what_was_computed_ahead_goes_with_its_document(rigs: Callable[..., Rig]
 def test_each_document_keeps_its_last_suggestion_as_a_draft(rigs: Callable[..., Rig]) -> None:
     text = "total = 1\nvalue = "
     rig = rigs(
-        FakeModel(text + "combine(first, second, third, fourth)\n"), EngineSettings(prewarm=False, deadline_ms=20_000)
+        FakeModel(text + "combine(first, second, third, fourth)\n"), EngineConfig(prewarm=False, deadline_ms=20_000)
     )
     rig.open(text)
     rig.open("x = \n", B)
@@ -203,7 +201,7 @@ def test_a_prewarmed_prompt_is_built_once(rigs: Callable[..., Rig], monkeypatch:
 
     monkeypatch.setattr(Completer, "prepare", counted)
     text = "".join(f"value_{number} = {number}\n" for number in range(40))
-    rig = rigs(FakeModel(text), EngineSettings(method=DecodingMethod.AUTOREGRESSIVE, deadline_ms=20_000))
+    rig = rigs(FakeModel(text), EngineConfig(autoregressive=True, deadline_ms=20_000))
     rig.open(text)
     rig.engine.change_document(A, 2, [TextChange(len(text), len(text), "x")])
     wait_until(lambda: rig.engine.stats()["prewarmed_tokens"] > 500)

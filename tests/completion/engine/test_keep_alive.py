@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from forelook.completion.engine.engine import CompletionEngine
-from forelook.completion.settings import DecodingMethod, EngineSettings
+from forelook.config import EngineConfig
 from forelook.errors import ConfigError, ForelookError, InsufficientMemoryError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.events import EventKind
@@ -38,10 +38,8 @@ class Rig:
         self.statuses: list[Status] = []
         self.released = threading.Semaphore(0)
         self._loading = loading
-        settings = EngineSettings(
-            method=DecodingMethod.AUTOREGRESSIVE, prewarm=False, deadline_ms=deadline_ms, keep_alive_s=0.05
-        )
-        self.engine = CompletionEngine(self._load, settings, self.statuses.append, release_memory=self._release)
+        config = EngineConfig(autoregressive=True, prewarm=False, deadline_ms=deadline_ms, keep_alive_s=0.05)
+        self.engine = CompletionEngine(self._load, config, self.statuses.append, release_memory=self._release)
         self.engine.start()
         assert self.released.acquire(timeout=TIMEOUT_S), "the idle model was not unloaded"
 
@@ -162,7 +160,7 @@ def test_failed_load_fails_that_request_and_the_next_one_tries_again(rigs: Calla
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_keep_alive_must_be_a_time(value: float) -> None:
     with pytest.raises(ConfigError, match="keep_alive_s"):
-        EngineSettings(keep_alive_s=value)
+        EngineConfig(keep_alive_s=value)
 
 
 def test_status_reports_a_reload_and_the_preparation_of_steps(rigs: Callable[..., Rig]) -> None:

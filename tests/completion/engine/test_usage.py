@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from forelook.completion.engine.usage import UsageCounters
-from forelook.completion.settings import EngineSettings
+from forelook.config import EngineConfig
 from forelook.errors import ConfigError
 from forelook.protocol.events import EventCounts, EventKind
 from forelook.protocol.messages import CompletionEventParams
@@ -119,9 +119,8 @@ def test_nothing_but_counts_reaches_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_line_tokens", 0),
+        ("max_new_tokens", 0),
         ("deadline_ms", 0),
-        ("max_prompt_tokens", 3),
         ("suffix_share", 0.9),
         ("context_share", -0.1),
         ("kv_cache_bytes", -1),
@@ -131,4 +130,4 @@ def test_nothing_but_counts_reaches_the_file(tmp_path: Path) -> None:
 )
 def test_settings_name_what_is_wrong(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
-        EngineSettings(**{name: value})  # type: ignore[arg-type]
+        EngineConfig(**{name: value})  # type: ignore[arg-type]

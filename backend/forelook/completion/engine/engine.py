@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from forelook.completion.completer import Cancelled, Completed, Hints, RequestControl
 from forelook.completion.document_store import Document, DocumentStore
@@ -27,7 +28,7 @@ from forelook.completion.engine.pools import MakePool, WorkspacePools
 from forelook.completion.engine.speculation import PREWARM_MIN_TOKENS, FollowUp, Prewarm, Speculation
 from forelook.completion.engine.usage import UsageCounters
 from forelook.completion.prompt.context import ContextChooser
-from forelook.completion.settings import EngineSettings
+from forelook.config import EngineConfig
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.errors import DecodingError, ForelookError, RequestCancelledError, StaleDocumentError
 from forelook.failures import log_failure, logged
@@ -59,41 +60,41 @@ class CompletionEngine:
 
     Args:
         load: loads the model and reports its progress; runs on the engine's thread.
-        settings: limits and shares.
+        config: limits and shares.
         on_status: called with every change of the status.
         make_pool: makes the n-gram pool of a workspace; in memory by default.
         make_drafting: measures what drafting needs to know about a model; by default nothing is measured.
         release_memory: returns the memory of an unloaded model to the system.
+        statistics_path: file of the usage counters; ``None`` keeps them in memory.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
         load: LoadModel,
-        settings: EngineSettings,
+        config: EngineConfig,
         on_status: Callable[[Status], None],
         *,
         make_pool: MakePool | None = None,
         make_drafting: MakeDrafting | None = None,
         release_memory: Callable[[], None] = lambda: None,
+        statistics_path: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self._config = config
         self._clock = clock
-        self._documents = DocumentStore(settings.max_document_chars)
-        self._usage = UsageCounters(settings.statistics_path)
+        self._documents = DocumentStore(config.max_document_chars)
+        self._usage = UsageCounters(statistics_path)
         self._metrics = EngineFigures()
         self._inbox = Inbox()
         self._thread: threading.Thread | None = None
 
         # Only the engine's thread changes these.
-        self._model = ModelState(
-            load, make_drafting or (lambda _model: Drafting()), settings, release_memory, on_status
-        )
-        self._pools = WorkspacePools(make_pool or _pool_in_memory, self._model, settings.index_slice_s)
+        self._model = ModelState(load, make_drafting or (lambda _model: Drafting()), config, release_memory, on_status)
+        self._pools = WorkspacePools(make_pool or _pool_in_memory, self._model, config.index_slice_s)
         self._context = ContextChooser()
         self._answers = LatestAnswers()
-        self._speculation = Speculation(prewarm=settings.prewarm)
+        self._speculation = Speculation(prewarm=config.prewarm)
         self._saved_s = self._used_s = clock()
 
     @property
@@ -240,7 +241,7 @@ class CompletionEngine:
 
     def _compute_follow_up(self, follow_up: FollowUp, loaded: Loaded) -> None:
         now_s = self._clock()
-        control = RequestControl(now_s, now_s + self._settings.invoked_deadline_ms / 1e3, self._inbox.has_work)
+        control = RequestControl(now_s, now_s + self._config.invoked_deadline_ms / 1e3, self._inbox.has_work)
         document, request = follow_up.document, follow_up.request
         hints = self._hints(document, request.offset, loaded)
         outcome = loaded.completer.complete(document, request, control, hints)
@@ -262,7 +263,7 @@ class CompletionEngine:
             self._metrics.add("background_forwards", num_forwards)
 
     def _speculates_on(self, loaded: Loaded) -> bool:
-        wanted = self._settings.speculate_on_show
+        wanted = self._config.speculate
         return loaded.model.device.type != "cpu" if wanted is None else wanted
 
     def _save_due_s(self) -> float:
@@ -286,13 +287,13 @@ class CompletionEngine:
         return failure
 
     def _unload_due_s(self) -> float:
-        return self._used_s + (self._settings.keep_alive_s or math.inf)
+        return self._used_s + (self._config.keep_alive_s or math.inf)
 
     def _unload(self) -> None:
         """Free weights and KV caches; documents, pools and draft statistics are kept."""
         self._save()
         self._speculation.clear_pending()
-        self._model.unload(self._settings.keep_alive_s or 0.0)
+        self._model.unload(self._config.keep_alive_s or 0.0)
 
     # --- documents
 
@@ -393,9 +394,9 @@ class CompletionEngine:
                 f"version = {request.version} is not the mirror's version {document.version}; send the changes first"
             )
         document.check_offset(request.offset)
-        settings, now_s = self._settings, self._clock()
+        config, now_s = self._config, self._clock()
         invoked = request.trigger is TriggerKind.INVOKED
-        deadline_ms = request.deadline_ms or (settings.invoked_deadline_ms if invoked else settings.deadline_ms)
+        deadline_ms = request.deadline_ms or (config.invoked_deadline_ms if invoked else config.typing_deadline_ms)
         job = Job(request, document, on_partial, on_done, now_s, now_s + deadline_ms / 1e3)
         state = self._model.status.state
         if state is not EngineState.READY:

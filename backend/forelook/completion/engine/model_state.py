@@ -8,7 +8,7 @@ from typing import Protocol
 
 from forelook.completion.completer import Completer, CompletionModel
 from forelook.completion.engine.drafting import Drafting
-from forelook.completion.settings import EngineSettings
+from forelook.config import EngineConfig
 from forelook.errors import DecodingError, ForelookError
 from forelook.failures import log_failure, logged
 from forelook.protocol.messages import EngineState, Status
@@ -59,7 +59,7 @@ class ModelState:
     Args:
         load: loads the model and reports progress as a share and a line of text.
         make_drafting: measures what drafting needs to know about a model, once.
-        settings: the engine's.
+        config: the engine's.
         release_memory: returns the memory of an unloaded model to the system.
         on_status: called with every change of the status.
 
@@ -73,13 +73,13 @@ class ModelState:
         self,
         load: LoadModel,
         make_drafting: MakeDrafting,
-        settings: EngineSettings,
+        config: EngineConfig,
         release_memory: Callable[[], None],
         on_status: Callable[[Status], None],
     ) -> None:
         self._load = load
         self._make_drafting = make_drafting
-        self._settings = settings
+        self._config = config
         self._release_memory = release_memory
         self._on_status = on_status
         self.loaded: Loaded | None = None
@@ -128,7 +128,7 @@ class ModelState:
 
     def _set_loaded(self, model: EngineModel) -> None:
         drafting = self.drafting
-        completer = Completer(model, self._settings, budget=drafting.budget, loop=drafting.loop)
+        completer = Completer(model, self._config, budget=drafting.budget, loop=drafting.loop)
         self.loaded = Loaded(model, completer)
         device = str(model.device)
         self._set_status(Status(EngineState.READY, None, model.status_line, model.name, device, model.weight_format))

@@ -1,0 +1,1 @@
+"""What a setting is; ``forelook.config`` is the table of them."""
