@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from forelook.completion.engine.metrics import EngineFigures
+from forelook.completion.engine.metrics import EngineMetrics
 from forelook.finish_reason import FinishReason
 from forelook.percentiles import percentile
 from forelook.protocol.messages import CompletionResult, RequestStats
@@ -32,7 +32,7 @@ def test_enough_samples_do_not_exceed_it_and_it_is_the_smallest_such(samples: li
 
 
 def test_engine_and_server_report_the_same_percentiles_of_the_same_latencies() -> None:
-    engine, server = EngineFigures(), LatencyWindow()
+    engine, server = EngineMetrics(), LatencyWindow()
     for latency_ms in (1.0, 2.0, 3.0, 4.0):
         engine.add_result(CompletionResult((), FinishReason.MAX_TOKENS, stats=RequestStats(total_ms=latency_ms)))
         server.add(latency_ms)

@@ -39,7 +39,7 @@ def test_changes_apply_one_after_the_other(text: str, edits: list[tuple[int, int
         start, end = sorted((min(first, len(expected)), min(second, len(expected))))
         changes.append(TextChange(start, end, inserted))
         expected = expected[:start] + inserted + expected[end:]
-    assert apply_changes(text, changes)[0] == expected
+    assert apply_changes(text, changes) == expected
 
 
 def test_a_change_outside_is_refused_and_nothing_is_applied() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forelook.errors import ForelookError, RequestCancelledError
+from forelook.errors import ForelookError, ProtocolVersionError, RequestCancelledError
 from forelook.finish_reason import FinishReason
 from forelook.local.endpoint import Endpoint, claim, publish
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
@@ -41,6 +41,7 @@ class FakeBackend:
     def __init__(self, paths: UserPaths) -> None:
         self.paths = paths
         self.status = READY
+        self.protocol_version = messages.PROTOCOL_VERSION
         self.script: Script = lambda text, params: "pass"
         self.next_line = ""
         self.is_cut = False
@@ -121,6 +122,13 @@ class FakeBackend:
             self._running[key] = asyncio.create_task(self._complete(connection, message.id, params))
             return
         result: Any = messages.Empty()
+        if message.method == "hello" and params.protocol_version != self.protocol_version:
+            refusal = ProtocolVersionError(
+                f"protocol_version = {params.protocol_version} is not spoken here: this backend speaks version "
+                f"{self.protocol_version}; update or restart the backend"
+            )
+            await connection.websocket.send(jsonrpc.encode_message(jsonrpc.ErrorResponse.of(message.id, refusal)))
+            return
         if message.method == "hello":
             self.connections.append(connection)
             result = messages.HelloResult(messages.PROTOCOL_VERSION, "test", os.getpid(), self.status, LIMITS)

@@ -32,10 +32,18 @@ async def test_hello_tells_version_status_and_limits(tmp_path: Path) -> None:
         assert result.limits.max_document_bytes == ServerConfig().max_document_bytes
 
 
-async def test_another_protocol_version_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("hello", "older"),
+    [
+        ({"protocol_version": 1, "client_name": "forelook-lsp", "client_version": "0.1.0"}, "client"),
+        ({"protocol_version": 99, "client_name": "test"}, "backend"),
+    ],
+)
+async def test_another_protocol_version_is_refused(tmp_path: Path, hello: dict[str, object], older: str) -> None:
     async with running(tmp_path) as server, server.client(hello=False) as client:
-        error = await client.error("hello", {"protocol_version": 99, "client_name": "test"})
+        error = await client.error("hello", hello)
         assert (error.code, error.data["type"]) == (-32050, "ProtocolVersionError")
+        assert error.message.endswith(f"update or restart the {older}")
         assert (await client.error("status")).code == -32600
 
 

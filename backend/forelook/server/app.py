@@ -1,4 +1,4 @@
-"""The ASGI application: one websocket for the protocol, and two pages for whoever operates it."""
+"""The ASGI application: one websocket for the protocol, and two JSON pages for operators."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
 
-log = logging.getLogger("forelook.server")
+logger = logging.getLogger("forelook.server")
 POLICY_VIOLATION = 1008
 CLOSE_TIMEOUT_S = 1.0
 
 
 def create_app(factory: EngineFactory, config: ServerConfig, policy: AccessPolicy, hooks: ExitHooks) -> Starlette:
-    """The application; any ASGI server can run it.
+    """Create the application, which any ASGI server can run.
 
     Args:
         factory: makes the engine; called once, in a thread, when the application starts.
-        config: what is accepted.
+        config: limits.
         policy: who may connect.
-        hooks: what to do when nobody needs the process any longer.
+        hooks: end the process.
     """
     backend = Backend(factory, config, hooks)
 
@@ -82,8 +82,8 @@ class _RpcEndpoint:
         if (await receive())["type"] != "websocket.connect":
             return
         if not self._backend.admit():
-            log.warning("a connection was refused: max_connections = %d are open", self._backend.config.max_connections)
-            await refuse(scope, send, Refusal(503, "all connections are taken: close another editor window"))
+            logger.warning("refused a connection: max_connections = %d are open", self._backend.config.max_connections)
+            await refuse(scope, send, Refusal(503, "connection limit reached; close another editor window"))
             return
 
         async def send_text(text: str) -> None:
@@ -95,14 +95,14 @@ class _RpcEndpoint:
             await send({"type": "websocket.accept"})
             await self._exchange(connection, outbox, receive, send)
         except OSError:
-            pass  # the client left while something was on its way to it
-        except Exception as error:  # noqa: BLE001 - border: this connection ends, the others go on
+            pass  # the client disconnected during a send
+        except Exception as error:  # noqa: BLE001 - edge: this connection ends, the others do not
             log_failure("a connection", error)
         finally:
             connection.close()
 
     async def _exchange(self, connection: Connection, outbox: Outbox, receive: Receive, send: Send) -> None:
-        """Run until the client leaves, or does not read what is sent to it."""
+        """Run until the client disconnects or stops reading its messages."""
         reader = asyncio.create_task(_read(connection, receive))
         writer = asyncio.create_task(outbox.run())
         overflow = asyncio.create_task(outbox.overflowed.wait())
@@ -110,11 +110,11 @@ class _RpcEndpoint:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if overflow.done() and not reader.done():
-                log.warning("a client was disconnected: it does not read what is sent to it")
+                logger.warning("disconnected a client that stopped reading its messages")
                 closing = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "messages are not read"}
                 await asyncio.wait_for(send(closing), timeout=CLOSE_TIMEOUT_S)
         except asyncio.TimeoutError:
-            pass  # still not reading: the transport goes with this task
+            pass  # still not reading: the transport closes with this task
         finally:
             for task in tasks:
                 task.cancel()

@@ -14,14 +14,14 @@ PRINCIPAL = "forelook.principal"
 
 
 class AccessControl:
-    """ASGI middleware that lets requests through by an access policy."""
+    """ASGI middleware that applies an access policy."""
 
     def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
         self._app = app
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass the request on with the sender's name in the scope."""
+        """Refuse the request, or forward it with the user's name in the scope."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -35,7 +35,7 @@ class AccessControl:
 
 
 async def refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
-    """Answer a request, or a websocket's opening request, with an HTTP error."""
+    """Answer an HTTP request or a websocket's opening request with an HTTP error."""
     prefix = ""
     if scope["type"] == "websocket":
         if "websocket.http.response" not in scope.get("extensions", {}):

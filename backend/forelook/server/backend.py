@@ -1,4 +1,4 @@
-"""What the connections of one server share: the engine, its status, the documents' names, idle time."""
+"""What the connections of one server share: the engine, its status, document keys, the idle timer."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from forelook.protocol.messages import EngineState, Status
 from forelook.server.engine import Engine, EngineFactory
 from forelook.server.metrics import ServerMetrics
 
-log = logging.getLogger("forelook.server")
+logger = logging.getLogger("forelook.server")
 
 
 def _close(engine: Engine, loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
     engine.close()
-    with contextlib.suppress(RuntimeError):  # the loop has ended without us
+    with contextlib.suppress(RuntimeError):  # the loop has already closed
         loop.call_soon_threadsafe(closed.set)
 
 
 class StatusListener(Protocol):
-    """A connection, as far as the broadcast is concerned."""
+    """Receives every change of the status."""
 
     def status_changed(self, status: Status) -> None:
-        """Tell the client."""
+        """Handle a changed status."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ExitHooks:
-    """What the process does when it is no longer wanted.
+    """Callbacks that end the process.
 
     Attributes:
-        idle: nobody has been connected for the idle time.
-        shutdown: a client asked for it.
+        idle: there was no connection for the idle time.
+        shutdown: a client requested it.
     """
 
     idle: Callable[[], None]
@@ -50,7 +50,13 @@ class ExitHooks:
 
 
 class Backend:
-    """The shared side of a server; lives on one event loop."""
+    """Shared by all connections of a server; used on one event loop.
+
+    Args:
+        factory: makes the engine; called once, in a thread.
+        config: limits.
+        hooks: end the process.
+    """
 
     def __init__(self, factory: EngineFactory, config: ServerConfig, hooks: ExitHooks) -> None:
         self.config = config
@@ -69,13 +75,13 @@ class Backend:
     # --- the engine
 
     def start(self) -> None:
-        """Begin to make the engine, beside the event loop: importing what it needs takes seconds."""
+        """Start building the engine in a thread: its imports take seconds."""
         self._loop = asyncio.get_running_loop()
         self._started = asyncio.create_task(self._start_engine())
         self._watch_idle()
 
     async def stop(self) -> None:
-        """Stop the engine; one that is busy for longer, as with loading a large model, ends with the process."""
+        """Close the engine; one that is still busy after the timeout, loading a large model, ends with the process."""
         self._cancel_idle_timer()
         if self._started is not None:
             await self._started
@@ -87,13 +93,13 @@ class Backend:
         try:
             await asyncio.wait_for(closed.wait(), self.config.close_timeout_s)
         except asyncio.TimeoutError:
-            log.warning("the engine is busy for more than %g s: ending without it", self.config.close_timeout_s)
+            logger.warning("the engine did not close within %g s; exiting anyway", self.config.close_timeout_s)
 
     async def engine(self) -> Engine:
-        """The engine, once it is made.
+        """Wait for the engine to be built and return it.
 
         Raises:
-            ModelError: it could not be made.
+            ModelError: it could not be built.
         """
         if self._engine is None and self._started is not None:
             await asyncio.shield(self._started)
@@ -103,7 +109,7 @@ class Backend:
 
     @property
     def made_engine(self) -> Engine | None:
-        """The engine, if it is made by now."""
+        """The engine, or ``None`` while it is being built."""
         return self._engine
 
     async def _start_engine(self) -> None:
@@ -112,9 +118,9 @@ class Backend:
             engine.start()
         except ForelookError as error:
             self._fail(ModelError(str(error)))
-        except Exception as error:  # noqa: BLE001 - border: clients are told, and the server goes on answering
+        except Exception as error:  # noqa: BLE001 - edge: clients get the error, the server stays up
             log_failure("the engine's start", error)
-            self._fail(ModelError(f"the engine cannot start ({type(error).__name__}): run `forelook doctor`"))
+            self._fail(ModelError(f"the engine cannot start ({type(error).__name__}); run `forelook doctor`"))
         else:
             self._engine = engine
 
@@ -126,7 +132,7 @@ class Backend:
 
     @property
     def status(self) -> Status:
-        """The newest status, as sent to clients."""
+        """The latest status."""
         return self._status
 
     def _status_from_engine(self, status: Status) -> None:
@@ -138,19 +144,19 @@ class Backend:
             return
         if status.state is not self._status.state:
             about = f"{status.model} on {status.device} as {status.dtype}" if status.model else status.message
-            log.info("model %s: %s", status.state.value, about)
+            logger.info("model %s: %s", status.state.value, about)
         self._status = status
         for listener in tuple(self._listeners):
             listener.status_changed(status)
 
     def listen(self, listener: StatusListener) -> None:
-        """Tell ``listener`` about every change from now on."""
+        """Notify ``listener`` of every change from now on."""
         self._listeners.add(listener)
 
     # --- connections
 
     def admit(self) -> bool:
-        """Count a new connection in, if there is room for it."""
+        """Count a new connection; returns whether the limit permits it."""
         if self.metrics.num_connections >= self.config.max_connections:
             self.metrics.num_refused_connections += 1
             return False
@@ -160,7 +166,7 @@ class Backend:
         return True
 
     def leave(self, listener: StatusListener) -> None:
-        """Count a connection out."""
+        """Count a closed connection."""
         self._listeners.discard(listener)
         self.metrics.num_connections -= 1
         self._watch_idle()

@@ -1,4 +1,4 @@
-"""One client: its documents, its unanswered requests, and what each of its messages does."""
+"""One client: its documents, its pending requests, and a handler per method."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from forelook.server.backend import Backend
 from forelook.server.engine import CompletionHandle
 from forelook.text import utf8_size_above
 
-log = logging.getLogger("forelook.server")
+logger = logging.getLogger("forelook.server")
 
 _Handler = Callable[..., Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True, eq=False)
 class _Completion:
-    """A completion that is not answered yet."""
+    """A completion that is not answered yet; ``handle`` is ``None`` until the engine has accepted it."""
 
     id: RequestId
     started_s: float
@@ -50,7 +50,13 @@ class _Completion:
 
 
 class Connection:
-    """Takes messages as text and posts its answers; knows no socket."""
+    """Handles the messages of one client and posts the answers; independent of the socket.
+
+    Args:
+        backend: what all connections share.
+        outbox: where answers and notifications go.
+        principal: the user's name; empty on a user's own backend.
+    """
 
     def __init__(self, backend: Backend, outbox: Outbox, principal: str) -> None:
         self._backend = backend
@@ -84,7 +90,7 @@ class Connection:
     # --- messages in
 
     async def receive(self, text: str) -> None:
-        """Take one text frame; whatever is wrong with it is answered, never raised."""
+        """Handle one text frame. Errors are answered, not raised."""
         try:
             self._check_size(text)
             message = jsonrpc.decode_message(text)
@@ -96,17 +102,17 @@ class Connection:
         elif isinstance(message, Notification):
             await self._take_notification(message)
         else:
-            self._refuse(None, ProtocolError("this server sends no requests, so it takes no responses"))
+            self._refuse(None, ProtocolError("unexpected response; this server sends no requests"))
 
     def receive_binary(self) -> None:
-        """Answer a binary frame."""
-        self._refuse(None, ProtocolError("binary frames are not part of this protocol: send JSON in a text frame"))
+        """Refuse a binary frame."""
+        self._refuse(None, ProtocolError("binary frames are not supported; send JSON in a text frame"))
 
     def _check_size(self, text: str) -> None:
         limit = self._backend.config.max_message_bytes
         if num_bytes := utf8_size_above(text, limit):
             raise LimitError(
-                f"the message has {num_bytes} bytes, and max_message_bytes is {limit}: split it, or leave the file out"
+                f"the message has {num_bytes} bytes, over max_message_bytes = {limit}; split it or leave the file out"
             )
 
     async def _take_request(self, request: Request) -> None:
@@ -118,17 +124,17 @@ class Connection:
             await self._requests[method.name](request.id, params)
         except ForelookError as error:
             self._refuse(request.id, error)
-        except Exception as error:  # noqa: BLE001 - border: one request fails, the server goes on
+        except Exception as error:  # noqa: BLE001 - edge: one request fails, not the server
             self._fail(request.id, request.method, error)
 
     def _check_request(self, request: Request) -> None:
         if not self._said_hello and request.method != messages.HELLO.name:
-            raise ProtocolError(f"{request.method} came before hello: say hello first")
+            raise ProtocolError(f"{request.method} before hello; the first request must be hello")
         if request.id in self._completions or request.id in self._tasks:
-            raise ProtocolError(f"id = {request.id!r} belongs to a request that is not answered yet: use another")
+            raise ProtocolError(f"id = {request.id!r} is already used by a pending request")
         limit = self._backend.config.max_pending_requests
         if len(self._completions) + len(self._tasks) >= limit:
-            raise LimitError(f"{limit} requests of this connection wait for an answer, and more are not taken")
+            raise LimitError(f"too many pending requests on this connection (limit {limit})")
 
     async def _take_notification(self, notification: Notification) -> None:
         uri: str | None = None
@@ -138,12 +144,12 @@ class Connection:
             if isinstance(notification.params, dict) and isinstance(notification.params.get("uri"), str):
                 uri = notification.params["uri"]
             if not self._said_hello:
-                raise ProtocolError(f"{notification.method} came before hello: say hello first")
+                raise ProtocolError(f"{notification.method} before hello; the first request must be hello")
             params = messages.from_json(method.params, notification.params)
             await self._notifications[method.name](params)
         except ForelookError as error:
             self._report(notification.method, error.code, str(error), uri)
-        except Exception as error:  # noqa: BLE001 - border: one notification fails, the server goes on
+        except Exception as error:  # noqa: BLE001 - edge: one notification fails, not the server
             self._backend.metrics.num_internal_errors += 1
             log_failure(f"notification {notification.method}", error)
             self._report(notification.method, jsonrpc.INTERNAL_ERROR, _internal(error), uri)
@@ -171,13 +177,13 @@ class Connection:
 
     def _report(self, method: str, code: int, message: str, uri: str | None) -> None:
         if uri is not None and method.startswith("document/"):
-            self._drop_document(uri)  # the client's text and ours may differ now
+            self._drop_document(uri)  # its text may differ from the client's now
         self._backend.metrics.errors_by_code[code] += 1
         params = messages.NotificationErrorParams(method=method[:100], code=code, message=message, uri=uri)
         self._outbox.post(jsonrpc.encode_notification(messages.NOTIFICATION_ERROR, params))
 
     def status_changed(self, status: messages.Status) -> None:
-        """Tell the client the model's status."""
+        """Send the model's status to the client."""
         self._outbox.post(jsonrpc.encode_notification(messages.STATUS_CHANGED, status), series="status")
 
     # --- requests
@@ -201,7 +207,7 @@ class Connection:
         self._said_hello = True
         self._answer(request_id, result)
         self._backend.listen(self)
-        log.info("client %s %s connected", params.client_name[:80], params.client_version[:40])
+        logger.info("client %s %s connected", params.client_name[:80], params.client_version[:40])
 
     async def _status(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
         self._answer(request_id, self._backend.status)
@@ -234,7 +240,7 @@ class Connection:
 
     def _complete_done(self, running: _Completion, outcome: messages.CompletionResult | ForelookError) -> None:
         if self._completions.get(running.id) is not running:
-            return  # cancelled, and answered so
+            return  # cancelled, and that was the answer
         del self._completions[running.id]
         metrics = self._backend.metrics
         if isinstance(outcome, ForelookError):
@@ -268,14 +274,14 @@ class Connection:
         self._answer_from_thread(request_id, "pool/clear", clear)
 
     def _answer_from_thread(self, request_id: RequestId, method: str, ask: Callable[[], object]) -> None:
-        """Answer with what ``ask`` returns; it may wait for the engine, and nobody else waits for it."""
+        """Answer with the result of ``ask``, which runs in a thread because it may block on the engine."""
 
         async def answer() -> None:
             try:
                 self._answer(request_id, await asyncio.to_thread(ask))
             except ForelookError as error:
                 self._refuse(request_id, error)
-            except Exception as error:  # noqa: BLE001 - border: one request fails, the server goes on
+            except Exception as error:  # noqa: BLE001 - edge: one request fails, not the server
                 self._fail(request_id, method, error)
             finally:
                 self._tasks.pop(request_id, None)
@@ -284,8 +290,8 @@ class Connection:
 
     async def _shutdown(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
         if self._principal:
-            raise AuthenticationError("shutdown is refused: this backend serves several users; its owner ends it")
-        log.info("a client asked for shutdown")
+            raise AuthenticationError("this backend is shared; only its owner can stop it")
+        logger.info("a client requested shutdown")
         self._answer(request_id, messages.Empty(), on_sent=self._backend.hooks.shutdown)
 
     # --- notifications
@@ -296,7 +302,8 @@ class Connection:
         check_document(params.workspace, params.uri)
         _check_text("text", params.text, config.max_document_bytes)
         if params.uri not in self._keys and len(self._keys) >= config.max_documents:
-            raise LimitError(f"{config.max_documents} documents of this connection are open: close some first")
+            limit = config.max_documents
+            raise LimitError(f"too many open documents on this connection (limit {limit}); close some first")
         if params.uri not in self._keys:
             self._keys[params.uri] = self._backend.claim_document(params.uri)
         engine.open_document(
@@ -323,9 +330,7 @@ class Connection:
         engine.add_workspace_files(self._workspace(params.workspace), permitted)
         num_secret = len(params.files) - len(permitted)
         if num_secret:
-            raise PrivacyError(
-                f"{num_secret} of {len(params.files)} files have names on the list of secrets: not taken"
-            )
+            raise PrivacyError(f"skipped {num_secret} of {len(params.files)} files: their names match the secrets list")
 
     async def _forget(self, params: messages.WorkspaceForgetParams) -> None:
         engine = await self._backend.engine()
@@ -349,10 +354,10 @@ class Connection:
         try:
             return self._keys[uri]
         except KeyError:
-            raise UnknownDocumentError("uri names a document that is not open here: send document/open first") from None
+            raise UnknownDocumentError("the document is not open; send document/open first") from None
 
     def _workspace(self, uri: str) -> WorkspaceKey:
-        """The key of a workspace; users of one server never share one."""
+        """The key of a workspace; users of a shared backend never share one."""
         return WorkspaceKey(self._principal, uri)
 
     def _drop_document(self, uri: str) -> None:
@@ -361,11 +366,11 @@ class Connection:
         if key is None or engine is None:
             return
         self._backend.release_document(key)
-        with contextlib.suppress(DocumentError):  # one refused when it was opened never reached the engine
+        with contextlib.suppress(DocumentError):  # the engine may have refused to open it
             engine.close_document(key)
 
     def close(self) -> None:
-        """Let go of everything the client had."""
+        """Release the client's resources."""
         if self._closed:
             return
         self._closed = True
@@ -381,11 +386,11 @@ class Connection:
 
 
 def _internal(error: Exception) -> str:
-    return f"the backend failed ({type(error).__name__}); its log says where"
+    return f"the backend failed ({type(error).__name__}); see its log"
 
 
 def _check_text(name: str, text: str, max_bytes: int) -> None:
     if num_bytes := utf8_size_above(text, max_bytes):
         raise DocumentTextError(
-            f"{name} has {num_bytes} bytes, and at most {max_bytes} are taken: too large to complete"
+            f"{name} has {num_bytes} bytes, over the limit of {max_bytes}; completion is disabled for this document"
         )

@@ -1,4 +1,4 @@
-"""What the server needs of a completion engine."""
+"""The interface of a completion engine: the server does not import the engine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Engine(Protocol):
     """A completion engine. Callbacks may come from any thread; calls come from the event loop's."""
 
     def start(self) -> None:
-        """Begin to load the model, without waiting for it."""
+        """Start loading the model; returns at once."""
         ...
 
     def close(self) -> None:
-        """Stop, and wait until what runs has stopped."""
+        """Cancel running requests and wait for the engine to stop."""
         ...
 
     def open_document(
@@ -46,11 +46,11 @@ class Engine(Protocol):
         ...
 
     def add_workspace_files(self, workspace: WorkspaceKey, files: Sequence[tuple[str, str]]) -> None:
-        """Learn from files that are not open."""
+        """Index files that are not open."""
         ...
 
     def remove_workspace_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
-        """Forget such files."""
+        """Drop such files from the pool."""
         ...
 
     def submit(
@@ -60,7 +60,7 @@ class Engine(Protocol):
         on_partial: Callable[[str], None],
         on_done: Callable[[CompletionResult | ForelookError], None],
     ) -> CompletionHandle:
-        """Begin a completion; raises DocumentError. ``on_done`` is called exactly once."""
+        """Start a completion; raises DocumentError. ``on_done`` is called exactly once."""
         ...
 
     def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:

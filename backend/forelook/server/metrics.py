@@ -1,4 +1,4 @@
-"""Counts and latencies of the server; never text."""
+"""Counts and latencies of the server; never document text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import Counter, deque
 
 from forelook.percentiles import PERCENTILES, percentile
 
-MAX_SAMPLES = 4_096
+MAX_SAMPLES = 4_096  # chosen, not measured
 
 
 class LatencyWindow:
-    """Percentiles over the newest samples."""
+    """Percentiles of the latest samples."""
 
     def __init__(self) -> None:
         self._samples_ms: deque[float] = deque(maxlen=MAX_SAMPLES)
         self._num_total = 0
 
     def add(self, latency_ms: float) -> None:
-        """Take one sample."""
+        """Add one sample."""
         self._samples_ms.append(latency_ms)
         self._num_total += 1
 
     def summary(self) -> dict[str, float]:
-        """The count, and percentiles by nearest rank once there are samples."""
+        """The number of all samples, and percentiles once there are samples."""
         result: dict[str, float] = {"count": self._num_total}
         for percent in PERCENTILES:
             value = percentile(self._samples_ms, percent)
@@ -47,7 +47,7 @@ class ServerMetrics:
         self.completion_latency = LatencyWindow()
 
     def to_json(self) -> dict[str, object]:
-        """All of it as JSON."""
+        """All metrics as JSON."""
         return {
             "uptime_s": round(time.monotonic() - self._started_s, 1),
             "num_connections": self.num_connections,

@@ -1,4 +1,4 @@
-"""Runs the application: claims the endpoint, binds it, serves until idle, asked to stop, or signalled."""
+"""Runs the application: claims and binds the endpoint, serves until idle, a shutdown request or a signal."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from forelook.server.app import create_app
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import EngineFactory
 
-log = logging.getLogger("forelook.server")
-HARD_LIMIT_FACTOR = 4  # messages up to this many times the limit are read, so that they get an answer that explains
+logger = logging.getLogger("forelook.server")
+HARD_LIMIT_FACTOR = 4  # larger messages are read up to this, so that the error can name the limit
 SHUTDOWN_TIMEOUT_S = 5
 CLAIM_TIMEOUT_S = 10.0
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Uvicorn complains of every websocket that was refused with an HTTP answer; the refusal is logged already."""
+    """Whether a record is news: uvicorn logs each refused websocket as an error, and refusals are already logged."""
     return record.msg != "ASGI callable returned without completing handshake."
 
 
 class Server(uvicorn.Server):
-    """An ASGI server with the settings that the protocol needs; says when it listens."""
+    """An ASGI server with the settings that the protocol needs; calls ``on_listening`` once it listens."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig, on_listening: Callable[[], None]) -> None:
         super().__init__(
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
                 app,
                 ws="websockets-sansio",
                 ws_max_size=config.max_message_bytes * HARD_LIMIT_FACTOR,
-                ws_per_message_deflate=False,  # local, and a small frame must not unpack to gigabytes
+                ws_per_message_deflate=False,  # connections are local, and a small frame must not inflate to gigabytes
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start listening."""
         await super().startup(sockets)
         if self.started:
             self._on_listening()
@@ -72,39 +72,39 @@ def serve(
     config: ServerConfig,
     on_listening: Callable[[Endpoint], None],
 ) -> None:
-    """Be the backend for ``identity`` until it is no longer needed. Call it from the main thread.
+    """Serve ``identity`` until the backend is idle, asked to shut down or signaled. Call it from the main thread.
 
     Args:
         factory: makes the engine, in a thread, once the server listens.
         identity: what is served; ``identity.normalized()``.
         paths: the user's folders.
-        config: where to listen and what to accept.
-        on_listening: called once connections are accepted and clients can discover the endpoint.
+        config: address and limits.
+        on_listening: called once clients can discover the endpoint and connect.
 
     Raises:
-        EndpointError: another backend serves it, or the address cannot be bound.
-        ConfigError: TLS files that cannot be used.
+        EndpointError: another backend serves the identity, or the address cannot be bound.
+        ConfigError: the TLS files cannot be used.
     """
     files = BackendFiles.of(identity, paths)
     running = discover(identity, paths)
     if running is not None:
         raise EndpointError(
-            f"a backend for this model and device already runs, process {running.pid} at {running.description}: "
-            "use that one, or end it with `forelook stop`"
+            f"a backend for this model and device is already running: process {running.pid} at {running.description}; "
+            "use it, or stop it with `forelook stop`"
         )
     with claim(files, CLAIM_TIMEOUT_S), contextlib.closing(_bind(config, files)) as listener:
         endpoint, policy = _open_to(config, files, listener)
 
         def listening() -> None:
             publish(files, endpoint)
-            log.info("forelook %s listens at %s", __version__, endpoint.description)
+            logger.info("forelook %s listening at %s", __version__, endpoint.description)
             on_listening(endpoint)
 
         def stop(reason: str) -> None:
-            log.info("ending: %s", reason)
+            logger.info("exiting: %s", reason)
             server.should_exit = True
 
-        hooks = ExitHooks(idle=lambda: stop("idle"), shutdown=lambda: stop("shutdown was asked for"))
+        hooks = ExitHooks(idle=lambda: stop("idle"), shutdown=lambda: stop("shutdown requested"))
         server = Server(create_app(factory, config, policy, hooks), config, listening)
         with _signals_only_stop():
             server.run(sockets=[listener])
@@ -112,12 +112,12 @@ def serve(
 
 @contextlib.contextmanager
 def _signals_only_stop() -> Iterator[None]:
-    """Uvicorn raises SIGTERM and SIGINT once more when it is done; our own clearing up comes after that."""
+    """Ignore the second SIGTERM or SIGINT that uvicorn raises when it is done: cleanup comes after that."""
 
-    def taken_already(signum: int, frame: object) -> None:
+    def ignore(signum: int, frame: object) -> None:
         del signum, frame
 
-    before = {number: signal.signal(number, taken_already) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
@@ -130,7 +130,7 @@ def _bind(config: ServerConfig, files: BackendFiles) -> socket.socket:
         return bind_unix(files.socket)
     host, port = config.host, config.port or 0
     if config.tls_certificate is not None:
-        server_tls(config.tls_certificate, config.tls_key)  # uvicorn loads them itself, and its errors name no file
+        server_tls(config.tls_certificate, config.tls_key)  # check: the errors of uvicorn do not name the file
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)
@@ -143,27 +143,27 @@ def _bind(config: ServerConfig, files: BackendFiles) -> socket.socket:
             raise
     except OSError as error:
         raise EndpointError(
-            f"{host}:{port} cannot be listened on: {error.strerror or error}; choose another --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
         ) from error
     return listener
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A Unix socket at ``path`` that only this user can open."""
+    """Bind a Unix socket at ``path`` with mode 0600."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_mask = os.umask(0o177)  # the file must never be open to others, not even until a chmod
+    old_mask = os.umask(0o177)  # a chmod would leave the file open to others until then
     try:
         listener.bind(str(path))
     except OSError as error:
         listener.close()
-        raise EndpointError(f"{path} cannot be listened on: {error.strerror or error}") from error
+        raise EndpointError(f"cannot listen on {path}: {error.strerror or error}") from error
     finally:
         os.umask(old_mask)
     return listener
 
 
 def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket) -> tuple[Endpoint, AccessPolicy]:
-    """Where clients find the listener, and what they must show."""
+    """The address that clients connect to, and the credentials they need."""
     origins = frozenset(config.allowed_origins)
     pid = os.getpid()
     if listener.family != socket.AF_INET and listener.family != socket.AF_INET6:

@@ -21,7 +21,7 @@ from forelook.completion.document_store import Document, DocumentStore
 from forelook.completion.engine.answers import Answer, LatestAnswers
 from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.inbox import CompletionHandle, Inbox, Job, OnDone, OnPartial
-from forelook.completion.engine.metrics import EngineFigures
+from forelook.completion.engine.metrics import EngineMetrics
 from forelook.completion.engine.model_state import EngineModel, Loaded, LoadModel, MakeDrafting, ModelState
 from forelook.completion.engine.pool_keys import pool_key
 from forelook.completion.engine.pools import MakePool, WorkspacePools
@@ -85,7 +85,7 @@ class CompletionEngine:
         self._clock = clock
         self._documents = DocumentStore(config.max_document_chars)
         self._usage = UsageCounters(statistics_path)
-        self._metrics = EngineFigures()
+        self._metrics = EngineMetrics()
         self._inbox = Inbox()
         self._thread: threading.Thread | None = None
 
@@ -320,8 +320,8 @@ class CompletionEngine:
         Raises:
             DocumentError: one of its kinds; nothing was applied.
         """
-        _, document, applied = self._documents.change(key, version, changes)
-        cursor = applied[-1].new_end if applied else None
+        document = self._documents.change(key, version, changes)
+        cursor = changes[-1].start + len(changes[-1].text) if changes else None
 
         def update() -> None:
             self._context.touch(document)

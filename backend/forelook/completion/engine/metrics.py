@@ -1,4 +1,4 @@
-"""What the engine has done since it started: counts and times, never text."""
+"""What the engine has done since it started: counts and times, never document text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter, deque
 from forelook.percentiles import PERCENTILES, percentile
 from forelook.protocol.messages import CompletionResult, RequestStats
 
-_NUM_LATENCIES = 512
+_NUM_LATENCIES = 512  # chosen, not measured
 COUNTS = (
     "requests",
     "superseded",
@@ -27,14 +27,14 @@ COUNTS = (
     "prewarmed_tokens",
     "speculations",
 )
-# Where the time of answered requests went; what ``total`` holds beyond the others is stop rule, clean-up and waiting.
+# Where the time of answered requests was spent; the rest of ``total`` is the stop rule and clean-up.
 PARTS = ("queue", "prompt", "prefill", "decode", "total")
 
 
-class EngineFigures:
+class EngineMetrics:
     """Counts by name, and the latencies of the latest requests.
 
-    Written by the engine's thread and, for requests, by the one that submits; read by any.
+    Written by the engine's thread and, when a request is submitted, by the caller's; read by any thread.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class EngineFigures:
         self._latencies_ms: deque[float] = deque(maxlen=_NUM_LATENCIES)
 
     def add(self, name: str, count: int = 1) -> None:
-        """Count something."""
+        """Add to one of ``COUNTS``."""
         self._counts[name] += count
 
     def add_result(self, result: CompletionResult) -> None:
-        """Count what an answered request cost."""
+        """Add the cost of an answered request."""
         stats = result.stats
         self._latencies_ms.append(stats.total_ms)
         for part in PARTS:
@@ -64,7 +64,7 @@ class EngineFigures:
         )
 
     def add_cancelled(self, stats: RequestStats) -> None:
-        """Count what a request cost that nobody wanted any more."""
+        """Add the cost of a cancelled request."""
         self._counts.update(
             forwards=stats.num_forwards,
             cancelled_forwards=stats.num_forwards,
@@ -74,7 +74,7 @@ class EngineFigures:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Every count, percentiles of the latency in milliseconds, and where the milliseconds went."""
+        """All counts, percentiles of the latency and the time spent per part, in milliseconds."""
         latencies_ms = list(self._latencies_ms)  # a snapshot: the engine's thread appends
         percentiles = {
             f"p{percent}": None if (value := percentile(latencies_ms, percent)) is None else round(value, 3)

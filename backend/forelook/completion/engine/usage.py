@@ -74,7 +74,7 @@ class UsageCounters:
                 merged.update(self._unsaved)
                 write_atomically(self._path, json.dumps({"version": _VERSION, "counts": dict(sorted(merged.items()))}))
         except (OSError, EndpointError) as error:
-            logger.warning("usage counts cannot be saved to %s: %s", self._path, error)
+            logger.warning("cannot save the usage counts to %s: %s", self._path, error)
             return
         self._total = merged
         self._unsaved.clear()
@@ -89,7 +89,7 @@ class UsageCounters:
             return _with_uses(Counter({str(key): int(count) for key, count in content["counts"].items()}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning(
-                "usage counts in %s cannot be read (%s); starting from zero", self._path, type(error).__name__
+                "cannot read the usage counts in %s (%s); starting from zero", self._path, type(error).__name__
             )
             return Counter()
 
