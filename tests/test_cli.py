@@ -333,7 +333,7 @@ async def test_complete_refuses_a_file_over_the_limit(tmp_path: Path, capsys: py
     path.write_text("x" * 9_000_000)
     async with running(tmp_path) as server:
         assert await forelook(server, "complete", str(path), "--at", "1:1") == cli.EXIT_DOCUMENT
-        assert "has 9000000 bytes, and at most 8388608 are taken" in capsys.readouterr().err
+        assert "has 9000000 bytes, over the limit of 8388608" in capsys.readouterr().err
 
 
 async def test_no_suggestion_says_why_and_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

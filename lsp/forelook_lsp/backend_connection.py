@@ -80,6 +80,7 @@ class BackendConnection:
         self._events = events
         self._task: asyncio.Task[None] | None = None
         self._websocket: ClientConnection | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._outgoing: asyncio.Queue[str] = asyncio.Queue()
         self._pending: dict[int, tuple[asyncio.Future[object], type[object]]] = {}
 
@@ -209,7 +210,8 @@ class BackendConnection:
         try:
             hello = await asyncio.wait_for(self.request(messages.HELLO, params), HELLO_TIMEOUT_S)
         except (ForelookError, asyncio.TimeoutError):
-            await self._websocket.close()
+            # Closing ends the loop over the frames, which reads the error of this task.
+            self._closing = asyncio.get_running_loop().create_task(self._websocket.close())
             raise
         self.limits = hello.limits
         self._events.backend_connected(hello)

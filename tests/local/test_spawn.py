@@ -122,7 +122,7 @@ def test_a_second_backend_for_the_same_is_refused_at_once(home: Home) -> None:
     endpoint = home.spawn()
     done = home.forelook("serve")
     assert done.returncode == 5
-    assert f"already runs, process {endpoint.pid} at unix:" in done.stderr
+    assert f"already running: process {endpoint.pid} at unix:" in done.stderr
 
 
 def test_an_idle_backend_ends_and_leaves_nothing_behind(home: Home) -> None:

@@ -49,6 +49,17 @@ async def test_with_no_backend_the_editor_is_answered_at_once_and_told_why(envir
             assert len(await server.client.complete(URI, 0, 1)) == 1
 
 
+async def test_a_backend_of_another_protocol_version_is_named_in_the_status(environment: dict[str, str]) -> None:
+    async with fake_backend(environment, start=False) as backend, stdio_server(environment) as server:
+        backend.protocol_version = 1
+        await backend.start()
+        await server.client.initialize(options={"backend": {"start": False}})
+        status = await server.client.wait_for_status("error")
+        assert "this backend speaks version 1; update or restart the backend" in status["message"]
+        await server.client.open(URI, "a")
+        assert await server.client.complete(URI, 0, 1) == []
+
+
 async def test_a_backend_that_never_answers_costs_the_editor_a_bounded_time(
     server: StdioServer, backend: FakeBackend
 ) -> None:

@@ -63,7 +63,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """Why a request failed; ``id`` is ``None`` when the message had none that could be read."""
+    """Why a request failed; ``id`` is ``None`` if the message had no readable one."""
 
     id: RequestId | None
     code: int
@@ -72,7 +72,7 @@ class ErrorResponse:
 
     @classmethod
     def of(cls, request_id: RequestId | None, error: ForelookError) -> ErrorResponse:
-        """The response that reports ``error``."""
+        """The response for ``error``."""
         data: dict[str, object] = {"type": type(error).__name__}
         name = getattr(error, "field", None)
         if isinstance(name, str):
@@ -101,7 +101,7 @@ def _errors_by_code() -> Mapping[int, type[ForelookError]]:
 
 
 def encode_message(message: Message) -> str:
-    """One message as the text of one websocket frame."""
+    """Encode a message as the text of one websocket frame."""
     content: dict[str, object] = {"jsonrpc": "2.0"}
     if isinstance(message, Request):
         content |= {"id": message.id, "method": message.method, "params": message.params}
@@ -117,44 +117,43 @@ def encode_message(message: Message) -> str:
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can escape it
+    except UnicodeEncodeError:  # a lone surrogate is not valid in UTF-8, but JSON can escape it
         return json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text
 
 
 def encode_request(request_id: RequestId, method: RequestMethod[P, R], params: P) -> str:
-    """A request of a known method as frame text."""
+    """Encode a request as the text of one frame."""
     return encode_message(Request(request_id, method.name, to_json(params)))
 
 
 def encode_notification(method: NotificationMethod[P], params: P) -> str:
-    """A notification of a known method as frame text."""
+    """Encode a notification as the text of one frame."""
     return encode_message(Notification(method.name, to_json(params)))
 
 
 def decode_message(text: str) -> Message:
-    """Read one frame.
+    """Decode one frame.
 
     Raises:
         MalformedMessageError: not JSON.
-        ProtocolError: JSON, but not one JSON-RPC 2.0 message; ``request_id`` is its id where that can be read.
+        ProtocolError: not one JSON-RPC 2.0 message; ``request_id`` is its id if that is readable.
     """
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
-        raise MalformedMessageError("the message is nested too deeply to be read as JSON") from None
+        raise MalformedMessageError("invalid JSON: nested too deeply") from None
     except json.JSONDecodeError as error:
-        # error.doc is the frame itself: report the place, never the text
+        # error.doc is the whole frame, which may contain document text
         raise MalformedMessageError(
-            f"the message is not valid JSON: {error.msg} at character {error.pos}; send one JSON-RPC 2.0 object per "
-            "text frame"
+            f"invalid JSON: {error.msg} at character {error.pos}; send one JSON-RPC 2.0 object per text frame"
         ) from None
     except ValueError as error:
-        raise MalformedMessageError(f"the message is not valid JSON: {error}") from None
+        raise MalformedMessageError(f"invalid JSON: {error}") from None
     if isinstance(content, list):
-        raise ProtocolError("batches are not part of this protocol: send each message in a text frame of its own")
+        raise ProtocolError("batches are not supported; send each message in its own text frame")
     if not isinstance(content, dict):
-        raise ProtocolError(f"a message must be a JSON object, not {json_kind(content)}")
+        raise ProtocolError(f"invalid message: {json_kind(content)} (expected a JSON object)")
     return _decode_envelope(content)
 
 
@@ -175,27 +174,27 @@ def _decode_envelope(content: dict[str, object]) -> Message:
         return error
 
     if content.get("jsonrpc") != "2.0":
-        raise invalid('jsonrpc must be "2.0"')
+        raise invalid('invalid jsonrpc (expected "2.0")')
     if "method" in content:
         method = content["method"]
         if not isinstance(method, str):
-            raise invalid(f"method must be a string, not {json_kind(method)}")
+            raise invalid(f"invalid method: {json_kind(method)} (expected a string)")
         params = content.get("params", {})
         if not has_id:
             return Notification(method, params)
         if request_id is None:
-            raise invalid(f"id must be an integer or a string, not {json_kind(raw_id)}")
+            raise invalid(f"invalid id: {json_kind(raw_id)} (expected an integer or a string)")
         return Request(request_id, method, params)
     if "error" in content:
         error = content["error"]
         if not isinstance(error, dict):
-            raise invalid(f"error must be an object, not {json_kind(error)}")
+            raise invalid(f"invalid error: {json_kind(error)} (expected an object)")
         code, text, data = error.get("code"), error.get("message"), error.get("data")
         if not isinstance(code, int) or not isinstance(text, str):
-            raise invalid("error.code must be an integer and error.message a string")
+            raise invalid("invalid error (expected an integer code and a string message)")
         return ErrorResponse(request_id, code, text, data if isinstance(data, dict) else {})
     if "result" in content:
         if request_id is None:
-            raise invalid("a result must carry the id of its request")
+            raise invalid("missing id (a result has the id of its request)")
         return Response(request_id, content["result"])
-    raise invalid("a message needs method, result or error")
+    raise invalid("missing method, result or error")

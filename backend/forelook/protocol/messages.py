@@ -99,7 +99,7 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True)
 class HelloParams:
-    """The first message of a connection."""
+    """The first message of a connection; the same in every protocol version, so that any two can compare theirs."""
 
     protocol_version: Count
     client_name: Name
@@ -119,7 +119,7 @@ class HelloResult:
 
 @dataclass(frozen=True, slots=True)
 class DocumentOpenParams:
-    """A document the user has open, whole."""
+    """Open a document with its whole text."""
 
     workspace: Name
     uri: Name
@@ -139,7 +139,7 @@ class TextChange:
 
 @dataclass(frozen=True, slots=True)
 class DocumentChangeParams:
-    """Changes in order, each against the text the ones before it left."""
+    """Changes in order, each to the result of those before it."""
 
     uri: Name
     version: int
@@ -148,14 +148,14 @@ class DocumentChangeParams:
 
 @dataclass(frozen=True, slots=True)
 class DocumentCloseParams:
-    """A document the user no longer has open."""
+    """Close a document."""
 
     uri: Name
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceFile:
-    """A file of the workspace that is not open, already filtered by the sender."""
+    """A workspace file that is not open; the sender has applied its privacy rules."""
 
     path: Name
     text: str
@@ -163,7 +163,7 @@ class WorkspaceFile:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceFilesParams:
-    """Files to learn from; a path sent again replaces what it held."""
+    """Files to index; a path that is sent again is replaced."""
 
     workspace: Name
     files: Annotated[tuple[WorkspaceFile, ...], Length(0, MAX_FILES)]
@@ -171,7 +171,7 @@ class WorkspaceFilesParams:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceForgetParams:
-    """Files that are gone, or may no longer be read."""
+    """Files that were deleted or are excluded now."""
 
     workspace: Name
     paths: Annotated[tuple[Name, ...], Length(0, MAX_FILES)]
@@ -179,7 +179,7 @@ class WorkspaceForgetParams:
 
 @dataclass(frozen=True, slots=True)
 class SelectedCompletion:
-    """The popup's selection: it would replace ``[start, end)`` by ``text``."""
+    """The entry selected in the editor's popup: it would replace ``[start, end)`` by ``text``."""
 
     start: Count
     end: Count
@@ -221,7 +221,7 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class RequestStats:
-    """What one completion cost."""
+    """The cost of one completion."""
 
     queue_ms: Milliseconds = 0.0
     prompt_ms: Milliseconds = 0.0
@@ -259,7 +259,7 @@ class CompletionResult:
 
 @dataclass(frozen=True, slots=True)
 class CompletionPartialParams:
-    """All the text generated so far for a running completion, from the cursor on."""
+    """All text generated so far for a running completion, from the cursor on."""
 
     id: RequestId
     text: str
@@ -299,7 +299,7 @@ class WorkspaceParams:
 
 @dataclass(frozen=True, slots=True)
 class StatsResult:
-    """Counts and times, never text; the keys of ``engine`` are the engine's."""
+    """Counts and times, never document text; the engine defines the keys of ``engine``."""
 
     server: dict[str, object]
     engine: dict[str, object]
@@ -307,14 +307,14 @@ class StatsResult:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatsResult:
-    """Counts of one workspace's pool; the keys are the pool's."""
+    """Counts of one workspace's pool; the pool defines the keys."""
 
     pool: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationErrorParams:
-    """A notification was refused; its document, if it has one, must be opened again."""
+    """A notification was refused; its document, if any, must be opened again."""
 
     method: str
     code: int
@@ -368,43 +368,39 @@ def check_version(client_version: int) -> None:
     """Refuse a client of another protocol version.
 
     Raises:
-        ProtocolVersionError: naming both versions and which side to update.
+        ProtocolVersionError: with both versions and the side to update.
     """
     if client_version != PROTOCOL_VERSION:
         older = "client" if client_version < PROTOCOL_VERSION else "backend"
         raise ProtocolVersionError(
-            f"protocol_version = {client_version} is not spoken here: this backend speaks version {PROTOCOL_VERSION}; "
+            f"protocol version {client_version} is not supported by this backend (version {PROTOCOL_VERSION}); "
             f"update or restart the {older}"
         )
 
 
 def request_method(name: str) -> RequestMethod[Any, Any]:
-    """The request a client may send under ``name``.
+    """The request that clients send as ``name``.
 
     Raises:
-        UnknownMethodError: naming the methods there are.
+        UnknownMethodError: with all request methods.
     """
     method = CLIENT_REQUESTS.get(name)
     if method is None:
-        hint = "; it is a notification: send it without an id" if name in CLIENT_NOTIFICATIONS else ""
-        raise UnknownMethodError(
-            f"method = {name[:100]!r} is not a request of this protocol{hint}; "
-            f"requests are {', '.join(CLIENT_REQUESTS)}"
-        )
+        hint = "; it is a notification, send it without an id" if name in CLIENT_NOTIFICATIONS else ""
+        raise UnknownMethodError(f"unknown request {name[:100]!r} (expected {', '.join(CLIENT_REQUESTS)}){hint}")
     return method
 
 
 def notification_method(name: str) -> NotificationMethod[Any]:
-    """The notification a client may send under ``name``.
+    """The notification that clients send as ``name``.
 
     Raises:
-        UnknownMethodError: naming the methods there are.
+        UnknownMethodError: with all notification methods.
     """
     method = CLIENT_NOTIFICATIONS.get(name)
     if method is None:
-        hint = "; it is a request: send it with an id" if name in CLIENT_REQUESTS else ""
+        hint = "; it is a request, send it with an id" if name in CLIENT_REQUESTS else ""
         raise UnknownMethodError(
-            f"method = {name[:100]!r} is not a notification of this protocol{hint}; "
-            f"notifications are {', '.join(CLIENT_NOTIFICATIONS)}"
+            f"unknown notification {name[:100]!r} (expected {', '.join(CLIENT_NOTIFICATIONS)}){hint}"
         )
     return method

@@ -1,4 +1,4 @@
-"""Wire dataclasses to JSON and back; a dataclass's annotations are its validation rules. Standard library only."""
+"""Wire dataclasses to JSON and back. A dataclass's annotations are its validation rules. Standard library only."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class AtLeast:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """The annotated string or array has between ``minimum`` and ``maximum`` elements."""
+    """The annotated string or array has ``minimum`` to ``maximum`` elements."""
 
     minimum: int
     maximum: int
 
 
 def to_json(value: object) -> dict[str, object]:
-    """A wire dataclass as a JSON object."""
+    """Convert a wire dataclass to a JSON object."""
     if not is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"{type(value).__name__} is not a wire dataclass")
     return asdict(value, dict_factory=_object)
@@ -44,23 +44,23 @@ def _object(fields_: list[tuple[str, Any]]) -> dict[str, object]:
 
 
 def from_json(cls: type[T], value: object, *, allow_unknown: bool = False) -> T:
-    """A JSON object as the wire dataclass ``cls``, every field checked.
+    """Convert a JSON object to the wire dataclass ``cls`` and check every field.
 
     Args:
-        cls: one of the dataclasses above.
-        value: what the message carries.
-        allow_unknown: let fields that ``cls`` does not have pass. A receiver of results and server notifications sets
-            it, so that a newer server may say more; a server does not, so that a misspelt param is not lost.
+        cls: a wire dataclass.
+        value: decoded JSON.
+        allow_unknown: ignore fields that ``cls`` does not have. Clients set it, so that a newer backend may send
+            more; the backend does not, so that a misspelled param is not lost.
 
     Raises:
-        InvalidParamsError: naming the field, its value and what was expected.
+        InvalidParamsError: with the field, its value and what was expected.
     """
     result: T = _Decoder.for_class(cls).decode(value, "", allow_unknown)
     return result
 
 
 def describe_type(cls: type[object], name: str) -> str:
-    """What docs/protocol.md and error messages call the type of a field: ``"integer, 0 or more"``."""
+    """The type of a field in docs/protocol.md and error messages: ``"integer, 0 or more"``."""
     return _Decoder.for_class(cls).members[name].expected
 
 
@@ -68,7 +68,7 @@ _JSON_NAMES = {NoneType: "null", bool: "a boolean", int: "an integer", float: "a
 
 
 def json_kind(value: object) -> str:
-    """What a JSON value is, for an error message: ``"an array"``."""
+    """The kind of a JSON value, for an error message: ``"an array"``."""
     if isinstance(value, list):
         return "an array"
     if isinstance(value, dict):
@@ -77,7 +77,7 @@ def json_kind(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value for an error message: numbers and null as they are, text only by its length."""
+    """A value for an error message. Of text only the length: it may be document text."""
     if value is None:
         return "null"
     if isinstance(value, (bool, int, float)):
@@ -89,7 +89,13 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """How one value is read, and what is expected of it."""
+    """Reads values of one type.
+
+    Attributes:
+        expected: the type, in words.
+        decode: converts a JSON value; raises InvalidParamsError.
+        accepts: whether a JSON value has the right kind; chooses among the members of a union.
+    """
 
     expected: str
     decode: Callable[[object, str, bool], Any]
@@ -97,7 +103,7 @@ class _Member:
 
 
 def _wrong(where: str, value: object, expected: str) -> InvalidParamsError:
-    error = InvalidParamsError(f"{where or 'params'} = {_shown(value)} is not valid: expected {expected}")
+    error = InvalidParamsError(f"invalid {where or 'params'}: {_shown(value)} (expected {expected})")
     error.field = where or "params"
     return error
 
@@ -157,7 +163,7 @@ def _sized(member: _Member, limit: Length) -> _Member:
 
     def decode(value: object, where: str, allow_unknown: bool) -> object:
         if isinstance(value, list) and not limit.minimum <= len(value) <= limit.maximum:
-            error = InvalidParamsError(f"{where} has {len(value)} elements: expected {expected}")
+            error = InvalidParamsError(f"invalid {where}: {len(value)} elements (expected {expected})")
             error.field = where
             raise error
         return member.decode(value, where, allow_unknown)
@@ -202,7 +208,7 @@ def _one_of(members: tuple[_Member, ...]) -> _Member:
 
 
 def _member(hint: object) -> _Member:
-    """The rules that an annotation states."""
+    """The reader for an annotation."""
     if hint is str:
         return _scalar("string", lambda v: isinstance(v, str))
     if hint is bool:
@@ -230,12 +236,12 @@ def _member(hint: object) -> _Member:
         return _map(None if args[1] is object else _member(args[1]))
     if origin in (UnionType, Union):
         return _one_of(tuple(_member(a) for a in args))
-    raise TypeError(f"{hint!r} has no place in a wire message")
+    raise TypeError(f"wire messages do not support {hint!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoder:
-    """Reads one wire dataclass."""
+    """Reads one wire dataclass; one instance per class."""
 
     cls: type[Any]
     members: Mapping[str, _Member]
@@ -261,13 +267,13 @@ class _Decoder:
         if not allow_unknown and not value.keys() <= members.keys():
             name = next(key for key in value if key not in members)
             error = InvalidParamsError(
-                f"{dot}{name[:100]} is not a field of {self.cls.__name__}: expected {', '.join(members) or 'none'}"
+                f"unknown field {dot}{name[:100]} of {self.cls.__name__} (expected {', '.join(members) or 'none'})"
             )
             error.field = f"{dot}{name[:100]}"
             raise error
         for name in self.required:
             if name not in value:
-                error = InvalidParamsError(f"{dot}{name} is missing: expected {members[name].expected}")
+                error = InvalidParamsError(f"missing {dot}{name} (expected {members[name].expected})")
                 error.field = f"{dot}{name}"
                 raise error
         return self.cls(

@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_written_costs_the_counts_only(
     usage = UsageCounters(blocker / "statistics.json")
     usage.record(event(EventKind.SHOWN))
     usage.save()
-    assert "cannot be saved" in caplog.text
+    assert "cannot save the usage counts" in caplog.text
     assert usage.to_dict()["shown"] == 1
 
 
