@@ -29,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.describe_options:
         from forelook_lsp.settings import describe_settings
 
-        print(json.dumps(describe_settings(), indent=2))  # noqa: T201 - this is what was asked for
+        print(json.dumps(describe_settings(), indent=2))  # noqa: T201 - the command's output
         return 0
-    # Importing LSP's types makes hundreds of classes: without the collector's passes over them it takes a sixth less.
+    # Importing LSP's types creates hundreds of classes; without garbage collection it is a sixth faster.
     gc.disable()
-    sys.setswitchinterval(0.0005)  # while a thread reads the workspace, an answer must not wait 5 ms for its turn
+    sys.setswitchinterval(0.0005)  # an answer must not wait 5 ms for the GIL while a thread reads the workspace
     from forelook_lsp.logs import set_up_logging
 
     try:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception) -> int:
-    print(f"forelook-lsp: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
+    print(f"forelook-lsp: {error}", file=sys.stderr)  # noqa: T201 - for the process that started it
     return 2
 
 
@@ -92,7 +92,7 @@ def _serve_websocket(find_backend: FindBackend, arguments: argparse.Namespace, e
 
     def announce(address: str) -> None:
         line = {"listening": address, "token_file": str(token_file) if token_file is not None else None}
-        print(json.dumps(line), flush=True)  # noqa: T201 - for whoever started it
+        print(json.dumps(line), flush=True)  # noqa: T201 - for the process that started it
 
     async def serve() -> None:
         stopped = asyncio.Event()
@@ -114,17 +114,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="forelook-lsp", description="The Forelook language server.")
     parser.add_argument("--version", action="version", version=f"forelook-lsp {__version__}")
     parser.add_argument("--stdio", action="store_true", help="serve one editor over stdin and stdout (the default)")
-    parser.add_argument("--websocket", metavar="HOST:PORT", help="serve any number of editors; port 0 chooses one")
+    parser.add_argument("--websocket", metavar="HOST:PORT", help="serve many editors; port 0 selects a free port")
     parser.add_argument(
         "--token-file",
         type=Path,
         metavar="PATH",
-        help=f"the token clients must send, mode 0600; without it {TOKEN_VARIABLE} is used, or a new one is made",
+        help=f"file with the token of the clients, mode 0600 (default: {TOKEN_VARIABLE}, or a new token)",
     )
-    parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="needed beyond this machine")
+    parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="required for non-loopback addresses")
     parser.add_argument("--tls-key", type=Path, metavar="PEM")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    parser.add_argument("--log-file", type=Path, metavar="PATH", help="log there instead of stderr")
+    parser.add_argument("--log-file", type=Path, metavar="PATH", help="log to this file instead of stderr")
     parser.add_argument("--describe-options", action="store_true", help="print the settings as JSON and exit")
     return parser
 

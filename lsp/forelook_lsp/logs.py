@@ -1,7 +1,7 @@
-"""The language server's log: on stderr or in a file, and never with text of a document.
+"""The language server's log, on stderr or in a file. It never contains document text.
 
-pygls, asyncio and websockets put message bodies and params into their records; of theirs only the fixed part of a
-message and the name of an exception are kept.
+pygls, asyncio and websockets log message bodies and params. Of their records only the template and the exception's
+name are kept.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FOREIGN_LOGGERS = ("pygls", "asyncio", "websockets", "cattrs", "concurrent")
 
 
 class WithoutArguments(logging.Filter):
-    """Keeps of a foreign record its template and the exception's name."""
+    """Reduces records of other libraries to their template and the exception's name."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Empty the record of all that a message may have put into it."""
+        """Remove everything that may come from a message."""
         if record.name.split(".")[0] in FOREIGN_LOGGERS:
-            # Without arguments the words may be a text of their own, made by an f-string.
+            # Without arguments the template may be an f-string that contains a message.
             template = record.msg if isinstance(record.msg, str) and record.args else "(withheld)"
             kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
             record.msg = f"{template} {kind}".strip()
@@ -34,7 +34,7 @@ class WithoutArguments(logging.Filter):
 
 
 def set_up_logging(level: str, path: Path | None) -> None:
-    """Send all records to ``path``, or to stderr, which editors show as the server's log.
+    """Write all records to ``path``, or to stderr, which editors show as the server's log.
 
     Raises:
         ConfigError: ``path`` cannot be written.

@@ -1,8 +1,8 @@
-"""pygls' protocol made fit for user text: no traceback in an answer, no text in a log, order and life cycle as in LSP.
+"""Adapts pygls' protocol: no traceback in an answer, no document text in the log, LSP's order and life cycle.
 
-Where pygls 2.1 differs from what an editor needs: an exception's traceback becomes ``error.data``; a request whose
-params cannot be read is never answered; every failure pops up as a message in the editor; requests run before
-``initialize``; ``exit`` ends the process, which over websocket is everyone's; documents follow ``str.splitlines``.
+What it changes in pygls 2.1: an exception's traceback becomes ``error.data``; a request with invalid params is never
+answered; every failure pops up in the editor; requests run before ``initialize``; ``exit`` ends the process, which all
+websocket connections share; documents follow ``str.splitlines``.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from pygls.protocol import LanguageServerProtocol, default_converter, lsp_method
 
 logger = logging.getLogger(__name__)
 
-INTERNAL_ERROR_MESSAGE = "Forelook failed while handling this request; its log says more"
+INTERNAL_ERROR_MESSAGE = "Forelook failed to handle this request; see its log"
 
 
 @attrs.define
 class VersionedInlineCompletionParams(types.InlineCompletionParams):
-    """The params, with the document version that Copilot's clients add."""
+    """The params with the document version that Copilot's clients add."""
 
     version: int | None = attrs.field(default=None)
 
 
 def make_converter() -> Converter:
-    """LSP's converter, made to accept what older clients send."""
+    """Return LSP's converter, extended to accept the params of older clients."""
     converter: Converter = default_converter()  # type: ignore[no-untyped-call]  # pygls leaves it untyped
     structure = converter.get_structure_hook(types.InlineCompletionParams)
 
     def read_inline_completion(value: Any, _: type) -> VersionedInlineCompletionParams:
         context = value.get("context")
-        # Previews of the protocol counted the trigger kinds from 0, and some clients send none.
+        # Drafts of the protocol numbered the trigger kinds from 0, and some clients send none.
         if not isinstance(context, dict):
             value = {**value, "context": {"triggerKind": types.InlineCompletionTriggerKind.Automatic.value}}
         elif context.get("triggerKind") in (0, None):
@@ -77,7 +77,7 @@ class ForelookProtocol(LanguageServerProtocol):
     # --- Messages --------------------------------------------------------------------------------------------
 
     def receive(self, body: bytes | str) -> None:
-        """Handle one message; whatever is wrong with it is answered, and never raised."""
+        """Handle one message; errors in it are answered, not raised."""
         try:
             content = json.loads(body)
         except (ValueError, RecursionError):
@@ -95,15 +95,15 @@ class ForelookProtocol(LanguageServerProtocol):
         try:
             message = self.structure_message(content)
         except JsonRpcException:
-            logger.warning("%s: params cannot be read", method)
+            logger.warning("%s: invalid params", method)
             self._initialized = self._initialized and method != types.INITIALIZE
             if method is not None and msg_id is not None:
-                self._answer_error(msg_id, JsonRpcInvalidParams(f"{method}: the params are not as LSP has them"))
+                self._answer_error(msg_id, JsonRpcInvalidParams(f"{method}: invalid params; see the LSP specification"))
             return
         self.handle_message(message)
 
     def _may_run(self, method: str, msg_id: Any) -> bool:
-        """LSP's life cycle: nothing before ``initialize`` but ``exit``, nothing after ``shutdown`` but ``exit``."""
+        """Enforce LSP's life cycle: before ``initialize`` and after ``shutdown`` only ``exit`` is allowed."""
         if method == types.EXIT:
             return True
         if method == types.INITIALIZE:
@@ -131,51 +131,51 @@ class ForelookProtocol(LanguageServerProtocol):
 
     @lsp_method(types.EXIT)
     def lsp_exit(self, *_: Any) -> Generator[Any, Any, None]:
-        """End this connection; the process is its owner's business."""
-        yield from self._pass_on(types.EXIT, None)
+        """Close this connection; its transport decides whether the process ends."""
+        yield from self._call_handler(types.EXIT, None)
         if self.exit_code is not None and not self.exit_code.done():
             self.exit_code.set_result(0 if self._shutdown else 1)
 
-    # --- Documents are mirrored by forelook_lsp.window, with LSP's line rules ------------------------------------
+    # --- Documents are mirrored by forelook_lsp.document_sync, with LSP's line rules -----------------------------
 
-    def _pass_on(self, method: str, params: Any) -> Generator[Any, Any, None]:
+    def _call_handler(self, method: str, params: Any) -> Generator[Any, Any, None]:
         handler = self.fm.features.get(method)
         if handler is not None:
             yield handler, (params,), None
 
     @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> Generator[Any, Any, None]:
-        """Left to the handler."""
-        yield from self._pass_on(types.TEXT_DOCUMENT_DID_OPEN, params)
+        """Call the handler only."""
+        yield from self._call_handler(types.TEXT_DOCUMENT_DID_OPEN, params)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> Generator[Any, Any, None]:
-        """Left to the handler."""
-        yield from self._pass_on(types.TEXT_DOCUMENT_DID_CHANGE, params)
+        """Call the handler only."""
+        yield from self._call_handler(types.TEXT_DOCUMENT_DID_CHANGE, params)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
-        """Left to the handler."""
-        yield from self._pass_on(types.TEXT_DOCUMENT_DID_CLOSE, params)
+        """Call the handler only."""
+        yield from self._call_handler(types.TEXT_DOCUMENT_DID_CLOSE, params)
 
     @lsp_method(types.NOTEBOOK_DOCUMENT_DID_OPEN)
     def lsp_notebook_document__did_open(self, params: types.DidOpenNotebookDocumentParams) -> Generator[Any, Any, None]:
-        """Left to the handler."""
-        yield from self._pass_on(types.NOTEBOOK_DOCUMENT_DID_OPEN, params)
+        """Call the handler only."""
+        yield from self._call_handler(types.NOTEBOOK_DOCUMENT_DID_OPEN, params)
 
     @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CHANGE)
     def lsp_notebook_document__did_change(
         self, params: types.DidChangeNotebookDocumentParams
     ) -> Generator[Any, Any, None]:
-        """Left to the handler."""
-        yield from self._pass_on(types.NOTEBOOK_DOCUMENT_DID_CHANGE, params)
+        """Call the handler only."""
+        yield from self._call_handler(types.NOTEBOOK_DOCUMENT_DID_CHANGE, params)
 
     @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CLOSE)
     def lsp_notebook_document__did_close(
         self, params: types.DidCloseNotebookDocumentParams
     ) -> Generator[Any, Any, None]:
-        """Left to the handler."""
-        yield from self._pass_on(types.NOTEBOOK_DOCUMENT_DID_CLOSE, params)
+        """Call the handler only."""
+        yield from self._call_handler(types.NOTEBOOK_DOCUMENT_DID_CLOSE, params)
 
 
 def quiet_errors(handler: Callable[..., Any], where: str) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
-"""LSP positions and code-point offsets: the only place that knows UTF-16, and LSP's own rules for lines.
+"""LSP positions and code-point offsets: the only module that knows UTF-16 and LSP's line rules.
 
-LSP ends a line at ``\\n``, ``\\r\\n`` or ``\\r`` and nowhere else. ``str.splitlines`` also breaks at form feeds, U+0085
-and U+2028, after which every later position would be off by a line.
+LSP ends a line at ``\\n``, ``\\r\\n`` or ``\\r`` only. ``str.splitlines`` also breaks at form feeds, U+0085 and U+2028;
+every later position would be off by a line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 class PositionEncoding(Enum):
-    """What one unit of an LSP ``character`` counts."""
+    """The unit of an LSP ``character``."""
 
     UTF8 = "utf-8"
     UTF16 = "utf-16"
@@ -32,7 +32,7 @@ def normalize_newlines(text: str) -> str:
 
 
 def units_before(line: str, offset: int, encoding: PositionEncoding) -> int:
-    """Return how many units the first ``offset`` code points of ``line`` take."""
+    """Return the length in units of the first ``offset`` code points of ``line``."""
     head = line[:offset]
     if encoding is PositionEncoding.UTF32 or head.isascii():
         return len(head)
@@ -44,7 +44,7 @@ def units_before(line: str, offset: int, encoding: PositionEncoding) -> int:
 def offset_of_units(line: str, units: int, encoding: PositionEncoding) -> int:
     """Return how many code points of ``line`` lie before ``units``.
 
-    A count beyond the line means its end, as LSP has it; one inside a code point means the start of that code point.
+    A count beyond the line means its end, as in LSP; one inside a code point means the start of that code point.
     """
     if encoding is PositionEncoding.UTF32 or line.isascii():
         return min(units, len(line))
@@ -60,7 +60,7 @@ def offset_of_units(line: str, units: int, encoding: PositionEncoding) -> int:
 
 
 class Lines:
-    """A text with the offsets of its lines, both kept up to date under edits."""
+    """A text with the offsets of its lines; edits update both."""
 
     __slots__ = ("_starts", "text")
 
@@ -70,11 +70,11 @@ class Lines:
 
     @property
     def num_lines(self) -> int:
-        """Lines of the text; a text that ends with a line end has an empty last line."""
+        """Number of lines; a text that ends with a newline has an empty last line."""
         return len(self._starts)
 
     def line_at(self, offset: int) -> int:
-        """Return the line that holds ``offset``."""
+        """Return the line that contains ``offset``."""
         return bisect_right(self._starts, offset) - 1
 
     def line_start(self, line: int) -> int:
@@ -104,9 +104,9 @@ class Lines:
         return line, units_before(self.text[start : self.line_end(line)], offset - start, encoding)
 
     def replace(self, start: int, end: int, new: str) -> None:
-        """Replace ``[start, end)`` by ``new``; only the lines it touches are looked at again."""
+        """Replace ``[start, end)`` by ``new``; only the affected lines are scanned again."""
         starts = self._starts
-        # One character back: a "\r" there may become "\r\n", or stop being it.
+        # One character earlier: a "\r" there may become "\r\n", or stop being part of it.
         first = bisect_right(starts, max(start - 1, 0)) - 1
         last = bisect_right(starts, end) - 1
         delta = len(new) - (end - start)

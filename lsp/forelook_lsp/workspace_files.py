@@ -1,6 +1,6 @@
-"""Files of a workspace folder that are not open: which may be read, which matter most, and their text in small parts.
+"""Workspace files that are not open: which may be read, how they rank, and their texts in small parts.
 
-Everything here blocks and runs in a thread of its own, except ``withheld``, which only looks at names and ignore files.
+All of it blocks and runs in a thread of its own, except ``withheld``, which reads only names and ignore files.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from forelook.privacy.rules import (
 
 logger = logging.getLogger(__name__)
 
+# All chosen, not measured.
 MAX_FILES = 20_000
 MAX_TOTAL_BYTES = 32 * 2**20
 CHUNK_FILES = 64
@@ -37,7 +38,7 @@ _NAME = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A file the user has open, to judge the others by."""
+    """An open file, which ranks the others."""
 
     path: Path
     text: str
@@ -45,24 +46,24 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class FileText:
-    """A permitted file's text under its path relative to the folder."""
+    """A file's text, with its path relative to the folder."""
 
     path: str
     text: str
 
 
 class WorkspaceFiles:
-    """What may be read of one workspace folder. Make a new one when an ignore file or the settings have changed."""
+    """What may be read of one workspace folder, by the ignore files and settings at its creation."""
 
     def __init__(self, root: Path, ignore_globs: Sequence[str]) -> None:
-        """Take a folder.
+        """Read the user's globs.
 
         Args:
             root: the folder.
-            ignore_globs: the user's own patterns, as in ``.gitignore``.
+            ignore_globs: the user's globs, as in ``.gitignore``.
 
         Raises:
-            PrivacyError: a pattern cannot be understood.
+            PrivacyError: a glob is invalid.
         """
         self.root = root
         self._privacy = WorkspacePrivacy(root)
@@ -73,31 +74,31 @@ class WorkspaceFiles:
 
     @property
     def errors(self) -> list[PrivacyError]:
-        """Ignore files that cannot be understood; what lies under them is withheld."""
+        """Invalid ignore files; everything in their folders is excluded."""
         return self._privacy.errors
 
     def withheld(self, path: Path) -> str | None:
-        """Why a file must not be read, for people; ``None`` where it may."""
+        """Return why a file must not be read, for people; ``None`` if it may be."""
         reason = self._privacy.reason(path)
         if reason is not None:
             return reason
         try:
             parts = path.relative_to(self.root).parts
         except ValueError:
-            return None  # the folder is reached by a link: the patterns have no path to look at
+            return None  # outside the folder, for example through a link: the globs have no path to match
         if not len(self._own_rules):
             return None
         for depth in range(1, len(parts) + 1):
             below = os.fsencode("/".join(parts[:depth]))
             if self._own_rules.verdict(below, is_directory=depth < len(parts)):
-                return "listed in the setting forelook.ignore"
+                return "matched by the setting forelook.ignore"
         return None
 
     def ranked(self, open_files: Sequence[OpenFile], stop: threading.Event) -> list[Path]:
-        """The permitted files that are not open, the most useful first.
+        """Return the permitted files that are not open, the most useful first.
 
         Files imported by an open one come first, then those in the same folders, then those in the same languages;
-        among equals, the one edited last.
+        equals are ordered by their last edit.
         """
         open_paths = {file.path for file in open_files}
         folders = {file.path.parent for file in open_files}
@@ -122,13 +123,13 @@ class WorkspaceFiles:
         return [path for _, path in found[:MAX_FILES]]
 
     def lists(self, path: Path) -> bool:
-        """Whether a file that changed is one to send: in a repository, only those tracked when it was last listed."""
+        """Whether to send a changed file: in a repository, only files tracked at the last listing."""
         if not self._is_listed or is_generated_name(path.name):
             return False
         return self._tracked is None or path in self._tracked
 
     def read_parts(self, paths: Iterable[Path], stop: threading.Event) -> Iterator[list[FileText]]:
-        """The files' texts in parts small enough to send between two requests."""
+        """Yield the files' texts in parts small enough to send between two requests."""
         part: list[FileText] = []
         part_bytes = total_bytes = 0
         for path in paths:
@@ -148,7 +149,7 @@ class WorkspaceFiles:
             yield part
 
     def read(self, path: Path) -> FileText | None:
-        """A file's text, ``None`` where it is withheld or cannot be read."""
+        """Return a file's text, ``None`` if it is excluded or unreadable."""
         if self.withheld(path) is not None:
             return None
         try:
@@ -156,11 +157,11 @@ class WorkspaceFiles:
         except PrivacyError:
             return None
         except OSError as error:
-            logger.info("a file of the workspace cannot be read: %s", error.strerror)
+            logger.info("cannot read a workspace file: %s", error.strerror)
             return None
 
     def key_of(self, path: Path) -> str:
-        """A file's name in the workspace: its relative path, with ``/``."""
+        """Return a file's name in the workspace: its relative path with ``/``."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
 
     def _candidates(self) -> Iterator[Path]:
@@ -170,25 +171,25 @@ class WorkspaceFiles:
         if tracked is not None:
             yield from tracked
             return
-        for path in self._privacy.walk():  # by the folder's real path; the editor may have come by a link
+        for path in self._privacy.walk():  # resolved paths; the editor's root may be a link
             yield self.root / path.relative_to(self._privacy.root)
 
 
 def withheld_outside(path: Path) -> str | None:
-    """Why a file outside every folder of the window must not be read: its name is all there is to go by."""
-    return "its name is on the list of secrets" if is_secret_path(path.as_posix()) else None
+    """Return why a file outside all folders must not be read; only its name is known."""
+    return "its name matches the secrets list" if is_secret_path(path.as_posix()) else None
 
 
 def tracked_files(root: Path) -> list[Path] | None:
-    """The files git tracks below ``root``; ``None`` where there is no git, no repository, or nothing tracked yet."""
-    # A repository's own settings must not start programs, which fsmonitor and hooks would.
+    """Return the files git tracks below ``root``; ``None`` without git, a repository or tracked files."""
+    # A repository's configuration must not start programs, as fsmonitor and hooks would.
     command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "ls-files", "-z", "--cached"]
     try:
         done = subprocess.run(
             command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        logger.info("git does not list the workspace: %s", type(error).__name__)
+        logger.info("git cannot list the workspace: %s", type(error).__name__)
         return None
     if done.returncode != 0:
         return None
@@ -196,7 +197,7 @@ def tracked_files(root: Path) -> list[Path] | None:
 
 
 def imported_names(texts: Iterable[str]) -> set[str]:
-    """Every name on an import line of these texts, in any of the usual languages."""
+    """Return every name on an import line of these texts, in any supported language."""
     names: set[str] = set()
     for text in texts:
         for match in IMPORT_LINE.finditer(text[:200_000]):

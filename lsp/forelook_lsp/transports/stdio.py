@@ -17,27 +17,27 @@ from forelook_lsp.window import FindBackend
 logger = logging.getLogger(__name__)
 
 _CONTENT_LENGTH = re.compile(rb"content-length:[ \t]*(\d+)[ \t]*", re.IGNORECASE)
-MAX_MESSAGE_BYTES = 256 * 2**20
-MAX_HEADER_BYTES = 16_384
-READ_BYTES = 2**18
+MAX_MESSAGE_BYTES = 256 * 2**20  # chosen, not measured
+MAX_HEADER_BYTES = 16_384  # chosen, not measured
+READ_BYTES = 2**18  # chosen, not measured
 
 
 class FramingError(Exception):
-    """The stream is not LSP's: there is no way to tell where the next message begins."""
+    """The stream is not LSP: the start of the next message is unknown."""
 
 
 class MessageSplitter:
-    """Turns a stream of bytes into the bodies of LSP's messages."""
+    """Splits a byte stream into the bodies of LSP messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._length: int | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what was read and return the messages that are complete now.
+        """Add bytes and return the messages that are complete now.
 
         Raises:
-            FramingError: a header without an end or a length, or a message beyond all bounds.
+            FramingError: a header without end or length, or a message above the size limit.
         """
         self._buffer += data
         bodies: list[bytes] = []
@@ -46,7 +46,7 @@ class MessageSplitter:
                 end = self._buffer.find(b"\r\n\r\n")
                 if end < 0:
                     if len(self._buffer) > MAX_HEADER_BYTES:
-                        raise FramingError("a message's header does not end")
+                        raise FramingError(f"a message header is longer than {MAX_HEADER_BYTES} bytes")
                     return bodies
                 self._length = _content_length(bytes(self._buffer[:end]))
                 del self._buffer[: end + 4]
@@ -63,13 +63,13 @@ def _content_length(header: bytes) -> int:
         if match is not None:
             length = int(match.group(1))
             if length > MAX_MESSAGE_BYTES:
-                raise FramingError(f"a message of {length} bytes is longer than {MAX_MESSAGE_BYTES}")
+                raise FramingError(f"a message has {length} bytes (limit {MAX_MESSAGE_BYTES})")
             return length
-    raise FramingError("a message's header has no Content-Length")
+    raise FramingError("a message header has no Content-Length")
 
 
 class _Writer:
-    """What pygls writes to. A full pipe blocks here, which is the right brake: reading has a thread of its own."""
+    """The stream that pygls writes to. A full pipe blocks it, while reading continues in a thread of its own."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -83,7 +83,7 @@ class _Writer:
 
 
 async def serve_stdio(find_backend: FindBackend, stdin: int, stdout: BinaryIO) -> int:
-    """Serve one editor window until it says ``exit`` or goes away.
+    """Serve one editor window until it sends ``exit`` or closes the stream.
 
     Args:
         find_backend: finds or starts the backend for some settings; blocks.
@@ -91,7 +91,7 @@ async def serve_stdio(find_backend: FindBackend, stdin: int, stdout: BinaryIO) -
         stdout: the stream to write to.
 
     Returns:
-        The exit code that LSP wants.
+        The exit code that LSP prescribes.
     """
     loop = asyncio.get_running_loop()
     server = ForelookServer(find_backend)
@@ -100,7 +100,7 @@ async def serve_stdio(find_backend: FindBackend, stdin: int, stdout: BinaryIO) -
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
 
     def read() -> None:
-        # By descriptor: a buffered stream's lock, held here for ever, would abort the interpreter when it ends.
+        # By descriptor: this thread would hold a buffered stream's lock forever, which aborts the interpreter's exit.
         data = b"-"
         while data:
             try:
@@ -109,7 +109,7 @@ async def serve_stdio(find_backend: FindBackend, stdin: int, stdout: BinaryIO) -
                 data = b""
             try:
                 loop.call_soon_threadsafe(chunks.put_nowait, data)
-            except RuntimeError:  # the loop has ended
+            except RuntimeError:  # the loop is closed
                 return
 
     threading.Thread(target=read, name="forelook-stdin", daemon=True).start()
@@ -120,7 +120,7 @@ async def serve_stdio(find_backend: FindBackend, stdin: int, stdout: BinaryIO) -
         if receiving.done() and (error := receiving.exception()) is not None:
             if not isinstance(error, (FramingError, BrokenPipeError)):
                 raise error
-            logger.error("the connection to the editor is lost: %s", error)
+            logger.error("lost the connection to the editor: %s", error)
     finally:
         receiving.cancel()
         await server.window.close()
@@ -132,12 +132,12 @@ async def _receive(protocol: ForelookProtocol, chunks: asyncio.Queue[bytes]) -> 
     while data := await chunks.get():
         for body in splitter.feed(data):
             protocol.receive(body)
-            # One turn of the loop, so that a request's handler sees the documents as they were when it arrived.
+            # One iteration of the loop, so that a request's handler sees the documents as they were on its arrival.
             await asyncio.sleep(0)
 
 
 def take_standard_streams() -> tuple[int, BinaryIO]:
-    """Stdin and stdout for LSP alone: whatever else prints goes to stderr from here on."""
+    """Reserve stdin and stdout for LSP; other output goes to stderr from now on."""
     stdout = sys.stdout.buffer
     sys.stdout = sys.stderr
     if sys.platform == "win32":

@@ -1,7 +1,7 @@
-"""LSP over websocket: any number of editor windows, each with a server object of its own.
+"""LSP over websocket: many editor windows, each with a server object of its own.
 
-Only a client that holds the token may connect, and no web page may: a page in the user's browser can open a socket to
-this machine, and the browser then sends its Origin.
+Clients need the token. Web pages are refused: a page in the user's browser can connect to this machine, but the browser
+then sends its Origin.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from forelook_lsp.window import FindBackend
 
 logger = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 256 * 2**20
-MAX_CONNECTIONS = 64
-PING_INTERVAL_S = 30
+MAX_MESSAGE_BYTES = 256 * 2**20  # chosen, not measured
+MAX_CONNECTIONS = 64  # chosen, not measured
+PING_INTERVAL_S = 30  # chosen, not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Listen:
     Attributes:
         host, port: the address; port 0 chooses a free one.
         tokens: a client must send one of these as ``Authorization: Bearer``.
-        tls_certificate, tls_key: PEM files, needed beyond this machine.
+        tls_certificate, tls_key: PEM files; non-loopback addresses require them.
     """
 
     host: str
@@ -57,10 +57,10 @@ class Listen:
 
     @classmethod
     def parse_address(cls, address: str) -> tuple[str, int]:
-        """``HOST:PORT``, ``[IPV6]:PORT`` or ``PORT``.
+        """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``PORT``.
 
         Raises:
-            ConfigError: another form.
+            ConfigError: any other form.
         """
         host, _, port = address.rpartition(":")
         host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
@@ -75,7 +75,7 @@ class Listen:
 
 
 class _Writer:
-    """What pygls writes to; one task sends, so that messages leave in order."""
+    """The stream that pygls writes to; one task sends its messages in order."""
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
@@ -101,7 +101,7 @@ class _Writer:
 
 
 async def serve_connection(find_backend: FindBackend, connection: ServerConnection) -> None:
-    """Serve one editor window until it says ``exit`` or goes away."""
+    """Serve one editor window until it sends ``exit`` or disconnects."""
     loop = asyncio.get_running_loop()
     server = ForelookServer(find_backend)
     writer = _Writer(connection)
@@ -112,7 +112,7 @@ async def serve_connection(find_backend: FindBackend, connection: ServerConnecti
         with contextlib.suppress(ConnectionClosed):
             async for message in connection:
                 server.protocol.receive(message)
-                # One turn of the loop, so that a request's handler sees the documents as they were when it arrived.
+                # One iteration of the loop, so that a request's handler sees the documents as they were on its arrival.
                 await asyncio.sleep(0)
 
     receiving = loop.create_task(receive())
@@ -130,7 +130,7 @@ async def serve_connection(find_backend: FindBackend, connection: ServerConnecti
 
 @contextlib.asynccontextmanager
 async def listening(find_backend: FindBackend, listen: Listen) -> AsyncIterator[Server]:
-    """Accept connections while the context lasts; gives the server, whose sockets tell the port."""
+    """Accept connections inside the context; yields the server, whose sockets have the port."""
     tls = None
     if listen.tls_certificate is not None:
         tls = server_tls(
@@ -177,9 +177,9 @@ async def serve_websocket(
 
     Args:
         find_backend: finds or starts the backend for some settings; blocks.
-        listen: where, and who may connect.
-        announce: is told the address once connections are accepted.
-        stopped: ends it.
+        listen: where to listen, and who may connect.
+        announce: called with the address once connections are accepted.
+        stopped: ends the server when set.
     """
     async with listening(find_backend, listen) as server:
         port = server.sockets[0].getsockname()[1]
