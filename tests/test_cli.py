@@ -152,7 +152,7 @@ def test_a_withheld_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     for path in (tmp_path / ".env", tmp_path / "private" / "a.py"):
         path.write_text("x = 1\n")
         assert complete(str(path), "--at", "1:1") == cli.EXIT_DOCUMENT
-        assert f"{path} is withheld" in capsys.readouterr().err
+        assert f"{path} is excluded (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

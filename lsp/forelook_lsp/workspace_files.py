@@ -17,12 +17,8 @@ from pathlib import Path
 from forelook.errors import PrivacyError
 from forelook.languages import IMPORT_LINE, INDEX_STEMS
 from forelook.privacy.ignore_rules import IgnoreRules
-from forelook.privacy.rules import (
-    MAX_FILE_BYTES,
-    WorkspacePrivacy,
-    is_generated_name,
-    is_secret_path,
-)
+from forelook.privacy.rules import MAX_FILE_BYTES, WorkspacePrivacy, is_generated_name
+from forelook.privacy.secrets import is_secret_path
 
 logger = logging.getLogger(__name__)
 

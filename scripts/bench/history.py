@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from forelook.privacy.rules import content_reason, is_generated_name, is_secret_path
+from forelook.privacy.rules import content_reason, is_generated_name
+from forelook.privacy.secrets import is_secret_path
 from tokenizers import Tokenizer
 
 from bench.results import REPOSITORY

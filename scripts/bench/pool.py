@@ -13,7 +13,7 @@ import psutil
 from forelook.decoding.layout import causal_layout
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.model.loading import load_model
-from forelook.privacy.rules import is_secret_path
+from forelook.privacy.secrets import is_secret_path
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_worker import CacheWorker
 from tokenizers import Tokenizer

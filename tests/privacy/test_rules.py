@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from forelook.errors import PrivacyError
 from forelook.privacy.ignore_rules import IgnoreRules
-from forelook.privacy.rules import MAX_FILE_BYTES, WorkspacePrivacy, content_reason, is_generated_name, is_secret_path
+from forelook.privacy.rules import MAX_FILE_BYTES, WorkspacePrivacy, content_reason, is_generated_name
+from forelook.privacy.secrets import is_secret_path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -194,7 +195,7 @@ def test_an_error_in_forelookignore_withholds_everything_under_it(tmp_path: Path
     privacy = WorkspacePrivacy(tmp_path)
     assert [path.name for path in privacy.walk()] == ["a.py"]
     assert not privacy.permits(Path("sub/deep/c.py"))
-    with pytest.raises(PrivacyError, match="withheld"):
+    with pytest.raises(PrivacyError, match="excluded"):
         privacy.read(Path("sub/b.py"))
     assert len(privacy.errors) == 1
     assert "line 3" in str(privacy.errors[0])

@@ -50,13 +50,13 @@ def read_source(path: Path, position: tuple[int, int], language_id: str | None) 
     Raises:
         DocumentTextError: it cannot be read or is not UTF-8.
         PositionError: the cursor is outside it.
-        PrivacyError: an ignore file or its name withholds it.
+        PrivacyError: an ignore file or the secrets list excludes it.
     """
     resolved = path.resolve()
     root = next((folder for folder in resolved.parents if (folder / ".git").exists()), resolved.parent)
-    withheld = WorkspacePrivacy(root).reason(resolved)
-    if withheld is not None:
-        raise PrivacyError(f"{path} is withheld: {withheld}; editors get no completions in it either")
+    excluded = WorkspacePrivacy(root).reason(resolved)
+    if excluded is not None:
+        raise PrivacyError(f"{path} is excluded ({excluded}); completions are disabled for it in editors too")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -64,7 +64,7 @@ def read_source(path: Path, position: tuple[int, int], language_id: str | None) 
     except UnicodeDecodeError as error:
         raise DocumentTextError(
             f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}; "
-            "convert it, for instance with iconv"
+            "convert it, for example with iconv"
         ) from None
     language = language_id or language_id_of(path.suffix)
     return Source(resolved, text, cursor_offset(text, *position), language, root.as_uri())

@@ -1,6 +1,6 @@
-"""Git's ignore patterns: what a line of a ``.gitignore`` matches. Standard library only.
+"""Git's ignore patterns, as in gitignore(5).
 
-Paths and patterns are bytes, as they are to git: ``?`` is one byte.
+Paths and patterns are bytes, as in git: ``?`` matches one byte.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class _Pattern:
 
 
 class IgnoreRules:
-    """The patterns of one ignore file, for paths below the folder it stands in."""
+    """The patterns of one ignore file, for paths below its folder."""
 
     def __init__(self, text: bytes, *, ignore_case: bool = False, strict: bool = False, source: str = "") -> None:
         """Parse an ignore file.
 
         Args:
             text: its bytes.
-            ignore_case: match without regard to case, as git does where the file system does.
-            strict: refuse lines that could never match, instead of passing over them.
-            source: what to call the file in an error.
+            ignore_case: match case-insensitively, as git does on case-insensitive file systems.
+            strict: refuse lines that can never match, instead of skipping them.
+            source: the name of the file in errors.
 
         Raises:
             PrivacyError: ``strict``, and a line is malformed.
@@ -54,8 +54,8 @@ class IgnoreRules:
             except _BadPatternError as error:
                 if strict:
                     raise PrivacyError(
-                        f"{source or 'ignore file'}, line {number}: {error}; mend the line, everything under its "
-                        "folder is withheld until then"
+                        f"{source or 'ignore file'}, line {number}: {error}; fix this line; until then "
+                        "everything in its folder is excluded"
                     ) from None
                 continue
             if pattern is not None:
@@ -65,7 +65,7 @@ class IgnoreRules:
         return len(self._patterns)
 
     def verdict(self, path: bytes, *, is_directory: bool) -> bool | None:
-        """Whether the last pattern that matches ignores the path; ``None`` when none matches.
+        """Whether the last matching pattern ignores the path; ``None`` if no pattern matches.
 
         Args:
             path: relative to the ignore file's folder, with ``/`` between its parts.
@@ -76,7 +76,7 @@ class IgnoreRules:
             self._any_name = self._any(basename_only=True)
             self._any_path = self._any(basename_only=False)
         if not self._any_name(name) and not self._any_path(path):
-            return None  # nearly always: one look instead of one per pattern
+            return None  # the usual case: two matches instead of one per pattern
         for pattern in reversed(self._patterns):
             if pattern.directories_only and not is_directory:
                 continue
@@ -85,7 +85,7 @@ class IgnoreRules:
         return None
 
     def _any(self, *, basename_only: bool) -> Callable[[bytes], object]:
-        """Whether any of the patterns of a kind matches, in one expression."""
+        """One expression that matches where any pattern of this kind does."""
         parts = [pattern.expression for pattern in self._patterns if pattern.basename_only is basename_only]
         return re.compile(b"|".join(b"(?:" + part + b")" for part in parts) or b"(?!)", self._flags).fullmatch
 
@@ -120,7 +120,7 @@ def _parse_line(line: bytes, flags: int, strict: bool, group_prefix: bytes) -> _
 
 
 def _without_trailing_spaces(line: bytes) -> bytes:
-    """The line up to its last character that is not an unescaped space."""
+    """The line without unescaped trailing spaces."""
     end = 0
     i = 0
     while i < len(line):
@@ -135,7 +135,7 @@ def _without_trailing_spaces(line: bytes) -> bytes:
 
 
 def _translate(glob: bytes, strict: bool, group_prefix: bytes) -> bytes:
-    """A regular expression for one gitignore glob; the prefix keeps its groups apart from those of others."""
+    """A regular expression for one gitignore glob; the prefix keeps its group names unique."""
     writer = _RegexWriter(group_prefix)
     i = 0
     while i < len(glob):
@@ -162,7 +162,7 @@ def _translate(glob: bytes, strict: bool, group_prefix: bytes) -> bytes:
             writer.item(expression)
         elif char == b"\\":
             if i + 1 == len(glob):
-                raise _BadPatternError("a backslash at its end")
+                raise _BadPatternError("a trailing backslash")
             writer.item(re.escape(glob[i + 1 : i + 2]))
             i += 2
         else:
@@ -172,10 +172,10 @@ def _translate(glob: bytes, strict: bool, group_prefix: bytes) -> bytes:
 
 
 class _RegexWriter:
-    """Builds a regular expression that never tries the places of one star again because a later one failed.
+    """Builds a regular expression that does not backtrack into an earlier star, so matching takes polynomial time.
 
-    What stands between two stars has a fixed length, so the first place where it fits is as good as any other; the
-    same holds for what stands between two ``**``. Each such stretch but the last is matched atomically.
+    The text between two stars has a fixed length, so its first match is as good as any other; likewise between two
+    ``**``. Every such stretch except the last is matched atomically.
     """
 
     def __init__(self, group_prefix: bytes) -> None:
@@ -225,7 +225,7 @@ class _RegexWriter:
 
 
 def _translate_set(glob: bytes, i: int, strict: bool) -> tuple[bytes, int]:
-    """A bracket expression from just after its ``[``; returns it and the index after its ``]``."""
+    """A bracket expression, read from after its ``[``; also returns the index after its ``]``."""
     negated = glob[i : i + 1] in (b"!", b"^") and bool(glob[i : i + 1])
     i += negated
     items: list[bytes] = []
@@ -233,7 +233,7 @@ def _translate_set(glob: bytes, i: int, strict: bool) -> tuple[bytes, int]:
     first = True
     while True:
         if i >= len(glob):
-            raise _BadPatternError("a bracket that is never closed")
+            raise _BadPatternError("an unclosed bracket")
         char = glob[i]
         if char == ord("]") and not first:
             break
@@ -241,7 +241,7 @@ def _translate_set(glob: bytes, i: int, strict: bool) -> tuple[bytes, int]:
         if char == ord("\\"):
             i += 1
             if i >= len(glob):
-                raise _BadPatternError("a bracket that is never closed")
+                raise _BadPatternError("an unclosed bracket")
             items.append(_byte(glob[i]))
             previous = glob[i]
         elif char == ord("-") and previous is not None and i + 1 < len(glob) and glob[i + 1] != ord("]"):
@@ -249,16 +249,16 @@ def _translate_set(glob: bytes, i: int, strict: bool) -> tuple[bytes, int]:
             if glob[i] == ord("\\"):
                 i += 1
                 if i >= len(glob):
-                    raise _BadPatternError("a bracket that is never closed")
+                    raise _BadPatternError("an unclosed bracket")
             if previous <= glob[i]:
                 items[-1] = _byte(previous) + b"-" + _byte(glob[i])
             elif strict:
-                raise _BadPatternError("a range that runs backwards")
+                raise _BadPatternError("a reversed range")
             previous = None
         elif char == ord("[") and glob[i + 1 : i + 2] == b":":
             close = glob.find(b"]", i + 2)
             if close < 0:
-                raise _BadPatternError("a bracket that is never closed")
+                raise _BadPatternError("an unclosed bracket")
             if close > i + 2 and glob[close - 1 : close] == b":":
                 name = glob[i + 2 : close - 1]
                 if name not in _POSIX_CLASSES:

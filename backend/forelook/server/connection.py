@@ -26,8 +26,7 @@ from forelook.errors import (
 from forelook.failures import log_failure
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.local.outbox import Outbox
-from forelook.privacy.rules import is_secret_path
-from forelook.privacy.secrets import check_document
+from forelook.privacy.secrets import check_document, is_secret_path
 from forelook.protocol import jsonrpc, messages
 from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, RequestId, Response
 from forelook.server.backend import Backend

@@ -6,7 +6,7 @@
 ;; Maintainer: The Forelook authors
 ;; URL: https://github.com/forelook/forelook
 ;; Version: 0.1.0
-;; Package-Requires: ((emacs "28.1") (eglot "1.9"))
+;; Package-Requires: ((emacs "28.2") (eglot "1.9"))
 ;; Keywords: convenience, languages, tools
 
 ;; This file is not part of GNU Emacs.
