@@ -1,4 +1,4 @@
-"""From generated text to an edit: nothing doubled, nothing deleted, indentation as the file has it."""
+"""From generated text to an edit that duplicates nothing, deletes nothing and follows the file's indentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forelook.protocol.messages import Suggestion
 
 _HALF_WORD = re.compile(r"(?<!\w)\d[\w.]*$|\w+$")
 _NEXT_LINE = re.compile(r"(?P<break>\n+[ \t]*)(?P<line>[^\n]*\S[^\n]*)\n")
-_MIN_OVERLAP = 3
+_MIN_OVERLAP = 3  # chosen, not measured
 _ONLY_OPENS = re.compile(r"""[\[({]+|\"\"\"|\'\'\'|["'`]""")
 _PUNCTUATION = re.compile(r"\s*[:;,{]\s*")
 
@@ -23,8 +23,8 @@ class CleanText:
     """A cleaned suggestion.
 
     Attributes:
-        text: what comes to stand after the text before the cursor.
-        num_covered: how many characters of the line's rest it replaces; they stand in ``text``, in their order.
+        text: the text to insert at the cursor.
+        num_covered: how many characters of the rest of the line it replaces; ``text`` contains them, in order.
         unused_tail: generated text beyond ``text``.
     """
 
@@ -34,13 +34,13 @@ class CleanText:
 
 
 def clean(cursor: CursorContext, raw: str, *, multi_line: bool, interrupted: bool = False) -> CleanText | None:
-    """Make generated text fit to insert, or ``None`` when nothing worth inserting is left.
+    """Clean up generated text; ``None`` if nothing worth inserting is left.
 
     Args:
-        cursor: what is known about the cursor.
+        cursor: the cursor's context.
         raw: generated text, from the cursor on.
         multi_line: whether it may span lines.
-        interrupted: whether generation was cut short, so that its last line, string or word may be half of one.
+        interrupted: whether generation was truncated, so that its last line, string or word may be incomplete.
     """
     if cursor.splits_delimiter:
         return None
@@ -59,16 +59,16 @@ def clean(cursor: CursorContext, raw: str, *, multi_line: bool, interrupted: boo
 
 
 def next_line(language: Language, before: str, after: str, tail: str) -> str:
-    """The one line that may be offered right after a suggestion was taken, from what was generated beyond it.
+    """The line to suggest right after a suggestion is accepted, from the text generated beyond it; may be empty.
 
-    Only a whole line is: generation ends in the middle of one as a rule. It is cleaned like any suggestion, as it may
-    be just what stands there already, which is often why the suggestion ended before it.
+    Only a complete line qualifies, because generation usually ends within a line. It is cleaned like any suggestion:
+    it may already exist, which is often why the suggestion ended before it.
 
     Args:
-        language: the document's.
-        before: text before the cursor once the suggestion is taken.
-        after: text after it.
-        tail: what was generated beyond the suggestion.
+        language: of the document.
+        before: text before the cursor once the suggestion is accepted.
+        after: text after the cursor.
+        tail: text generated beyond the suggestion.
     """
     match = _NEXT_LINE.match(tail)
     if match is None or after.split("\n", 1)[0].strip():
@@ -79,7 +79,7 @@ def next_line(language: Language, before: str, after: str, tail: str) -> str:
 
 
 def to_suggestion(cursor: CursorContext, cleaned: CleanText, offset: int) -> Suggestion:
-    """The edit at cursor ``offset``: from the line's start where indentation is involved, else at the cursor."""
+    """The edit at cursor ``offset``; on a blank line it starts at the line's start and includes the indentation."""
     end = offset + cleaned.num_covered
     if cursor.line and cursor.line_is_blank:
         return Suggestion(cursor.line + cleaned.text, offset - len(cursor.line), end)
@@ -87,7 +87,7 @@ def to_suggestion(cursor: CursorContext, cleaned: CleanText, offset: int) -> Sug
 
 
 def _last_whole(cursor: CursorContext, raw: str) -> int:
-    """Where text that was cut short is whole: up to its last line, else up to a half string, number or word."""
+    """End of the complete part of truncated text: before its last line, or before an incomplete string or word."""
     newline = raw.rfind("\n")
     if newline >= 0 and raw[:newline].strip():
         return newline
@@ -98,7 +98,7 @@ def _last_whole(cursor: CursorContext, raw: str) -> int:
 
 
 def _half_string(cursor: CursorContext, raw: str) -> int:
-    """Where a one-line string begins that the text opens and does not close; its end where there is none."""
+    """Start of a single-line string that the text leaves open; the end of the text if there is none."""
 
     def scan(end: int) -> BracketScan:
         return scan_brackets(cursor.language, raw[:end], cursor.inside)
@@ -106,19 +106,19 @@ def _half_string(cursor: CursorContext, raw: str) -> int:
     end = len(raw)
     last = scan(end)
     if last.inside is None or last.in_comment or len(last.inside) > 1:
-        return end  # triple-quoted text is prose, whose words are worth having
+        return end  # triple-quoted text is prose; its words are useful
     if cursor.inside is not None and last.string_closed_at is None:
         return end  # the user's own string
     return next((start for start in range(end - 1, -1, -1) if scan(start).inside is None), end)
 
 
 def _indented(cursor: CursorContext, text: str) -> str:
-    """Indentation as the file has it; on a blank line, the first line's as deep as the cursor or one level more."""
+    """Indent as the file does; on a blank line, the first line is at the cursor's level or one deeper."""
     if cursor.line_is_blank and cursor.syntax.place is Place.CODE:
         blank = re.match(r"(?:[ \t]*\n)+", text)
         if blank is not None:
             text = text[blank.end() :]
-            # The break brought its own indentation; the cursor's already stands there.
+            # The text has indentation of its own after the break; the cursor's line already has some.
             own = text[: len(text) - len(text.lstrip(" \t"))]
             if own.startswith(cursor.line):
                 text = text[len(cursor.line) :]
@@ -144,7 +144,7 @@ def _without_trailing_comma(cursor: CursorContext, text: str) -> str:
 
 
 def _without_excess(cursor: CursorContext, text: str) -> str:
-    """Drop indentation that the cursor's line already has, and no less than a block just opened would want."""
+    """Drop indentation that the cursor's line already has."""
     own = text[: len(text) - len(text.lstrip(" \t"))]
     if not own or not text.strip():
         return text
@@ -162,7 +162,7 @@ def _without_excess(cursor: CursorContext, text: str) -> str:
 
 
 def _dedented(line: str, columns: int, least: int) -> str:
-    """The line by up to ``columns`` less deep, but not less deep than ``least``."""
+    """The line with up to ``columns`` less indentation, but at least ``least``."""
     own = len(line) - len(line.lstrip(" "))
     return line[max(0, min(own - least, columns)) :]
 
@@ -198,7 +198,7 @@ def _fit_rest(cursor: CursorContext, text: str) -> tuple[str, int]:
     closing = text[start:]
     if "".join(closing.split()) == "".join(rest.split()) or "".join(rest.split()).startswith("".join(closing.split())):
         return text[:start], 0
-    # The text replaces every closer it brings along, and no other: one inside it closes what the text itself opened.
+    # The text replaces exactly the closers that it contains itself, except those of brackets it opened.
     covered, last = _closers_covered(cursor, text)
     if _subsequence_length(rest[:covered], closing) < covered:
         return text[:start], 0
@@ -209,7 +209,7 @@ def _fit_rest(cursor: CursorContext, text: str) -> tuple[str, int]:
 
 
 def _closers_covered(cursor: CursorContext, text: str) -> tuple[int, int]:
-    """How much of the rest of the line holds the closers that the text closes too, and where in it the last stands."""
+    """How far the rest of the line duplicates closers of the text, and the offset after the last one in the text."""
     position = last = 0
     scan = scan_brackets(cursor.language, text, cursor.inside)
     if cursor.open_string is not None and cursor.open_string[1] is Closer.IN_REST:
@@ -223,7 +223,7 @@ def _closers_covered(cursor: CursorContext, text: str) -> tuple[int, int]:
 
 
 def _first_closing(cursor: CursorContext, text: str) -> int | None:
-    """Where the text first closes a bracket or string that the rest of the line closes too."""
+    """Offset of the first closer in the text that the rest of the line also has."""
     if cursor.open_string is not None and cursor.open_string[1] is Closer.IN_REST:
         scan = scan_brackets(cursor.language, text, cursor.inside)
         return None if scan.string_closed_at is None else scan.string_closed_at - len(cursor.open_string[0])
@@ -235,7 +235,7 @@ def _first_closing(cursor: CursorContext, text: str) -> int | None:
 
 
 def _unopened_angle(text: str) -> int | None:
-    """Where the text closes an angle bracket it has not opened, outside other brackets; arrows are none."""
+    """Offset of an angle bracket that the text closes but did not open, outside other brackets; skips arrows."""
     depth = angles = 0
     for position, character in enumerate(text):
         if character in "([{":
@@ -252,7 +252,7 @@ def _unopened_angle(text: str) -> int | None:
 
 
 def _subsequence_length(rest: str, closing: str) -> int:
-    """How many of the rest's leading characters stand in ``closing`` in their order."""
+    """How many leading characters of ``rest`` are a subsequence of ``closing``."""
     position = 0
     for count, character in enumerate(rest):
         position = closing.find(character, position) + 1
@@ -262,7 +262,7 @@ def _subsequence_length(rest: str, closing: str) -> int:
 
 
 def _without_overlap(text: str, rest: str) -> str:
-    """Drop from the end of the text what the rest of the line says again."""
+    """Drop the end of the text that the rest of the line repeats."""
     for following in (rest.rstrip(), rest.strip()):
         for size in range(min(len(text), len(following)), 0, -1):
             if text.endswith(following[:size]) and (size == len(following) or size >= _MIN_OVERLAP):
@@ -271,22 +271,22 @@ def _without_overlap(text: str, rest: str) -> str:
 
 
 def _trim(cursor: CursorContext, text: str, covered: int) -> str:
-    """Drop trailing space, and blank lines at the end; in mid-line a space may be what separates words."""
+    """Drop trailing space and blank lines; within a line a trailing space may separate words."""
     if cursor.rest.strip() and not covered and "\n" not in text:
         if cursor.rest[0] in " \t":
-            return text.rstrip(" \t")  # what separates words stands there already
+            return text.rstrip(" \t")  # the line already has the separator
         return text if not cursor.rest_closes else text.rstrip(" \t") if not text.isspace() else text
     lines = text.split("\n")
     if cursor.syntax.place is Place.CODE:
         lines = [line if line.strip() else "" for line in lines[:-1]] + lines[-1:]
     trimmed = "\n".join(lines)
     if covered or (cursor.rest.strip() and not lines[-1].strip()):
-        return trimmed  # the rest of the line goes on from here
+        return trimmed  # the rest of the line continues from here
     return trimmed.rstrip(" \t\n")
 
 
 def _only_restates(cursor: CursorContext, text: str) -> bool:
-    """Whether the text only opens something, or is no more than what stands after the cursor anyway."""
+    """Whether the text only opens a bracket or string, or repeats what follows the cursor."""
     if cursor.open_string is None and _ONLY_OPENS.fullmatch(text.strip()):
         return True
     following = cursor.rest.strip()

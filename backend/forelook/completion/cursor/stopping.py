@@ -1,4 +1,4 @@
-"""When a suggestion is complete: its line has ended, its scope has closed, or it repeats what is already there.
+"""Decides when a suggestion is complete: its line has ended, its scope has closed, or it repeats existing text.
 
 ``CursorContext`` is what is known about the cursor before the first token.
 ``find_end`` returns where generated text must end, as soon as that can be known.
@@ -23,9 +23,10 @@ from forelook.completion.cursor.brackets import (
 from forelook.completion.cursor.syntax import CursorSyntax, Place, inspect_cursor, window_before
 from forelook.languages import Language, ScopeRule
 
-_SCAN_CHARS = 64_000
+# The numbers below are chosen, not measured.
+_SCAN_CHARS = 64_000  # scanned for brackets before and after the cursor
 _TAB_WIDTH = 4
-# Four times the same; while text comes in, only its end can have become so.
+# The same text four times in a row. During generation only the end of the text is searched.
 _REPETITION = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
 _REPETITION_CHARS = 160
 _MIN_ECHO_CHARS = 8
@@ -34,30 +35,30 @@ _MIN_CYCLE_CHARS = 24
 
 
 class Closer(Enum):
-    """What becomes of a bracket or quote that stands open at the cursor."""
+    """Where the partner of a bracket or quote is that is open at the cursor."""
 
-    MISSING = "missing"  # nothing after the cursor closes it: the suggestion may
-    IN_REST = "in_rest"  # closed on the cursor's line, where only closers follow
-    IN_REST_CODE = "in_rest_code"  # closed on the cursor's line, behind other text
-    BELOW = "below"  # closed on a later line
+    MISSING = "missing"  # nowhere: the suggestion may close it
+    IN_REST = "in_rest"  # on the cursor's line, which contains only closers after the cursor
+    IN_REST_CODE = "in_rest_code"  # on the cursor's line, after other text
+    BELOW = "below"  # on a later line
 
 
 @dataclass(frozen=True, slots=True)
 class CursorContext:
-    """What is known about a cursor.
+    """The text around a cursor, analyzed.
 
     Attributes:
-        language: the document's.
+        language: of the document.
         line: the line's text before the cursor.
         rest: the line's text after the cursor.
         rest_closes: whether ``rest`` is blank or closers only.
-        syntax: where the cursor stands.
-        open_brackets: brackets that are open at the cursor, innermost first, and what becomes of each.
-        open_string: the delimiter that would end the string at the cursor, and what becomes of it.
+        syntax: the syntax at the cursor.
+        open_brackets: brackets that are open at the cursor, innermost first, each with where it is closed.
+        open_string: the delimiter that would end the string at the cursor, and where it is.
         inside: the delimiter that would end the string or comment at the cursor.
-        previous_line: the last line with text above.
-        next_line: the next line with text below.
-        uses_tabs: whether the file is indented with tabs; ``None`` when it does not tell.
+        previous_line: the nearest line with text above.
+        next_line: the nearest line with text below.
+        uses_tabs: whether the file is indented with tabs; ``None`` if unclear.
     """
 
     language: Language
@@ -74,12 +75,12 @@ class CursorContext:
 
     @property
     def line_is_blank(self) -> bool:
-        """Whether only indentation stands before the cursor."""
+        """Whether the line has only indentation before the cursor."""
         return not self.line.strip()
 
     @property
     def in_substitution(self) -> bool:
-        """Whether the cursor stands within braces within a string."""
+        """Whether the cursor is within braces inside a string."""
         if self.open_string is None:
             return False
         string = self.line[max(self.line.rfind(self.open_string[0]), 0) :]
@@ -87,23 +88,23 @@ class CursorContext:
 
     @property
     def string_has_braces(self) -> bool:
-        """Whether the string around the cursor uses braces, as format strings do."""
+        """Whether the string around the cursor contains braces, like a format string."""
         return self.open_string is not None and ("{" in self.rest or self.in_substitution)
 
     @property
     def splits_delimiter(self) -> bool:
-        """Whether the cursor stands within a string's delimiter of several characters."""
+        """Whether the cursor is inside a string delimiter of several characters."""
         end = self.inside or ""
         return any(self.line.endswith(end[:cut]) and self.rest.startswith(end[cut:]) for cut in range(1, len(end)))
 
     @property
     def indentation(self) -> int:
-        """Columns of the cursor's line before its first character."""
+        """Columns of indentation of the cursor's line."""
         return indentation_of(self.line)
 
 
 def look_around(language: Language, before: str, after: str) -> CursorContext:
-    """Gather what is known about the cursor between ``before`` and ``after`` (lines ending in ``\\n``)."""
+    """Analyze the text around the cursor between ``before`` and ``after`` (lines end in ``\\n``)."""
     window = window_before(before, _SCAN_CHARS)
     line_start = window.rfind("\n") + 1
     above, line = window[:line_start], window[line_start:]
@@ -143,7 +144,7 @@ def _match_closers(
     """Pair the brackets open at the cursor with the closers after it, innermost first."""
     openers = scan.open[::-1]
     line_start = before.rfind("\n") + 1
-    # What was opened above and is not closed in the part that was read is closed beyond it, as far as anyone knows.
+    # A bracket opened above and not closed in the scanned text is assumed to be closed beyond it.
     unread = [complete or opener.position >= line_start for opener in openers]
     fates = [Closer.MISSING if known else Closer.BELOW for known in unread]
     level = 0
@@ -179,7 +180,7 @@ def _match_string(
     if form is None or not form.multi_line:
         return scan.inside, Closer.MISSING
     closed_below = scan_cached(language, below, scan.inside).string_closed_at is not None
-    # Every later quote of the file could be it; only a longer delimiter is evidence.
+    # Any later quote could be the partner; only a delimiter of several characters is evidence.
     return scan.inside, Closer.BELOW if closed_below and len(scan.inside) > 1 else Closer.MISSING
 
 
@@ -187,13 +188,13 @@ def find_end(cursor: CursorContext, raw: str, *, multi_line: bool, final: bool =
     """Where generated text must end.
 
     Args:
-        cursor: what is known about the cursor.
+        cursor: the cursor's context.
         raw: the text generated so far, from the cursor on.
-        multi_line: whether the suggestion may go beyond its line.
-        final: whether nothing will follow, so that an unfinished line is judged as it stands.
+        multi_line: whether the suggestion may span lines.
+        final: whether generation has ended, so that the last line counts as complete.
 
     Returns:
-        The length of the text to keep, or ``None`` while it may go on.
+        The length of the text to keep, or ``None`` if generation may continue.
     """
     return _EndFinder(cursor, multi_line).find(raw, final)
 
@@ -204,7 +205,7 @@ class _EndFinder:
     def __init__(self, cursor: CursorContext, multi_line: bool) -> None:
         self._cursor = cursor
         self._multi_line = multi_line
-        self._opened: list[str] = []  # brackets that the generated text has opened
+        self._opened: list[str] = []  # brackets that the generated text opened
         self._num_closed = 0  # brackets open at the cursor that it has closed
         self._inside = cursor.inside
         self._base = self._base_indentation()
@@ -229,21 +230,21 @@ class _EndFinder:
         return None
 
     def _line(self, number: int, line: str, start: int, complete: bool) -> int | None:
-        """Judge one line; returns where the text must end, if in it."""
+        """Process one line; returns the offset at which the text must end, if it is in this line."""
         if number > 0:
             end = self._line_start(line, start, complete)
             if end is not None:
                 return end
         whole = (self._cursor.line if number == 0 else "") + line
         if number == 0 and self._cursor.line_is_blank and whole.strip():
-            # Models indent deeper than the cursor now and then; what follows is relative to that.
+            # Models sometimes indent deeper than the cursor; the following lines are relative to that.
             self._base = indentation_of(whole)
         if complete and self._is_echo(number, whole):
             return max(start - 1, 0)
-        # With its break, so that a lone quote is seen to be no string.
+        # Include the line break: a quote without a partner on its line does not start a string.
         cut = self._scan_line(line + "\n" if complete else line)
         if cut is not None:
-            # A closer that is already there, alone on its line, takes its line with it.
+            # If the closer that already exists is alone on its line, drop the whole line.
             return start + cut if line[:cut].strip() or number == 0 else start - 1
         if complete:
             self._lines.append(whole)
@@ -255,7 +256,7 @@ class _EndFinder:
         return None
 
     def _cycle(self) -> int:
-        """How many lines the text has just said twice over, 0 if none: small models go round in circles of lines."""
+        """Length in lines of the block just repeated, or 0. Small models loop."""
         lines = self._lines
         for size in range(2, min(_MAX_CYCLE_LINES, len(lines) // 2) + 1):
             block = lines[-size:]
@@ -264,7 +265,7 @@ class _EndFinder:
         return 0
 
     def _line_start(self, line: str, start: int, complete: bool) -> int | None:
-        """What the line break before a line decides."""
+        """Decide, at the line break before ``line``, whether the text must end there."""
         cursor = self._cursor
         nothing_yet = (
             not any(text.strip() for text in self._lines[1:]) and not self._lines[0][len(cursor.line) :].strip()
@@ -272,7 +273,7 @@ class _EndFinder:
         if self._scope_closed:
             return start - 1
         if not self._multi_line:
-            # On a blank line the model may begin with blank lines; elsewhere the line is what was asked for.
+            # At a blank line the model may start with blank lines; otherwise only the cursor's line is wanted.
             return None if nothing_yet and cursor.line_is_blank else start - 1
         if not self._opened and self._num_closed == 0 and not cursor.syntax.after_opener and self._waits_for_rest():
             return start - 1
@@ -315,7 +316,7 @@ class _EndFinder:
         )
 
     def _paragraph_end(self, start: int, indentation: int) -> int | None:
-        """Where nothing encloses the text, a blank line ends it."""
+        """A blank line ends text that no block encloses."""
         cursor = self._cursor
         bounded = cursor.syntax.empty_block or cursor.syntax.after_opener
         if bounded and not (self._base == 0 and cursor.language.scope is not ScopeRule.BRACKETS):
@@ -331,7 +332,7 @@ class _EndFinder:
         )
 
     def _is_echo(self, number: int, whole: str) -> bool:
-        """Whether a whole line is the next one of the file, or the one above once more."""
+        """Whether a complete line repeats the file's next line, or the line above."""
         cursor, text = self._cursor, whole.strip()
         if not re.search(r"\w", text) or self._inside is not None:
             return False
@@ -346,7 +347,7 @@ class _EndFinder:
         return grew and first and text == above and len(text) >= _MIN_ECHO_CHARS
 
     def _scan_line(self, line: str) -> int | None:
-        """Follow brackets and strings through a line; returns where it closes what is closed elsewhere."""
+        """Track brackets and strings in a line; returns the offset of a closer whose partner is closed elsewhere."""
         cursor = self._cursor
         position = 0
         if self._inside is not None:
@@ -383,7 +384,7 @@ class _EndFinder:
         return None
 
     def _substitution_end(self, line: str) -> int | None:
-        """Where the text closes a substitution that the string goes on to close itself."""
+        """Offset at which the text closes a substitution that the rest of the string already closes."""
         depth = 0
         for place, character in enumerate(line):
             if character in OPENERS:
@@ -397,7 +398,7 @@ class _EndFinder:
         return None
 
     def _close(self, place: int, character: str) -> int | None:
-        """A closer of something opened before the cursor; returns ``place`` when it must not be there."""
+        """Match a closer with a bracket opened before the cursor; returns ``place`` if the closer is not allowed."""
         cursor = self._cursor
         if cursor.language.case_parentheses and character == ")":
             return None
@@ -412,7 +413,7 @@ class _EndFinder:
         return None
 
     def _spanning(self, inside: str | None) -> str | None:
-        """What is left of a string or comment at the line's end."""
+        """The string or comment that continues on the next line, as its end delimiter."""
         if inside is None or inside == "\n":
             return None
         form = next((form for form in self._cursor.language.strings if form.closer == inside), None)
@@ -426,19 +427,19 @@ class _EndFinder:
 
 
 def indentation_of(line: str) -> int:
-    """Columns before a line's first character, tabs counting to the next multiple of four."""
+    """Columns before a line's first character; a tab advances to the next multiple of four."""
     expanded = line.expandtabs(_TAB_WIDTH)
     return len(expanded) - len(expanded.lstrip())
 
 
 def indentation_at(text: str, position: int) -> int:
-    """Indentation of the line that ``position`` stands in."""
+    """Indentation of the line that contains ``position``."""
     start = text.rfind("\n", 0, position) + 1
     return indentation_of(text[start : position + 1])
 
 
 def wants_block(cursor: CursorContext, *, invoked: bool) -> bool:
-    """Whether a suggestion here should span lines: in an empty block, below a comment, or on request."""
+    """Whether a suggestion should span lines: in an empty block, below a comment, or on request."""
     syntax = cursor.syntax
     if syntax.place is not Place.CODE or not cursor.rest_closes:
         return False
@@ -448,7 +449,7 @@ def wants_block(cursor: CursorContext, *, invoked: bool) -> bool:
 
 
 def _closing_indentation(after: str, position: int) -> int | None:
-    """Indentation of a closer that starts its line; ``None`` for another."""
+    """Indentation of a closer that starts its line; ``None`` for any other closer."""
     start = after.rfind("\n", 0, position) + 1
     head = after[start:position]
     return None if start == 0 or head.strip() else indentation_of(head + "x")

@@ -1,7 +1,7 @@
-"""Text of other open files that helps at a cursor: signatures of imported names, and windows like the text around it.
+"""Context from other open files: signatures of imported names, and windows similar to the text around the cursor.
 
-Looking for context takes milliseconds per file, so it happens between requests: a request gets what was chosen for its
-document before, and the choice changes only when the cursor has moved on. Prompts that begin alike keep their KV cache.
+Choosing context takes milliseconds per file, so it happens between requests. A request uses the last choice for its
+document, and the choice changes only after the cursor has moved, because prompts with equal starts share a KV cache.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from forelook.completion.document_store import Document, model_text
 from forelook.keys import DocumentKey
 from forelook.languages import Language, language_for
 
-_MAX_NEIGHBOURS = 20
-_MAX_NEIGHBOUR_CHARS = 200_000
-_REFERENCE_LINES = 40
+# All of these are chosen, not measured.
+_MAX_NEIGHBORS = 20
+_MAX_NEIGHBOR_CHARS = 200_000
+_REFERENCE_LINES = 40  # before the cursor; their identifiers are compared with those of a window
 _MAX_WINDOWS = 4
-_MIN_SIMILARITY = 0.1
-_MOVED_LINES = 30
+_MIN_SIMILARITY = 0.1  # Jaccard index of the identifiers
+_MOVED_LINES = 30  # a cursor that has moved farther gets a new choice
 _MAX_SIGNATURE_LINES = 8
 _MAX_SIGNATURES = 12
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{2,}")
@@ -31,15 +32,15 @@ _IDENTIFIER = re.compile(r"[A-Za-z_]\w{2,}")
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Some lines of a file and the identifiers in them."""
+    """Consecutive lines of a file and their identifiers."""
 
     text: str
     words: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Neighbour:
-    """What one version of another open file has to offer."""
+class _Neighbor:
+    """The windows and signatures of one version of another open file."""
 
     version: int
     windows: tuple[_Window, ...]
@@ -48,16 +49,16 @@ class _Neighbour:
 
 @dataclass(slots=True)
 class _Choice:
-    """What was chosen for a document, and where the cursor stood then."""
+    """The context chosen for a document, and the cursor line at that time."""
 
     line: int
-    neighbours: frozenset[DocumentKey]
+    neighbors: frozenset[DocumentKey]
     texts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class _Wish:
-    """A document whose context is to be looked for."""
+    """A document that needs a new choice of context."""
 
     document: Document
     offset: int
@@ -65,30 +66,30 @@ class _Wish:
 
 
 class ContextChooser:
-    """Remembers the open documents by recency and chooses context from them, a small piece of work at a time.
+    """Chooses context from the recently used documents, in small steps of work.
 
     Args:
-        window_lines: lines of a window; about what the prompt has room for, a few times over.
+        window_lines: lines per window, a fraction of what a prompt has room for.
     """
 
     def __init__(self, window_lines: int = 24) -> None:
         self._window_lines = window_lines
         self._recent: OrderedDict[DocumentKey, Document] = OrderedDict()  # most recently used last
-        self._neighbours: dict[DocumentKey, _Neighbour] = {}
+        self._neighbors: dict[DocumentKey, _Neighbor] = {}
         self._choices: dict[DocumentKey, _Choice] = {}
         self._wish: _Wish | None = None
 
     def touch(self, document: Document) -> None:
-        """Note that a document was opened, edited or asked about."""
+        """Record that a document was opened, edited or completed."""
         self._recent[document.key] = document
         self._recent.move_to_end(document.key)
 
     def forget(self, key: DocumentKey) -> None:
-        """A document was closed: no other document's context may hold its text from now on."""
+        """Drop a closed document and every choice that contains its text."""
         self._recent.pop(key, None)
-        self._neighbours.pop(key, None)
+        self._neighbors.pop(key, None)
         self._choices = {
-            other: choice for other, choice in self._choices.items() if other != key and key not in choice.neighbours
+            other: choice for other, choice in self._choices.items() if other != key and key not in choice.neighbors
         }
 
     def latest(self, key: DocumentKey) -> Document | None:
@@ -96,13 +97,13 @@ class ContextChooser:
         return self._recent.get(key)
 
     def choose(self, document: Document, offset: int) -> Sequence[str]:
-        """Context for a cursor, most useful first, as far as it has been looked for."""
+        """The last choice of context for a document, most useful first; requests a new choice if it is outdated."""
         choice = self._choices.get(document.key)
         line = document.text.count("\n", 0, offset)
-        neighbours = self._neighbours_of(document)
-        if choice is None or abs(choice.line - line) > _MOVED_LINES or choice.neighbours != frozenset(neighbours):
-            if neighbours:
-                self._wish = _Wish(document, offset, list(neighbours))
+        neighbors = self._neighbors_of(document)
+        if choice is None or abs(choice.line - line) > _MOVED_LINES or choice.neighbors != frozenset(neighbors):
+            if neighbors:
+                self._wish = _Wish(document, offset, list(neighbors))
             elif choice is not None:
                 del self._choices[document.key]
                 return ()
@@ -110,11 +111,11 @@ class ContextChooser:
 
     @property
     def has_work(self) -> bool:
-        """Whether somebody waits for context."""
+        """Whether a document needs a new choice of context."""
         return self._wish is not None
 
     def work(self) -> DocumentKey | None:
-        """Look at one more file; returns the document whose context has changed, when it has."""
+        """Read one more file; returns the key of the document whose context has changed, if any."""
         wish = self._wish
         if wish is None:
             return None
@@ -126,24 +127,24 @@ class ContextChooser:
         texts = self._best(document, wish.offset)
         old = self._choices.get(document.key)
         line = document.text.count("\n", 0, wish.offset)
-        self._choices[document.key] = _Choice(line, frozenset(self._neighbours_of(document)), texts)
+        self._choices[document.key] = _Choice(line, frozenset(self._neighbors_of(document)), texts)
         return document.key if texts != (old.texts if old is not None else ()) else None
 
-    def _neighbours_of(self, document: Document) -> list[DocumentKey]:
+    def _neighbors_of(self, document: Document) -> list[DocumentKey]:
         """Other open files of the workspace and language family, most recently used first."""
         language = language_for(document.language_id)
         found: list[DocumentKey] = []
         for key, other in reversed(self._recent.items()):
-            if len(found) == _MAX_NEIGHBOURS:
+            if len(found) == _MAX_NEIGHBORS:
                 break
             same = other.workspace == document.workspace and language_for(other.language_id) is language
-            if same and key != document.key and 0 < len(other.text) <= _MAX_NEIGHBOUR_CHARS:
+            if same and key != document.key and 0 < len(other.text) <= _MAX_NEIGHBOR_CHARS:
                 found.append(key)
         return sorted(found)
 
     def _read(self, key: DocumentKey) -> None:
         document = self._recent.get(key)
-        known = self._neighbours.get(key)
+        known = self._neighbors.get(key)
         if document is None or (known is not None and known.version == document.version):
             return
         text = model_text(document.text)
@@ -155,7 +156,7 @@ class ContextChooser:
             words = frozenset(_IDENTIFIER.findall(part))
             if words:
                 windows.append(_Window(part, words))
-        self._neighbours[key] = _Neighbour(
+        self._neighbors[key] = _Neighbor(
             document.version, tuple(windows), signatures_of(language_for(document.language_id), text)
         )
 
@@ -171,29 +172,29 @@ class ContextChooser:
         imported = imported_names(language, before)
         signatures: list[str] = []
         ranked: list[tuple[float, DocumentKey, int, str]] = []
-        for key in self._neighbours_of(document):
-            neighbour = self._neighbours.get(key)
-            if neighbour is None:
+        for key in self._neighbors_of(document):
+            neighbor = self._neighbors.get(key)
+            if neighbor is None:
                 continue
-            signatures += [text for name, text in sorted(neighbour.signatures.items()) if name in imported]
+            signatures += [text for name, text in sorted(neighbor.signatures.items()) if name in imported]
             best = max(
                 (
                     (len(window.words & reference) / len(window.words | reference), key, index, window.text)
-                    for index, window in enumerate(neighbour.windows)
+                    for index, window in enumerate(neighbor.windows)
                 ),
                 default=None,
             )
             if best is not None and best[0] >= _MIN_SIMILARITY:
                 ranked.append(best)
         ranked.sort(reverse=True)
-        # The most useful first; a stable order keeps the cache.
+        # Most useful first. A stable order keeps the KV cache valid.
         windows = [_headed(language, key.uri, text) for _, key, _, text in ranked[:_MAX_WINDOWS]]
         heads = ["\n".join(signatures[:_MAX_SIGNATURES]) + "\n"] if signatures else []
         return tuple(heads + windows)
 
 
 def signatures_of(language: Language, text: str) -> dict[str, str]:
-    """Heads of the functions and types a file defines, by name; a class brings the heads of its methods."""
+    """Heads of the functions and types that a file defines, by name; a class includes the heads of its methods."""
     tree = parse(language, text)
     if tree is None:
         return {}
@@ -215,7 +216,7 @@ def signatures_of(language: Language, text: str) -> dict[str, str]:
 
 
 def imported_names(language: Language, text: str) -> frozenset[str]:
-    """Names in the import statements at the top level of a file."""
+    """Identifiers in the top-level import statements of a file."""
     tree = parse(language, text[:20_000])
     if tree is None:
         return frozenset()
@@ -228,7 +229,7 @@ def imported_names(language: Language, text: str) -> frozenset[str]:
 
 
 def _definitions(language: Language, node: tree_sitter.Node) -> list[tree_sitter.Node]:
-    """Definitions right under a node, through exports and decorators."""
+    """Definitions directly below a node, including those in exports, decorators and namespaces."""
     found: list[tree_sitter.Node] = []
     for child in node.named_children:
         if child.type in language.signature_nodes:
@@ -239,7 +240,7 @@ def _definitions(language: Language, node: tree_sitter.Node) -> list[tree_sitter
 
 
 def _head(data: bytes, node: tree_sitter.Node) -> str:
-    """A definition up to its body, on one line."""
+    """The text of a definition before its body, on one line."""
     body = node.child_by_field_name("body")
     end = body.start_byte if body is not None else node.end_byte
     return " ".join(data[node.start_byte : min(end, node.start_byte + 400)].decode("utf-8", "replace").split())
@@ -250,7 +251,7 @@ def _text(data: bytes, node: tree_sitter.Node) -> str:
 
 
 def _headed(language: Language, uri: str, text: str) -> str:
-    """A window under a comment that names its file, where the language has comments."""
+    """A window below a comment with its file name, if the language has comments."""
     name = uri.rsplit("/", 1)[-1]
     if language.line_comments:
         return f"{language.line_comments[0]} {name}\n{text}\n\n"

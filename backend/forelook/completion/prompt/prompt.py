@@ -1,9 +1,8 @@
-"""From document and cursor to prompt ids: windows that stand still while the user types.
+"""From document and cursor to prompt ids: windows that stay fixed while the user types.
 
-A prompt takes part of the text before the cursor (the *prefix*), part of the text after it (the *suffix*) and context
-from other files. Windows begin and end at line borders and keep doing so at the same lines until they no longer fit, so
-that the KV cache of the keystroke before serves the next one. Text is tokenised line by line from a cache: a keystroke
-tokenises its own line.
+A prompt consists of text before the cursor (the *prefix*), text after it (the *suffix*) and context from other files.
+Windows start and end at line breaks. They keep their borders until the text no longer fits, so that the KV cache of one
+keystroke serves the next. Text is tokenized line by line with a cache: a keystroke tokenizes only its own line.
 """
 
 from __future__ import annotations
@@ -18,19 +17,20 @@ from forelook.completion.document_store import Document, model_text
 from forelook.keys import DocumentKey
 from forelook.model.tokenizer import TextSplitter
 
+# All of these are chosen, not measured.
 _MAX_CACHED_LINES = 20_000
 _MAX_CACHED_LINE_CHARS = 2_000
-_MAX_CHARS_PER_TOKEN = 12
+_MAX_CHARS_PER_TOKEN = 12  # text beyond this many characters per token of the budget is not read
 _MAX_ANCHORS_PER_DOCUMENT = 4
 _MAX_DOCUMENTS = 64
-# A window is rebuilt when it holds less than this share of what it could: the cursor has left its neighbourhood.
+# A window filled to less than this share is rebuilt: the cursor has moved away from it.
 _MIN_FILL = 0.4
-# Of a full prompt, left free when windows are placed, so that typing does not overflow them at once.
+# The share of a full prompt that stays free when windows are placed, so that typing does not overflow them at once.
 _GROWTH_SHARE = 0.15
 
 
 class TextTokenizer(Protocol):
-    """What prompts need of a tokenizer."""
+    """The tokenizer interface that prompts use."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text alone."""
@@ -42,7 +42,7 @@ class TextTokenizer(Protocol):
 
 
 class LineEncoder:
-    """Tokenizes text part by part, with a cache of parts; parts are lines with most tokenizers."""
+    """Tokenizes text part by part with a cache; with most tokenizers a part is a line."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -77,7 +77,7 @@ class LineEncoder:
 
 @dataclass(frozen=True, slots=True)
 class PromptBudget:
-    """Most tokens of a prompt's text, and its parts' shares; what one part leaves, the others may use."""
+    """Maximum number of tokens of a prompt, and the shares of its parts; a part may use what another leaves free."""
 
     num_tokens: int
     suffix_share: float
@@ -85,11 +85,11 @@ class PromptBudget:
 
     @property
     def context_tokens(self) -> int:
-        """What context gets of a full prompt."""
+        """Tokens of context in a full prompt."""
         return int((self.num_tokens - int(self.num_tokens * _GROWTH_SHARE)) * self.context_share)
 
     def split(self, num_prefix: int, num_suffix: int, num_context: int) -> tuple[int, int, int]:
-        """Tokens for prefix, suffix and context, given how many each has to offer."""
+        """Tokens for prefix, suffix and context, given how many of each are available."""
         total = self.num_tokens
         if num_prefix + num_suffix + num_context <= total:
             return num_prefix, num_suffix, num_context
@@ -107,11 +107,11 @@ class PromptText:
     """A prompt's parts as ids, before the infill format joins them.
 
     Attributes:
-        prefix: the text of the prefix window; the cursor stands at its end.
+        prefix: the text of the prefix window, which ends at the cursor.
         prefix_ids: its tokens.
         suffix_ids: tokens of the suffix window.
-        context_ids: tokens of other files' context.
-        anchored_suffix: whether the suffix starts at the next line, so that typing leaves it as it is.
+        context_ids: tokens of the context from other files.
+        anchored_suffix: whether the suffix starts at the next line, so that typing does not change it.
     """
 
     prefix: str
@@ -123,9 +123,9 @@ class PromptText:
 
 @dataclass(frozen=True, slots=True)
 class _Anchor:
-    """Window borders that survive an edit at the cursor: one counts from the start, the other from the end.
+    """Window borders that an edit at the cursor does not move: one counts from the start, the other from the end.
 
-    ``num_context`` is the room that context had beside them.
+    ``num_context`` is the number of tokens that remained for context.
     """
 
     prefix_start: int
@@ -134,12 +134,12 @@ class _Anchor:
 
 
 class PromptBuilder:
-    """Chooses windows and tokenises them. Remembers where windows stood, per document.
+    """Chooses the windows of a prompt and tokenizes them. Remembers window borders per document.
 
     Args:
-        tokenizer: the model's.
-        budget: most tokens, and the parts' shares.
-        file_separator_id: the token the model expects before each file, where it knows one.
+        tokenizer: of the model.
+        budget: maximum number of tokens, and the shares of the parts.
+        file_separator_id: the token that precedes each file; ``None`` if the model has no such token.
     """
 
     def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget, file_separator_id: int | None = None) -> None:
@@ -149,7 +149,7 @@ class PromptBuilder:
         self._anchors: OrderedDict[DocumentKey, list[_Anchor]] = OrderedDict()
 
     def forget(self, key: DocumentKey) -> None:
-        """Drop what is remembered of a closed document."""
+        """Drop the window borders of a closed document."""
         self._anchors.pop(key, None)
 
     def build(self, document: Document, offset: int, context: Sequence[str] = ()) -> PromptText:
@@ -158,8 +158,8 @@ class PromptBuilder:
         Args:
             document: the snapshot.
             offset: the cursor.
-            context: texts of other files, most useful first; whole ones are taken while they fit, and the most useful
-                comes to stand nearest to the cursor.
+            context: texts of other files, most useful first. A text is used whole or not at all, and the most useful
+                is placed nearest to the cursor.
         """
         text = document.text
         rest = text[offset : document.line_end(offset)]
@@ -183,7 +183,7 @@ class PromptBuilder:
         anchor: _Anchor,
         context_ids: list[list[int]],
     ) -> PromptText | None:
-        """The prompt over windows used before, if they still fit and still are worth using."""
+        """The prompt with earlier window borders, if the text still fits and fills them well enough."""
         text, start = document.text, anchor.prefix_start
         end = len(text) - anchor.chars_after_suffix
         if not start <= offset <= suffix_start <= end or not _is_line_start(text, start) or not _is_line_end(text, end):
@@ -191,7 +191,7 @@ class PromptBuilder:
         if offset - start > self._max_chars or end - suffix_start > self._max_chars:
             return None
         if anchor.num_context < min(sum(map(len, context_ids)), self._budget.context_tokens):
-            return None  # there is more of it now
+            return None  # more context has become available
         kept = self._context_that_fits(context_ids, anchor.num_context)
         prefix = model_text(text[start:offset])
         prefix_ids = self.encoder.encode(prefix, starts_document=True)
@@ -224,9 +224,9 @@ class PromptBuilder:
         prefix = "".join(piece for piece, _ in reversed(prefix_pieces))
         suffix = "".join(piece for piece, _ in suffix_pieces)
         if not prefix and before:
-            # One line is longer than the window: its end, cut where it stays cut while the line grows.
+            # The line is longer than the window: use its end, starting at an offset that stays fixed as it grows.
             prefix = _end_of_long_line(before, for_prefix)
-        # The break before a window's first line is no part of it.
+        # The line break before a window's first line does not belong to it.
         whole = len(prefix) == len(before) and offset <= self._max_chars
         if not whole and prefix.startswith("\n"):
             prefix = prefix[1:]
@@ -241,7 +241,7 @@ class PromptBuilder:
         return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
 
     def _context_that_fits(self, context_ids: list[list[int]], num_tokens: int) -> list[int]:
-        """Whole texts while they fit, the first of them last; where files are told apart, the own one follows."""
+        """The texts that fit, the most useful last; with a file separator, one more follows for the document itself."""
         chosen: list[list[int]] = []
         for ids in context_ids:
             if len(ids) <= num_tokens:
@@ -251,7 +251,7 @@ class PromptBuilder:
         return flat + self._separator if flat else flat
 
     def _take(self, pieces: list[str], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:
-        """Tokenise pieces, nearest to the cursor first, until ``num_tokens`` are at hand."""
+        """Tokenize parts, nearest to the cursor first, until there are ``num_tokens``."""
         taken: list[tuple[str, tuple[int, ...]]] = []
         for piece in pieces:
             ids = self.encoder.encode_piece(piece)
@@ -277,7 +277,7 @@ class PromptBuilder:
 
 
 def _fit(pieces: list[tuple[str, tuple[int, ...]]], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:
-    """As many whole pieces, nearest first, as ``num_tokens`` hold."""
+    """The first parts that together have at most ``num_tokens``."""
     kept: list[tuple[str, tuple[int, ...]]] = []
     for piece, ids in pieces:
         num_tokens -= len(ids)
@@ -294,7 +294,7 @@ def _end_of_long_line(before: str, num_tokens: int) -> str:
 
 
 def _raw_length(text: str, num_chars: int, *, start: int | None = None, end: int | None = None) -> int:
-    """Length in the document of a stretch that has ``num_chars`` characters once ``\\r\\n`` is one of them."""
+    """Length in the document of a text with ``num_chars`` characters, where ``\\r\\n`` counts as one."""
     length = num_chars
     while True:
         first, last = (start, start + length) if start is not None else (max(0, (end or 0) - length), end or 0)
