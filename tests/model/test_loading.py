@@ -210,7 +210,7 @@ def test_truncated_file_is_named(single: Path, keep: float) -> None:
     path = single / "model.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[: int(keep if keep > 1 or keep == 0 else keep * len(data))])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or cut short"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or truncated"):
         load(single)
 
 
@@ -258,7 +258,7 @@ def test_checkpoint_quantized_beforehand_says_what_to_do_instead(single: Path, m
 @pytest.mark.parametrize("name", ["model.Q4_K_M.gguf", "consolidated.00.pth", "pytorch_model.bin", "model.pt"])
 def test_folder_of_another_format_names_what_it_holds_and_what_is_read(single: Path, name: str) -> None:
     (single / "model.safetensors").rename(single / name)
-    with pytest.raises(CheckpointError, match=rf"found only {name}; only safetensors are read"):
+    with pytest.raises(CheckpointError, match=rf"found only {name}; only safetensors are supported"):
         load(single)
 
 

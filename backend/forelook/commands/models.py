@@ -1,4 +1,4 @@
-"""``forelook models`` and ``forelook pull``: what is here, what suits this machine, and how it comes here."""
+"""``forelook models`` lists local models and recommends one; ``forelook pull`` downloads a model."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ def models(options: argparse.Namespace, here: Surroundings) -> int:
     print("Installed")
     for found in installed:
         at = f"@{found.revision[:12]}" if found.revision else ""
-        state = found.fault or ("pulled and checked" if found.is_pinned else "ready")
+        state = found.fault or ("pulled and verified" if found.is_pinned else "ready")
         print(f"  {found.model}{at}  {_size(found.num_parameters, found.size_bytes)}, "
               f"{_context(found.context)}, {found.license or 'license unknown'}; {found.source}: {state}")  # fmt: skip
     free = "unknown" if machine.memory_bytes is None else f"{machine.memory_bytes / 1e9:.1f} GB"
     print(f"\nRecommended for {device} in {str(dtype).removeprefix('torch.')}, {free} of memory free")
     for fit in fits:
-        note = "take this one" if fit.is_best else "fits"
+        note = "recommended" if fit.is_best else "fits"
         if not fit.fits:
             note = f"too large: needs {fit.needed_bytes / 1e9:.1f} GB"
         elif fit.is_slow:
-            note = "fits, but too slow to type with on a CPU"
+            note = "fits, but slower than typing on a CPU"
         known = fit.model
         print(f"  {known.model}  {_size(known.num_parameters, known.download_bytes)}, "
               f"{_context(known.context)}, {known.license}: {note}")  # fmt: skip
     if not fits:
-        print("  none of the models on the hub: the starter model is for such machines")
+        print("  none from the hub; use the starter model on this machine")
     print("\nDownload one with `forelook pull MODEL`; run it with `forelook serve --model MODEL`.")
     return 0
 
@@ -78,7 +78,7 @@ def _context(context: int | None) -> str:
 
 
 def pull(options: argparse.Namespace, here: Surroundings) -> int:
-    """Download a model, check it, and record its commit."""
+    """Download a model, verify it and record its commit."""
     from forelook.model import hub as hub_module
 
     model, revision = hub_module.split_revision(options.model)
@@ -89,26 +89,26 @@ def pull(options: argparse.Namespace, here: Surroundings) -> int:
         described = {**asdict(pulled), "folder": str(pulled.folder), "size_bytes": pulled.size_bytes}
         print(json.dumps(described))
         return 0
-    print(f"{model} at {pulled.commit}: {len(pulled.files)} files, {pulled.size_bytes / 1e9:.2f} GB, all checked")
+    print(f"{model} at {pulled.commit}: {len(pulled.files)} files, {pulled.size_bytes / 1e9:.2f} GB, all verified")
     print(f"run it with `forelook serve --model {model}`")
     return 0
 
 
 @contextlib.contextmanager
 def _progress_shown(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per file on a terminal; a line per finished file in a pipe."""
+    """Shows a progress bar per file on a terminal, else a line per finished file."""
     if quiet:
         yield lambda _name, _done, _size: None
         return
     if not sys.stderr.isatty():
 
-        def tell(name: str, done: int, size: int) -> None:
-            if done >= size and name not in told:
-                told.add(name)
+        def show_finished(name: str, done: int, size: int) -> None:
+            if done >= size and name not in shown:
+                shown.add(name)
                 complain(f"{name}: {size / 1e6:.1f} MB")
 
-        told: set[str] = set()
-        yield tell
+        shown: set[str] = set()
+        yield show_finished
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn

@@ -1,4 +1,4 @@
-"""Safetensors checkpoints: one file or shards, read tensor by tensor, every fault named."""
+"""Reads safetensors checkpoints, in one file or in shards, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 def shard_files(folder: Path) -> dict[str, Path] | None:
-    """Per tensor the shard that holds it; ``None`` for a checkpoint in one file.
+    """The shard of each tensor; ``None`` for a checkpoint in one file.
 
     Raises:
-        CheckpointError: no safetensors, or a shard of the index is missing.
+        CheckpointError: there are no safetensors, or a shard is missing.
     """
     index = folder / INDEX_NAME
     if not index.is_file():
@@ -37,7 +37,7 @@ def shard_files(folder: Path) -> dict[str, Path] | None:
         found = f"found only {', '.join(others[:3])}; " if others else ""
         raise CheckpointError(
             f"{folder}: no {SINGLE_NAME} and no {INDEX_NAME}; {found}"
-            "only safetensors are read: download or convert the checkpoint in that format"
+            "only safetensors are supported; download or convert the checkpoint in that format"
         )
     try:
         names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -51,7 +51,7 @@ def shard_files(folder: Path) -> dict[str, Path] | None:
 
 
 class _Reader:
-    """Reads named tensors in the wanted dtype, checking shapes and counting bytes."""
+    """Reads tensors by name, checks their shapes, converts the dtype and counts bytes."""
 
     def __init__(
         self,
@@ -70,13 +70,13 @@ class _Reader:
     def projection(
         self, outputs: dict[str, int], num_inputs: int, *, bias: bool, interleave: int | None = None
     ) -> Projection:
-        """Modules that read one input as one projection.
+        """Several modules with the same input, as one projection.
 
         Args:
             outputs: number of outputs per module name, in order.
-            num_inputs: of all of them.
+            num_inputs: number of inputs of every module.
             bias: whether they have biases.
-            interleave: the head size, when all but the last module's rows are to be interleaved for rotation.
+            interleave: the head size, to interleave the rows of all modules but the last for rotation.
         """
         joined = self._joined(outputs, (num_inputs,), "weight", interleave)
         return Projection(joined, self._joined(outputs, (), "bias", interleave) if bias else None, self._quantize)
@@ -84,7 +84,7 @@ class _Reader:
     def _joined(
         self, outputs: dict[str, int], rest: tuple[int, ...], kind: str, interleave: int | None
     ) -> torch.Tensor:
-        # Filled in place, so that no second copy of a large model's weights is needed.
+        # Filled in place, to avoid a second copy of the weights.
         joined = torch.empty(sum(outputs.values()), *rest, dtype=self._dtype, device=self._device)
         start = 0
         for index, (name, count) in enumerate(outputs.items()):
@@ -103,15 +103,15 @@ class _Reader:
         try:
             tensor: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]  # safetensors ships no types for it
         except SafetensorError as error:
-            raise CheckpointError(f"{path}: tensor {name} cannot be read ({error})") from error
+            raise CheckpointError(f"{path}: tensor {name} cannot be read ({error}); download it again") from error
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {list(tensor.shape)} where config.json announces {list(shape)}; "
-                "weights and config belong to different models"
+                f"{path}: {name} has shape {list(tensor.shape)}, but config.json implies {list(shape)}; "
+                "use the config.json that was published with these weights"
             )
         if not tensor.is_floating_point():
             raise CheckpointError(
-                f"{path}: {name} holds {tensor.dtype}, a quantized format; give float32, float16 or bfloat16 weights"
+                f"{path}: {name} has dtype {tensor.dtype}, a quantized format; use float32, float16 or bfloat16 weights"
             )
         self._on_bytes(tensor.nbytes)
         return tensor
@@ -126,19 +126,19 @@ def _opened(folder: Path) -> Iterator[Callable[[str], tuple[Path, safe_open]]]:
         def open_file(name: str) -> tuple[Path, safe_open]:
             path = folder / SINGLE_NAME if shards is None else shards.get(name)
             if path is None:
-                raise CheckpointError(f"{folder / INDEX_NAME}: tensor {name} is in no shard")
+                raise CheckpointError(f"{folder / INDEX_NAME}: tensor {name} is in no shard; download it again")
             if path not in files:
                 try:
                     files[path] = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
                 except (SafetensorError, OSError) as error:
-                    raise CheckpointError(f"{path} is damaged or cut short ({error}); download it again") from error
+                    raise CheckpointError(f"{path} is damaged or truncated ({error}); download it again") from error
             return path, files[path]
 
         yield open_file
 
 
 def checkpoint_bytes(folder: Path) -> int:
-    """Size of all weight files."""
+    """Total size of the weight files in bytes."""
     shards = shard_files(folder)
     paths = {folder / SINGLE_NAME} if shards is None else set(shards.values())
     return sum(path.stat().st_size for path in paths)
@@ -152,18 +152,18 @@ def read_weights(
     on_fraction: Callable[[float], None],
     quantize: Quantize | None = None,
 ) -> LlamaWeights:
-    """Read a checkpoint's weights into the forward pass's own layout.
+    """Read the weights of a checkpoint, in the layout of the forward pass.
 
     Args:
-        folder: holds the safetensors.
-        config: the shapes they must have.
-        dtype: what to convert them to.
-        device: where to put them.
-        on_fraction: told the share of bytes read so far.
-        quantize: applied to the layers' matrices, one by one as they are read.
+        folder: of the checkpoint.
+        config: shapes of the weights.
+        dtype: of the result.
+        device: of the result.
+        on_fraction: called with the share of bytes read so far.
+        quantize: applied to each matrix of the layers after it is read.
 
     Raises:
-        CheckpointError: a file or tensor is missing, damaged, or of another shape.
+        CheckpointError: a file or tensor is missing, damaged, or has another shape.
     """
     total = max(checkpoint_bytes(folder), 1)
     done = 0

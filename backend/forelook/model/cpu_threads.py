@@ -1,9 +1,9 @@
-"""How many CPU threads a forward uses: as many as there are free cores, and one when a team does not pay.
+"""Chooses how many CPU threads a forward uses: as many as there are idle cores, or one if more are slower.
 
-A forward of a small model joins its threads some forty times a millisecond. When another program takes one core, every
-join waits for the thread that is not scheduled: measured with two busy programs on two cores, a step of 16 tokens took
-110 ms on two threads and 4 ms on one. So cores that others are using stay theirs, where the system tells (Linux does,
-for about 3 µs), and everywhere a team has to keep beating the single thread that it replaces.
+A forward of a small model joins its threads about 40 times per millisecond. If another program occupies a core, every
+join waits for the thread that is not scheduled. Measured with two busy programs on two cores: a step of 16 tokens took
+110 ms on two threads and 4 ms on one. So a forward does not use cores that other programs use, where the system reports
+that (Linux does, in about 3 µs), and several threads must keep beating the single thread that they replace.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ import torch
 _SLOWER = 1.5
 _FAR_SLOWER = 4.0
 _STRIKES = 3
-"""A forward of a team that is so much slower than a single thread's is a strike, a far slower one is three at once.
+"""Several threads that are this many times slower than one are a strike, far slower ones are three strikes.
 
-One slow forward is no proof: a pause for each kept 118 of 150 plain steps in a row on one thread, on a machine with
-nothing else to do.
+One slow forward proves nothing. Measured on an idle machine: with a pause after each, 118 of 150 consecutive steps ran
+on one thread.
 """
 
+# Pauses between attempts with several threads. Chosen, not measured.
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
 _SPIN_S = 0.005
-"""How long a team's other threads spin after a forward, as OpenMP runtimes do by default, before they sleep."""
+"""How long idle OpenMP threads spin after a forward before they sleep, by the runtimes' defaults."""
 
 
 class ThreadGovernor:
-    """Chooses the number of threads per forward from how long forwards took.
+    """Chooses the number of threads per forward from measured durations.
 
     Args:
-        max_threads: of a team, torch's current setting by default; with one there is nothing to choose.
-        count_runnable: how many threads of the machine run or want to, this one included; ``None`` if unknown.
-        count_own: how many of them are this process's.
+        max_threads: torch's current setting by default; with 1 there is nothing to choose.
+        count_runnable: number of runnable threads of the machine, including this one; ``None`` if unknown.
+        count_own: how many of them belong to this process.
         num_cores: of the machine.
         clock: monotonic seconds.
     """
@@ -64,7 +65,7 @@ class ThreadGovernor:
 
     @contextmanager
     def forward(self, num_tokens: int, prefix_length: int) -> Iterator[None]:
-        """Run one forward with the chosen number of torch's threads, and learn how long it took."""
+        """Run one forward with the chosen number of torch threads, and record its duration."""
         num_threads = self.choose(num_tokens, prefix_length)
         start_s = time.perf_counter()
         torch.set_num_threads(num_threads)
@@ -75,9 +76,9 @@ class ThreadGovernor:
         self.observe(num_tokens, prefix_length, num_threads, time.perf_counter() - start_s)
 
     def choose(self, num_tokens: int, prefix_length: int) -> int:
-        """Threads for a forward of that many tokens over that long a prefix.
+        """Number of threads for a forward of ``num_tokens`` after a prefix.
 
-        The first forward of a size is a single thread's: a team is measured against it.
+        The first forward of each size uses one thread, as the reference.
         """
         if self._max_threads == 1 or _size(num_tokens, prefix_length) not in self._single_s:
             return 1
@@ -88,13 +89,13 @@ class ThreadGovernor:
             return self._max_threads
         others = 0
         if runnable > 1:
-            # A team's other threads still spin after a forward: they are not somebody else's.
+            # Our own threads still spin after a forward; do not count them as other programs'.
             is_spinning = self._clock() - self._team_ended_s < _SPIN_S
             others = max(0, runnable - (self._max_threads if is_spinning else self._count_own()))
         return max(1, min(self._num_cores - others, self._max_threads))
 
     def observe(self, num_tokens: int, prefix_length: int, num_threads: int, elapsed_s: float) -> None:
-        """Learn how long a forward took."""
+        """Record the duration of a forward."""
         size = _size(num_tokens, prefix_length)
         single_s = self._single_s.get(size)
         is_awake = True
@@ -106,7 +107,7 @@ class ThreadGovernor:
         elif single_s is None or elapsed_s <= _SLOWER * single_s:
             self._strikes = 0
             self._pause_s = _FIRST_PAUSE_S
-        elif is_awake:  # the first forward after a rest wakes the team's threads, which takes milliseconds
+        elif is_awake:  # after an idle period a forward first wakes its threads, which takes milliseconds
             self._strikes += _STRIKES if elapsed_s > _FAR_SLOWER * single_s else 1
             if self._strikes >= _STRIKES:
                 self._strikes = 0
@@ -115,12 +116,12 @@ class ThreadGovernor:
 
 
 def _size(num_tokens: int, prefix_length: int) -> tuple[int, int]:
-    """Forwards that take about equally long: tokens and prefix rounded up to powers of two."""
+    """A class of forwards with similar durations: tokens and prefix rounded up to powers of two."""
     return (num_tokens - 1).bit_length(), prefix_length.bit_length()
 
 
 def _count_runnable() -> int | None:
-    """Linux's count of runnable threads, for about a microsecond."""
+    """Number of runnable threads from Linux, in about a microsecond; ``None`` elsewhere."""
     try:
         descriptor = os.open("/proc/loadavg", os.O_RDONLY)
         try:
@@ -133,12 +134,12 @@ def _count_runnable() -> int | None:
 
 
 def _count_own() -> int:
-    """Runnable threads of this process, at least the calling one; some microseconds per thread."""
+    """Number of runnable threads of this process, at least 1; takes a few microseconds per thread."""
     count = 0
     for task in Path("/proc/self/task").iterdir():
         try:
             state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]
         except OSError:
-            continue  # it has just ended
+            continue  # the thread has ended
         count += state == b"R"
     return max(1, count)

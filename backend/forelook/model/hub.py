@@ -1,8 +1,8 @@
-"""Models from the Hugging Face hub: safetensors only, resumed, every file checked, the commit recorded.
+"""Downloads models from the Hugging Face hub: safetensors only, resumable, every file verified, the commit recorded.
 
-huggingface_hub keeps its cache and speaks to the hub. It throws a partial file away when a download is interrupted, and
-checks sizes only; so large files are written here, to be continued by the next pull, and each file's hash is compared
-with the one the hub tells: SHA-256 of large files, git's own hash of the others.
+huggingface_hub manages the cache and the connection. But it discards a partial file when a download is interrupted, and
+it checks sizes only. So this module downloads large files itself, to resume them in the next pull, and compares every
+file's hash with the hub's: SHA-256 for large files, the git blob hash for others.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _WANTED = ("*.json", "*.safetensors", "README.md", "LICENSE*", "NOTICE*")
 _UNWANTED = ("consolidated*", "*/*")
 _HASH_CHUNK = 1 << 22
 
-# (file, bytes of it that are here, its size)
+# (file name, bytes downloaded, size in bytes)
 OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """Where models come from and go to.
+    """The hub, and where its models are stored.
 
     Attributes:
-        cache_dir: huggingface_hub's cache.
-        records_path: JSON file of what was pulled.
-        endpoint: another address than the hub's own, for a mirror.
-        token: of a user who is logged in; ``None`` for the one that `hf auth login` has stored.
-        is_offline: never ask the hub.
+        cache_dir: the cache folder of huggingface_hub.
+        records_path: JSON file that lists the pulled models.
+        endpoint: address of a mirror; ``None`` for the hub itself.
+        token: of the user; ``None`` for the one that `hf auth login` has stored.
+        is_offline: never contact the hub.
     """
 
     cache_dir: Path
@@ -52,12 +52,12 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a commit, as the hub describes it.
+    """A file of a commit, as described by the hub.
 
     Attributes:
-        name: in the repository.
-        size: bytes.
-        digest: hexadecimal.
+        name: path in the repository.
+        size: in bytes.
+        digest: hash, hexadecimal.
         algorithm: ``"sha256"``, or ``"git"`` for the hash of a git blob.
     """
 
@@ -69,14 +69,14 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A model that is here, whole and checked.
+    """A model that was downloaded completely and verified.
 
     Attributes:
         model: hub id.
-        revision: what was asked for.
-        commit: what that was.
-        folder: the snapshot; good for ``--model`` too.
-        files: its files.
+        revision: the requested branch, tag or commit.
+        commit: the commit it resolved to.
+        folder: the snapshot folder; also valid for ``--model``.
+        files: all of its files.
     """
 
     model: str
@@ -87,15 +87,15 @@ class Pulled:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files."""
+        """Total size of the files in bytes."""
         return sum(file.size for file in self.files)
 
 
 def split_revision(text: str) -> tuple[str, str | None]:
-    """``MODEL[@REVISION]`` in its parts.
+    """Split ``MODEL[@REVISION]``.
 
     Raises:
-        ModelNotFoundError: not a hub id.
+        ModelNotFoundError: ``MODEL`` is not a hub id.
     """
     model, at, revision = text.partition("@")
     owner, slash, name = model.partition("/")
@@ -105,19 +105,19 @@ def split_revision(text: str) -> tuple[str, str | None]:
 
 
 def pull(model: str, revision: str | None, hub: Hub, on_progress: OnProgress) -> Pulled:
-    """Bring a model here, check all of it and record its commit; what is here already is only checked.
+    """Download a model, verify all files and record the commit; files that already exist are only verified.
 
     Args:
         model: hub id.
-        revision: a branch, tag or commit; the hub's main branch by default.
-        hub: where from and where to.
-        on_progress: told how each file comes along.
+        revision: a branch, tag or commit; the main branch by default.
+        hub: source and destination.
+        on_progress: called with the progress of each file.
 
     Raises:
-        ModelNotFoundError: no such model or revision, not for this user, or the hub cannot be reached.
-        UnsupportedArchitectureError: Forelook could not run it; nothing large was downloaded.
-        CheckpointError: no safetensors, or a file that is not what the hub says it is; it has been removed.
-        InsufficientDiskError: no room for it.
+        ModelNotFoundError: no such model or revision, no access to it, or the hub cannot be reached.
+        UnsupportedArchitectureError: Forelook cannot run the model; no weights were downloaded.
+        CheckpointError: no safetensors, or a file failed verification and was removed.
+        InsufficientDiskError: not enough disk space.
     """
     asked = "main" if revision is None else revision
     if hub.is_offline:
@@ -145,15 +145,17 @@ def pull(model: str, revision: str | None, hub: Hub, on_progress: OnProgress) ->
 
 
 def choose_files(model: str, files: list[HubFile]) -> list[HubFile]:
-    """The files of a repository that are read, and its card and licence.
+    """The files of a repository that Forelook reads, plus card and license.
 
     Raises:
-        CheckpointError: there is no checkpoint in safetensors among them.
+        CheckpointError: there are no safetensors.
         UnsupportedArchitectureError: there is no config.json.
     """
     names = [file.name for file in files]
     if "config.json" not in names:
-        raise UnsupportedArchitectureError(f"{model} has no config.json: it is not a checkpoint that can be loaded")
+        raise UnsupportedArchitectureError(
+            f"{model} has no config.json, so it is not a checkpoint; choose another model"
+        )
     chosen = [
         file
         for file in files
@@ -163,8 +165,8 @@ def choose_files(model: str, files: list[HubFile]) -> list[HubFile]:
     if not any(file.name.endswith(".safetensors") for file in chosen):
         found = sorted(name for name in names if name.endswith((".bin", ".gguf", ".pt", ".pth", ".safetensors")))
         raise CheckpointError(
-            f"{model} has no safetensors at its top level ({', '.join(found[:3]) or 'no weights at all'}); pickled "
-            "weights can run code and are not read: choose another revision or a converted copy of the model"
+            f"{model} has no safetensors at its top level ({', '.join(found[:3]) or 'no weights at all'}), and pickled "
+            "weights are not supported because they can run code; choose another revision or a converted model"
         )
     return chosen
 
@@ -182,7 +184,7 @@ def _describe(model: str, revision: str, hub: Hub) -> tuple[str, list[HubFile]]:
         elif sibling.blob_id is not None and sibling.size is not None:
             files.append(HubFile(sibling.rfilename, sibling.size, sibling.blob_id, "git"))
     if info.sha is None:
-        raise ModelNotFoundError(f"{model} at revision {revision}: the hub names no commit")
+        raise ModelNotFoundError(f"{model} at revision {revision}: the hub returned no commit; try again later")
     return info.sha, files
 
 
@@ -203,7 +205,7 @@ def _fetch(model: str, commit: str, file: HubFile, hub: Hub, on_progress: OnProg
 
 
 def _fetch_blob(model: str, commit: str, file: HubFile, blobs: Path, hub: Hub, on_progress: OnProgress) -> None:
-    """Bring a large file into the cache, where huggingface_hub finds it by its hash, going on where it stopped."""
+    """Download a large file into the cache, where huggingface_hub finds it by its hash; resumes a partial file."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is public, and re-exported
@@ -231,7 +233,7 @@ def _fetch_blob(model: str, commit: str, file: HubFile, blobs: Path, hub: Hub, o
 
 
 def _progress_class(file: HubFile, on_progress: OnProgress) -> Any:
-    """A stand-in for tqdm, which is what huggingface_hub tells its progress."""
+    """A replacement for tqdm, through which huggingface_hub reports progress."""
 
     class Progress:
         def __init__(self, *_args: Any, initial: int = 0, **_options: Any) -> None:
@@ -248,10 +250,10 @@ def _progress_class(file: HubFile, on_progress: OnProgress) -> Any:
             self.close()
 
         def close(self) -> None:
-            """Nothing is held."""
+            """There is nothing to release."""
 
         def set_description(self, *_args: Any, **_options: Any) -> None:
-            """The file's name is known."""
+            """The file name is known already."""
 
         refresh = set_postfix = reset = set_description
 
@@ -259,7 +261,7 @@ def _progress_class(file: HubFile, on_progress: OnProgress) -> Any:
 
 
 def _check(folder: Path, file: HubFile, *, shown: str | None = None) -> None:
-    """Compare a file with what the hub says; a wrong one is removed, so that the next pull fetches it anew."""
+    """Verify a file's size and hash; on a mismatch remove it, so that the next pull downloads it again."""
     path = folder / file.name
     if path.is_file() and path.stat().st_size == file.size and digest_of(path, file.algorithm) == file.digest:
         return
@@ -267,13 +269,13 @@ def _check(folder: Path, file: HubFile, *, shown: str | None = None) -> None:
     path.unlink(missing_ok=True)
     blob.unlink(missing_ok=True)
     raise CheckpointError(
-        f"{shown or file.name} is not the file that the hub describes ({file.algorithm} {file.digest[:12]}…): it was "
-        "damaged on the way or on disk and has been removed; pull again"
+        f"{shown or file.name} does not match the hub's {file.algorithm} {file.digest[:12]}…: it was corrupted in "
+        "transit or on disk and has been removed; pull again"
     )
 
 
 def digest_of(path: Path, algorithm: str) -> str:
-    """SHA-256 of a file, or for ``"git"`` the hash of the git blob that it is."""
+    """The SHA-256 of a file, or for ``"git"`` its git blob hash."""
     digest = hashlib.sha256()
     if algorithm == "git":
         digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
@@ -285,13 +287,13 @@ def digest_of(path: Path, algorithm: str) -> str:
 
 def _check_room(model: str, files: list[HubFile], folder: Path, hub: Hub) -> None:
     missing = sum(file.size for file in files if not (folder / file.name).is_file())
-    # what an earlier attempt has left is continued
+    # partial downloads are resumed
     partial = sum(path.stat().st_size for path in folder.parents[1].glob("blobs/*.incomplete"))
     free = shutil.disk_usage(hub.cache_dir).free
     if missing - partial > free:
         raise InsufficientDiskError(
             f"{model} needs {(missing - partial) / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free in "
-            f"{hub.cache_dir}: make room, or set HF_HUB_CACHE to a folder on another disk"
+            f"{hub.cache_dir}; free some space, or set HF_HUB_CACHE to a folder on another disk"
         )
 
 
@@ -299,8 +301,8 @@ def _check_offline(model: str, revision: str, hub: Hub, on_progress: OnProgress)
     known = recorded(hub.records_path).get(model)
     if known is None or revision not in (known.revision, known.commit):
         raise ModelNotFoundError(
-            f"{model} at revision {revision} was never pulled on this machine, and offline mode asks no hub: pull it "
-            "without --offline once, or copy a checkpoint's folder here and give it with --model"
+            f"{model} at revision {revision} was never pulled on this machine, and offline mode does not contact the "
+            "hub; pull it once without --offline, or copy the checkpoint here and pass its folder to --model"
         )
     for file in known.files:
         _check(known.folder, file)
@@ -310,38 +312,40 @@ def _check_offline(model: str, revision: str, hub: Hub, on_progress: OnProgress)
 
 @contextmanager
 def _explained(model: str, revision: str, hub: Hub) -> Iterator[None]:
-    """Turn what huggingface_hub raises into errors that name the way out."""
+    """Convert errors of huggingface_hub to errors that name the fix."""
     from huggingface_hub import errors
 
     where = f"{model} at revision {revision}"
     unreachable: tuple[type[Exception], ...] = (
-        errors.HTTPError,  # type: ignore[attr-defined]  # the client's base class, whichever client it uses
+        errors.HTTPError,  # type: ignore[attr-defined]  # the base class of whichever client it uses
         errors.LocalEntryNotFoundError,
         ConnectionError,
     )
     try:
         yield
     except errors.GatedRepoError as error:
-        message = "gated: accept its licence on its page on the hub, then log in with `hf auth login`"
+        message = "gated; accept its license on its hub page, then log in with `hf auth login`"
         raise ModelNotFoundError(f"{where} is {message}") from error
     except errors.RevisionNotFoundError as error:
-        message = "the model is there, that revision is not; leave it out for the newest"
+        message = "the model exists, but not this revision; omit it for the newest"
         raise ModelNotFoundError(f"{where}: {message}") from error
     except errors.RepositoryNotFoundError as error:
-        message = "is not on the hub: check the name; a private model needs `hf auth login`"
+        message = "is not on the hub; check the name, and for a private model log in with `hf auth login`"
         raise ModelNotFoundError(f"{where} {message}") from error
     except errors.HFValidationError as error:
-        raise ModelNotFoundError(f"{where}: not a hub id such as owner/name") from error
+        raise ModelNotFoundError(f"{where} is not a hub id; write it as owner/name") from error
     except errors.HfHubHTTPError as error:
         raise ModelNotFoundError(f"{where} cannot be downloaded: {_first_line(error)}; try again later") from error
     except unreachable as error:
         raise ModelNotFoundError(
-            f"{where}: {hub.endpoint or 'the hub'} cannot be reached, or was lost on the way ({_first_line(error)}). "
-            "Connect to a network and pull again, which goes on where it stopped; or set HF_ENDPOINT to a mirror; or "
-            "copy a checkpoint's folder here and give it with --model"
+            f"{where}: {hub.endpoint or 'the hub'} is unreachable, or the connection was lost ({_first_line(error)}); "
+            "connect and pull again, which resumes the download, set HF_ENDPOINT to a mirror, or copy the checkpoint "
+            "here and pass its folder to --model"
         ) from error
     except OSError as error:
-        raise ModelNotFoundError(f"{where} cannot be stored in {hub.cache_dir}: {_first_line(error)}") from error
+        raise ModelNotFoundError(
+            f"{where} cannot be stored in {hub.cache_dir}: {_first_line(error)}; check that folder"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -352,7 +356,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def recorded(path: Path) -> dict[str, Pulled]:
-    """What was pulled, by hub id; a file that cannot be understood counts as empty."""
+    """The pulled models by hub id; an unreadable file counts as empty."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return {
@@ -370,7 +374,7 @@ def recorded(path: Path) -> dict[str, Pulled]:
 
 
 def record(path: Path, pulled: Pulled) -> None:
-    """Remember a pulled model's commit and its files' hashes."""
+    """Record a pulled model's commit and the hashes of its files."""
     known = {**recorded(path), pulled.model: pulled}
     raw = {
         model: {
@@ -386,7 +390,7 @@ def record(path: Path, pulled: Pulled) -> None:
 
 
 def pinned_folder(path: Path, model: str | None, revision: str | None) -> Path | None:
-    """The snapshot of a pulled model, if that is what a model and a revision mean and all of it is here."""
+    """The snapshot folder of a pulled model, if the revision matches and all files exist with their size."""
     known = None if model is None else recorded(path).get(model)
     if known is None or revision not in (None, known.revision, known.commit):
         return None
@@ -398,12 +402,12 @@ def pinned_folder(path: Path, model: str | None, revision: str | None) -> Path |
 
 
 def hub_from(environ: Mapping[str, str], records_path: Path, *, is_offline: bool = False) -> Hub:
-    """The hub as huggingface_hub's own variables describe it.
+    """The hub as configured by the environment variables of huggingface_hub.
 
     Args:
-        environ: the process's environment, from whoever may read it.
-        records_path: file of what was pulled.
-        is_offline: whether the user said so.
+        environ: environment variables.
+        records_path: JSON file that lists the pulled models.
+        is_offline: whether the user asked for offline mode.
     """
     home = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     cache = Path(environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub").expanduser()

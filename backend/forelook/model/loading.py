@@ -1,4 +1,4 @@
-"""From a folder or hub id to a model that can run."""
+"""Loads a model from a folder or hub id."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
 }
-# What a CPU that multiplies bfloat16 calls it; elsewhere it is emulated and slower than float32.
+# CPU features with native bfloat16 products; without them bfloat16 is emulated and slower than float32.
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 ProgressCallback = Callable[[float, str], None]
 
 
@@ -48,23 +48,23 @@ class LoadedModel:
     """A model that is ready to run.
 
     Attributes:
-        name: as the user gave it; ``"starter-model"`` for the one in the package.
-        revision: the hub revision asked for, if any.
-        fingerprint: names model, revision and tokenizer; part of every cache key.
-        device: where it runs.
-        dtype: what it computes in.
-        weight_format: of the layers' matrices: the name of ``dtype``, or ``"int8"`` or ``"int4"``.
+        name: as the user gave it; ``"starter-model"`` for the bundled model.
+        revision: the requested hub revision, if any.
+        fingerprint: identifies model, revision and tokenizer; part of every cache key.
+        device: the torch device of weights and cache.
+        dtype: the dtype of the computation.
+        weight_format: format of the layers' matrices: the name of ``dtype``, or ``"int8"`` or ``"int4"``.
         config: shapes and constants.
         weights: shared by all sequences.
         tokenizer: text to ids and back.
         infill: the default infill format.
-        infill_formats: all formats the model was trained on, the default first.
+        infill_formats: all formats the model was trained with, the default first.
         healer: token healing over the vocabulary.
-        stop_token_ids: what ends an infilled middle: the format's stops and the model's own.
-        status_line: what a user should know about this model, empty when there is nothing.
+        stop_token_ids: ids that end an infilled middle: the format's stops and the model's ends of sequence.
+        status_line: a notice for users about this model; usually empty.
         threads: chooses the CPU threads of each forward; ``None`` on other devices.
-        max_positions: most tokens of prompt and output together: the model's, or what its device has memory for.
-        space: what the sequences on a GPU share; ``None`` on other devices.
+        max_positions: maximum number of tokens of prompt and output: the model's own, or as many as fit into memory.
+        space: state that the sequences on a GPU share; ``None`` on other devices.
     """
 
     name: str
@@ -106,19 +106,19 @@ def load_model(
     """Load a Llama-family checkpoint.
 
     Args:
-        model: a folder, a hub id (``owner/name``), or ``None`` for the starter model in the package.
+        model: a folder, a hub id (``owner/name``), or ``None`` for the bundled starter model.
         revision: a hub branch, tag or commit.
-        folder: where the files of a hub id are, if that is known; the hub is then not asked.
+        folder: folder with the files of a hub id, if known; the hub is then not contacted.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``; ``"int8"`` or ``"int4"`` keep
-            the layers' matrices in so many bits and compute in the device's own format.
-        allow_left_to_right: take a model without infill sentinels too; it never sees the text after the cursor.
-        on_progress: told the share of the weights loaded and a line for people. On a GPU told too, later, of each step
-            that is captured when it is first run, and then an empty line when it has been.
+        dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``; ``"int8"`` or ``"int4"`` store
+            the layers' matrices in that many bits and compute in the device's default dtype.
+        allow_left_to_right: accept a model without infill sentinels; it never sees the text after the cursor.
+        on_progress: called with the share of the weights loaded and a line for users. On a GPU it is called later too:
+            before each step size is captured, and with an empty line afterwards.
 
     Raises:
-        ModelError: one of its kinds, naming what is wrong and what to do.
-        ConfigError: no such device or dtype.
+        ModelError: a subclass that names the problem and the fix.
+        ConfigError: the device or dtype does not exist.
     """
     torch_device = choose_device(device)
     quantized = dtype if dtype in QUANTIZED_DTYPES else None
@@ -136,7 +136,7 @@ def load_model(
     tokenizer = CodeTokenizer.from_file(folder / "tokenizer.json")
     if tokenizer.vocab_size > config.vocab_size and not _extra_ids_are_control(tokenizer, config.vocab_size):
         raise TokenizerError(
-            f"{folder / 'tokenizer.json'} has ids up to {tokenizer.vocab_size - 1} but the model only "
+            f"{folder / 'tokenizer.json'} has ids up to {tokenizer.vocab_size - 1}, but the model has only "
             f"{config.vocab_size} embeddings; use the tokenizer.json that was published with the model"
         )
     eos_ids = sorted({*config.eos_token_ids, *token_ids(generation.get("eos_token_id"))})
@@ -150,8 +150,8 @@ def load_model(
     infills = formats[0].order is not InfillOrder.PLAIN
     if not infills and not allow_left_to_right:
         raise TokenizerError(
-            f"{name}: {folder / 'tokenizer.json'} has none of the infill sentinels this version knows, so the model "
-            "could not use the text after the cursor. Choose a model trained to infill, or take it as it is with "
+            f"{name}: {folder / 'tokenizer.json'} has none of the infill sentinels that this version supports, so "
+            "the model would ignore the text after the cursor; choose a model trained to infill, or accept it with "
             "`forelook serve --left-to-right`"
         )
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
@@ -160,7 +160,7 @@ def load_model(
         weights = read_weights(
             folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}"), quantize
         )
-    line = "" if infills else f"{name} was not trained to infill: text after the cursor is not used"
+    line = "" if infills else f"{name} was not trained to infill; text after the cursor is ignored"
     loaded = LoadedModel(
         name=name,
         revision=revision,
@@ -185,15 +185,19 @@ def load_model(
 
 
 def _step_space(weights: LlamaWeights, report: ProgressCallback) -> StepSpace:
-    """Where the steps of a GPU are captured, each when it is first run."""
-    report(1.0, "Choosing the operators of a step")
+    """The shared state of a GPU's sequences, in which each step size is captured on its first run."""
+    report(1.0, "Choosing the operators of a decode step")
     ops = choose_step_ops(weights.config, weights.device, weights.dtype)
-    _LOG.info("attention of a step: %s, %s", ops.attention_name, ops.reason)
+    logger.info("attention of a decode step: %s, %s", ops.attention_name, ops.reason)
     return StepSpace(weights, ops, CudaGraphs(weights.device), lambda line: report(1.0, line))
 
 
 def choose_device(device: str) -> torch.device:
-    """The torch device for a setting."""
+    """The torch device for a setting.
+
+    Raises:
+        ConfigError: the device does not exist here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -209,7 +213,13 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The torch dtype for a setting; ``"auto"`` is bfloat16 where the device computes in it, else float32."""
+    """The torch dtype for a setting; ``"auto"`` is bfloat16 if the device supports it natively, else float32.
+
+    On a GPU without bfloat16, ``"auto"`` is float16.
+
+    Raises:
+        ConfigError: the dtype does not exist.
+    """
     if dtype != "auto":
         if dtype not in _DTYPES:
             raise ConfigError("dtype", dtype, f"'auto' or one of {', '.join((*_DTYPES, *QUANTIZED_DTYPES))}")
@@ -223,40 +233,40 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def find_checkpoint(
     model: str, revision: str | None, report: ProgressCallback, *, download: Callable[..., str] | None = None
 ) -> Path:
-    """The folder of a model, downloaded from the hub when it is none.
+    """The folder of a model; a hub id is downloaded first.
 
     Args:
         model: a folder or a hub id.
         revision: a hub branch, tag or commit.
-        report: told that the hub is asked.
+        report: called before the hub is contacted.
         download: ``huggingface_hub.snapshot_download`` by default.
 
     Raises:
-        ModelNotFoundError: neither a folder nor a hub id that can be had.
+        ModelNotFoundError: neither a folder nor an available hub id.
         CheckpointError: a single file.
     """
     folder = Path(model).expanduser()
     if model and folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelNotFoundError(f"{folder} holds no config.json; give the folder of a Hugging Face checkpoint")
+            raise ModelNotFoundError(f"{folder} has no config.json; give the folder of a Hugging Face checkpoint")
         return folder
     if folder.is_file():
         raise CheckpointError(
             f"{folder} is a single file; give the folder of a Hugging Face checkpoint (config.json, tokenizer.json and "
-            "safetensors). GGUF, GPTQ, AWQ, EXL2 and pickled checkpoints are not read"
+            "safetensors). GGUF, GPTQ, AWQ, EXL2 and pickled checkpoints are not supported"
         )
     if not model or model.startswith(("/", ".", "~")) or model.endswith("/") or model.count("/") > 1:
-        raise ModelNotFoundError(f"model {model!r}: no such folder, and not a hub id such as owner/name")
+        raise ModelNotFoundError(f"model {model!r} is neither a folder nor a hub id such as owner/name")
     return _download(model, revision, report, download)
 
 
 def _download(model: str, revision: str | None, report: ProgressCallback, download: Callable[..., str] | None) -> Path:
-    # Imported here: the hub's client takes a quarter of a second that a local model need not pay.
+    # Imported lazily: the import takes a quarter of a second, which local models do not need.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     where = model if revision is None else f"{model} at revision {revision}"
-    report(0.0, f"Fetching from the hub what the local cache lacks of {where}; a first download can take long")
+    report(0.0, f"Downloading {where} from the hub, unless it is cached; the first download can take long")
     fetch = snapshot_download if download is None else download
     try:
         path = fetch(
@@ -272,7 +282,7 @@ def _download(model: str, revision: str | None, report: ProgressCallback, downlo
     except HfHubHTTPError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelNotFoundError(
-            f"{where} cannot be downloaded: {reason}. Check the name, and for a gated model log in with `hf auth login`"
+            f"{where} cannot be downloaded: {reason}; check the name, and for a gated model log in with `hf auth login`"
         ) from error
     return Path(path)
 
@@ -284,19 +294,19 @@ def _extra_ids_are_control(tokenizer: CodeTokenizer, vocab_size: int) -> bool:
 def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
     if not path.is_file():
         if required:
-            raise CheckpointError(f"{path} is missing")
+            raise CheckpointError(f"{path} is missing; download it again")
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); download it again") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
+        raise CheckpointError(f"{path} is not a JSON object; download it again")
     return value
 
 
 def _fingerprint(name: str, revision: str | None, folder: Path, tokenizer: CodeTokenizer) -> str:
-    """Names what was loaded without reading the weights twice: their files' names and sizes stand for them."""
+    """A hash of the configuration, the tokenizer, and the names and sizes of the weight files."""
     digest = hashlib.sha256()
     for part in (name, revision or "", tokenizer.fingerprint):
         digest.update(part.encode() + b"\0")

@@ -1,4 +1,4 @@
-"""Will a model fit? Asked before its weights are read; and what to say when memory runs out all the same."""
+"""Checks whether a model fits before its weights are read, and names out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from forelook.errors import InsufficientMemoryError
 from forelook.model.config import LlamaConfig
 from forelook.model.quantization import BITS_PER_WEIGHT
 
-# A prompt and its answer in an editor; a longer cache is asked for only by longer requests.
+# A prompt and its answer in an editor; only longer requests need a longer cache. Chosen, not measured.
 _USUAL_POSITIONS = 4096
-# Activations of a prefill chunk, library workspaces, the allocator's rounding.
+# For activations of a prefill chunk, library workspaces and allocator rounding. Chosen, not measured.
 _HEADROOM = 1.05
 _GIB = 2**30
 
 
 def num_parameters(config: LlamaConfig) -> int:
-    """Weights of a model, biases and norms left out."""
+    """Number of weights of a model, without biases and norms."""
     hidden, size = config.hidden_size, config.head_size
     attention = hidden * size * (2 * config.num_heads + 2 * config.num_kv_heads)
     mlp = 3 * hidden * config.intermediate_size
@@ -39,19 +39,19 @@ def check_memory(
     available_bytes: int | None,
     quantized: str | None = None,
 ) -> None:
-    """Refuse a model that cannot fit, before minutes are spent on reading it.
+    """Raise if a model cannot fit, before minutes are spent reading it.
 
     Args:
         config: the model's shapes.
         dtype: of the weights.
         kv_dtype: of the cache.
-        device: where they are to go.
-        name: the model's, for the message.
-        available_bytes: what the device has free; ``None`` when that is unknown, and nothing is refused.
-        quantized: ``"int8"`` or ``"int4"`` where the layers' matrices are quantized as they are read.
+        device: of weights and cache.
+        name: of the model, for the message.
+        available_bytes: free memory of the device; ``None`` if unknown, which disables the check.
+        quantized: ``"int8"`` or ``"int4"`` if the layers' matrices are quantized as they are read.
 
     Raises:
-        InsufficientMemoryError: with what is needed, what there is, and what would fit.
+        InsufficientMemoryError: states the needed and the free memory, and what would fit.
     """
     if available_bytes is None:
         return
@@ -71,7 +71,7 @@ def check_memory(
         if not advice and fits and quantized is None:
             advice.append(f"load it with dtype {smaller} (extra forelook[quantize])")
     if device.type == "cuda":
-        advice.append("free memory on the device (nvidia-smi shows who holds it)")
+        advice.append("free memory on the device (nvidia-smi lists its users)")
     fitting = max(0.0, available_bytes / _HEADROOM - half_cache_bytes) / 2e9
     advice.append(f"choose a smaller model (about {fitting:.1f} billion parameters fit in bfloat16)")
     form = quantized or str(dtype).removeprefix("torch.")
@@ -83,7 +83,7 @@ def check_memory(
 
 
 def weight_bytes(config: LlamaConfig, dtype: torch.dtype, quantized: str | None = None) -> int:
-    """Bytes of a model's weights; only the layers' matrices are quantized."""
+    """Size of a model's weights in bytes; only the layers' matrices are quantized."""
     parameters = num_parameters(config)
     if quantized is None:
         return parameters * dtype.itemsize
@@ -94,19 +94,19 @@ def weight_bytes(config: LlamaConfig, dtype: torch.dtype, quantized: str | None 
 def positions_that_fit(
     config: LlamaConfig, kv_dtype: torch.dtype, device: torch.device, available_bytes: int | None
 ) -> int:
-    """Most positions whose KV cache fits beside weights that are loaded, the model's own maximum at most.
+    """Maximum number of positions whose KV cache fits after the weights are loaded, up to the model's own maximum.
 
-    Never less than the usual prompt and answer that :func:`check_memory` has made room for.
+    At least the usual prompt and answer that :func:`check_memory` has accounted for.
     """
     if available_bytes is None or device.type != "cuda":
         return config.max_positions
-    # A captured step keeps its activations, and a prefill needs some: two parts in ten stay free.
+    # A fifth stays free for the activations of captured steps and of a prefill. Chosen, not measured.
     fitting = int(0.8 * available_bytes / (config.kv_values_per_token * kv_dtype.itemsize))
     return min(config.max_positions, max(fitting, min(_USUAL_POSITIONS, config.max_positions)))
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes a device has free, ``None`` where the system does not tell."""
+    """Free memory of a device in bytes; ``None`` if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -120,7 +120,7 @@ def available_memory(device: torch.device) -> int | None:
 
 @contextmanager
 def out_of_memory_named(what: str) -> Iterator[None]:
-    """Turn torch's out-of-memory errors into ours, so that the request fails and the service goes on."""
+    """Convert torch's out-of-memory errors to ``InsufficientMemoryError``: the request fails, the service continues."""
     try:
         yield
     except RuntimeError as error:
@@ -133,7 +133,7 @@ def out_of_memory_named(what: str) -> Iterator[None]:
 
 
 def release_memory() -> None:
-    """Give back to the system what dropped tensors held, so that other programs can have it."""
+    """Return the memory of deleted tensors to the system."""
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()

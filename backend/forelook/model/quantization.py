@@ -1,4 +1,4 @@
-"""Weights in 8 or 4 bits, by torchao: matrices of the layers only; embedding, head and norms stay as they are."""
+"""Weights in 8 or 4 bits, by torchao: only the layers' matrices, not embedding, head and norms."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from forelook.errors import ConfigError, UnsupportedArchitectureError
 
 QUANTIZED_DTYPES = ("int8", "int4")
 BITS_PER_WEIGHT = {"int8": 8.1, "int4": 4.5}
-"""With the scales: one for each row of an 8-bit matrix, one and a zero point for each group of a 4-bit one."""
+"""Including scales: one per row of an 8-bit matrix; one and a zero point per group of a 4-bit matrix."""
 _GROUP_SIZES = (128, 64, 32)
 Quantize = Callable[[torch.Tensor], torch.Tensor]
 
 
 def quantizer(kind: str, device: torch.device, dtype: torch.dtype) -> Quantize:
-    """What turns a [outputs, inputs] matrix into a quantized one that torch's ``linear`` multiplies with.
+    """A function that quantizes an [outputs, inputs] matrix for torch's ``linear``.
 
     Args:
-        kind: ``"int8"`` (symmetric, a scale for each row) or ``"int4"`` (one for each group of at most 128 inputs).
-        device: where the matrix is.
-        dtype: in which it computes.
+        kind: ``"int8"`` (symmetric, one scale per row) or ``"int4"`` (one scale per group of at most 128 inputs).
+        device: of the matrix.
+        dtype: of the computation.
 
     Raises:
         ConfigError: torchao is not installed.
@@ -32,7 +32,7 @@ def quantizer(kind: str, device: torch.device, dtype: torch.dtype) -> Quantize:
         raise ConfigError(
             "dtype", kind, "one of bfloat16, float16 and float32, as torchao is missing: pip install forelook[quantize]"
         )
-    # They report every kernel that this device cannot have, and what of torch torchao uses that will be gone.
+    # torchao logs every kernel that this device lacks, and its use of deprecated parts of torch.
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from torchao.quantization import quantize_
@@ -47,7 +47,7 @@ def quantizer(kind: str, device: torch.device, dtype: torch.dtype) -> Quantize:
 
 
 def stored_bytes(weight: torch.Tensor) -> int:
-    """Bytes of a tensor, of what a quantized one consists of."""
+    """Size of a tensor in bytes; of a quantized one, the sum of its parts."""
     flatten = getattr(weight, "__tensor_flatten__", None)
     if flatten is None:
         return weight.nbytes
@@ -62,7 +62,7 @@ def _config(kind: str, num_inputs: int, device: torch.device, dtype: torch.dtype
     group_size = next((size for size in _GROUP_SIZES if num_inputs % size == 0), None)
     if group_size is None:
         raise UnsupportedArchitectureError(
-            f"int4 needs matrices whose inputs are a multiple of {_GROUP_SIZES[-1]}, and one has {num_inputs}; "
+            f"int4 needs matrices whose input size is a multiple of {_GROUP_SIZES[-1]}, and one has {num_inputs}; "
             "choose dtype int8"
         )
     if device.type == "cuda" and dtype == torch.bfloat16:

@@ -1,4 +1,4 @@
-"""What a decode step costs on this device, measured once and kept on disk by device, model and dtype."""
+"""Cost of a decode step on this device, measured once and stored per device, model and dtype."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from forelook.errors import ConfigError
 from forelook.local.files import write_atomically
 
 _FORMAT = 3
+# Measured step sizes in tokens, and the longer of two prefixes. Chosen, not measured.
 _SIZES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
 _LONG_PREFIX = 768
-_MOST_DRAFTS_ON_A_CPU = 12
-"""Where costs rise from the first tokens on, too large a tree costs more than a small one: up to 48 drafts gave 1.62
-of plain decoding's speed on prompts that do not repeat themselves, up to 11 gave 1.71."""
+_MAX_DRAFTS_ON_CPU = 12
+"""Measured on non-repetitive prompts: at most 48 drafts gave 1.62 times the speed of plain decoding, at most 11 gave
+1.71. On a CPU the cost of a step rises from the first token on."""
 
 
 def device_key(device: torch.device) -> str:
-    """What tells this device from another, speed included: its name and, on a CPU, the threads in use."""
+    """Identifies a device and its speed: its name and, for a CPU, the number of threads."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} {_cpu_name()} x{torch.get_num_threads()}"
@@ -45,16 +46,16 @@ def _cpu_name() -> str:
 
 def measured_budget(costs: StepCosts, device: torch.device) -> StepBudget:
     """The budget of a device whose step costs were measured."""
-    return StepBudget(costs, max_draft_tokens=_MOST_DRAFTS_ON_A_CPU) if device.type == "cpu" else StepBudget(costs)
+    return StepBudget(costs, max_draft_tokens=_MAX_DRAFTS_ON_CPU) if device.type == "cpu" else StepBudget(costs)
 
 
 def measure_step_costs(model: StepModel, *, repeats: int = 12) -> StepCosts:
-    """Time steps of growing tails on a short and on a long prefix; the model's cache is left empty.
+    """Time steps of several sizes on a short and on a long prefix; leaves the model's cache empty.
 
-    A step is laid out as a tree, run, and its choices brought to the host, as decoding does it. Sizes take turns, so
-    that a busy moment of the machine falls on all of them, and the lower quartile counts: other load only adds time.
-    They come in random order, each after the kind of work that drafting does: measured in a row, a step of eight tokens
-    seemed to cost 0.24 of a millisecond more than a plain one, and in decoding it was 0.7.
+    Each step is laid out as a tree and run, and its argmax is copied to the host, as in decoding. Sizes alternate in
+    random order, so that load from other programs affects all of them, and the lower quartile is used because such load
+    only adds time. Work similar to drafting precedes each step: without it, a step of eight tokens measured 0.24 ms
+    more than a plain one, but 0.7 ms more in decoding.
     """
     room = model.max_positions
     sizes = tuple(size for size in _SIZES if size + 8 <= room)
@@ -86,17 +87,17 @@ def _time_steps(model: StepModel, sizes: tuple[int, ...], num_cached: int, repea
     for repeat in range(repeats + 2):
         for size in order.permutation(sizes).tolist():
             _work_as_drafting_does(table)
-            started = time.perf_counter()
-            # two branches, so that the step needs a mask, as steps with drafts mostly do
+            started_s = time.perf_counter()
+            # two branches, so that the step needs a mask, like most steps with drafts
             layout = lay_out([0], num_cached, [0] * (size - 1), [max(0, node - 1) for node in range(size - 1)])
             model.forward(layout).argmax(dim=-1).tolist()
             if repeat >= 2:  # the first rounds warm up caches and kernels
-                times[size].append(time.perf_counter() - started)
+                times[size].append(time.perf_counter() - started_s)
     return [float(np.percentile(times[size], 25)) for size in sizes]
 
 
 def _work_as_drafting_does(table: dict[int, list[int]]) -> None:
-    """Some 0.3 ms of dictionaries and lists: a step after it finds colder caches than one in a row of steps."""
+    """About 0.3 ms of dictionary and list operations, after which caches are colder than between consecutive steps."""
     for number in range(2000):
         table[number * 7919 % 8192] = [number, number + 1]
 
@@ -104,13 +105,13 @@ def _work_as_drafting_does(table: dict[int, list[int]]) -> None:
 def step_costs(
     model: StepModel, *, cache_dir: Path | None, fingerprint: str, device: torch.device, dtype: torch.dtype
 ) -> StepCosts:
-    """The device's step costs: from the cache folder, else measured now and kept there.
+    """The device's step costs, from the cache folder or else measured and stored there.
 
     Args:
         model: an idle sequence to measure on; its cache is emptied.
-        cache_dir: where to keep them, or none to measure every time.
+        cache_dir: folder to store them in; ``None`` to measure every time.
         fingerprint: of the model.
-        device: where it runs.
+        device: of the model.
         dtype: of its weights.
     """
     if cache_dir is not None:
@@ -136,7 +137,7 @@ def step_costs(
 def stored_step_costs(
     cache_dir: Path, *, fingerprint: str, device: torch.device, dtype: torch.dtype
 ) -> StepCosts | None:
-    """The device's step costs as measured before; ``None`` where there are none that can be read."""
+    """The device's stored step costs; ``None`` if there are none that can be read."""
     path = _costs_path(cache_dir, fingerprint, device, dtype)
     return _read_costs(path) if path.exists() else None
 
@@ -148,12 +149,12 @@ def _costs_path(cache_dir: Path, fingerprint: str, device: torch.device, dtype: 
 def successor_seeds(
     model: StepModel, start_ids: list[int], *, cache_dir: Path | None, fingerprint: str
 ) -> SuccessorSeeds:
-    """The model's successors of single tokens: from the cache folder, else asked now and kept there.
+    """The model's successors of single tokens, from the cache folder or else computed and stored there.
 
     Args:
         model: an idle sequence; its cache is emptied.
-        start_ids: what opens every prompt.
-        cache_dir: where to keep them, or none.
+        start_ids: ids that start every prompt.
+        cache_dir: folder to store them in; ``None`` to compute them every time.
         fingerprint: of the model.
     """
     name = hashlib.sha256(f"{_FORMAT} {fingerprint} {start_ids}".encode()).hexdigest()[:24]
@@ -174,7 +175,7 @@ def _key(fingerprint: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _read_costs(path: Path) -> StepCosts | None:
-    """Stored costs; a file that cannot be understood is measured anew and overwritten."""
+    """Stored costs; ``None`` for an invalid file, which is then re-measured and overwritten."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return StepCosts(
@@ -187,7 +188,7 @@ def _read_costs(path: Path) -> StepCosts | None:
 
 
 def _read_seeds(path: Path, vocab_size: int) -> SuccessorSeeds | None:
-    """Stored seeds; a file that cannot be understood is measured anew and overwritten."""
+    """Stored seeds; ``None`` for an invalid file, which is then recomputed and overwritten."""
     try:
         with np.load(path, allow_pickle=False) as content:
             seeds = SuccessorSeeds(content["token_ids"].astype(np.int64), content["probabilities"].astype(np.float32))

@@ -9,11 +9,11 @@ from forelook.model.tokenizer import CodeTokenizer
 
 
 class TextStream:
-    """Decodes a growing token sequence without ever taking a character back.
+    """Decodes a growing token sequence; text once returned never changes.
 
     Args:
-        tokenizer: the model's.
-        skip: bytes that the output repeats and the reader already has (token healing's forced bytes).
+        tokenizer: of the model.
+        skip: leading bytes to drop, because they repeat the prompt (the forced bytes of token healing).
     """
 
     def __init__(self, tokenizer: CodeTokenizer, *, skip: bytes = b"") -> None:
@@ -22,7 +22,7 @@ class TextStream:
         self._skip = len(skip)
 
     def push(self, ids: Iterable[int]) -> str:
-        """Take tokens, return the text that became certain."""
+        """Add tokens; returns the text that is now complete."""
         data = b"".join(map(self._tokenizer.token_bytes, ids))
         if self._skip:
             skipped = min(self._skip, len(data))
@@ -31,5 +31,5 @@ class TextStream:
         return self._decoder.decode(data)
 
     def finish(self) -> str:
-        """The rest; an unfinished character becomes U+FFFD."""
+        """The remaining text; an incomplete character becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)

@@ -1,7 +1,7 @@
-"""Token healing: a cursor inside a token gets the tokens the model would have used there.
+"""Token healing: the model may choose a token that spans the cursor.
 
-The prompt's last tokens are dropped where some longer token could bridge the cursor, and the output is made to begin
-with exactly their bytes.
+If some longer token could span the cursor, the last tokens of the prompt are dropped and the output is constrained to
+begin with their bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from forelook.decoding.layout import IntArray
 from forelook.decoding.limits import TokenConstraint
 from forelook.model.tokenizer import CodeTokenizer
 
-_MAX_REMEMBERED = 256
+_MAX_REMEMBERED = 256  # constraints; chosen, not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Healing:
     """How to heal the end of a prompt.
 
     Attributes:
-        num_dropped: how many of the prefix's last tokens to leave out of the prompt.
-        forced: their bytes, with which the output begins; give them to ``TextStream(skip=…)``.
-        constraint: makes the output begin with them; ``None`` when nothing was dropped.
+        num_dropped: number of tokens to drop from the end of the prefix.
+        forced: their bytes, with which the output begins; pass them to ``TextStream(skip=…)``.
+        constraint: makes the output begin with ``forced``; ``None`` if nothing was dropped.
     """
 
     num_dropped: int
@@ -38,7 +38,7 @@ NO_HEALING = Healing(0, b"", None)
 
 
 class TokenHealer:
-    """The vocabulary as a sorted table of bytes, built once per model."""
+    """Finds tokens by their bytes in a sorted table of the vocabulary, built once per model."""
 
     def __init__(self, tokenizer: CodeTokenizer) -> None:
         pieces = sorted((data, token_id) for token_id, data in enumerate(tokenizer.all_bytes) if data)
@@ -49,11 +49,11 @@ class TokenHealer:
         self._allowed: dict[bytes, IntArray] = {}
 
     def heal(self, prefix_ids: Sequence[int], *, max_tokens: int = 3) -> Healing:
-        """Find the longest run of last tokens that a single token of the vocabulary could replace and continue.
+        """Find the longest run of last tokens whose bytes are a proper prefix of some token.
 
         Args:
-            prefix_ids: tokens of the text before the cursor; a control token is never dropped.
-            max_tokens: most tokens to drop.
+            prefix_ids: tokens of the text before the cursor; control tokens are never dropped.
+            max_tokens: maximum number of tokens to drop; the default is chosen, not measured.
         """
         forced, data = b"", b""
         num_dropped = 0
@@ -69,11 +69,11 @@ class TokenHealer:
         return Healing(num_dropped, forced, self.constraint(forced))
 
     def constraint(self, forced: bytes) -> TokenConstraint:
-        """A constraint under which the output begins with the given bytes."""
+        """A constraint that makes the output begin with the given bytes."""
         return _ForcedBytes(self, forced)
 
     def consistent_ids(self, rest: bytes) -> IntArray:
-        """Ids whose bytes begin ``rest`` or begin with it, ascending."""
+        """Ids of tokens that are a prefix of ``rest`` or start with it, ascending."""
         known = self._allowed.get(rest)
         if known is None:
             start, end = self._range(rest)
@@ -89,7 +89,7 @@ class TokenHealer:
         return b"".join(map(self._tokenizer.token_bytes, ids))
 
     def _range(self, start: bytes) -> tuple[int, int]:
-        """Where the pieces that begin with ``start`` stand."""
+        """The slice of the table with the pieces that begin with ``start``."""
         first = bisect_left(self._pieces, start)
         trimmed = start.rstrip(b"\xff")
         if not trimmed:
@@ -98,20 +98,20 @@ class TokenHealer:
         return first, bisect_left(self._pieces, after, lo=first)
 
     def _range_of(self, piece: bytes) -> IntArray:
-        """The ids whose bytes are exactly ``piece``; a few vocabularies have more than one."""
+        """The ids of tokens that are exactly ``piece``; a few vocabularies have several."""
         first = last = bisect_left(self._pieces, piece)
         while last < len(self._pieces) and self._pieces[last] == piece:
             last += 1
         return self._ids[first:last]
 
     def _can_be_continued(self, data: bytes) -> bool:
-        """Whether a piece begins with ``data`` and goes on."""
+        """Whether ``data`` is a proper prefix of some piece."""
         _, end = self._range(data)
         return end > 0 and len(self._pieces[end - 1]) > len(data) and self._pieces[end - 1].startswith(data)
 
 
 class _ForcedBytes:
-    """The constraint: output begins with given bytes, cut into whatever tokens the model prefers."""
+    """Constrains the output to begin with given bytes, in whatever tokens the model prefers."""
 
     def __init__(self, healer: TokenHealer, forced: bytes) -> None:
         self._healer = healer
