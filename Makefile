@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON TORCH_INDEX VENV
 
-.PHONY: help demo test check e2e test-extension package format lint types setup setup-dev clean
+.PHONY: help demo test generate check e2e test-extension package format lint types setup setup-dev clean
 
 help:
 	@echo "make demo    a suggestion from a real model, through the real backend and language server"
@@ -15,6 +15,7 @@ help:
 	@echo "make e2e     the VS Code extension in a real VS Code; downloads one (about 800 MB) on the first call"
 	@echo "make test-extension, make package   the extension's unit tests, and its .vsix"
 	@echo "make format  format the sources"
+	@echo "make generate   write the settings into the extension's manifest and the docs"
 	@echo "make clean   remove the environment and caches"
 
 setup:
@@ -28,6 +29,9 @@ demo: setup
 
 test: setup-dev
 	@$(BIN)/python -m pytest
+
+generate: setup-dev
+	$(BIN)/python scripts/generate_settings.py
 
 lint: setup-dev
 	$(BIN)/ruff check backend lsp tests scripts

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from forelook.errors import ConfigError
 from forelook.settings.kinds import auto, boolean, choice, integer, number, path, pattern, switches, text, texts, unset
-from forelook.settings.rows import Audience, Effect, Flag, check, rows_of, setting
+from forelook.settings.rows import Audience, Effect, Flag, Setting, check, rows_of, setting
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 MODEL_COMMANDS = ("serve", "complete", "doctor", "status", "stats", "stop", "pool")
@@ -240,8 +240,8 @@ class EditorConfig:
     )  # fmt: skip
     ignore: tuple[str, ...] = setting(
         (), texts("a list of globs as in .gitignore"),
-        "Files that must not be read, in addition to `.gitignore`, `.forelookignore` and the built-in secrets list. "
-        "In VS Code a workspace's globs are added to yours.",
+        "Globs of files that must not be read, in addition to `.gitignore`, `.forelookignore` and the built-in secrets "
+        "list. In VS Code a workspace's globs are added to yours.",
         name="ignore", group=WORKSPACE,
     )  # fmt: skip
 
@@ -347,5 +347,10 @@ class ServerConfig:
             raise ConfigError("host", self.host, "a loopback address, unless tls_certificate and tls_key are given")
 
 
-SETTINGS = tuple(row for row in rows_of(EditorConfig, EngineConfig, ServerConfig) if row.name)
-"""The table: all settings that have a name."""
+def table_of(*classes: type) -> tuple[Setting, ...]:
+    """The rows of settings classes that have a name, group by group."""
+    return tuple(row for group in GROUPS for row in rows_of(*classes) if row.name and row.group == group)
+
+
+SETTINGS = table_of(EditorConfig, EngineConfig, ServerConfig)
+"""The table of all settings."""

@@ -33,7 +33,7 @@ def backend_settings(config: EngineConfig) -> dict[str, Json]:
     """What a new backend must be started with, as JSON; other settings travel with each request."""
     return {
         row.name: row.kind.to_json(value)
-        for row in rows_of(EngineConfig)
+        for row in rows_of(type(config))
         if row.effect is not Effect.NONE and (value := getattr(config, row.attribute)) != row.default
     }
 
