@@ -23,6 +23,7 @@ from forelook_lsp.mirror import EditorRange, Mirror
 from forelook_lsp.settings import effect_of_change, parse_settings
 from forelook_lsp.status import Editor, StatusPresenter
 from forelook_lsp.suggestions.requests import EditorSuggestion, SuggestionRequests
+from forelook_lsp.switches import Switches
 
 if TYPE_CHECKING:
     from forelook.local.endpoint import Endpoint
@@ -57,7 +58,7 @@ class EditorWindow:
         self.suggestions = SuggestionRequests(self.mirror, self.backend, self.presenter, clock)
         self.documents = DocumentSync(self.mirror, self.backend, self.indexing, self.suggestions)
         self._folders: dict[str, Path] = {}
-        self._switched: dict[str, bool] = {}
+        self._switches = Switches()
         self._restarting: asyncio.Task[None] | None = None
         self._started = False
         self._indexed = False
@@ -72,10 +73,7 @@ class EditorWindow:
         old, self.options = self.options, options
         self.suggestions.configure(options)
         self.presenter.sends_notifications = options.status_notifications
-        if options.enable != old.enable:
-            self._switched.pop("*", None)
-        if options.languages != old.languages:
-            self._switched = {name: on for name, on in self._switched.items() if name == "*"}
+        self._switches.configure(options)
         if options.ignore != old.ignore:
             self._exclusion_changed()
         if not self._started:
@@ -178,7 +176,7 @@ class EditorWindow:
         status = self.presenter.status
         status.withheld = document.withheld
         self._show_status()
-        if not (self.enabled_for(document.language_id) and status.ready and document.sent):
+        if not (self._switches.is_on(document.language_id) and status.ready and document.sent):
             return ()
         return await self.suggestions.suggest(
             document,
@@ -188,23 +186,11 @@ class EditorWindow:
             selected=selected,
         )
 
-    @property
-    def enabled(self) -> bool:
-        """Whether suggestions are switched on in this window."""
-        return self._switched.get("*", self.options.enable)
-
-    def enabled_for(self, language_id: str) -> bool:
-        """Whether suggestions are switched on in a language."""
-        return self.enabled and self._switched.get(language_id, self.options.wants_language(language_id))
-
     def toggle(self, language_id: str | None) -> bool:
         """Switch suggestions on or off in this window or in one of its languages; return whether they are on now."""
-        enabled = not (self.enabled_for(language_id) if language_id is not None else self.enabled)
-        self._switched[language_id if language_id is not None else "*"] = enabled
-        if enabled:
-            self._switched["*"] = True
+        is_on = self._switches.toggle(language_id)
         self._show_status()
-        return enabled
+        return is_on
 
     # --- BackendEvents ---------------------------------------------------------------------------------------
 
@@ -265,5 +251,5 @@ class EditorWindow:
         self._show_status()
 
     def _show_status(self) -> None:
-        self.presenter.status.paused = not self.enabled
+        self.presenter.status.paused = not self._switches.is_on()
         self.presenter.show()

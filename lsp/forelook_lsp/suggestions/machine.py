@@ -15,21 +15,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from forelook.protocol.messages import SelectedCompletion
 
 from forelook_lsp.positions import normalize_newlines
 from forelook_lsp.suggestions.cache import Continuation, Place, Span, SuggestionCache, num_auto_closed
+from forelook_lsp.suggestions.pacing import Pace, Timing
 
 MIN_CUT_LENGTH = 12  # chosen, not measured
 """A truncated suggestion with a shorter rest is requested again, unless the device is slow."""
-
-LATENCY_WEIGHT = 0.3  # of the newest value in the mean; chosen, not measured
-GAP_WEIGHT = 0.2  # of the newest value in the mean; chosen, not measured
-MAX_GAP_S = 1.0  # longer gaps between edits are pauses, not typing; chosen, not measured
-PAUSE_IN_GAPS = 1.2  # a gap this much longer than the mean is a pause; chosen, not measured
 
 
 class Source(Enum):
@@ -114,41 +110,13 @@ class Discard:
 Action = Ask | Withdraw | Answer | Discard
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Times in seconds. All but ``delay_s`` and the first patience are chosen, not measured.
-
-    Attributes:
-        delay_s: wait before asking the backend; ``None`` adapts to the device and the typist.
-        grace_s: how long a request without a query runs on.
-        patience_s: maximum wait of a query while the user types.
-        invoked_patience_s: maximum wait of a query invoked by a command.
-        quick_s: a backend with this mean latency or less is asked without a delay.
-        slow_s: a backend with this mean latency or more is asked after a whole typing gap.
-        max_delay_s: maximum adaptive delay.
-    """
-
-    delay_s: float | None = None
-    grace_s: float = 0.3
-    patience_s: float = 3.5
-    invoked_patience_s: float = 6.0
-
-    quick_s: float = 0.1
-    slow_s: float = 0.4
-    max_delay_s: float = 0.4
-
-    def patience_for(self, query: Query) -> float:
-        """Return the maximum wait of ``query``."""
-        return self.invoked_patience_s if query.invoked else self.patience_s
-
-
 @dataclass(slots=True)
 class _Waiter:
     query: Query
     since_s: float
 
     def gives_up_s(self, timing: Timing) -> float:
-        return self.since_s + timing.patience_for(self.query)
+        return self.since_s + (timing.invoked_patience_s if self.query.invoked else timing.patience_s)
 
 
 @dataclass(slots=True)
@@ -183,29 +151,6 @@ class _Slot:
     due_s: float | None = None
     running: _Running | None = None
     edited_s: float | None = None
-
-
-@dataclass(slots=True)
-class Pace:
-    """Exponential means of the device's latency and the typist's gaps, and counts."""
-
-    latency_s: float | None = None
-    gap_s: float = 0.2
-    num_asks: int = 0
-    num_withdrawn: int = 0
-    num_answers: dict[Source, int] = field(default_factory=dict)
-
-    def learn_latency(self, seconds: float) -> None:
-        """Add the latency of one request to the mean."""
-        if self.latency_s is None:
-            self.latency_s = seconds
-        else:
-            self.latency_s = (1 - LATENCY_WEIGHT) * self.latency_s + LATENCY_WEIGHT * seconds
-
-    def learn_gap(self, seconds: float) -> None:
-        """Add the gap between two edits to the mean, unless it is a pause."""
-        if seconds <= MAX_GAP_S:
-            self.gap_s = (1 - GAP_WEIGHT) * self.gap_s + GAP_WEIGHT * seconds
 
 
 class SuggestionMachine:
@@ -405,25 +350,17 @@ class SuggestionMachine:
     def _from_cache(self, query: Query) -> tuple[Continuation, ...]:
         # A truncated suggestion would shrink to a stub while the model could continue it, so it is requested again
         # before that. On a slow device the stub is better than nothing.
-        is_slow = self.pace.latency_s is None or self.pace.latency_s > self.timing.slow_s
-        found = self._cache.find(query.place, query.num_wanted, 0 if is_slow else MIN_CUT_LENGTH)
+        min_cut = 0 if self.pace.is_slow(self.timing) else MIN_CUT_LENGTH
+        found = self._cache.find(query.place, query.num_wanted, min_cut)
         return tuple(continuation for continuation in found if _extends_selection(continuation, query))[
             : query.num_wanted
         ]
 
     def _delay_s(self, query: Query, slot: _Slot, now_s: float) -> float:
-        timing = self.timing
-        if query.invoked:
+        if query.invoked or (self.timing.delay_s is None and not query.place.line_before.strip()):
             return 0.0
-        since_edit_s = now_s - slot.edited_s if slot.edited_s is not None else timing.max_delay_s
-        if timing.delay_s is not None:
-            return timing.delay_s
-        latency_s = self.pace.latency_s
-        if latency_s is None or latency_s <= timing.quick_s or not query.place.line_before.strip():
-            return 0.0
-        slowness = min(1.0, (latency_s - timing.quick_s) / (timing.slow_s - timing.quick_s))
-        # The editor's own delay counts: after a longer gap than usual the typist has paused.
-        return max(0.0, min(timing.max_delay_s, slowness * PAUSE_IN_GAPS * self.pace.gap_s - since_edit_s))
+        since_edit_s = now_s - slot.edited_s if slot.edited_s is not None else self.timing.max_delay_s
+        return self.pace.delay_s(self.timing, since_edit_s)
 
     def _ask(self, slot: _Slot, now_s: float, actions: list[Action]) -> None:
         slot.due_s = None
@@ -453,7 +390,7 @@ class SuggestionMachine:
             slot.waiter = None
 
     def _answer(self, waiter: _Waiter, found: tuple[Continuation, ...], source: Source, now_s: float) -> Answer:
-        self.pace.num_answers[source] = self.pace.num_answers.get(source, 0) + 1
+        self.pace.num_answers[source.value] += 1
         return Answer(waiter.query, found, source, now_s - waiter.since_s)
 
 

@@ -24,10 +24,10 @@ from forelook_lsp.suggestions.machine import (
     Query,
     Source,
     SuggestionMachine,
-    Timing,
     Withdraw,
 )
 from forelook_lsp.suggestions.outcomes import Outcome, Outcomes
+from forelook_lsp.suggestions.pacing import Timing
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class SuggestionRequests:
             "accept_rate": outcomes.accept_rate,
             "num_chars_accepted": outcomes.num_chars_accepted,
             "num_keystrokes_saved": outcomes.num_keystrokes_saved,
-            "answers": {source.value: count for source, count in pace.num_answers.items()},
+            "answers": dict(pace.num_answers),
             "num_asks": pace.num_asks,
             "num_withdrawn": pace.num_withdrawn,
             "mean_latency_ms": pace.latency_s * 1000 if pace.latency_s is not None else None,

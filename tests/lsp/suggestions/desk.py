@@ -13,9 +13,9 @@ from forelook_lsp.suggestions.machine import (
     Discard,
     Query,
     SuggestionMachine,
-    Timing,
     Withdraw,
 )
+from forelook_lsp.suggestions.pacing import Timing
 
 URI = "file:///a.py"
 

@@ -8,9 +8,9 @@ from forelook_lsp.suggestions.machine import (
     Ask,
     Discard,
     Source,
-    Timing,
     Withdraw,
 )
+from forelook_lsp.suggestions.pacing import Timing
 
 from tests.lsp.suggestions.desk import URI, Desk
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from forelook_lsp.suggestions.machine import (
     Query,
-    Timing,
 )
+from forelook_lsp.suggestions.pacing import Timing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
