@@ -345,7 +345,7 @@ async def test_no_suggestion_says_why_and_prints_nothing(tmp_path: Path, capsys:
         assert await forelook(server, "complete", str(path), "--at", "1:1") == 0
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert "no suggestion here (empty_prompt)" in captured.err
+        assert "no suggestion (empty_prompt)" in captured.err
 
 
 async def test_status_stats_and_pool_are_printed_plain_or_as_json(

@@ -1,4 +1,4 @@
-"""The arguments of each command: the flags of settings come from the table, all others are declared here."""
+"""The arguments of each command: the flags of settings come from the table, the others are declared in this module."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _json_object(text: str | None) -> object:
 def backend_arguments(
     parser: argparse.ArgumentParser, command: str, defaults: Mapping[str, object] = _NO_DEFAULTS
 ) -> None:
-    """Which backend."""
+    """Options that select a backend."""
     setting_arguments(parser, command, defaults)
     group = parser.add_argument_group("backend")
     group.add_argument("--endpoint", metavar="URL", help="unix:/PATH, ws://127.0.0.1:PORT or wss://HOST:PORT")
@@ -97,14 +97,14 @@ def _config_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of ``serve``."""
+    """Add the arguments of ``serve``."""
     _config_argument(parser)
     setting_arguments(parser, "serve")
     parser.add_argument("--announce", action="store_true", help="print one JSON line: the address, or an error")
 
 
 def complete_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of ``complete``."""
+    """Add the arguments of ``complete``."""
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
         "--at", required=True, type=_position, metavar="LINE:COL",
@@ -139,14 +139,14 @@ def _rank(text: str) -> tuple[int, int]:
 
 
 def follow_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of the other ranks, which ``serve --devices`` starts."""
+    """Add the arguments of the other ranks, which ``serve --devices`` starts."""
     _config_argument(parser)
     parser.add_argument("--rank", required=True, type=_rank, metavar="RANK/SIZE")
     parser.add_argument("--folder", required=True, type=Path, metavar="DIR", help="where rank 0 waits")
 
 
 def models_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of ``models``."""
+    """Add the arguments of ``models``."""
     setting_arguments(parser, "models", {"device": "auto"})
     parser.add_argument("--all", action="store_true", help="also recommend models that do not fit this machine")
     parser.add_argument("--folder", type=Path, action="append", default=[], metavar="DIR",
@@ -155,7 +155,7 @@ def models_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def pull_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of ``pull``."""
+    """Add the arguments of ``pull``."""
     parser.add_argument("model", metavar="MODEL[@REVISION]", help="a hub id such as Qwen/Qwen2.5-Coder-1.5B")
     parser.add_argument("--offline", action="store_true", help="verify local files only; no network")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

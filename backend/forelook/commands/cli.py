@@ -23,7 +23,7 @@ from forelook.commands.command_context import (
     EXIT_INTERRUPTED,
     EXIT_MODEL,
     EXIT_USAGE,
-    Surroundings,
+    CommandContext,
     complain,
 )
 from forelook.commands.complete import complete, cursor_offset
@@ -46,13 +46,13 @@ __all__ = [
     "cursor_offset", "exit_status", "main",
 ]  # fmt: skip
 
-Run = Callable[[argparse.Namespace, Surroundings], int]
+Run = Callable[[argparse.Namespace, CommandContext], int]
 
 
-def surroundings() -> Surroundings:
+def command_context() -> CommandContext:
     """The process environment and the user's folders."""
     user_id = os.getuid() if sys.platform != "win32" else None
-    return Surroundings(dict(os.environ), UserPaths.from_environment(os.environ, Path.home(), user_id))
+    return CommandContext(dict(os.environ), UserPaths.from_environment(os.environ, Path.home(), user_id))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     run: Run = options.run
     try:
-        return run(options, surroundings())
+        return run(options, command_context())
     except ForelookError as error:
         complain(f"forelook: {error}")
         return exit_status(error)

@@ -31,7 +31,7 @@ EXIT_CODES = f"""exit status:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class CommandContext:
     """The process environment and the folders of its user."""
 
     environ: Mapping[str, str]

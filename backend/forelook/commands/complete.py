@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forelook.commands.command_context import Surroundings, complain, identity_of
+from forelook.commands.command_context import CommandContext, complain, given_endpoint, identity_of
 from forelook.config import EngineConfig
 from forelook.errors import (
     BackendUnreachableError,
@@ -24,7 +24,6 @@ from forelook.errors import (
 )
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.languages import language_id_of
-from forelook.local.endpoint import Endpoint
 from forelook.local.spawn import connect_or_spawn
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.protocol import messages
@@ -92,7 +91,7 @@ def cursor_offset(text: str, line: int, column: int) -> int:
     return start + column - 1
 
 
-def complete(options: argparse.Namespace, here: Surroundings) -> int:
+def complete(options: argparse.Namespace, context: CommandContext) -> int:
     """Complete a file at a cursor and print what comes after it."""
     source = read_source(options.file, options.at, options.language)
     params = messages.CompletionParams(
@@ -106,7 +105,7 @@ def complete(options: argparse.Namespace, here: Surroundings) -> int:
         multi_line=messages.MultiLine(options.multi_line),
     )
     ask = _complete_here if options.no_backend else _complete_over_wire
-    result, status, latency_ms = ask(source, params, options, here)
+    result, status, latency_ms = ask(source, params, options, context)
     from forelook.commands.output import show_completion
 
     show_completion(
@@ -119,17 +118,15 @@ Completed = tuple[messages.CompletionResult, messages.Status, float]
 
 
 def _complete_over_wire(
-    source: Source, params: messages.CompletionParams, options: argparse.Namespace, here: Surroundings
+    source: Source, params: messages.CompletionParams, options: argparse.Namespace, context: CommandContext
 ) -> Completed:
     from forelook.commands.client import connected
 
     with _loading_shown(options.json) as show:
-        if options.endpoint is not None:
-            token_file = str(options.token_file) if options.token_file else None
-            endpoint = Endpoint.from_url(options.endpoint, token_file)
-        else:
+        endpoint = given_endpoint(options)
+        if endpoint is None:
             show("starting the backend")
-            endpoint = connect_or_spawn(identity_of(options), here.paths, here.environ, timeout_s=options.timeout)
+            endpoint = connect_or_spawn(identity_of(options), context.paths, context.environ, timeout_s=options.timeout)
         with connected(endpoint, lambda status: show(_status_line(status))) as client:
             client.wait_until_ready(options.timeout)
             opened = messages.DocumentOpenParams(
@@ -142,13 +139,13 @@ def _complete_over_wire(
 
 
 def _complete_here(
-    source: Source, params: messages.CompletionParams, options: argparse.Namespace, here: Surroundings
+    source: Source, params: messages.CompletionParams, options: argparse.Namespace, context: CommandContext
 ) -> Completed:
     from forelook.engine_factory import engine_factory
 
     identity = identity_of(options)
     config = EngineConfig(identity.model, identity.revision, identity.device, identity.dtype)
-    factory = engine_factory(config, here.paths)
+    factory = engine_factory(config, context.paths)
     with _loading_shown(options.json) as show:
         return complete_in_process(factory, source, params, lambda s: show(_status_line(s)), options.timeout)
 

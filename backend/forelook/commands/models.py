@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from forelook.commands.command_context import Surroundings, complain
+from forelook.commands.command_context import CommandContext, complain
 
 
-def models(options: argparse.Namespace, here: Surroundings) -> int:
+def models(options: argparse.Namespace, context: CommandContext) -> int:
     """List installed and recommended models."""
     import torch
 
@@ -25,7 +25,7 @@ def models(options: argparse.Namespace, here: Surroundings) -> int:
     device: torch.device = choose_device(options.device)
     dtype = choose_dtype("auto", device)
     machine = Machine(device.type, available_memory(device), dtype.itemsize, kv_cache_dtype(dtype, device).itemsize)
-    hub = hub_from(here.environ, here.paths.models_path)
+    hub = hub_from(context.environ, context.paths.models_path)
     pinned = {name: pulled.commit for name, pulled in recorded(hub.records_path).items()}
     installed = list(installed_models(STARTER_MODEL_PATH, hub.cache_dir, options.folder, pinned))
     fits = [fit for fit in recommend(machine) if options.all or (fit.fits and not fit.is_slow)]
@@ -77,12 +77,12 @@ def _context(context: int | None) -> str:
     return "context ?" if context is None else f"context {context}"
 
 
-def pull(options: argparse.Namespace, here: Surroundings) -> int:
+def pull(options: argparse.Namespace, context: CommandContext) -> int:
     """Download a model, verify it and record its commit."""
     from forelook.model import hub as hub_module
 
     model, revision = hub_module.split_revision(options.model)
-    hub = hub_module.hub_from(here.environ, here.paths.models_path, is_offline=options.offline)
+    hub = hub_module.hub_from(context.environ, context.paths.models_path, is_offline=options.offline)
     with _progress_shown(options.json) as show:
         pulled = hub_module.pull(model, revision, hub, show)
     if options.json:

@@ -58,7 +58,7 @@ def show_completion(
     elif insertions:
         say("\n".join(insertions))
     if not insertions and not as_json:
-        complain(f"forelook: no suggestion here ({result.finish_reason.value})")
+        complain(f"forelook: no suggestion ({result.finish_reason.value})")
 
 
 def insertion(text: str, offset: int, suggestion: messages.Suggestion) -> str:

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from forelook.commands.arguments import read_configs
-from forelook.commands.command_context import Surroundings
+from forelook.commands.command_context import CommandContext
 from forelook.errors import ForelookError
 from forelook.local.endpoint import Endpoint
 from forelook.local.identity import BackendIdentity
 from forelook.ranks.source import RankSource, torchrun_rank
 
 
-def serve(options: argparse.Namespace, here: Surroundings) -> int:
+def serve(options: argparse.Namespace, context: CommandContext) -> int:
     """Run the backend until it is idle, asked to stop, or signalled."""
     os.umask(0o077)
 
@@ -36,11 +36,11 @@ def serve(options: argparse.Namespace, here: Surroundings) -> int:
         _log_to_stderr(server_config.log_level)
         identity = BackendIdentity.of(config)
         ranks: RankSource | None = None
-        place = torchrun_rank(here.environ)
+        place = torchrun_rank(context.environ)
         if place is not None:
             rank, size = place
             if rank > 0:
-                return _follow(identity, rank, size, None, here)
+                return _follow(identity, rank, size, None, context)
             ranks = RankSource(size)
         elif config.devices != 1:
             command = [sys.executable, "-m", "forelook", "follow", *identity.command_arguments()]
@@ -48,8 +48,8 @@ def serve(options: argparse.Namespace, here: Surroundings) -> int:
         from forelook.engine_factory import engine_factory
         from forelook.server.run import serve as run_server
 
-        factory = engine_factory(replace(config, model=identity.model), here.paths, ranks)
-        run_server(factory, identity, here.paths, server_config, listening)
+        factory = engine_factory(replace(config, model=identity.model), context.paths, ranks)
+        run_server(factory, identity, context.paths, server_config, listening)
     except ForelookError as error:
         announce({"error": str(error)})
         raise
@@ -63,19 +63,19 @@ def _log_to_stderr(level: str) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
-def follow(options: argparse.Namespace, here: Surroundings) -> int:
+def follow(options: argparse.Namespace, context: CommandContext) -> int:
     """Run one of the ranks that decode together with a backend, until the backend exits."""
     os.umask(0o077)
     _log_to_stderr("info")
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     rank, size = options.rank
-    return _follow(BackendIdentity.of(read_configs(options)[0]), rank, size, options.folder, here)
+    return _follow(BackendIdentity.of(read_configs(options)[0]), rank, size, options.folder, context)
 
 
-def _follow(identity: BackendIdentity, rank: int, size: int, folder: Path | None, here: Surroundings) -> int:
+def _follow(identity: BackendIdentity, rank: int, size: int, folder: Path | None, context: CommandContext) -> int:
     from forelook.ranks.ranks import follow_rank_zero
 
-    follow_rank_zero(rank, size, folder, identity, here.paths)
+    follow_rank_zero(rank, size, folder, identity, context.paths)
     return 0
 
 
