@@ -15,7 +15,7 @@ from forelook.ranks.source import RankSource
 from forelook.server.engine import Engine, EngineFactory, OnStatus
 
 if TYPE_CHECKING:
-    from forelook.completion.engine.engine import EngineModel
+    from forelook.completion.engine.model_state import EngineModel
     from forelook.workspace.pool import WorkspacePool
 
 _POOL_TOKENS = 2_000_000  # chosen, not measured

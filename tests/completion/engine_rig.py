@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from forelook.completion.engine.engine import CompletionEngine, CompletionHandle
+from forelook.completion.engine.engine import CompletionEngine
+from forelook.completion.engine.inbox import CompletionHandle
 from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout
 from forelook.errors import ForelookError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forelook.completion.completer import Completer, PreparedPrompt
 from forelook.completion.document_store import Document
-from forelook.completion.engine.engine import EngineModel
+from forelook.completion.engine.model_state import EngineModel
 from forelook.config import EngineConfig
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.events import EventKind

@@ -47,8 +47,6 @@ from forelook.protocol.messages import (
 )
 from forelook.workspace.pool import WorkspacePool
 
-__all__ = ["CompletionEngine", "CompletionHandle", "EngineModel", "LoadModel", "MakeDrafting", "MakePool"]
-
 _SAVE_EVERY_S = 5.0  # chosen, not measured
 
 
