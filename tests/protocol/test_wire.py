@@ -91,6 +91,17 @@ def test_a_wrong_value_that_is_text_is_never_shown() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_enums_cross_the_wire_as_their_values() -> None:
+    params = CompletionParams("u", 1, 2, messages.TriggerKind.INVOKED, multi_line=messages.MultiLine.NEVER)
+    sent = messages.to_json(params)
+    assert (sent["trigger"], sent["multi_line"]) == ("invoked", "never")
+    assert messages.from_json(CompletionParams, json.loads(json.dumps(sent))) == params
+    nested = messages.HelloResult(
+        2, "0", 1, messages.Status(messages.EngineState.LOADING), messages.ServerLimits(1, 1, 1, 1)
+    )
+    assert json.loads(json.dumps(messages.to_json(nested)))["status"]["state"] == "loading"
+
+
 def test_a_client_ignores_fields_that_a_newer_server_adds() -> None:
     status = {"state": "ready", "quantum": True}
     assert messages.from_json(messages.Status, status, allow_unknown=True).state is messages.EngineState.READY

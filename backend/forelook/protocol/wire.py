@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -119,17 +119,8 @@ def _scalar(expected: str, accepts: Callable[[object], bool]) -> _Member:
 
 def _choice(cls: type[Enum]) -> _Member:
     members = {member.value: member for member in cls}
-    expected = " or ".join(f'"{value}"' for value in members)
-
-    def accepts(value: object) -> bool:
-        return isinstance(value, str) and value in members
-
-    def decode(value: object, where: str, allow_unknown: bool) -> Enum:  # noqa: ARG001
-        if not accepts(value):
-            raise _wrong(where, value, expected)
-        return members[value]
-
-    return _Member(expected, decode, accepts)
+    name = _scalar(" or ".join(f'"{value}"' for value in members), lambda v: isinstance(v, str) and v in members)
+    return replace(name, decode=lambda value, where, unknown: members[name.decode(value, where, unknown)])
 
 
 def _is_int(value: object) -> bool:
