@@ -16,7 +16,7 @@ from forelook.protocol.messages import CompletionParams, CompletionResult, Multi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.completion.golden import check_edit, suggest
+from tests.completion.cursor.golden import check_edit, suggest
 
 WORKSPACE, KEY = WorkspaceKey("", "w"), DocumentKey(1, "u")
 LANGUAGE_IDS = (

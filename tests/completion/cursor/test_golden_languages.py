@@ -10,8 +10,8 @@ from forelook.languages import language_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.completion.golden import check
-from tests.completion.test_golden import CASES as FIRST_CASES
+from tests.completion.cursor.golden import check
+from tests.completion.cursor.test_golden import CASES as FIRST_CASES
 
 CASES: dict[str, tuple[str, str, str, str | None]] = {
     # --- TypeScript

@@ -17,7 +17,7 @@ from forelook.completion.cursor.syntax import parser_for
 from forelook.languages import language_for
 from forelook.protocol.messages import Suggestion
 
-from tests.completion.golden import check_edit, suggest
+from tests.completion.cursor.golden import check_edit, suggest
 
 _SUFFIXES = {".py": "python", ".ts": "typescript", ".js": "javascript", ".json": "json", ".sh": "shellscript"}
 _QUOTED = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"

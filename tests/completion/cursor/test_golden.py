@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.completion.golden import check
+from tests.completion.cursor.golden import check
 
 CASES: dict[str, tuple[str, str, str, str | None]] = {
     # --- one line, and where it ends
