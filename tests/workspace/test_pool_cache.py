@@ -1,4 +1,4 @@
-"""The cache under faults: whatever happens to its files, completion goes on with what is sound."""
+"""The cache under faults: whatever happens to its files, completion continues with the sound ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def restored_text(root: Path) -> str:
     settle(pool)
     text = bytes(pool.tokens_of("a.py")).decode()
     pool.open_document("b.py", "other = 1\nother = 1\noth")
-    assert drafted(pool, "b.py", "other = 1\nother = 1\noth", 2) == "er", "completion goes on"
+    assert drafted(pool, "b.py", "other = 1\nother = 1\noth", 2) == "er", "completion continues"
     pool.close()
     return text
 
