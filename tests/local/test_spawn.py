@@ -19,9 +19,9 @@ from forelook.commands.client import connected
 from forelook.errors import AuthenticationError, BackendUnreachableError
 from forelook.local.access import read_tokens
 from forelook.local.endpoint import Endpoint, discover
-from forelook.local.files import file_lock
+from forelook.local.files import file_lock, is_locked
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
-from forelook.local.spawn import connect_or_spawn
+from forelook.local.spawn import connect_or_spawn, open_log
 from forelook.protocol import jsonrpc, messages
 from websockets.sync.server import ServerConnection, unix_serve
 
@@ -296,3 +296,19 @@ def test_doctor_finds_the_running_backend_and_names_faults(home: Home) -> None:
     done = home.forelook("doctor")
     assert done.returncode == 1
     assert f"chmod 600 {endpoint.socket_path}" in done.stdout.replace("\n", " ")
+
+
+def test_a_backend_that_cannot_start_says_why(paths: UserPaths) -> None:
+    with pytest.raises(BackendUnreachableError, match=r"did not start: invalid config.device: 'tpu'.*backend\.log"):
+        connect_or_spawn(BackendIdentity(device="tpu"), paths, dict(os.environ))
+    assert not is_locked(BackendFiles.of(BackendIdentity(device="tpu"), paths).spawn_lock)
+
+
+def test_the_log_is_private_and_a_long_one_set_aside(paths: UserPaths) -> None:
+    with open_log(paths) as log:
+        log.write(b"x" * 5_000_001)
+    assert stat.S_IMODE(paths.log_path.stat().st_mode) == 0o600
+    with open_log(paths) as log:
+        log.write(b"new")
+    assert paths.log_path.read_bytes() == b"new"
+    assert paths.log_path.with_suffix(".log.1").stat().st_size == 5_000_001

@@ -1,18 +1,15 @@
-"""What may be read: git's own ignore rules as the oracle, secrets, and ignore files that cannot be understood."""
+"""What may be read: git itself as the oracle of ignore rules, and ignore files that cannot be parsed."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from forelook.errors import PrivacyError
-from forelook.privacy.ignore_rules import IgnoreRules
 from forelook.privacy.rules import MAX_FILE_BYTES, WorkspacePrivacy, content_reason, is_generated_name
-from forelook.privacy.secrets import is_secret_path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -132,43 +129,7 @@ def test_walk_and_permits_say_the_same(workspace: Path) -> None:
     assert "x.c" not in walked
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        ".env", ".env.local", ".envrc", "deploy/prod.env", "id_rsa", "keys/id_ed25519.pub", "server.pem",
-        "tls/server.KEY", ".npmrc", "home/.netrc", ".pypirc", ".aws/config", "a/.ssh/config", "terraform.tfstate",
-        "x.tfstate.backup", "prod.tfvars", "kubeconfig", "my-kubeconfig.yaml", ".kube/config", "credentials",
-        "credentials.json", "app-secrets.yaml", "config/secrets.yml", "secrets/x.py", "service_account.json", "token",
-        ".git/config", ".git-credentials", "x/.config/gcloud/a.json", ".docker/config.json", "db.sqlite3",
-        ".bash_history", "wallet.dat", "C:\\work\\.env", "passwords.txt", "api_key.txt",
-    ],
-)  # fmt: skip
-def test_secret_names_are_withheld(name: str) -> None:
-    assert is_secret_path(name)
-    assert is_secret_path(f"/home/ada/work/{name}")
-    assert is_secret_path(name.upper())
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "environment.py", "keys.py", "secrets.py", "credentials.py", "token.py", "tokens/parse.py", "tokenizer.json",
-        "password_reset.html", "monkey.py", "public_key.go", "vault.ts", "README.md", ".github/workflows/ci.yml",
-        "tests/test_secrets.py", "denv", "",
-    ],
-)  # fmt: skip
-def test_code_about_secrets_is_not_withheld(name: str) -> None:
-    assert not is_secret_path(name)
-
-
-def test_no_ignore_file_lets_a_secret_through(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("A=1")
-    (tmp_path / ".gitignore").write_text("!.env\n")
-    (tmp_path / ".forelookignore").write_text("!.env\n")
-    assert not WorkspacePrivacy(tmp_path).permits(Path(".env"))
-
-
-def test_forelookignore_withholds_and_cannot_undo_gitignore(tmp_path: Path) -> None:
+def test_forelookignore_excludes_and_cannot_undo_gitignore(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     for name in ("a.py", "b.py", "sub/a.py", "sub/c.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -187,7 +148,7 @@ def test_forelookignore_withholds_and_cannot_undo_gitignore(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("line", [b"[a", b"a\\", b"[[:foo:]]", b"!", b"/", b"[z-a]", b"\xff\xfe", b"a\0b"])
-def test_an_error_in_forelookignore_withholds_everything_under_it(tmp_path: Path, line: bytes) -> None:
+def test_an_error_in_forelookignore_excludes_everything_under_it(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "sub" / "deep").mkdir(parents=True)
     for name in ("a.py", "sub/b.py", "sub/deep/c.py"):
         (tmp_path / name).touch()
@@ -203,7 +164,7 @@ def test_an_error_in_forelookignore_withholds_everything_under_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", [".forelookignore", ".gitignore"])
-def test_an_ignore_file_that_cannot_be_read_withholds_everything_under_it(tmp_path: Path, name: str) -> None:
+def test_an_ignore_file_that_cannot_be_read_excludes_everything_under_it(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.py").touch()
     (tmp_path / name).mkdir()  # reading it fails with EISDIR, for root too
     privacy = WorkspacePrivacy(tmp_path)
@@ -253,7 +214,7 @@ def test_links_are_judged_by_what_they_lead_to(tmp_path: Path) -> None:
         (b"x = 1\n" * 400 + b"# do not edit\n", None),
     ],
 )
-def test_content_that_is_withheld(data: bytes, reason: str | None) -> None:
+def test_content_that_is_excluded(data: bytes, reason: str | None) -> None:
     found = content_reason(data)
     assert (found is None) if reason is None else (found is not None and reason in found)
 
@@ -264,7 +225,7 @@ def test_generated_names_are_skipped() -> None:
     assert not is_generated_name("admin.js")
 
 
-def test_read_gives_the_text_and_refuses_what_is_withheld(tmp_path: Path) -> None:
+def test_read_gives_the_text_and_refuses_what_is_excluded(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_bytes("x = 'é'\r\n".encode())
     (tmp_path / "b.bin").write_bytes(b"\0\1")
     os.mkfifo(tmp_path / "pipe")
@@ -283,12 +244,3 @@ def test_folders_of_dependencies_are_not_walked(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert [path.name for path in WorkspacePrivacy(tmp_path).walk()] == ["a.py"]
     assert not WorkspacePrivacy(tmp_path).permits(Path("node_modules/x/a.js"))
-
-
-@pytest.mark.parametrize("pattern", [b"*a" * 40 + b"b", b"**/*a" * 20 + b"/b", b"a*" * 60, b"**/" * 40 + b"x"])
-def test_hostile_patterns_take_no_exponential_time(pattern: bytes) -> None:
-    rules = IgnoreRules(pattern)
-    started = time.process_time()
-    rules.verdict(b"a" * 200, is_directory=False)
-    rules.verdict(b"/".join([b"aaaa"] * 60), is_directory=False)
-    assert time.process_time() - started < 5  # a backtracking match would take longer than the universe is old
