@@ -6,11 +6,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON TORCH_INDEX VENV
 
-.PHONY: help demo test generate check e2e test-extension package format lint types setup setup-dev clean
+.PHONY: help demo bench bench-quick test generate check e2e test-extension package format lint types setup setup-dev clean
 
 help:
 	@echo "make demo    a suggestion from a real model, through the real backend and language server"
 	@echo "make test    all tests"
+	@echo "make bench   measure and rewrite the tables of docs/benchmarks.md (about 40 minutes); bench-quick: tiny settings"
 	@echo "make check   ruff, mypy (strict) and the tests"
 	@echo "make e2e     the VS Code extension in a real VS Code; downloads one (about 800 MB) on the first call"
 	@echo "make test-extension, make package   the extension's unit tests, and its .vsix"
@@ -26,6 +27,12 @@ setup-dev:
 
 demo: setup
 	@$(BIN)/python scripts/demo.py
+
+bench: setup-dev
+	@$(BIN)/python scripts/write_benchmarks.py --run
+
+bench-quick: setup-dev
+	@$(BIN)/python scripts/write_benchmarks.py --quick
 
 test: setup-dev
 	@$(BIN)/python -m pytest

@@ -1,0 +1,105 @@
+"""The benchmarks of docs/benchmarks.md: one row per table, with its command and its renderer."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import tables
+from bench.results import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One table.
+
+    Attributes:
+        name: name of the region and of the result file.
+        script: executable below ``scripts/``.
+        full, quick: its options for the page, and for a test of the code.
+        render: result → lines of Markdown.
+    """
+
+    name: str
+    script: str
+    full: str
+    quick: str
+    render: Callable[[tables.Result], list[str]]
+
+    def command(self, *, is_quick: bool) -> list[str]:
+        return [f"scripts/{self.script}", *shlex.split(self.quick if is_quick else self.full)]
+
+
+SUITE = (
+    Benchmark("startup", "bench_startup.py", "", "--runs 2", tables.startup),
+    Benchmark("latency", "bench_latency.py", "--limit 3 --keys 80 --keys-per-second 40", "--limit 1 --keys 4",
+              tables.latency),
+    Benchmark("latency-human", "bench_latency.py", "--engine forelook --limit 1 --keys 150 --pace human",
+              "--engine forelook --limit 1 --keys 4 --pace human", tables.latency),
+    Benchmark("latency-editing", "bench_latency.py",
+              "--engine forelook --trace editing --limit 220 --keys-per-second 40",
+              "--engine forelook --trace editing --limit 4", tables.latency),
+    Benchmark("latency-folder", "bench_latency.py",
+              "--engine forelook --trace folder --path backend --limit 3 --keys 60 --keys-per-second 40",
+              "--engine forelook --trace folder --path backend --limit 1 --keys 4", tables.latency),
+    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 60",
+              "--dataset humaneval --limit 2 --max-new-tokens 8", tables.decoding),
+    Benchmark("forward", "bench_forward.py", "--prefixes 256 900 --tails 1 8 16 64",
+              "--prefixes 64 --tails 1 8 --repeats 10", tables.forward),
+    Benchmark("parallel", "bench_parallel.py", "--rounds 8",
+              "--rounds 2 --hidden-size 128 --layers 2 --window-size 3 --max-candidates 3 --ngram-size 3 --prefix 16 "
+              "--dtype float32", tables.parallel),
+    Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2", tables.pool),
+    Benchmark("replay", "bench_replay.py", "--repo . --name forelook --commits 30",
+              "--repo . --name forelook --commits 2", tables.replay),
+    Benchmark("quality", "eval_infilling.py", "--limit 1100 --keystrokes 8", "--limit 2 --no-tests --keystrokes 1",
+              tables.quality),
+)  # fmt: skip
+
+
+def run(benchmark: Benchmark, results: Path, *, is_quick: bool) -> None:
+    """Run a benchmark and write its JSON object to the folder of results.
+
+    Raises:
+        subprocess.CalledProcessError: the benchmark failed or missed its bar without printing a result.
+    """
+    command = [sys.executable, *benchmark.command(is_quick=is_quick)]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
+    last_line = (done.stdout.splitlines() or [""])[-1]
+    if not last_line.startswith("{"):
+        raise subprocess.CalledProcessError(done.returncode or 1, command)
+    results.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(json.loads(last_line), indent=1)
+    (results / f"{benchmark.name}.json").write_text(content + "\n", encoding="utf-8")
+
+
+def section(benchmark: Benchmark, result: dict[str, Any], *, is_quick: bool = False) -> list[str]:
+    """Return the lines of a benchmark's region: command, provenance, table."""
+    command = " ".join(["python", *benchmark.command(is_quick=is_quick)])
+    return [f"`{command}`: {tables.measured(result)}", "", *benchmark.render(result)]
+
+
+def updated(page: str, benchmarks: Iterable[Benchmark], results: Path) -> str:
+    """Return the page with the region of every benchmark that has a result replaced.
+
+    Raises:
+        ValueError: the page has no region of that name.
+    """
+    for benchmark in benchmarks:
+        path = results / f"{benchmark.name}.json"
+        if not path.exists():
+            continue
+        start, end = (f"<!-- {word}: {benchmark.name} -->\n" for word in ("begin", "end"))
+        before, found, rest = page.partition(start)
+        _, ended, after = rest.partition(end)
+        if not found or not ended:
+            raise ValueError(f"the page has no region {benchmark.name!r}; add {start.strip()} and {end.strip()}")
+        lines = section(benchmark, json.loads(path.read_text("utf-8")))
+        page = before + start + "\n".join(lines) + "\n" + end + after
+    return page

@@ -1,0 +1,161 @@
+"""Markdown tables of docs/benchmarks.md, rendered from results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.summary import shown
+
+Result = Mapping[str, Any]
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a table; ``None`` is an empty cell."""
+    cells = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |" for row in cells]
+
+
+def measured(result: Result) -> str:
+    """Return when, where and on which commit a result was measured."""
+    origin = result["provenance"]
+    commit = f"{origin['commit']}{' with local changes' if origin['is_dirty'] else ''}"
+    machine = f"{origin['cores']} cores of {origin['cpu']}, {origin['system']}"
+    versions = f"Python {origin['python']}, torch {origin['torch']}, transformers {origin['transformers']}"
+    return f"{origin['date']}, commit {commit}; {machine}, {versions}."
+
+
+def decoding(result: Result) -> list[str]:
+    """Render decode speed per data set, once over all prompts and once over the clean ones."""
+    head = ("data set", "prompts", "tokens per step", "forelook / autoregressive", "the same, end to end",
+            "forelook / HF prompt lookup", "autoregressive / HF greedy", "published / autoregressive")  # fmt: skip
+    pairs = (
+        ("forelook/autoregressive", "decode"),
+        ("forelook/autoregressive", "end_to_end"),
+        ("forelook/hf_prompt_lookup", "decode"),
+        ("autoregressive/hf_greedy", "decode"),
+        ("lookahead_published/autoregressive", "decode"),
+    )
+    runs = result.get("runs", [result])
+    lines: list[str] = []
+    for title, parts in (
+        ("All prompts:", [(run["dataset"], run) for run in runs]),
+        (
+            "*Clean* prompts, whose output has no token 8-gram three times:",
+            [(run["dataset"], run["clean"]) for run in runs],
+        ),
+    ):
+        rows = [
+            (name, part["num_prompts"], part["methods"]["forelook"]["tokens_per_step"],
+             *(shown(part["ratios"][pair][kind]) if pair in part["ratios"] else None for pair, kind in pairs))
+            for name, part in parts
+            if "forelook" in part["methods"]
+        ]  # fmt: skip
+        lines += [title, "", *markdown(head, rows), ""]
+    return lines[:-1]
+
+
+def latency(result: Result) -> list[str]:
+    """Render keystroke to reply of all engines."""
+    engines = result["engines"]
+    rows = [
+        ("requests: new / hit / kept / cancelled", "{num_new} / {num_hit} / {num_kept} / {num_cancelled}"),
+        ("new request p50 / p95 / p99, ms", "{p50_ms} / {p95_ms} / {p99_ms}"),
+        ("cache hit p50 / p99, ms", "{hit_p50_ms} / {hit_p99_ms}"),
+        ("prefill tokens, suffix unchanged, p50 / p95", "{same_suffix_prefill_p50} / {same_suffix_prefill_p95}"),
+        ("prefill tokens, suffix changed, p95", "{other_prefill_p95}"),
+        ("forwards per 100 keys (cancelled)", "{forwards_per_100_keys} ({cancelled_forwards_per_100_keys})"),
+        ("CPU seconds per 1000 keys", "{cpu_s_per_1000_keys}"),
+        ("answered with text", "{answered_with_text_share}"),
+    ]
+    table = markdown(
+        ("measure", *engines),
+        [
+            (name, *(template.format_map(engine).replace("None", "–") for engine in engines.values()))
+            for name, template in rows
+        ],
+    )
+    ratios = [
+        f"{pair}: median session {ratio['median']}× ({ratio['range'][0]} to {ratio['range'][1]}, "
+        f"{ratio['sessions']} sessions)."
+        for pair, ratio in result["ratios"].items()
+    ]
+    return [*table, *([""] if ratios else []), *ratios]
+
+
+def quality(result: Result) -> list[str]:
+    """Render exact match, edit similarity and pass@1 of infilling."""
+
+    def share(score: Result, name: str) -> str | None:
+        if score[name] is None:
+            return None
+        low, high = score[f"{name}_interval"]
+        return f"{100 * score[name]:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+
+    rows = [
+        (where, figures["num_problems"], kind, share(figures[kind], "exact_match"), figures[kind]["edit_similarity"],
+         share(figures[kind], "pass_at_1"))
+        for where, figures in result["cuts"].items()
+        for kind in ("raw", "truncated", "shown")
+    ]  # fmt: skip
+    lines = markdown(("cut", "n", "answer", "exact match", "edit similarity", "pass@1"), rows)
+    if "keystrokes" in result:
+        keys = result["keystrokes"]
+        share = f"{100 * keys['saved_share']:.0f}% ({keys['accepted']} accepted, {keys['characters']:,} characters)"
+        functions = f"{keys['num_functions']} functions typed key by key"
+        lines += ["", f"Keystrokes saved on {functions}, right suggestions accepted: {share}."]
+    return lines
+
+
+def parallel(result: Result) -> list[str]:
+    """Render a step on one rank and on all, per method."""
+    rows = [
+        (title, name, f"{value:.1f}", result["ratio_to_one_rank"][title][name])
+        for title, row in result["median_ms"].items()
+        for name, value in row.items()
+    ]
+    return markdown(("step", "method", "ms", "ratio to one rank"), rows)
+
+
+def pool(result: Result) -> list[str]:
+    """Render the pool's costs by size, and its effect on a decode step."""
+    rows = [
+        (f"{size['num_tokens']:,}", f"{size['index_tokens_per_s'] / 1e6:.1f} M",
+         f"{size['lookup_p50_us']:.0f} / {size['lookup_p99_us']:.0f}", size["bytes_per_token"],
+         f"{1e3 * size['restore_s']:.0f} ms")
+        for size in result["sizes"]
+    ]  # fmt: skip
+    head = ("tokens", "indexed per second", "lookup p50 / p99, µs", "bytes per token", "restore")
+    return [*markdown(head, rows), "", f"A decode step during indexing takes {result['step_ratio']} times an idle one."]
+
+
+def replay(result: Result) -> list[str]:
+    """Render tokens per step on real edits."""
+    methods = ("prompt_lookup", "published", "pool_cold", "pool_warm", "pool_session")
+    rows = []
+    for kind, title in (("methods", "kept"), ("methods_replaced_deleted", "deleted")):
+        figures = {name: result[kind][name]["tokens_per_step"] for name in methods}
+        warm = figures["pool_warm"]
+        ratios = (warm / figures["prompt_lookup"], warm / figures["published"])
+        values = [f"{value:.2f}" for value in (*list(figures.values())[:4], *ratios, figures["pool_session"])]
+        rows.append((f"{result['repo']} ({result['num_edits']} edits), {title}", *values))
+    head = ("repository, replaced lines", "prompt lookup", "published", "pool cold", "pool warm", "warm / lookup",
+            "warm / published", "warm, with the commit's earlier edits")  # fmt: skip
+    return markdown(head, rows)
+
+
+def startup(result: Result) -> list[str]:
+    """Render the time to the first answer."""
+    extremes = f"{result['min_ms']:.0f} to {result['max_ms']:.0f}"
+    median = f"**{result['median_ms']:.0f} ms**"
+    return [f"Median of {result['runs']} starts {median} ({extremes}); goal {result['bar_ms']:.0f}."]
+
+
+def forward(result: Result) -> list[str]:
+    """Render the time of one step by prefix and tail."""
+    rows = [
+        (prefix, tail, medians["forelook"], medians.get("transformers"))
+        for prefix, tails in result["median_ms"].items()
+        for tail, medians in tails.items()
+    ]
+    return [f"{result['dtype']}, median ms:", "", *markdown(("prefix", "tail", "forelook", "transformers"), rows)]

@@ -1,0 +1,76 @@
+"""What the benchmarks share: turns, intervals, provenance, and the tables of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from bench import results, suite, turns
+from bench.summary import median_interval, medians_ms, wilson_interval
+
+
+def test_turns_begin_one_place_later_every_round() -> None:
+    order: list[str] = []
+    names = ("a", "b", "c")
+    taken = turns.take_turns({name: lambda name=name: [order.append(name) or name] for name in names}, 2, first=1)
+    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert taken == {"a": ["a"] * 2, "b": ["b"] * 2, "c": ["c"] * 2}, "the warm-up round does not count"
+
+
+def test_steps_are_compared_as_often_as_asked() -> None:
+    counts = {"a": 0, "b": 0}
+
+    def step(name: str) -> None:
+        counts[name] += 1
+
+    times = turns.compare_steps({"a": lambda: step("a"), "b": lambda: step("b")}, repeats=20)
+    assert [len(values) for values in times.values()] == [20, 20]
+    assert counts == {"a": 30, "b": 30}
+
+
+def test_intervals_contain_their_median_and_their_share() -> None:
+    interval = median_interval([1.0, 2.0, 3.0, float("inf")])
+    assert interval["median"] == 2.0
+    assert interval["low"] <= 2.0 <= interval["high"]
+    assert interval["num"] == 3
+    low, high = wilson_interval(1, 4) or [0, 0]
+    assert low < 0.25 < high
+    assert wilson_interval(0, 0) is None
+    assert medians_ms({"a": [0.001, 0.003, 0.002], "none": []}) == {"a": 2.0}
+
+
+def test_results_say_machine_and_commit_but_no_host_and_no_path(
+    capsys: pytest.CaptureFixture[str], repository: Path, tmp_path: Path
+) -> None:
+    results.print_result("b", {"figure": 1}, tmp_path / "r" / "b.json")
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == json.loads((tmp_path / "r" / "b.json").read_text())
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True, check=False)
+    if head.returncode == 0:
+        assert head.stdout.startswith(last["provenance"]["commit"])
+    assert {"cpu", "cores", "threads", "torch", "is_dirty", "date"} <= last["provenance"].keys()
+    assert str(repository) not in json.dumps(last)
+    assert results.public_name(str(tmp_path)) == tmp_path.name
+    assert results.public_name("org/model") == "org/model"
+
+
+def test_page_has_a_region_for_every_benchmark_and_results_replace_only_theirs(
+    repository: Path, tmp_path: Path
+) -> None:
+    page = (repository / "docs" / "benchmarks.md").read_text("utf-8")
+    for benchmark in suite.SUITE:
+        assert page.count(f"<!-- begin: {benchmark.name} -->\n") == 1
+        assert page.count(f"<!-- end: {benchmark.name} -->\n") == 1
+        assert (repository / benchmark.command(is_quick=False)[0]).exists()
+    assert suite.updated(page, suite.SUITE, tmp_path) == page, "without results nothing changes"
+    startup = {"runs": 9, "median_ms": 400.0, "min_ms": 390.0, "max_ms": 410.0, "bar_ms": 500.0}
+    (tmp_path / "startup.json").write_text(json.dumps({**startup, "provenance": results.provenance()}))
+    new = suite.updated(page, suite.SUITE, tmp_path)
+    start, end = page.index("<!-- begin: startup -->"), page.index("<!-- end: startup -->")
+    assert new.startswith(page[:start])
+    assert new.endswith(page[end:])
+    assert "Median of 9 starts **400 ms** (390 to 410); goal 500." in new
+    with pytest.raises(ValueError, match="no region 'startup'"):
+        suite.updated("", suite.SUITE, tmp_path)

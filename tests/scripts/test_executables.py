@@ -1,0 +1,54 @@
+"""Every benchmark runs with tiny settings, ends with one JSON object, and its table can be rendered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench import suite
+
+NEEDS_DATA = {"latency", "latency-editing", "latency-human", "decoding", "quality"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", suite.SUITE, ids=lambda benchmark: benchmark.name)
+def test_benchmark_runs_and_its_table_is_rendered(
+    benchmark: suite.Benchmark, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if benchmark.name in NEEDS_DATA:
+        request.getfixturevalue("shared_dir")
+    if benchmark.name == "replay":
+        request.getfixturevalue("git_history")
+    suite.run(benchmark, tmp_path, is_quick=True)
+    begin, end = (f"<!-- {word}: {benchmark.name} -->\n" for word in ("begin", "end"))
+    page = suite.updated(f"{begin}{end}", [benchmark], tmp_path)
+    assert benchmark.script in page
+    assert len(page.splitlines()) > 4
+
+
+@pytest.fixture
+def git_history(repository: Path) -> None:
+    """Skip where the replay has no history to read."""
+    done = subprocess.run(["git", "rev-parse", "HEAD~3"], cwd=repository, capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("needs the git history of this checkout")
+
+
+@pytest.mark.slow
+def test_sweep_runs(repository: Path, shared_dir: Path, tmp_path: Path) -> None:
+    sizes = "--limit 1 --max-new-tokens 4 --only-equal --window-sizes 1 3 --candidates 1 3 --ngram-sizes 3"
+    command = [sys.executable, "scripts/sweep_lookahead.py", *sizes.split(), "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert '"benchmark": "sweep"' in done.stdout.splitlines()[-1]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_priors_are_fitted(repository: Path) -> None:
+    command = [sys.executable, "scripts/fit_draft_priors.py", "backend", "--limit", "2", "--max-new-tokens", "4"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert '"tables"' in done.stdout.splitlines()[-1]
