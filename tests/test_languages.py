@@ -1,4 +1,4 @@
-"""The languages' table: it holds every special case, so that a new language is one row."""
+"""The languages' table contains every special case, so that a new language is one row."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 OTHER_MEANINGS = {
     ("commands/doctor.py", "python"): "the check of the interpreter",
     ("model/families.py", "plain"): "the prompt format without sentinels",
-    ("privacy/rules.py", "json"): "suffixes of files that hold credentials",
-    ("privacy/rules.py", "yaml"): "suffixes of files that hold credentials",
-    ("privacy/rules.py", "toml"): "suffixes of files that hold credentials",
+    ("privacy/rules.py", "json"): "suffixes of files that contain credentials",
+    ("privacy/rules.py", "yaml"): "suffixes of files that contain credentials",
+    ("privacy/rules.py", "toml"): "suffixes of files that contain credentials",
 }
 OWN_FILES = {".json"}  # a format that Forelook writes itself
 

@@ -113,7 +113,7 @@ def build_reference(variant: str, *, seed: int = 0, **changes: Any) -> PreTraine
 
 
 def save(model: PreTrainedModel, folder: Path, *, max_shard_size: str = "5GB", tokenizer: Path | None = None) -> Path:
-    """Save a model with a tokenizer beside it, as a hub checkpoint has one."""
+    """Save a model together with a tokenizer, like a hub checkpoint."""
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     if tokenizer is not None:
         shutil.copy(tokenizer, folder / "tokenizer.json")

@@ -46,14 +46,14 @@ def quiet(_name: str, _done: int, _size: int) -> None:
 
 
 def test_a_pulled_model_loads_and_its_commit_is_recorded(fake, hub, tmp_path):
-    told: dict[str, list[int]] = {}
-    pulled = pull("owner/model", None, hub, lambda name, done, _size: told.setdefault(name, []).append(done))
+    seen: dict[str, list[int]] = {}
+    pulled = pull("owner/model", None, hub, lambda name, done, _size: seen.setdefault(name, []).append(done))
     assert {file.name for file in pulled.files} == {"config.json", "tokenizer.json", WEIGHTS, "README.md"}
     assert {name for name, _ in fake.gets} == {file.name for file in pulled.files}, "and nothing else was downloaded"
     assert pulled.commit == COMMIT
     for file in pulled.files:
-        assert told[file.name] == sorted(told[file.name])
-        assert told[file.name][-1] == file.size
+        assert seen[file.name] == sorted(seen[file.name])
+        assert seen[file.name][-1] == file.size
     assert recorded(hub.records_path)["owner/model"] == pulled
     folder = pinned_folder(hub.records_path, "owner/model", None)
     assert folder == pulled.folder
@@ -134,7 +134,7 @@ def test_a_file_damaged_on_disk_later_is_found_and_fetched_again(fake, hub):
     assert (pulled.folder / WEIGHTS).read_bytes() == fake.files[WEIGHTS]
 
 
-def test_offline_checks_what_is_here_and_asks_nobody(fake, hub):
+def test_offline_verifies_local_files_without_a_request(fake, hub):
     offline = Hub(hub.cache_dir, hub.records_path, endpoint=fake.endpoint, is_offline=True)
     with pytest.raises(ModelNotFoundError, match="never pulled on this machine, and offline"):
         pull("owner/model", None, offline, quiet)

@@ -65,7 +65,7 @@ def test_progress_rises_to_one_and_names_the_model(folder: Path) -> None:
 def test_weights_bytes_are_the_checkpoints(single: Path) -> None:
     loaded = load(single)
     expected = sum(tensor.nbytes for tensor in load_file(single / "model.safetensors").values())
-    # Beside the checkpoint's tensors there are the rotation table and norms stored twice.
+    # In addition to the checkpoint's tensors there are the rotation table and a second copy of the norms.
     assert expected <= loaded.weights.nbytes <= expected * 1.2
 
 

@@ -1,4 +1,4 @@
-"""Out of memory within a step: that request fails, what was committed stays right, and the engine goes on."""
+"""Out of memory within a step: the request fails, committed state stays correct, and the engine continues."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_a_control_token_is_never_dropped_nor_anything_before_it(
 def test_a_token_that_no_longer_one_begins_with_stays(
     codellama_healer: TokenHealer, codellama_tokenizer: CodeTokenizer
 ) -> None:
-    """CodeLlama has one newline token, and every line starts anew after it."""
+    """CodeLlama has one newline token, and every line is tokenized separately after it."""
     assert codellama_healer.heal(codellama_tokenizer.encode_prefix("x = 1\n")) == NO_HEALING
 
 

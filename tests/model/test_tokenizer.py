@@ -39,7 +39,7 @@ def test_all_llama_cpp_vectors_give_their_ids(codellama_tokenizer: CodeTokenizer
 
 
 def test_text_survives_encode_and_decode_with_leading_spaces(tokenizer: CodeTokenizer) -> None:
-    # SentencePiece writes a space as "▁", so that character itself comes back as a space: the model cannot tell them.
+    # SentencePiece writes a space as "▁", so that character itself decodes to a space: the two are indistinguishable.
     exact = str if tokenizer.encode(" x") == tokenizer.encode_prefix(" x") else lambda text: text.replace("▁", " ")
 
     @settings(max_examples=300, deadline=None)

@@ -72,10 +72,10 @@ def check(
     Args:
         language_id: LSP's language id.
         document: the text, with ``‸`` at the cursor.
-        model_text: what the model would go on to say, if nobody stopped it.
+        model_text: the text the model would generate without a stop rule.
         expect: the document once the suggestion is accepted, ``‸`` at its end; ``None`` when there must be none.
         invoked: whether the user asked.
-        interrupted: whether generation was cut short.
+        interrupted: whether generation was truncated.
     """
     before, after = document.split(CURSOR)
     for piece in (None, 1, 3):

@@ -1,6 +1,6 @@
 """Thousands of cursors in real files: no suggestion deletes what was typed or doubles a bracket that is there.
 
-The files are balanced, so whatever closes without having been opened by the suggestion stands there twice.
+The files are balanced, so a closer that the suggestion did not open is a duplicate.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def test_no_suggestion_doubles_a_closer_or_deletes_typed_text(repository: Path) 
             elsewhere = random_.randrange(len(text))
             said = random_.choice(
                 (
-                    text[offset : offset + 200],  # what stands there already
+                    text[offset : offset + 200],  # the existing text
                     text[elsewhere : elsewhere + 200],
                     random_.choice(_NOISE) + text[elsewhere : elsewhere + 80],
                     text[elsewhere : elsewhere + 20] + random_.choice(_NOISE) + text[offset : offset + 60],

@@ -1,4 +1,4 @@
-"""Cases a person would recognise: what the model says, and what comes to stand in the file."""
+"""Golden cases: what the model generates, and the resulting file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES: dict[str, tuple[str, str, str, str | None]] = {
         "ulate(1, 2)\nprint(result)\n",
         "result = calculate(1, 2)‸\n",
     ),
-    # --- closers that already stand behind the cursor
+    # --- closers that already follow the cursor
     "py_call_closed_by_editor": (
         "python",
         "print(‸)\n",

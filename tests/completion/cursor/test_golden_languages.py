@@ -302,11 +302,11 @@ def test_suggestion_is_what_a_person_expects(name: str) -> None:
     [
         ("\n", "\n    y = 2\n    z", "\n    y = 2"),
         ("\n", "\n\n    y = 2\n", "\n\n    y = 2"),
-        ("\n    y = 2\n", "\n    y = 2\n", ""),  # what stands there already
+        ("\n    y = 2\n", "\n    y = 2\n", ""),  # the existing text
         ("\n", "\n    y = co", ""),  # half a line
         ("\n", " + 1\n", ""),
         ("\n", "\n    y = 2)\n", "\n    y = 2"),
-        (")\n", "\n    y = 2\n", ""),  # the cursor's line goes on
+        (")\n", "\n    y = 2\n", ""),  # the cursor's line continues
     ],
 )
 def test_the_line_after_a_suggestion_is_cleaned_too(after: str, tail: str, expect: str) -> None:

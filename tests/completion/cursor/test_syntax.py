@@ -1,4 +1,4 @@
-"""Where a cursor stands: one line or a block, code or text, by grammar and without."""
+"""The syntax at a cursor: line or block, code or text, with a grammar and without."""
 
 from __future__ import annotations
 

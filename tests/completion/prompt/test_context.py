@@ -1,4 +1,4 @@
-"""Context from other open files: what is chosen, and that it stands still."""
+"""Context from other open files: what is chosen, and that the choice is stable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Circle(Shape):
 def unit_circle() -> Circle:
     return Circle(1.0)
 '''
-COLOURS = "def mix(first, second):\n    return [(a + b) // 2 for a, b in zip(first, second)]\n"
+COLORS = "def mix(first, second):\n    return [(a + b) // 2 for a, b in zip(first, second)]\n"
 MAIN = "from shapes import Circle\n\ncircle = Circle(2.0)\nprint(circle.radius, circle.area())\nprint(circle."
 
 
@@ -47,7 +47,7 @@ def open_all(*documents: Document) -> ContextChooser:
 
 def test_signatures_of_imported_names_come_first() -> None:
     main = document("main.py", MAIN)
-    context = chosen(open_all(document("shapes.py", SHAPES), document("colours.py", COLOURS), main), main)
+    context = chosen(open_all(document("shapes.py", SHAPES), document("colors.py", COLORS), main), main)
     assert context[0].startswith("class Circle(Shape):\n    def __init__(self, radius: float) -> None:")
     assert "def area(self) -> float:" in context[0]
     assert "unit_circle" not in context[0], "it is not imported"
@@ -55,7 +55,7 @@ def test_signatures_of_imported_names_come_first() -> None:
 
 def test_similar_windows_are_named_by_their_file() -> None:
     main = document("main.py", MAIN)
-    context = chosen(open_all(document("shapes.py", SHAPES), document("colours.py", COLOURS), main), main)
+    context = chosen(open_all(document("shapes.py", SHAPES), document("colors.py", COLORS), main), main)
     assert any(text.startswith("# shapes.py\n") for text in context)
     assert not any("mix" in text for text in context), "nothing in common"
 
