@@ -46,7 +46,9 @@ ALLOWED: dict[str, set[str]] = {
     **{name: LEAVES | DECODING_VALUES - {name} for name in DECODING_VALUES},
     "forelook.decoding.ngrams": LEAVES | DECODING_VALUES,
     "forelook.decoding.lookahead": LEAVES | DECODING_VALUES,
-    "forelook.decoding.drafting": LEAVES | DECODING_VALUES | {"forelook.decoding.lookahead"},
+    "forelook.decoding.drafting": LEAVES
+    | DECODING_VALUES
+    | {"forelook.decoding.lookahead", "forelook.decoding.ngrams"},
     "forelook.decoding.lookahead.published": LEAVES
     | DECODING_VALUES
     | {"forelook.decoding.lookahead", "forelook.decoding.drafting"},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.limits import Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
@@ -153,19 +154,6 @@ class WarmPool:
                 self._known[key] = ids
         self._pool.settle()
         return PoolSource(self._pool)
-
-
-class PoolSource:
-    """The pool as a draft source; the output under way is not its business."""
-
-    def __init__(self, pool: NgramPool) -> None:
-        self._pool = pool
-
-    def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Any]:
-        return self._pool.propose(context, max_candidates=max_candidates, max_length=max_length)
-
-    def extend(self, token_ids: Sequence[int]) -> None:
-        del token_ids
 
 
 class HuggingFaceMethods:

@@ -14,12 +14,13 @@ import numpy as np
 from forelook.decoding.drafting.budget import CostCurve
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftSource
+from forelook.decoding.drafting.sources.pool import PoolSource
+from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.decoding.drafting.tree import CandidateTree, DraftTree
 from forelook.decoding.lookahead.published_pool import PublishedPool
 from forelook.decoding.ngrams.index import BORDER
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.workspace.pool import ACCEPTED_WEIGHT
-from forelook.workspace.source import WorkspaceSource
 
 from bench.history import Edit, Encoder, Repository, edits_of, is_wanted
 
@@ -232,7 +233,7 @@ class Contest:
     def run(self, edit: Edit, pools: dict[str, NgramPool], settings: ReplaySettings) -> None:
         after = edit.after_deleted if self.deletes_replaced else edit.after
         prompt = prompt_of(edit, after, settings.prompt_tokens)
-        budget, tail = settings.budget, np.array(after, dtype=np.int32)
+        budget = settings.budget
         for name in METHODS:
             if name == "prompt_lookup":
                 room = len(edit.added) + budget
@@ -240,8 +241,8 @@ class Contest:
             elif name == "published":
                 method = Published(prompt, settings.published_n, settings.published_g, budget)
             else:
-                source = WorkspaceSource(pools.get(name) or NgramPool(), edit.path, tail)
-                method = PoolMethod([source], edit.before, self.calibrations[name], budget)
+                sources = [PromptSource(edit.before, after), PoolSource(pools.get(name) or NgramPool(), edit.path)]
+                method = PoolMethod(sources, edit.before, self.calibrations[name], budget)
             replay(method, edit.added, (self.replacing if edit.replaces else self.inserting)[name])
 
     def summary(self) -> dict[str, dict[str, float]]:

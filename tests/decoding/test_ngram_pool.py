@@ -353,10 +353,11 @@ def test_a_pool_never_holds_more_than_its_bound() -> None:
     assert pool.tokens("large").tolist() == list(range(50, 150))
 
 
-def test_origin_is_as_asked() -> None:
+def test_a_document_left_out_does_not_draft() -> None:
     pool = pool_of([1, 2, 3])
-    draft = pool.propose([1], max_candidates=1, max_length=2, origin=DraftOrigin.PREVIOUS_SUGGESTION)[0]
-    assert draft.origin is DraftOrigin.PREVIOUS_SUGGESTION
+    (draft,) = pool.propose([1], max_candidates=1, max_length=2)
+    assert draft.origin is DraftOrigin.WORKSPACE
+    assert pool.propose([1], max_candidates=1, max_length=2, without="document 0") == []
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -6,10 +6,10 @@ import time
 
 import pytest
 from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.drafting.backoff import DraftBackoff
 from forelook.decoding.drafting.budget import StepBudget, StepCosts
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of
-from forelook.decoding.drafting.tree_drafter import Patience
 from forelook.decoding.limits import FinishReason, Limits
 from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.request import DecodeRequest
@@ -243,10 +243,10 @@ def test_steps_become_plain_while_drafts_never_come_true_and_good_ones_end_that(
     costs = StepCosts((1, 64), (1e-3, 2e-3), (0.0, 0.0))
     list(streams.drafted(DecodeRequest(PROMPT, Limits(200)), model, sources=[source], budget=StepBudget(costs)))
     assert 5 < source.num_asked < 80
-    patience = Patience()
+    backoff = DraftBackoff()
     for _ in range(30):
-        patience.observe(0, 0.5)
-    assert sum(patience.is_plain() for _ in range(40)) == 15
+        backoff.observe(0, 0.5)
+    assert sum(backoff.is_plain() for _ in range(40)) == 15
     for _ in range(10):
-        patience.observe(3, 0.5)
-    assert not patience.is_plain()
+        backoff.observe(3, 0.5)
+    assert not backoff.is_plain()

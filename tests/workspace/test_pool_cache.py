@@ -50,7 +50,9 @@ def restored_text(root: Path) -> str:
     pool = WorkspacePool(encode_bytes, cache=cache_at(root))
     settle(pool)
     text = bytes(pool.tokens_of("a.py")).decode()
+    pool.open_document("c.py", "other = 1\nother = 1\n")
     pool.open_document("b.py", "other = 1\nother = 1\noth")
+    settle(pool)
     assert drafted(pool, "b.py", "other = 1\nother = 1\noth", 2) == "er", "completion continues"
     pool.close()
     return text

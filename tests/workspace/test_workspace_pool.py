@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.pool import WorkspacePool
 
@@ -30,7 +31,7 @@ def test_a_file_that_is_not_open_drafts_for_one_that_is() -> None:
 def test_an_opened_document_drafts_without_a_slice_in_between() -> None:
     pool = WorkspacePool(encode_bytes)
     pool.open_document("main.py", HELPER)
-    source = pool.source("main.py", 0)
+    source = PromptSource(encode_bytes("def convert_every"), pool.tokens_after("main.py", 0))
     first = source.propose(encode_bytes("def convert_every"), max_candidates=1, max_length=5)[0]
     assert bytes(first.token_ids) == b"thing"
 
@@ -150,16 +151,10 @@ def test_accepted_text_is_bounded() -> None:
     assert drafted(pool, "main.py", "0199 0199 0199 ", 4) == "0199"
 
 
-def test_output_serves_its_own_request_and_is_forgotten_unless_taken() -> None:
+def test_output_is_not_learned_unless_it_is_taken() -> None:
     pool = WorkspacePool(encode_bytes)
     pool.open_document("main.py", "x = ")
-    source = pool.source("main.py")
-    context = encode_bytes("x = ")
-    source.propose(context, max_candidates=1, max_length=4)
-    output = encode_bytes("rejected_name + rejected_name + ")
-    source.extend(output)
-    again = source.propose(context + output + encode_bytes("rejected_"), max_candidates=1, max_length=4)
-    assert bytes(again[0].token_ids) == b"name"
+    pool.source("main.py").extend(encode_bytes("rejected_name + rejected_name + "))
     assert drafted(pool, "main.py", "x = rejected_") == ""
 
 
@@ -167,9 +162,9 @@ def test_text_after_the_cursor_is_drafted_from() -> None:
     text = "first = 1\n\nvalues = compute_values(first, second)\n"
     pool = WorkspacePool(encode_bytes)
     pool.open_document("main.py", text)
-    drafts = pool.source("main.py", 10).propose(
-        encode_bytes(text[:10] + "values = comp"), max_candidates=1, max_length=6
-    )
+    context = encode_bytes(text[:10] + "values = comp")
+    source = PromptSource(context, pool.tokens_after("main.py", 10))
+    drafts = source.propose(context, max_candidates=1, max_length=6)
     assert bytes(drafts[0].token_ids) == b"ute_va"
 
 
@@ -178,7 +173,7 @@ def test_the_lines_after_the_cursor_are_the_first_guess_where_nothing_matches() 
     before, after = "~", "\nQWERTYUIOP\n"
     pool.open_document("main.py", before + after)
     settle(pool)
-    source = pool.source("main.py", len(before))
+    source = PromptSource(encode_bytes(before), pool.tokens_after("main.py", len(before)))
     draft = source.propose(encode_bytes(before), max_candidates=1, max_length=6)[0]
     assert bytes(draft.token_ids) == b"\nQWERT"
     source.extend(encode_bytes("z"))
@@ -211,7 +206,10 @@ def test_completions_are_served_while_the_cache_is_read(make_pool: MakePool) -> 
     first.close()
     again = make_pool()
     again.open_document("main.py", "alpha_beta_gamma\nalpha_")
-    assert drafted(again, "main.py", "alpha_beta_gamma\nalpha_beta", 4) == "_gam"
+    assert drafted(again, "main.py", "alpha_beta") == ""
+    context = encode_bytes("alpha_beta")
+    source = PromptSource(context, again.tokens_after("main.py", 0))
+    assert bytes(source.propose(context, max_candidates=1, max_length=4)[0].token_ids) == b"_gam"
     settle(again)
     assert drafted(again, "main.py", "def convert_every") == "thing(values"
 
@@ -333,7 +331,7 @@ def test_a_request_does_not_wait_for_a_large_document_to_be_indexed() -> None:
     pool = WorkspacePool(encode, catch_up_s=0.0)
     encoded.clear()
     pool.open_document("large.py", HELPER * 100)
-    pool.source("large.py", 0)
+    assert pool.tokens_after("large.py", 0) is None
     assert encoded == []
     settle(pool)
     assert sum(encoded) >= len(HELPER) * 100

@@ -23,6 +23,7 @@ from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.limits import GREEDY, Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
 from forelook.decoding.loop import DecodeLoop, decode
+from forelook.decoding.ngrams.index import TokenArray
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.finish_reason import FinishReason
@@ -48,7 +49,6 @@ _PREWARM_CHUNK = 64  # tokens between two looks at the inbox; chosen, not measur
 _MAX_CPU_PROMPT_TOKENS = 1024  # measured: docs/decisions.md, "Prompts of at most 1,024 tokens on a CPU"
 _MAX_PROMPT_TOKENS = 8192  # chosen, not measured
 _MIN_TOKENS_FOR_CONTEXT = 1500  # measured: docs/decisions.md, "Cross-file context"; smaller prompts lose own text to it
-_DRAFT_CONTEXT_TOKENS = 512  # chosen, not measured
 
 
 class CompletionModel(Protocol):
@@ -97,11 +97,13 @@ class Hints:
         context: texts of other files, most useful first.
         sources: draft sources.
         memory: what earlier requests of the workspace taught the drafter; updated by this one.
+        after: tokens of the document after the cursor, for drafts from them; the prompt's suffix by default.
     """
 
     context: Sequence[str] = ()
     sources: Sequence[DraftSource] = ()
     memory: DraftMemory | None = None
+    after: TokenArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +360,8 @@ class Completer:
             limits,
             sampling,
             prompt.healing.constraint,
-            context=prompt.text.prefix_ids[-_DRAFT_CONTEXT_TOKENS:],
+            context=prompt.text.prefix_ids,
+            after=prompt.text.suffix_ids if hints.after is None else hints.after,
             boundary_ids=self._boundary_ids,
         )
         drafter: Drafter

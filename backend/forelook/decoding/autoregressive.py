@@ -1,4 +1,4 @@
-"""The baseline: one token per forward. The oracle of every losslessness test, so it shares no drafting code."""
+"""The baseline: one token per forward. Every losslessness test compares with it, so it shares no drafting code."""
 
 from __future__ import annotations
 

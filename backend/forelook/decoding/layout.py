@@ -58,12 +58,12 @@ class StepModel(Protocol):
 
     @property
     def max_positions(self) -> int:
-        """Most tokens the cache holds; the tail of a step needs room in it too."""
+        """Capacity of the cache in tokens; the tail of a step needs room in it too."""
         ...
 
     @property
     def tail_sizes(self) -> Sequence[int] | None:
-        """Tail sizes the model runs at full speed, ascending; ``None`` when every size is as good as the next."""
+        """Tail sizes the model runs at full speed, ascending; ``None`` if no size is special."""
         ...
 
     def forward(self, layout: StepLayout) -> torch.Tensor:
@@ -80,19 +80,19 @@ class StepModel(Protocol):
         ...
 
     def truncate(self, length: int) -> None:
-        """Forget committed tokens from position ``length`` on."""
+        """Drop committed tokens from position ``length`` on."""
         ...
 
 
 def causal_layout(token_ids: Sequence[int] | IntArray, start: int, *, last_logits_only: bool = True) -> StepLayout:
-    """A plain causal tail of consecutive tokens whose first stands at absolute position ``start``."""
+    """A plain causal tail of consecutive tokens, the first of them at absolute position ``start``."""
     ids = np.asarray(token_ids, dtype=np.int64)
     rows = np.array([len(ids) - 1], dtype=np.int64) if last_logits_only else np.arange(len(ids), dtype=np.int64)
     return StepLayout(ids, np.arange(start, start + len(ids), dtype=np.int64), None, rows)
 
 
 class WindowTail(Protocol):
-    """What a layout needs of a lookahead window; its column 0 of row 0 is the token before the drafts."""
+    """What a layout needs of a lookahead window, whose column 0 of row 0 is the token before the drafts."""
 
     @property
     def token_ids(self) -> Sequence[int]:
@@ -106,7 +106,7 @@ class WindowTail(Protocol):
 
     @property
     def visibility(self) -> BoolArray:
-        """[L, L] who sees whom among the window's tokens."""
+        """[L, L] which of the window's tokens see which."""
         ...
 
     @property
@@ -122,7 +122,7 @@ def lay_out(
     parents: Sequence[int] = (),
     window: WindowTail | None = None,
 ) -> StepLayout:
-    """Pending tokens, then a tree of drafts after the last of them, then a lookahead window beside the drafts.
+    """Pending tokens, then a tree of drafts after the last of them, then a lookahead window parallel to the drafts.
 
     Args:
         pending: committed to the text but not yet run: one token in a decode step, more in a prefill.

@@ -1,4 +1,4 @@
-"""What every decoding loop is asked for, and what it reports: limits, sampling, constraints, finish reasons."""
+"""Limits, sampling and constraints of a generation, and the reasons why it ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Limits:
     """When to stop, checked at every decode step.
 
     Attributes:
-        max_new_tokens: most tokens to generate, the stop token not counted.
+        max_new_tokens: maximum number of tokens to generate, the stop token not counted.
         stop_token_ids: any of these ends generation and is not part of the output.
         deadline_s: a ``time.monotonic()`` value after which no further forward starts.
-        is_cancelled: asked before every forward.
+        is_cancelled: called before every forward.
     """
 
     max_new_tokens: int

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from forelook.decoding.limits import GREEDY, Limits, SamplingParams, TokenConstraint
 
 PREFILL_CHUNK = 512
@@ -25,6 +28,7 @@ class DecodeRequest:
         constraint: which tokens may come next.
         context: the tokens before the cursor, which the output continues: no sentinels and no tokens of other files.
             ``None`` for the prompt after its last boundary token.
+        after: the tokens after the cursor, likewise.
         boundary_ids: sentinels and file separators, which drafts never contain or cross.
         prefill_chunk: maximum number of prompt tokens per forward; a short last chunk carries the first drafts.
     """
@@ -34,6 +38,7 @@ class DecodeRequest:
     sampling: SamplingParams = GREEDY
     constraint: TokenConstraint | None = None
     context: Sequence[int] | None = None
+    after: Sequence[int] | npt.NDArray[np.int32] = ()
     boundary_ids: frozenset[int] = frozenset()
     prefill_chunk: int = PREFILL_CHUNK
 

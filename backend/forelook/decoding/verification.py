@@ -1,7 +1,8 @@
 """Which tokens a step accepts: the target is drawn once per node, and the child that equals it is followed.
 
-Drafts are deterministic guesses, so this one rule is lossless for greedy decoding and for sampling alike: what comes
-out is what the target alone would have said, and the last token, which no draft foresaw, is the bonus token.
+Drafts are deterministic guesses, so this one rule is lossless for greedy decoding and for sampling: the output is that
+of the target alone. The last token, which no draft predicted, is the bonus token. Source: the acceptance rule of
+Leviathan et al., arXiv 2211.17192, for a draft distribution that puts all probability on one token.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class TargetChooser:
 
     @property
     def constraint(self) -> TokenConstraint | None:
-        """The constraint, until it has said that it no longer restricts anything."""
+        """The constraint, as long as it restricts anything."""
         return self._constraint
 
     def observe(self, logits: torch.Tensor) -> list[int]:
-        """Take one forward's logits [R, V] and return the argmax of every row (one copy to the host)."""
+        """Store one forward's logits [R, V] and return the argmax of every row (one copy to the host)."""
         self._logits = logits
         # on a CPU numpy's scan of a few rows is over before torch has woken its threads
         self._argmax = (logits.numpy() if logits.device.type == "cpu" else logits).argmax(-1).tolist()
@@ -74,7 +75,7 @@ class TargetChooser:
     def _gumbel(self, position: int, vocab_size: int) -> np.ndarray:
         noise = self._noise.get(position)
         if noise is None:
-            if len(self._noise) > 64:  # a step looks a few positions ahead; older ones are never asked for again
+            if len(self._noise) > 64:  # a step looks a few positions ahead; older ones are not needed again
                 self._noise.clear()
             key = np.array([self._sampling.seed % 2**64, position], dtype=np.uint64)
             exponential = np.random.Generator(np.random.Philox(key=key)).standard_exponential(vocab_size)
@@ -133,8 +134,8 @@ def verify(tree: Branches, chooser: TargetChooser, generated: list[int], limits:
     Args:
         tree: the drafts.
         chooser: has observed the step's logits.
-        generated: all output so far; left as it was.
-        limits: stop tokens and the most tokens.
+        generated: all output so far; not changed.
+        limits: stop tokens and the maximum number of tokens.
     """
     path: list[int] = []
     output = generated.copy()

@@ -1,7 +1,7 @@
-"""Several processes decode together: they are started, watched and, when one dies, started anew.
+"""Processes that decode together: started, watched, and restarted when one dies.
 
-While the group is not there, at the start and after a death, this process decodes alone; a completion is then slower
-and no worse. The request that a death interrupts ends with a RankLostError.
+While the group is incomplete, at the start and after a death, this process decodes alone: completions are slower but
+the same. The request that a death interrupts ends with a RankLostError.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from forelook.model.loading import LoadedModel, choose_device, load_model
 from forelook.model.memory import release_memory
 from forelook.ranks.source import RankSource
 
-_LOG = logging.getLogger("forelook.server")
-_LOOK_EVERY_S = 0.2
+logger = logging.getLogger("forelook.server")
+_POLL_S = 0.2
 _LOADING_TIMEOUT_S = 1800.0
 _STEP_TIMEOUT_S = 60.0
 _FIRST_PAUSE_S = 1.0
@@ -51,8 +51,8 @@ class Ranks:
     """Rank 0's view of its group.
 
     Args:
-        source: where the others come from.
-        step_timeout_s: most time to wait for them within a request.
+        source: how the other ranks are started.
+        step_timeout_s: how long to wait for them within a request.
     """
 
     def __init__(self, source: RankSource, *, step_timeout_s: float = _STEP_TIMEOUT_S) -> None:
@@ -67,16 +67,16 @@ class Ranks:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the group is together."""
+        """Whether the group is complete."""
         return self._decoder is not None
 
     @property
     def process_ids(self) -> list[int]:
-        """Of the other ranks that this process started."""
+        """Process ids of the ranks that this process started."""
         return [process.pid for process in self._processes]
 
     def prepare(self, device: str) -> None:
-        """Look whether the machine has what the ranks need, and take this rank's part of the CPU; before loading.
+        """Check that the machine has a device per rank and limit this rank to its part of the CPU; before loading.
 
         Raises:
             ConfigError: fewer devices than ranks.
@@ -90,11 +90,11 @@ class Ranks:
         share_cpu(self._device, num_ranks)
 
     def shared(self, drafting: Drafting) -> Drafting:
-        """Gather the group, from a thread, and return what drafting wants to know of steps that it shares."""
+        """Start gathering the group in a thread; returns drafting with the loop and the step costs of the group."""
         if self._keeper is None:
             self._keeper = threading.Thread(target=self._keep, name="forelook-ranks", daemon=True)
             self._keeper.start()
-            atexit.register(self.close)  # the process ends: the other ranks are told, and not left to find out
+            atexit.register(self.close)  # dismiss the other ranks when the process ends
         costs = COMMON_COSTS if drafting.budget is None else drafting.budget.costs
         return replace(drafting, budget=StepBudget(shared_costs(costs, self._source.num_ranks)), loop=self.decode)
 
@@ -104,33 +104,33 @@ class Ranks:
         """``loop.decode``, with the group where it is complete.
 
         Raises:
-            RankLostError: a rank died or hangs; the group is started anew.
+            RankLostError: a rank died or hangs; the group is restarted.
         """
         decoder = self._decoder
         loop = decode if decoder is None else decoder.decode
         try:
             yield from loop(request, model, drafter, stats)
         except RankLostError as error:
-            self._fell_apart(error)
+            self._handle_loss(error)
             raise
 
     def unload(self) -> None:
-        """Have the other ranks let go of their weights, as this one has."""
+        """Make the other ranks free their weights, as this one has."""
         if self._decoder is not None:
             try:
                 self._decoder.unload()
             except RankLostError as error:
-                self._fell_apart(error)
+                self._handle_loss(error)
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
-        """While this rank loads again, the others do; at the end all of them have, or this one decodes alone."""
+        """Let the other ranks load while this one does. If they fail, this one decodes alone afterwards."""
         decoder = self._decoder
         try:
             if decoder is not None:
                 decoder.load()
         except RankLostError as error:
-            self._fell_apart(error)
+            self._handle_loss(error)
             decoder = None
         try:
             yield
@@ -139,15 +139,15 @@ class Ranks:
                 try:
                     decoder.wait_until_loaded(_LOADING_TIMEOUT_S)
                 except RankLostError as error:
-                    self._fell_apart(error)
+                    self._handle_loss(error)
 
-    def _fell_apart(self, error: RankLostError) -> None:
-        _LOG.error("%s", error)
+    def _handle_loss(self, error: RankLostError) -> None:
+        logger.error("%s", error)
         self._decoder = None
         self._lost.set()
 
     def close(self) -> None:
-        """End the other ranks and stay alone."""
+        """End the other ranks; this process continues alone."""
         self._closing.set()
         self._lost.set()
         if self._keeper is not None:
@@ -163,12 +163,12 @@ class Ranks:
             try:
                 with tempfile.TemporaryDirectory(prefix="forelook-ranks-") as folder:
                     group = self._gather(Path(folder))
-                    _LOG.info("%d ranks decode together", self._source.num_ranks)
+                    logger.info("%d ranks decode together", self._source.num_ranks)
                     pause_s = _FIRST_PAUSE_S
                     self._decoder = ParallelDecoder(group)
                     self._watch()
             except (RankLostError, OSError) as error:
-                _LOG.error("%s", error)
+                logger.error("%s", error)  # noqa: TRY400 - expected, no traceback
             finally:
                 decoder, self._decoder = self._decoder, None
                 if decoder is not None and self._closing.is_set():
@@ -178,9 +178,9 @@ class Ranks:
                     group.close()
                 self._end_processes()
             if not self._source.command:
-                return  # torchrun ends this process too, and starts all of them again
+                return  # torchrun ends this process too, and restarts all of them
             if not self._closing.wait(pause_s):
-                _LOG.info("starting the ranks again")
+                logger.info("restarting the ranks")
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _gather(self, folder: Path) -> RankGroup:
@@ -191,28 +191,28 @@ class Ranks:
             return group
         for rank in range(1, size):
             command = [*self._source.command, "--rank", f"{rank}/{size}", "--folder", str(folder)]
-            # a rank ends when its standard input does, however this process ends
+            # a rank exits at the end of its standard input, however this process ends
             self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
         deadline_s = time.monotonic() + _LOADING_TIMEOUT_S
         while len(list(folder.glob("loaded-*"))) < size - 1:
             self._look_after_processes()
             if time.monotonic() > deadline_s:
-                raise RankLostError(f"the other ranks have not loaded the model within {_LOADING_TIMEOUT_S:.0f} s")
-            if self._lost.wait(_LOOK_EVERY_S):
+                raise RankLostError(f"the other ranks did not load the model within {_LOADING_TIMEOUT_S:.0f} s")
+            if self._lost.wait(_POLL_S):
                 raise RankLostError("closing")
         group = RankGroup(_file_store(folder, size), 0, size, device=device, timeout_s=_STEP_TIMEOUT_S)
         group.set_timeout(self._step_timeout_s)
         return group
 
     def _watch(self) -> None:
-        while not self._lost.wait(_LOOK_EVERY_S):
+        while not self._lost.wait(_POLL_S):
             self._look_after_processes()
 
     def _look_after_processes(self) -> None:
         for process in self._processes:
             status = process.poll()
             if status is not None:
-                raise RankLostError(f"the rank of process {process.pid} has ended with status {status}")
+                raise RankLostError(f"the rank of process {process.pid} exited with status {status}")
 
     def _end_processes(self) -> None:
         for process in self._processes:
@@ -230,7 +230,7 @@ def rank_device(device: str, rank: int) -> torch.device:
     """The device of a rank: the n-th of its kind.
 
     Raises:
-        ConfigError: there is none, or one device was named for all.
+        ConfigError: there is no such device, or the setting names a single device.
     """
     if ":" in device:
         raise ConfigError("device", device, "'auto', 'cpu' or 'cuda' where several devices are used")
@@ -239,24 +239,24 @@ def rank_device(device: str, rank: int) -> torch.device:
 
 
 def share_cpu(device: torch.device, num_ranks: int) -> None:
-    """On a CPU every rank has its part of the cores."""
+    """Limit this rank to its part of the cores, if it runs on the CPU."""
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_ranks))
 
 
 def follow_rank_zero(rank: int, size: int, folder: Path | None, identity: BackendIdentity, paths: UserPaths) -> None:
-    """Be a rank other than 0 until rank 0 is gone.
+    """Serve as a rank other than 0 until rank 0 exits.
 
     Args:
         rank: of this process.
         size: number of ranks.
-        folder: where rank 0 waits, or none where torchrun says it.
-        identity: what rank 0 serves; this rank takes the device of its number.
+        folder: where rank 0 waits; ``None`` under torchrun.
+        identity: what rank 0 serves; this rank uses the device of its number.
         paths: the user's folders.
 
     Raises:
         ModelError: the model cannot be loaded.
-        RankLostError: the group fell apart.
+        RankLostError: a rank is lost.
     """
     torch_device = rank_device(identity.device, rank)
     share_cpu(torch_device, size)
@@ -280,7 +280,7 @@ def follow_rank_zero(rank: int, size: int, folder: Path | None, identity: Backen
 
 
 class _Replica:
-    """A rank's model over time; rank 0 says when."""
+    """A rank's model, loaded and unloaded as rank 0 orders."""
 
     def __init__(self, load: Callable[[], LoadedModel]) -> None:
         self._load = load
@@ -293,7 +293,7 @@ class _Replica:
     def unload(self) -> None:
         self._model = None
         release_memory()
-        _LOG.info("unloaded; loads again with rank 0")
+        logger.info("unloaded; reloads with rank 0")
 
     def new_sequence(self, max_positions: int) -> StepModel:
         self.load()
@@ -302,7 +302,7 @@ class _Replica:
 
 
 def _file_store(folder: Path, size: int) -> Store:
-    # A file in a folder of this user's: a store on TCP would listen on every address of the machine.
+    # A file in a private folder: a store on TCP would listen on every address of the machine.
     return FileStore(str(folder / "store"), size)
 
 

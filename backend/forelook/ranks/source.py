@@ -1,4 +1,4 @@
-"""Where the ranks of lookahead parallelism come from. Imports no torch: the command line describes them with it."""
+"""How the ranks of lookahead parallelism are started. Imports no torch, because the command line builds it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class RankSource:
     """The ranks of a group.
 
     Attributes:
-        num_ranks: how many, this process included.
-        command: starts another rank: options that say which one are added. Empty where torchrun started them all.
+        num_ranks: number of ranks, this process included.
+        command: starts another rank, with options appended that say which. Empty if torchrun started all ranks.
     """
 
     num_ranks: int
@@ -26,7 +26,7 @@ class RankSource:
 
 
 def torchrun_rank(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """The rank of this process and the number of ranks, where torchrun started it as one of several."""
+    """The rank of this process and the number of ranks, if torchrun started it as one of several."""
     try:
         rank, size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
     except (KeyError, ValueError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.ngrams.index import BORDER, TokenArray
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.model.tokenizer import Encode, TextSplitter
@@ -22,7 +23,6 @@ from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_format import Change
 from forelook.workspace.cache_worker import CacheWorker, RestoredPool
 from forelook.workspace.line_tokens import LineTokens
-from forelook.workspace.source import WorkspaceSource
 
 _ACCEPTED = "\0accepted"
 """Key of accepted text; no URI or path contains a NUL."""
@@ -167,22 +167,27 @@ class WorkspacePool:
             self._set(_ACCEPTED, tokens, 0)
             self._pool.set_weight(_ACCEPTED, ACCEPTED_WEIGHT)
 
-    def source(self, key: str, offset: int | None = None) -> WorkspaceSource:
-        """A draft source for one request in an open document, with its latest text if that can be indexed quickly.
+    def source(self, key: str) -> PoolSource:
+        """A draft source for one request in an open document: every document but that one."""
+        self._adopt_restored(wait=False)
+        return PoolSource(self._pool, key)
 
-        A large document that was just opened takes seconds to index; the request uses what is indexed so far.
+    def tokens_after(self, key: str, offset: int) -> TokenArray | None:
+        """The tokens of an open document after the cursor, for drafts from them.
 
         Args:
             key: the document.
-            offset: the cursor, in code points, for drafts from the text after it; ``None`` for the document's end.
+            offset: the cursor, in code points.
+
+        Returns:
+            ``None`` if the latest text is not indexed and that would take longer than a request may wait: a large
+            document that was just opened takes seconds.
         """
-        self._adopt_restored(wait=False)
         is_current = self._catch_up(key)
         lines = self._open.get(key)
-        after = np.zeros(0, dtype=np.int32)
-        if is_current and lines is not None and offset is not None and key in self._pool:
-            after = self._pool.tokens(key)[lines.tokens_until(offset) :]
-        return WorkspaceSource(self._pool, key, after)
+        if not is_current or lines is None or key not in self._pool:
+            return None
+        return self._pool.tokens(key)[lines.tokens_until(offset) :]
 
     def stats(self) -> PoolStats:
         """A snapshot."""

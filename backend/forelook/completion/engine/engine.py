@@ -30,6 +30,7 @@ from forelook.completion.engine.usage import UsageCounters
 from forelook.completion.prompt.context import ContextChooser
 from forelook.config import EngineConfig
 from forelook.decoding.drafting.draft import DraftSource
+from forelook.decoding.ngrams.index import TokenArray
 from forelook.errors import DecodingError, ForelookError, RequestCancelledError, StaleDocumentError
 from forelook.failures import log_failure, logged
 from forelook.finish_reason import FinishReason
@@ -218,16 +219,19 @@ class CompletionEngine:
 
     def _hints(self, document: Document, offset: int, loaded: Loaded) -> Hints:
         sources: list[DraftSource] = []
+        after: TokenArray | None = None
         # Without these drafts a completion is slower, but the same.
         with logged("drafting from the workspace"):
             if (pool := self._pools.get(document.workspace)) is not None:
-                sources.append(pool.source(pool_key(document.workspace, document.key), offset))
+                key = pool_key(document.workspace, document.key)
+                sources.append(pool.source(key))
+                after = pool.tokens_after(key, offset)
         answer = self._answers.of(document.key)
         previous = None if answer is None else answer.draft_source(loaded.model.tokenizer.encode)
         if previous is not None:
             sources.append(previous)
         context = self._context.choose(document, offset) if loaded.completer.wants_context else ()
-        return Hints(context, sources, self._pools.memory(document.workspace))
+        return Hints(context, sources, self._pools.memory(document.workspace), after)
 
     # --- the engine's thread: between requests
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from forelook.errors import ConfigError
 
 _COMMON_SHAPE = ((1, 1.0), (8, 1.08), (16, 1.25), (32, 1.7), (64, 2.7), (128, 4.8))
-"""Relative cost where nothing was measured: flat while weights dominate, then linear."""
+"""Relative cost before anything is measured: flat while weights dominate, then linear. Chosen, not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,13 @@ COMMON_COSTS = StepCosts(
 
 
 class StepBudget:
-    """Chooses how many drafts a step verifies: the n that maximises (1 + E[accepted]) / t(T).
+    """Chooses how many drafts a step verifies: the n that maximizes (1 + E[accepted]) / t(T).
 
     Args:
-        costs: measured on the device; a common shape where nothing was measured.
-        max_draft_tokens: most draft tokens of a step; 0 makes every step a plain one.
-        seconds_per_draft: host time each draft node costs outside the forward.
-        seconds_per_plan: host time it takes to look for drafts and to learn from them.
+        costs: measured on the device; a common shape by default.
+        max_draft_tokens: maximum number of draft tokens per step; 0 makes every step a plain one.
+        seconds_per_draft: host time per draft node outside the forward. The default is chosen, not measured.
+        seconds_per_plan: host time to look for drafts and to learn from them, likewise.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class StepBudget:
         self._curves: dict[tuple[int, int], CostCurve] = {}
 
     def curve(self, num_cached: int, num_pending: int, tail_sizes: Sequence[int] | None = None) -> CostCurve:
-        """What steps with 0 … ``max_draft_tokens`` drafts beside the pending tokens cost."""
+        """Costs of steps with 0 … ``max_draft_tokens`` drafts besides the pending tokens."""
         key = (num_cached // 256, num_pending)
         curve = self._curves.get(key)
         if curve is None:
@@ -115,7 +115,7 @@ class CostCurve:
 
     Attributes:
         seconds: [n+1] cost with 0 … n drafts.
-        slopes: [n+1] the least cost per draft of going on from there, over all larger numbers.
+        slopes: [n+1] the least cost per further draft, over all larger numbers.
     """
 
     seconds: list[float]
@@ -132,5 +132,5 @@ class CostCurve:
 
     @property
     def floor(self) -> float:
-        """No draft less probable than this can ever pay."""
+        """Acceptance probability below which no draft can pay; the least value, 0.01, is chosen, not measured."""
         return max(0.01, min(self.slopes) / self.seconds[0])

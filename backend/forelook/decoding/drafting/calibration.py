@@ -6,17 +6,18 @@ from collections.abc import Iterator
 
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 
+# Chosen, not measured.
 _MATCH_LIMIT = 16
 _SHARE_BUCKETS = 8
 _CELLS_PER_ORIGIN = _MATCH_LIMIT * _SHARE_BUCKETS
-_PRIOR_WEIGHT = 16.0
-_FORGET_ABOVE = 400.0
+_PRIOR_WEIGHT = 16.0  # tries that a prior counts for; chosen, not measured
+_FORGET_ABOVE = 400.0  # tries after which the evidence is halved; chosen, not measured
 _ORIGINS = {origin: index for index, origin in enumerate(DraftOrigin)}
 _ORIGIN_OF_INDEX = tuple(DraftOrigin)
 
 
-# Priors by share bucket: scripts/fit_draft_priors.py on packages of the standard library and three installed ones, with
-# the starter model. No benchmark's data is in them.
+# Priors by share bucket, measured: docs/decisions.md, "Drafting" (scripts/fit_draft_priors.py on packages of the
+# standard library and three installed ones, with the starter model; no benchmark's data).
 _PRIOR_AFTER_1 = (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89)
 _PRIOR_AFTER_2 = (0.05, 0.15, 0.23, 0.32, 0.54, 0.54, 0.81, 0.94)
 _PRIOR_AFTER_MORE = (0.05, 0.15, 0.30, 0.43, 0.65, 0.85, 0.92, 0.94)
@@ -29,7 +30,7 @@ _SUCCESSOR_PRIORS = (
 
 
 def _prior(origin: DraftOrigin, match_length: int, bucket: int) -> float:
-    """Acceptance before anything was seen."""
+    """Acceptance probability before any evidence. Those of the previous suggestion are chosen, not measured."""
     if origin is DraftOrigin.SUCCESSOR:
         return _SUCCESSOR_PRIORS[min(match_length, 3)][bucket]
     if origin is DraftOrigin.PREVIOUS_SUGGESTION:
@@ -40,8 +41,8 @@ def _prior(origin: DraftOrigin, match_length: int, bucket: int) -> float:
 class AcceptanceCalibration:
     """Acceptance probability per cell: (origin, tokens matched so far, share of the evidence).
 
-    A node of a draft counts as matched one token longer than its parent, because it is only asked for once its parent
-    was accepted. The table outlives requests; old evidence fades.
+    A node of a draft counts as matched one token longer than its parent, because it matters only if its parent is
+    accepted. The table outlives requests; old evidence fades.
 
     Attributes:
         probabilities: per cell, the current estimate.
@@ -59,7 +60,7 @@ class AcceptanceCalibration:
 
     @staticmethod
     def cells_of(draft: Draft) -> Iterator[int]:
-        """The cell of each token of a draft, one by one: often the first few are all that is wanted."""
+        """The cell of each token of a draft, lazily: often only the first few are needed."""
         base = _ORIGINS[draft.origin] * _CELLS_PER_ORIGIN
         last_row = base + (_MATCH_LIMIT - 1) * _SHARE_BUCKETS
         row = min(base + draft.match_length * _SHARE_BUCKETS, last_row)
@@ -82,7 +83,7 @@ class AcceptanceCalibration:
         return _ORIGIN_OF_INDEX[cell // _CELLS_PER_ORIGIN]
 
     def observe(self, cell: int, accepted: bool) -> None:
-        """Count one proposal whose parent was accepted: did the target agree?"""
+        """Count one proposal whose parent was accepted, and whether the target agreed."""
         hits = self._hits[cell] + accepted
         tries = self._tries[cell] + 1.0
         if tries > _FORGET_ABOVE:

@@ -9,14 +9,17 @@ from typing import Protocol
 
 
 class DraftOrigin(Enum):
-    """Which source guessed a draft; calibration and statistics are kept per origin."""
+    """Which source guessed a draft; calibration and statistics are kept per origin.
+
+    A new source needs an entry here, a module in ``drafting.sources``, and a place where its requests get it.
+    """
 
     PROMPT = "prompt"
     OUTPUT = "output"
     WORKSPACE = "workspace"
     PREVIOUS_SUGGESTION = "previous_suggestion"
     LOOKAHEAD = "lookahead"
-    SUCCESSOR = "successor"  # what the model itself said after the same few tokens before
+    SUCCESSOR = "successor"  # the model's own earlier choice after the same few tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,13 @@ class DraftSource(Protocol):
         """Guess what follows ``context``, best guess first.
 
         Args:
-            context: the tokens before the next one: the tail of the text before the cursor plus what was generated,
-                without sentinels or any other file's tokens. The source reads as much of its end as it needs.
-            max_candidates: most drafts to return.
-            max_length: most tokens of one draft.
+            context: the tokens before the next one: the tail of the text before the cursor plus the output, without
+                sentinels or tokens of other files. The source reads as much of its end as it needs.
+            max_candidates: maximum number of drafts.
+            max_length: maximum number of tokens per draft.
         """
         ...
 
     def extend(self, token_ids: Sequence[int]) -> None:
-        """Learn tokens just accepted, where the source learns from output; otherwise do nothing."""
+        """Learn tokens just accepted, if the source learns from output."""
         ...

@@ -31,7 +31,7 @@ class DraftTree:
         return len(self.token_ids)
 
     def add_child(self, parent: int, token_id: int) -> int:
-        """The parent's child with this token, made if there is none."""
+        """The parent's child with this token; created if there is none."""
         node = self.children[parent].get(token_id)
         if node is None:
             node = len(self.children)
@@ -42,7 +42,7 @@ class DraftTree:
         return node
 
     def add_path(self, token_ids: Sequence[int], max_nodes: int | None = None) -> None:
-        """Merge one chain from node 0, as far as it needs no more than ``max_nodes`` nodes in all."""
+        """Merge one chain from node 0, as far as the tree stays within ``max_nodes`` nodes."""
         node = 0
         for token_id in token_ids:
             if max_nodes is not None and len(self) >= max_nodes and token_id not in self.children[node]:
@@ -63,8 +63,8 @@ class Selection:
     Attributes:
         tree: the drafts.
         probabilities: [n] of each node to be accepted; they never rise along the list.
-        cells: [n] the calibration cell each node is owed to.
-        endings: [n+1] the last tokens before each node's successors, node 0 first; empty where none were asked for.
+        cells: [n] the calibration cell that each node comes from.
+        endings: [n+1] the last tokens before each node's successors, node 0 first; empty without ``successors``.
     """
 
     tree: DraftTree
@@ -76,11 +76,11 @@ class Selection:
 class CandidateTree:
     """Every guess for one step, each with the calibrated acceptance of its token given its parent.
 
-    Where several sources guess the same token the most confident one counts; all of them are judged by the outcome.
+    If several sources guess the same token, the most confident one counts; the outcome calibrates all of them.
 
     Args:
         calibration: turns a guess into a probability and learns from outcomes.
-        max_depth: most drafts in a row.
+        max_depth: maximum number of drafts in a row.
         floor: guesses whose path is less probable than this are not worth a node.
     """
 
@@ -150,14 +150,14 @@ class CandidateTree:
         successors: SuccessorTable | None = None,
         is_allowed: Callable[[list[int], int], bool] | None = None,
     ) -> Selection:
-        """Choose the most probable paths, best first, as many as make the step yield most tokens per second.
+        """Choose the most probable paths, best first, as many as maximize tokens per second.
 
         Args:
-            curve: what a step with so many drafts costs.
-            max_nodes: most draft nodes.
+            curve: cost of a step by its number of drafts.
+            max_nodes: maximum number of draft nodes.
             ending: the tokens before the drafts, for ``successors``.
-            successors: further guesses, asked at each node chosen.
-            is_allowed: whether a token may follow a path; it and what is below it is left out otherwise.
+            successors: further guesses, looked up at each chosen node.
+            is_allowed: whether a token may follow a path; otherwise its whole branch is left out.
         """
         tree = DraftTree()
         chosen: list[float] = []
@@ -178,7 +178,7 @@ class CandidateTree:
             if depths[place] < self._max_depth:
                 if successors is not None and endings:
                     self._add_successors(node, successors.successors(endings[place]))
-                # Each guess was calibrated alone, so a weaker one has only what the stronger ones leave.
+                # Each guess was calibrated alone, so a weaker one gets only what the stronger ones leave.
                 left = probability
                 children: Iterable[int] = self._children[node].values()
                 if len(self._children[node]) > 1:
@@ -224,7 +224,7 @@ class CandidateTree:
                 self._merge(child, cell, probabilities[cell])
 
     def learn(self, target_ids: Sequence[int]) -> None:
-        """Judge the guesses after every token of the path that the target took."""
+        """Calibrate the guesses after every token of the path that the target took."""
         observe, cells, others = self._calibration.observe, self._cells, self._other_cells
         node: int | None = 0
         for target in target_ids:

@@ -1,14 +1,15 @@
-"""Forelook's drafter: every source in one tree, under the budget that measured step costs allow."""
+"""Forelook's drafter: one tree of all sources' guesses, as large as the measured step costs make worthwhile."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from forelook.decoding.drafting.backoff import DraftBackoff
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftOrigin, DraftSource
 from forelook.decoding.drafting.drafter import StepPlan, StepState
-from forelook.decoding.drafting.sources.prompt import PromptNgrams
+from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of, ending_then
 from forelook.decoding.drafting.tree import CandidateTree, DraftTree, Selection
 from forelook.decoding.layout import StepModel
@@ -17,23 +18,23 @@ from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
 
+# Limits per source and step: chosen, not measured.
 _MAX_CANDIDATES = 8
 _MAX_LENGTH = 24
-_RECENT = 0.15
-_LONGEST_PAUSE = 15
+_SEED_TOKENS = 256
 
 
 class DraftMemory:
-    """What drafting has learned about a model and its user; kept by the caller across requests.
+    """What drafting has learned of a model and its user; the caller keeps it across requests.
 
     Attributes:
         calibration: acceptance per origin, match length and share.
         successors: the model's own choices after the same tokens.
-        window_yields: what lookahead windows have brought, by n-gram size.
+        window_yields: accepted tokens per window token, by n-gram size.
 
     Args:
         seeds: successors of single tokens, measured once per model.
-        calibration: one to go on with.
+        calibration: an existing one to continue; new by default.
     """
 
     def __init__(self, seeds: SuccessorSeeds | None = None, calibration: AcceptanceCalibration | None = None) -> None:
@@ -42,36 +43,8 @@ class DraftMemory:
         self.window_yields = unknown_yields()
 
 
-class Patience:
-    """Leaves steps plain while drafts bring less than they cost, as when sampling at a high temperature.
-
-    Costs and gains of recent drafted steps are averaged, in tokens. While the costs are larger, more and more plain
-    steps stand between two drafted ones, so that a change for the better is still noticed.
-    """
-
-    def __init__(self) -> None:
-        self._balance = 0.5  # of a few good steps: nobody begins with a pause
-        self._pause = 0
-        self._left = 0
-
-    def is_plain(self) -> bool:
-        """Whether the next step should do without drafts."""
-        if self._left == 0:
-            return False
-        self._left -= 1
-        return True
-
-    def observe(self, num_accepted: int, cost: float) -> None:
-        """Count a drafted step: accepted drafts, and what it cost beyond a plain step, in plain steps."""
-        self._balance += _RECENT * (num_accepted - cost - self._balance)
-        if self._balance >= 0.0:
-            self._pause = self._left = 0
-        else:
-            self._pause = self._left = min(2 * self._pause + 1, _LONGEST_PAUSE)
-
-
 class TreeDrafter:
-    """Plans steps from all sources and learns from their outcome.
+    """Plans steps from all sources and learns from the outcomes.
 
     Args:
         request: its context and boundary tokens.
@@ -94,9 +67,9 @@ class TreeDrafter:
     ) -> None:
         context, boundary_ids = request.draft_context, request.boundary_ids
         memory = DraftMemory() if memory is None else memory
-        own = PromptNgrams(request.prompt_ids, context, request.limits.max_new_tokens, boundary_ids)
+        own = PromptSource(context, request.after)
         self._filler = WindowFiller(
-            [token for token in context[-256:] if token not in boundary_ids], memory.window_yields
+            [token for token in context[-_SEED_TOKENS:] if token not in boundary_ids], memory.window_yields
         )
         self._sources = [own, *sources, self._filler]
         self._context = list(context)
@@ -107,15 +80,15 @@ class TreeDrafter:
         self._ending = ending_of(self._context)
         self._candidates: CandidateTree | None = None
         self._selection: Selection | None = None
-        self._patience = Patience()
+        self._backoff = DraftBackoff()
         self._cost = 0.0
 
     def plan(self, state: StepState) -> StepPlan:
-        """The tree that makes the step yield most tokens per second; empty where drafts are not worth their cost."""
+        """The tree of most tokens per second; empty if drafts are not worth their cost."""
         self._candidates = self._selection = None
         max_nodes = min(self._budget.max_draft_tokens, state.max_tokens)
-        if max_nodes == 0 or state.max_depth == 0 or self._patience.is_plain():
-            self._filler.rest()
+        if max_nodes == 0 or state.max_depth == 0 or self._backoff.is_plain():
+            self._filler.drop_window()
             return StepPlan(DraftTree())
         curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
         candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, curve.floor)
@@ -150,7 +123,7 @@ class TreeDrafter:
         tree = plan.tree
         if self._candidates is not None and self._selection is not None:
             self._candidates.learn(verified.token_ids)
-            self._patience.observe(len(verified.node_path), self._cost)
+            self._backoff.observe(len(verified.node_path), self._cost)
             origins = [self._memory.calibration.origin(cell) for cell in self._selection.cells]
             accepted_origins = [origins[node - 1] for node in verified.node_path]
             for origin in accepted_origins:

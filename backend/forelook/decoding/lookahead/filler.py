@@ -1,4 +1,4 @@
-"""The lookahead window as filler: it takes what budget retrieval leaves, where tokens cost little enough to pay."""
+"""The lookahead window as filler: it uses the budget that retrieval leaves, if tokens are cheap enough to pay."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from forelook.decoding.lookahead.published_pool import PublishedPool
 from forelook.decoding.lookahead.window import LookaheadWindow
 
 _NGRAM_SIZES = (4, 3, 5)
-"""N, the likeliest to be best first: where nothing was learned yet, the first of equals is taken."""
+"""N, the likeliest best first: before anything is learned, the first of equals is chosen."""
+
+# W and G of Fu et al., arXiv 2402.02057, for 7B (W) and 13B models (G).
 _MAX_WINDOW_SIZE = 15
 _MAX_CANDIDATES = 7
+
+# Chosen, not measured.
 _PRIOR_YIELD = 0.006
 _PRIOR_TOKENS = 3000.0
+_PRIOR_RETURN = 0.002
+"""Share of the way back to the prior per step without a window: half of it in some 350 steps."""
 
 
 class WindowYield:
     """How many accepted tokens one window token brings, learned over requests.
 
-    While the window is off the estimate drifts back to its prior, so that it is tried again some time.
+    While the window is off the estimate drifts back to its prior, so that it is eventually tried again.
     """
 
     def __init__(self) -> None:
@@ -35,8 +41,8 @@ class WindowYield:
     def observe(self, num_window_tokens: int, num_accepted: int) -> None:
         """Count a step: the window tokens it ran, and the accepted drafts that n-grams of a window had guessed."""
         if num_window_tokens == 0:
-            self._accepted += (_PRIOR_YIELD * _PRIOR_TOKENS - self._accepted) * 0.002
-            self._tokens += (_PRIOR_TOKENS - self._tokens) * 0.002
+            self._accepted += (_PRIOR_YIELD * _PRIOR_TOKENS - self._accepted) * _PRIOR_RETURN
+            self._tokens += (_PRIOR_TOKENS - self._tokens) * _PRIOR_RETURN
             return
         self._accepted += num_accepted
         self._tokens += num_window_tokens
@@ -50,19 +56,19 @@ WindowYields = dict[int, WindowYield]
 
 
 def unknown_yields() -> WindowYields:
-    """What windows bring where nothing was learned yet."""
+    """What windows bring before anything is learned."""
     return {ngram_size: WindowYield() for ngram_size in _NGRAM_SIZES}
 
 
 class WindowFiller:
     """One request's window and the n-grams it has yielded; as a draft source it proposes those.
 
-    W and N are chosen when a window is opened, for the step's costs and what windows of each N have brought. How many
-    of its n-grams a step verifies, the published G, the tree's budget decides.
+    W and N are chosen when a window is opened, from the step's costs and what windows of each N have brought. The
+    tree's budget decides how many of its n-grams a step verifies (the published G).
 
     Args:
         seed_ids: tokens to start guesses from.
-        gains: what window tokens have brought so far, updated as it goes.
+        gains: what window tokens have brought so far, updated with every step.
     """
 
     def __init__(self, seed_ids: Sequence[int], gains: WindowYields) -> None:
@@ -83,17 +89,17 @@ class WindowFiller:
         return drafts
 
     def extend(self, token_ids: Sequence[int]) -> None:
-        """Output teaches the prompt's source; here it has no place."""
+        """The output is the prompt source's."""
         del token_ids
 
     def fill(self, curve: CostCurve, num_drafts: int, expected: float, room: int) -> LookaheadWindow | None:
-        """The window for a step with these drafts, or none where its tokens would not earn their time.
+        """The window for a step with these drafts, or none if its tokens would not earn their time.
 
         Args:
             curve: what steps cost.
             num_drafts: drafts the step carries already.
             expected: tokens the step is expected to yield.
-            room: most tail tokens left.
+            room: maximum number of further tail tokens.
         """
         left = min(len(curve.seconds) - 1 - num_drafts, room)
         base = curve.seconds[num_drafts]
@@ -119,17 +125,17 @@ class WindowFiller:
     def _most_per_token(self) -> float:
         return max(gain.per_token for gain in self._gains.values())
 
-    def rest(self) -> None:
-        """A step without a window: its guesses would stand at the wrong positions afterwards."""
+    def drop_window(self) -> None:
+        """Drop the window in a step without one: afterwards its guesses would be at the wrong positions."""
         self._window = None
 
     def learn(
         self, window: LookaheadWindow | None, context: Sequence[int], new: list[int], num_accepted: int, hits: int
     ) -> None:
-        """Take in a step.
+        """Learn from a step.
 
         Args:
-            window: the one it carried.
+            window: the one that the step carried.
             context: the tokens before the drafts.
             new: argmax at the window's last row.
             num_accepted: tokens the step yielded.
@@ -147,12 +153,12 @@ class WindowFiller:
 
 
 def _num_tokens(window_size: int, ngram_size: int) -> int:
-    """Tokens that a window adds to a step."""
+    """Number of tokens that a window adds to a step."""
     return window_size * (ngram_size - 1) - 1
 
 
 def _shapes(num_tokens: int) -> list[tuple[int, int]]:
-    """W and N of the windows of up to so many tokens; one column guesses nothing that the next step would not know."""
+    """W and N of the windows of up to ``num_tokens``; a single column guesses only what the next step knows anyway."""
     return [
         (window_size, ngram_size)
         for ngram_size in _NGRAM_SIZES

@@ -17,7 +17,7 @@ from forelook.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class PublishedSettings:
-    """W, N and G with their published meaning; the defaults are the paper's for a 7B model.
+    """W, N and G with their published meaning; the defaults are those of arXiv 2402.02057 for a 7B model.
 
     Attributes:
         window_size: W, positions guessed in parallel.
@@ -74,7 +74,7 @@ class PublishedDrafter:
             self._window = LookaheadWindow(settings.window_size, settings.ngram_size, seed_ids)
 
     def plan(self, state: StepState) -> StepPlan:
-        """All candidates of the current token, and the window while there is room for it."""
+        """All candidates of the current token, and the window as long as there is room for it."""
         if self._window is not None and len(self._window) > state.max_tokens:
             self._window = None  # the context is almost full, and room only shrinks from here on
         max_nodes = state.max_tokens - (0 if self._window is None else len(self._window))
@@ -84,7 +84,7 @@ class PublishedDrafter:
         return StepPlan(tree, self._window)
 
     def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
-        """Pool the window's n-grams and, as reference, the output's; move the window on."""
+        """Pool the window's n-grams and, as reference, the output's; advance the window."""
         accepted = verified.token_ids
         stats.count_accepted(DraftOrigin.LOOKAHEAD, len(verified.node_path))
         if not accepted:

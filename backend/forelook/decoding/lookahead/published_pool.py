@@ -10,7 +10,7 @@ from forelook.errors import ConfigError
 class PublishedPool:
     """Key token → up to ``max_candidates`` tuples of ``ngram_size`` - 1 tokens, newest last.
 
-    Inserting a tuple again makes it the newest; the oldest of its key is evicted.
+    Inserting a tuple again makes it the newest; each key evicts its oldest. Source: arXiv 2402.02057, section 3.2.
     """
 
     def __init__(self, ngram_size: int, max_candidates: int) -> None:

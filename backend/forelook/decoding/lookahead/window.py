@@ -1,4 +1,4 @@
-"""The lookahead window: positions ahead guessed in parallel, by Jacobi iteration, which yields n-grams every step."""
+"""The lookahead window: later positions guessed in parallel by Jacobi iteration, which yields n-grams every step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from forelook.errors import ConfigError
 
 
 class LookaheadWindow:
-    """N-1 rows of guesses beside the current token c, which is column 0 of row 0.
+    """N-1 rows of guesses after the current token c, which is column 0 of row 0.
 
     Row 0 holds columns 1 .. W-1, the other rows columns 0 .. W-1. With c at position p, row r's column i guesses
-    position p+r+i. All rows are seeded at once, so n-grams come out of the first forward already.
+    position p+r+i. All rows are seeded at once, so that the first forward already yields n-grams. Source: Fu et al.,
+    arXiv 2402.02057, section 3.1.
 
     Args:
         window_size: W, columns guessed in parallel.
         ngram_size: N, tokens of the n-grams it yields.
-        seed_ids: tokens to draw guesses from where none is known yet, usually the prompt.
+        seed_ids: tokens to draw unknown guesses from, usually the prompt.
         seed: of that draw.
     """
 
@@ -44,7 +45,7 @@ class LookaheadWindow:
 
     @property
     def token_ids(self) -> list[int]:
-        """The guesses row by row, as they stand in a step's tail."""
+        """The guesses row by row, in the order of a step's tail."""
         return [token for row in self.rows for token in row]
 
     @property
@@ -60,7 +61,7 @@ class LookaheadWindow:
         ]
 
     def advance(self, num_accepted: int, new: Sequence[int]) -> None:
-        """Move on by the tokens a step yielded, so that every guess keeps its position.
+        """Advance by the tokens a step yielded, so that every guess keeps its position.
 
         Args:
             num_accepted: tokens the step yielded, the bonus token included: at least one.
@@ -81,7 +82,7 @@ class LookaheadWindow:
 
 
 def _window_shape(window_size: int, ngram_size: int) -> tuple[IntArray, BoolArray]:
-    """Position offsets from c [L], and who sees whom among the window's own tokens [L, L]."""
+    """Position offsets from c [L], and which of the window's own tokens see which [L, L]."""
     cells = [(0, column) for column in range(1, window_size)]
     cells += [(row, column) for row in range(1, ngram_size - 1) for column in range(window_size)]
     rows = np.array([row for row, _ in cells], dtype=np.int64)

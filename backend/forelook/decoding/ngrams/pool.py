@@ -389,19 +389,19 @@ class NgramPool:
         max_candidates: int,
         max_length: int,
         document: Hashable | None = None,
-        origin: DraftOrigin = DraftOrigin.WORKSPACE,
+        without: Hashable | None = None,
     ) -> list[Draft]:
         """Guess what follows ``context``, best guess first.
 
         Args:
             context: the tokens before the next one.
-            max_candidates: most drafts to return.
-            max_length: most tokens of one draft.
-            document: the document the context stands in; its entries weigh more.
-            origin: what the drafts are labelled as.
+            max_candidates: maximum number of drafts.
+            max_length: maximum number of tokens per draft.
+            document: the document that contains the context; its entries weigh more.
+            without: a document whose entries are left out, because another source covers it.
         """
-        places = self.places(context, reach=max_length, document=document)
-        return rank(places, max_candidates=max_candidates, max_length=max_length, origin=origin)
+        places = self.places(context, reach=max_length, document=document, without=without)
+        return rank(places, max_candidates=max_candidates, max_length=max_length, origin=DraftOrigin.WORKSPACE)
 
     def places(
         self,

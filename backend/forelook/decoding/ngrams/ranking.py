@@ -81,7 +81,10 @@ _Place = tuple[float, list[int], tuple[float, ...], float, int]
 
 
 def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftOrigin) -> list[Draft]:
-    """The most probable continuations as drafts that branch from each other, best first."""
+    """The most probable continuations as drafts that branch from each other, best first.
+
+    Drafts are labeled ``origin``, or ``OUTPUT`` if the place of most weight is in the output.
+    """
     drafts: list[Draft] = []
     if not places.match_lengths or max_candidates < 1 or max_length < 1:
         return drafts
@@ -144,7 +147,9 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
             confidences.append(share)
             depth += 1
         if tokens:
-            drafts.append(Draft(tuple(tokens), tuple(confidences), longest, origin))
+            is_output = members[0][2] is OUTPUT
+            label = DraftOrigin.OUTPUT if is_output else origin
+            drafts.append(Draft(tuple(tokens), tuple(confidences), longest, label))
         if not heap or len(drafts) == max_candidates:
             return drafts
         negative, _, members, path, shares, depth, token, share = heappop(heap)

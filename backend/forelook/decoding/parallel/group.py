@@ -1,8 +1,8 @@
-"""Ranks that decode together: a few integers exchanged per step over torch.distributed, and a death noticed in time.
+"""The group of ranks: a few integers exchanged per step over torch.distributed, and lost ranks detected.
 
-Gloo listens on the loopback address only, as token ids are users' text. Rank 0 waits for the others a bounded time;
-they wait for rank 0 as long as it lives, for requests come when they come. A process that dies closes its
-connections, which every rank that waits for it notices at once; one that hangs is noticed after ``timeout_s``.
+Gloo listens on the loopback address only, because token ids are users' text. Rank 0 waits for the others a bounded
+time; they wait for its requests without a limit. A process that dies closes its connections, which every waiting rank
+detects at once; a process that hangs is detected after ``timeout_s``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from forelook.errors import RankLostError
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-_AS_LONG_AS_IT_LIVES = timedelta(days=3650)
-_PLAN_INTS = 512
+_NO_TIMEOUT = timedelta(days=3650)
+_MESSAGE_INTS = 512  # of the first part of a message; chosen, not measured
 _CANCELLED = "cancelled"
 
 
 class RankGroup:
-    """The place of this process among the ranks.
+    """One process among several ranks.
 
     Every method is a collective except ``cancel`` and ``is_cancelled``: all ranks call the same ones in the same order.
 
@@ -35,11 +35,11 @@ class RankGroup:
         store: where the ranks find each other; all of them must reach it.
         rank: of this process; 0 leads.
         size: number of ranks.
-        device: of this rank's model; ids are exchanged by NCCL between CUDA devices, and by gloo elsewhere.
-        timeout_s: most time rank 0 waits for the others within a request, a prefill that they lack included.
+        device: of this rank's model; NCCL exchanges ids between CUDA devices, gloo between others.
+        timeout_s: how long rank 0 waits for the others within a request, including a prefill that only they need.
 
     Raises:
-        RankLostError: a rank did not come in time.
+        RankLostError: a rank did not join in time.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class RankGroup:
         self.rank = rank
         self.size = size
         self._store = store
-        self._timeout = timedelta(seconds=timeout_s) if rank == 0 else _AS_LONG_AS_IT_LIVES
+        self._timeout = timedelta(seconds=timeout_s) if rank == 0 else _NO_TIMEOUT
         self._posted: Any = None
         self._is_closed = False
         self._device = torch.device("cpu")
@@ -61,22 +61,20 @@ class RankGroup:
             if device is not None and device.type == "cuda":
                 self._device = device
                 self._steps = _nccl(prefixed("steps", store), rank, size)
-            self.exchange([rank])  # nobody begins before everybody is there
+            self.exchange([rank])  # barrier: wait until every rank has joined
         except (RuntimeError, dist.DistError) as error:
-            raise RankLostError(
-                f"rank {rank} of {size}: the group did not come together ({_first_line(error)})"
-            ) from error
+            raise RankLostError(f"rank {rank} of {size}: the group is incomplete ({_first_line(error)})") from error
 
     def set_timeout(self, timeout_s: float) -> None:
-        """Rank 0: the most time to wait for the others from now on; they may have taken longer to come."""
+        """Rank 0: how long to wait for the others from now on; joining may have its own timeout."""
         self._timeout = timedelta(seconds=timeout_s)
 
     def exchange(self, values: Sequence[int], *, timeout_s: float | None = None) -> list[list[int]]:
-        """Give every rank every rank's values, of one length on all ranks; [size][len(values)].
+        """Send every rank's values to every rank; returns [size][len(values)].
 
         Args:
-            values: this rank's.
-            timeout_s: most time to wait this once, instead of the group's.
+            values: this rank's; as many on every rank.
+            timeout_s: replaces the group's timeout for this call.
         """
         if timeout_s is not None:
             usual, self._timeout = self._timeout, timedelta(seconds=timeout_s)
@@ -92,7 +90,7 @@ class RankGroup:
         return rows
 
     def post(self, values: Sequence[int]) -> None:
-        """Take part in an exchange without waiting for the others; the next call of any kind waits for it."""
+        """Join an exchange without waiting for the others; the next call of any kind waits for it."""
         self._finish_posted()
         mine = torch.tensor(values, dtype=torch.int64, device=self._device)
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
@@ -103,11 +101,11 @@ class RankGroup:
         )
 
     def send(self, values: Sequence[int]) -> None:
-        """Rank 0: give the other ranks some integers."""
+        """Rank 0: send integers to the other ranks."""
         self._finish_posted()
-        first = torch.zeros(_PLAN_INTS, dtype=torch.int64)
+        first = torch.zeros(_MESSAGE_INTS, dtype=torch.int64)
         first[0] = len(values)
-        head = values[: _PLAN_INTS - 1]
+        head = values[: _MESSAGE_INTS - 1]
         first[1 : 1 + len(head)] = torch.tensor(head, dtype=torch.int64)
         self._wait(lambda: self._control.broadcast([first], self._broadcast_options()))
         if len(head) < len(values):
@@ -115,12 +113,12 @@ class RankGroup:
             self._wait(lambda: self._control.broadcast([rest], self._broadcast_options()))
 
     def receive(self) -> list[int]:
-        """Other ranks: what rank 0 sends next, however long that takes."""
+        """Other ranks: wait for rank 0's next message, without a limit."""
         self._finish_posted()
-        first = torch.zeros(_PLAN_INTS, dtype=torch.int64)
+        first = torch.zeros(_MESSAGE_INTS, dtype=torch.int64)
         self._wait(lambda: self._control.broadcast([first], self._broadcast_options()))
         length = int(first[0])
-        values: list[int] = first[1 : min(length + 1, _PLAN_INTS)].tolist()
+        values: list[int] = first[1 : min(length + 1, _MESSAGE_INTS)].tolist()
         if len(values) < length:
             rest = torch.zeros(length - len(values), dtype=torch.int64)
             self._wait(lambda: self._control.broadcast([rest], self._broadcast_options()))
@@ -128,21 +126,21 @@ class RankGroup:
         return values
 
     def cancel(self, request: int) -> None:
-        """Rank 0: ask the others to leave off a request's prefill."""
+        """Rank 0: cancel a request's prefill on the other ranks."""
         self._guarded(lambda: self._store.set(_CANCELLED, str(request)))
 
     def is_cancelled(self, request: int) -> bool:
-        """Whether rank 0 has asked so."""
+        """Whether rank 0 has cancelled it."""
         return bool(self._guarded(lambda: self._store.get(_CANCELLED)) == str(request).encode())
 
     def close(self) -> None:
-        """Leave; ranks that wait for this one get a RankLostError, and so does a call of this rank's other threads."""
+        """Leave; ranks that wait for this one get a RankLostError, and so do calls of this rank's other threads."""
         if self._is_closed:
             return
         self._is_closed = True
         if self._device.type == "cuda":
             self._steps.abort()
-        # gloo closes its connections, which the others are waiting on, when the last reference goes, and not before
+        # gloo closes its connections, which the others wait on, only when the last reference is dropped
         self._steps = self._control = self._posted = None
 
     # --- collectives
@@ -164,7 +162,7 @@ class RankGroup:
 
     def _begin(self, start: Any) -> Any:
         if self._is_closed:
-            raise RankLostError(f"rank {self.rank} has left its group: start the group again")
+            raise RankLostError(f"rank {self.rank} has left its group; start the group again")
         return self._guarded(start)
 
     def _wait(self, start: Any) -> None:
@@ -172,7 +170,7 @@ class RankGroup:
         if self._device.type != "cuda":
             self._guarded(lambda: work.wait(self._timeout))
             return
-        # NCCL's own watchdog would end the process, and the service with it: look until it is done, and abort.
+        # NCCL's own watchdog would end the process, and the service with it: poll instead, and abort.
         deadline_s = time.monotonic() + self._timeout.total_seconds()
         while not self._guarded(work.is_completed):
             if time.monotonic() > deadline_s:
@@ -187,23 +185,23 @@ class RankGroup:
         except AttributeError as error:
             if not self._is_closed:
                 raise
-            self._lost("this rank has left", error)  # closed by another thread, just now
+            self._lost("this rank has left", error)  # closed by another thread meanwhile
 
     def _lost(self, reason: str, error: BaseException | None = None) -> None:
         self.close()
         raise RankLostError(
-            f"rank {self.rank} of {self.size} has lost another rank: its process died or hangs ({reason}). "
-            "Ask again; the group is started anew meanwhile"
+            f"rank {self.rank} of {self.size} lost contact with another rank ({reason}); "
+            "retry, the group is being restarted"
         ) from error
 
 
 def prefixed(prefix: str, store: Store) -> Store:
-    """A part of a store with its own names."""
+    """A namespace within a store."""
     return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # torch's stubs leave it out
 
 
 def _gloo(store: Store, rank: int, size: int, timeout: timedelta) -> Any:
-    # Made directly, because init_process_group offers no choice of the address that gloo listens on.
+    # Created directly, because init_process_group cannot set the address that gloo listens on.
     gloo: Any = dist.ProcessGroupGloo
     options = gloo._Options()  # noqa: SLF001
     options._devices = [gloo.create_device(hostname="127.0.0.1")]  # noqa: SLF001
@@ -214,11 +212,11 @@ def _gloo(store: Store, rank: int, size: int, timeout: timedelta) -> Any:
 def _nccl(store: Store, rank: int, size: int) -> Any:
     nccl: Any = dist.ProcessGroupNCCL
     options = nccl.Options()
-    options._timeout = _AS_LONG_AS_IT_LIVES  # noqa: SLF001
+    options._timeout = _NO_TIMEOUT  # noqa: SLF001
     return nccl(store, rank, size, options)
 
 
 def _first_line(error: BaseException) -> str:
-    """What torch says, without the place in its sources and its advice."""
+    """Torch's message without source location and advice."""
     line = str(error).strip().partition("\n")[0]
     return line.rpartition("] ")[2].partition(" This is")[0].rstrip(". ") or type(error).__name__

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 
-_MAX_MATCH = 16
+_MAX_MATCH = 16  # chosen, not measured
+_WEAKER_SHARE = 0.3  # of a second match, a far weaker sign than the first; chosen, not measured
 
 
 class PreviousSuggestion:
-    """Guesses that the output goes on as the last suggestion did.
+    """Guesses that the output continues like the last suggestion.
 
-    The context's end is looked for in the old text: the tokens before the old cursor, then the suggestion. Where it
-    matches, the suggestion's rest from there on is the draft, so a suggestion typed into in part, or left and met
-    again some tokens later, is verified in one forward.
+    The context's end is searched in the old text: the tokens before the old cursor, then the suggestion. Where it
+    matches, the rest of the suggestion is the draft. A suggestion that the user has typed in part, or has left and
+    returned to some tokens later, is verified in one forward.
 
     Args:
         before_ids: the tokens before the cursor the suggestion was made for; their end is enough.
@@ -27,11 +28,11 @@ class PreviousSuggestion:
         self._first = len(before)
 
     def extend(self, token_ids: Sequence[int]) -> None:
-        """Output is found through the context; there is nothing to learn."""
+        """Nothing to learn: output is found through the context."""
         del token_ids
 
     def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Draft]:
-        """The suggestion's rest behind each place that matches the context's end, the longest match first."""
+        """The suggestion's rest after each place that matches the context's end, longest match first."""
         if not context or max_length < 1:
             return []
         text = self._text
@@ -47,7 +48,6 @@ class PreviousSuggestion:
         drafts = []
         for rank, (negative, place) in enumerate(matches[: min(max_candidates, 2)]):
             ids = tuple(text[place + 1 : place + 1 + max_length])
-            # a second place with the same token before it is a far weaker sign than the first
-            share = 1.0 if rank == 0 else 0.3
+            share = 1.0 if rank == 0 else _WEAKER_SHARE
             drafts.append(Draft(ids, (share,) + (1.0,) * (len(ids) - 1), -negative, DraftOrigin.PREVIOUS_SUGGESTION))
         return drafts

@@ -1,4 +1,4 @@
-"""Drafts from the prompt and the growing output: where the context's end stood before, what followed it."""
+"""Drafts from the text around the cursor and the output: where the context's end occurred before, what followed it."""
 
 from __future__ import annotations
 
@@ -7,124 +7,90 @@ from collections.abc import Sequence
 import numpy as np
 
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
-from forelook.text import common_prefix
+from forelook.decoding.ngrams.index import BORDER, MAX_MATCH, MAX_REACH, NO_TOKEN, TokenArray
+from forelook.decoding.ngrams.ranking import AFTER_CURSOR, OUTPUT, SAME_DOCUMENT, Places, rank
 
-_MAX_MATCH = 16
-_MAX_OCCURRENCES = 40
-_NOTHING = -1
-"""Stands in the log for a boundary and for what is beyond its ends; equal to no token."""
+# Limits on the scan: chosen, not measured.
+_BEFORE_LIMIT = 6000
+_AFTER_LIMIT = 3000
+_NEAREST = 256
+_PLACES = 24
+_OUTPUT_ROOM = 1024
+_GAP: TokenArray = np.full(MAX_REACH + MAX_MATCH, BORDER, dtype=np.int32)
+_BACK = -np.arange(MAX_MATCH + 1)
+
+# Fitted together with the weights of ngrams/ranking.py: a place twice as far from the cursor counts three quarters as
+# much, and one after the cursor counts twice one before it.
+_DISTANCE_EXPONENT = -0.387
+_AFTER_FACTOR = 2.17
+_SAME_DOCUMENT = np.array(SAME_DOCUMENT)
 
 
-class PromptNgrams:
-    """Suffix matching over one request's tokens.
+class PromptSource:
+    """The text around the cursor and the request's output, scanned at every step.
 
-    There is no index: to compare some thousand integers takes numpy a few microseconds a step, and a request starts at
-    once.
+    There is no index: numpy compares a few thousand integers in some microseconds, a request starts at once, and every
+    place's distance to the cursor is known.
 
     Args:
-        prompt_ids: the whole prompt.
-        context: the tokens before the cursor, whose end the output continues. Where the prompt does not end with
-            them (its last part is something else), output is logged behind a copy of their end.
-        max_new_tokens: most tokens that will be learned.
-        boundary_ids: sentinels and file separators: no match and no draft contains one.
+        before: the tokens before the cursor, which the output continues; their end is used.
+        after: the tokens after the cursor; their beginning is used.
     """
 
-    def __init__(
-        self,
-        prompt_ids: Sequence[int],
-        context: Sequence[int],
-        max_new_tokens: int,
-        boundary_ids: frozenset[int] = frozenset(),
-    ) -> None:
-        tail = list(context[-_MAX_MATCH:])
-        ids = [_NOTHING] * _MAX_MATCH
-        ids += [_NOTHING if token in boundary_ids else token for token in prompt_ids] if boundary_ids else prompt_ids
-        self._prompt_end = len(ids)
-        if ids[len(ids) - len(tail) :] != tail:
-            ids += [_NOTHING, *tail]
-        self._ids = ids
-        # the same tokens once more: numpy finds the occurrences of a token, the list is quicker to compare and to cut
-        self._log = np.full(len(ids) + max_new_tokens + 64, _NOTHING, dtype=np.int64)
-        self._log[: len(ids)] = ids
+    def __init__(self, before: Sequence[int], after: Sequence[int] | TokenArray = ()) -> None:
+        near_before = np.asarray(before[-_BEFORE_LIMIT:], dtype=np.int32)
+        near_after = np.asarray(after[:_AFTER_LIMIT], dtype=np.int32)
+        room = np.full(_OUTPUT_ROOM, BORDER, dtype=np.int32)
+        self._log = np.concatenate([_GAP, near_after, _GAP, near_before, room])
+        self._after_start = len(_GAP)
+        self._after_end = len(_GAP) + len(near_after)
+        self._cursor = self._after_end + len(_GAP) + len(near_before)
+        self._length = self._cursor
 
     def extend(self, token_ids: Sequence[int]) -> None:
-        """Learn output just accepted."""
-        start = len(self._ids)
-        self._ids += token_ids
-        if len(self._ids) > len(self._log):
-            self._log = np.concatenate([self._log, np.full(len(self._ids), _NOTHING, dtype=np.int64)])
-        self._log[start : len(self._ids)] = token_ids
+        """Learn output."""
+        end = self._length + len(token_ids)
+        if end + len(_GAP) > len(self._log):
+            room = np.full(end, BORDER, dtype=np.int32)
+            self._log = np.concatenate([self._log, room])
+        self._log[self._length : end] = token_ids
+        self._length = end
 
     def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Draft]:
-        """What followed earlier occurrences of the context's end: longest match first, the latest among equals."""
-        if not context or max_candidates < 1 or max_length < 1:
+        """What followed earlier occurrences of the context's end, best guess first."""
+        if not context:
             return []
-        ids = self._ids
-        occurrences = self._occurrences(context)
-        if not occurrences:
-            return []
-        end = list(context[-_MAX_MATCH:])
-        end[:0] = [_NOTHING - 1] * (_MAX_MATCH - len(end))  # equal to nothing, not even to a boundary
-        scored = []
-        for place in occurrences:
-            length = 1
-            while length < _MAX_MATCH and ids[place - length] == end[-1 - length]:
-                length += 1
-            scored.append((length, place))
-        scored.sort(reverse=True)
-        del scored[max_candidates:]
-        return _drafts(
-            # a short match is seldom right for long
-            [ids[place + 1 : place + 1 + min(max_length, 6 + 2 * length)] for length, place in scored],
-            [length for length, _ in scored],
-            [place >= self._prompt_end for _, place in scored],
-        )
+        reach = min(max_length, MAX_REACH)
+        places = self._places(list(context[-MAX_MATCH:]), reach)
+        return rank(places, max_candidates=max_candidates, max_length=reach, origin=DraftOrigin.PROMPT)
 
-    def _occurrences(self, context: Sequence[int]) -> list[int]:
-        """Where the context's last token stands with another behind it; of many, those with the same one before it."""
+    def _places(self, tail: list[int], reach: int) -> Places:
+        """The places of most weight where the end of the context occurs."""
         log = self._log
-        found = np.flatnonzero(log[: len(self._ids) - 1] == context[-1])
-        if len(found) <= _MAX_OCCURRENCES:
-            return found.tolist()
-        latest: list[int] = found[-_MAX_OCCURRENCES // 4 :].tolist()
-        if len(context) < 2:
-            return latest
-        longer: list[int] = found[log[found - 1] == context[-2]][-_MAX_OCCURRENCES:].tolist()
-        return list(dict.fromkeys([*latest, *longer]))
-
-
-def _drafts(continuations: list[list[int]], match_lengths: list[int], in_output: list[bool]) -> list[Draft]:
-    """One draft per different continuation; its shares count the occurrences matched at least as long.
-
-    Continuations come the longest match first.
-    """
-    for tokens in continuations:
-        if _NOTHING in tokens:
-            del tokens[tokens.index(_NOTHING) :]
-    count = len(continuations)
-    agreement = [[0] * count for _ in range(count)]  # leading tokens that two continuations share
-    for right in range(1, count):
-        for left in range(right):
-            agreement[left][right] = agreement[right][left] = common_prefix(continuations[left], continuations[right])
-    drafts: list[Draft] = []
-    end = 0
-    for index, (tokens, match_length) in enumerate(zip(continuations, match_lengths, strict=True)):
-        while end < count and match_lengths[end] >= match_length:
-            end += 1  # the whole group of equal match length has a say
-        length = len(tokens)
-        if length == 0 or any(agreement[index][earlier] == length for earlier in range(index)):
-            continue
-        agreed = [agreement[index][other] for other in range(end) if other != index]
-        shares = []
-        total = end
-        for depth in range(1, max(agreed, default=0) + 1):
-            supporters = 1 + sum(other >= depth for other in agreed)
-            # half a count against it: one witness is weaker than ten that agree
-            shares.append(supporters / (total + 0.5))
-            total = supporters
-        if len(shares) < length:
-            shares.append(1 / (total + 0.5))
-            shares += [1 / 1.5] * (length - len(shares))
-        origin = DraftOrigin.OUTPUT if in_output[index] else DraftOrigin.PROMPT
-        drafts.append(Draft(tuple(tokens), tuple(shares), match_length, origin))
-    return drafts
+        places = Places()
+        if self._length == self._cursor and self._after_start < self._after_end:
+            # Nothing matches yet, but what is written next often resembles the lines it replaces or precedes.
+            places.match_lengths.append(1)
+            places.factors.append(1.0)
+            places.weights.append(AFTER_CURSOR)
+            places.continuations.append(log[self._after_start : self._after_start + reach].tolist())
+        found = np.flatnonzero(log[: self._length - 1] == tail[-1])
+        if len(found) == 0:
+            return places
+        is_after = found < self._after_end
+        distances = np.where(is_after, found - self._after_start + 1, self._length - found)
+        if len(found) > _NEAREST:
+            nearest = np.argpartition(distances, _NEAREST)[:_NEAREST]
+            found, is_after, distances = found[nearest], is_after[nearest], distances[nearest]
+        # One column more than can match, where no log token is wanted: every row ends in a mismatch.
+        wanted = np.array([*tail[::-1], *NO_TOKEN[len(tail) :]], dtype=np.int32)
+        matches = (log[found[:, None] + _BACK] != wanted).argmax(axis=1)
+        factors = (distances + 1.0) ** _DISTANCE_EXPONENT
+        factors[is_after] *= _AFTER_FACTOR
+        if len(found) > _PLACES:
+            best = np.argpartition(-factors * _SAME_DOCUMENT[matches], _PLACES)[:_PLACES]
+            found, matches, factors = found[best], matches[best], factors[best]
+        rows = log[found[:, None] + np.arange(1, reach + 1)]
+        weights = [OUTPUT if place >= self._cursor else SAME_DOCUMENT for place in found.tolist()]
+        places.extend(Places(matches.tolist(), factors.tolist(), weights, rows.tolist()))
+        return places

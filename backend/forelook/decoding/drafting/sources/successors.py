@@ -1,4 +1,4 @@
-"""What the model itself said after the same last tokens: drafts that a step's forward yields for nothing."""
+"""The model's own earlier choices after the same last tokens: drafts that every forward yields for free."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from forelook.decoding.drafting.draft import DraftOrigin
 from forelook.decoding.layout import IntArray, StepModel, lay_out
 from forelook.errors import ConfigError
 
+# Chosen, not measured, except that successors pay: docs/decisions.md, "Drafting".
 _MAX_CONTEXT = 3
 _KEPT = 3
 _MAX_GUESSES = 6
-_ID_BITS = 24
 _MAX_KEYS = 150_000
+_ID_BITS = 24  # token ids are smaller
 
-# by (tokens of context, place in the list): the place stands in for the share of the evidence
+# by (tokens of context, place in the list): the place replaces the share of the evidence
 _CELLS = tuple(
     tuple(AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, order, 1.0 - 0.3 * place) for place in range(_KEPT))
     for order in range(_MAX_CONTEXT + 1)
@@ -28,7 +29,7 @@ _CELLS = tuple(
 
 @dataclass(frozen=True, eq=False)
 class SuccessorSeeds:
-    """What the model says after each token of its vocabulary alone: a draft where nothing else is known.
+    """The model's choices after each token of its vocabulary alone: drafts of last resort.
 
     Attributes:
         token_ids: [V, K] most probable successors of each token, best first.
@@ -46,21 +47,21 @@ class SuccessorSeeds:
 def measure_successor_seeds(
     model: StepModel, start_ids: list[int], *, batch_size: int = 128, num_kept: int = _KEPT
 ) -> SuccessorSeeds:
-    """Ask the model what follows each token alone, many tokens to a forward: siblings do not see each other.
+    """Compute what follows each token alone, many tokens per forward: siblings do not see each other.
 
     Args:
         model: its cache is emptied first, and left empty.
-        start_ids: what opens every prompt, usually the start token; may be empty.
+        start_ids: the beginning of every prompt, usually the start token; may be empty.
         batch_size: tokens per forward, the start token included: a size that a GPU has a captured step for.
         num_kept: successors kept per token.
     """
     model.truncate(0)
     successors = np.zeros((model.vocab_size, num_kept), dtype=np.int64)
     probabilities = np.zeros((model.vocab_size, num_kept), dtype=np.float32)
-    # without a start token, each batch stands behind its own first token
-    num_asked = min(batch_size, model.max_positions) - max(1, len(start_ids))
-    for first in range(0, model.vocab_size, num_asked):
-        ids = list(range(first, min(first + num_asked, model.vocab_size)))
+    # without a start token, each batch follows its own first token
+    num_per_batch = min(batch_size, model.max_positions) - max(1, len(start_ids))
+    for first in range(0, model.vocab_size, num_per_batch):
+        ids = list(range(first, min(first + num_per_batch, model.vocab_size)))
         pending = start_ids or ids[:1]
         logits = model.forward(lay_out(pending, 0, ids, [0] * len(ids)))[1:]
         top = torch.softmax(logits.float(), dim=-1).topk(num_kept, dim=-1)
@@ -89,12 +90,12 @@ def ending_then(ending: Ending, token: int) -> Ending:
 class SuccessorTable:
     """Last one, two and three tokens → the successors the model chose most recently, latest first.
 
-    A step's forward computes the model's choice after every draft node, accepted or not. Kept, these choices are free
-    drafts wherever the same tokens come up again, in this request or a later one.
+    A step's forward computes the model's choice after every draft node, accepted or not. These choices are free drafts
+    wherever the same tokens recur, in this request or a later one.
 
     Args:
-        seeds: what to guess after a token that was not seen yet.
-        max_keys: most contexts kept per length; a quarter, the oldest, goes when it is exceeded.
+        seeds: guesses after a token that was not seen yet.
+        max_keys: maximum number of contexts per length; the oldest quarter is dropped when it is exceeded.
     """
 
     def __init__(self, seeds: SuccessorSeeds | None = None, max_keys: int = _MAX_KEYS) -> None:
