@@ -102,8 +102,8 @@ class ForelookServer(LanguageServer):
             folders = [params.root_uri]
         self.window.set_folders(folders)
         self.window.configure(options)
-        self._add_commands(self.window.options.command_suffix)
-        if self.window.options.completion_fallback:
+        self._add_commands(self.window.config.command_suffix)
+        if self.window.config.completion_fallback:
             self._add(types.TEXT_DOCUMENT_COMPLETION, self._completion, types.CompletionOptions())
 
     def _add_commands(self, suffix: str) -> None:

@@ -48,11 +48,11 @@ class EditorWindow:
             find_backend: finds or starts the backend for some settings; blocks.
             clock: a monotonic clock in seconds.
         """
-        self.options = EditorConfig()
+        self.config = EditorConfig()
         self.mirror = Mirror()
         self.presenter = StatusPresenter(editor)
         self.backend = BackendConnection(
-            lambda: find_backend(self.options), ClientName("forelook-lsp", __version__), self
+            lambda: find_backend(self.config), ClientName("forelook-lsp", __version__), self
         )
         self.indexing = Indexing(self.backend, self.presenter)
         self.suggestions = SuggestionRequests(self.mirror, self.backend, self.presenter, clock)
@@ -67,18 +67,18 @@ class EditorWindow:
 
     def configure(self, settings: object) -> None:
         """Apply the editor's settings; each invalid one is logged once, and its default is used."""
-        options, problems = parse_settings(settings)
+        config, problems = parse_settings(settings)
         for problem in problems:
             self.presenter.log_once(f"{problem}; the default is used")
-        old, self.options = self.options, options
-        self.suggestions.configure(options)
-        self.presenter.sends_notifications = options.status_notifications
-        self._switches.configure(options)
-        if options.ignore != old.ignore:
+        old, self.config = self.config, config
+        self.suggestions.configure(config)
+        self.presenter.sends_notifications = config.status_notifications
+        self._switches.configure(config)
+        if config.ignore != old.ignore:
             self._exclusion_changed()
         if not self._started:
             return
-        effect = effect_of_change(old, options)
+        effect = effect_of_change(old, config)
         if effect is Effect.OTHER_BACKEND:
             self.suggestions.forget_answers()
             self.backend.reconnect()
@@ -86,7 +86,7 @@ class EditorWindow:
             if self._restarting is not None:
                 self._restarting.cancel()
             self._restarting = asyncio.get_running_loop().create_task(self.restart_backend())
-        elif options.index_workspace != old.index_workspace:
+        elif config.index_workspace != old.index_workspace:
             self._index()
         self._show_status()
 
@@ -182,7 +182,7 @@ class EditorWindow:
             document,
             document.lines.offset_at(line, character, self.mirror.encoding),
             invoked=invoked,
-            num_wanted=self.options.num_suggestions if invoked else 1,
+            num_wanted=self.config.num_suggestions if invoked else 1,
             selected=selected,
         )
 
@@ -231,17 +231,17 @@ class EditorWindow:
 
     def _exclusion_changed(self) -> None:
         """Read the ignore files again and apply them to documents and files."""
-        self.indexing.set_folders(self._folders, self.options.ignore)
+        self.indexing.set_folders(self._folders, self.config.ignore)
         self.documents.recheck()
         self._index()
 
     def _index_file(self, path: Path) -> None:
-        if self.options.index_workspace and self.presenter.status.ready:
+        if self.config.index_workspace and self.presenter.status.ready:
             self.indexing.send_later(path)
 
     def _index(self) -> None:
         self.indexing.stop()
-        if self.options.index_workspace and self.presenter.status.ready:
+        if self.config.index_workspace and self.presenter.status.ready:
             self.indexing.start(self.documents.open_files())
 
     def _model_changed_state(self) -> None:

@@ -60,7 +60,7 @@ class SuggestionRequests:
         """
         self.count_shown_on_notification = False
         """Count a suggestion as shown once the editor reports it, not once it is sent."""
-        self._options = EditorConfig()
+        self._config = EditorConfig()
         self._machine = SuggestionMachine(request_ids=backend.request_ids)
         self._outcomes = Outcomes()
         self._mirror = mirror
@@ -73,14 +73,14 @@ class SuggestionRequests:
 
     # --- The editor ------------------------------------------------------------------------------------------
 
-    def configure(self, options: EditorConfig) -> None:
+    def configure(self, config: EditorConfig) -> None:
         """Apply new settings; cached answers are dropped if the new settings could change them."""
-        old, self._options = self._options, options
+        old, self._config = self._config, config
         self._machine.timing = Timing(
-            delay_s=options.delay_ms / 1000 if options.delay_ms is not None else None,
-            patience_s=PATIENCE_S + (options.engine.deadline_ms or 500) / 1000,
+            delay_s=config.delay_ms / 1000 if config.delay_ms is not None else None,
+            patience_s=PATIENCE_S + (config.engine.deadline_ms or 500) / 1000,
         )
-        if (options.engine.max_new_tokens, options.multi_line) != (old.engine.max_new_tokens, old.multi_line):
+        if (config.engine.max_new_tokens, config.multi_line) != (old.engine.max_new_tokens, old.multi_line):
             self.forget_answers()
 
     def forget_answers(self) -> None:
@@ -232,9 +232,9 @@ class SuggestionRequests:
             offset=query.place.offset,
             trigger=messages.TriggerKind.INVOKED if query.invoked else messages.TriggerKind.AUTOMATIC,
             num_suggestions=query.num_wanted,
-            max_new_tokens=self._options.engine.max_new_tokens,
-            deadline_ms=None if query.invoked else self._options.engine.deadline_ms,
-            multi_line=messages.MultiLine(self._options.multi_line),
+            max_new_tokens=self._config.engine.max_new_tokens,
+            deadline_ms=None if query.invoked else self._config.engine.deadline_ms,
+            multi_line=messages.MultiLine(self._config.multi_line),
             selected=query.selected,
             partial=True,
         )
