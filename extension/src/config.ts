@@ -1,16 +1,16 @@
-/** The extension's settings: which are its own, and which the language server is given. */
+/** The extension's settings: its own, and those it forwards to the language server. */
 
 import * as vscode from "vscode";
 
 export const SECTION = "forelook";
 
 /**
- * Groups that only the extension reads; everything else under `forelook` goes to the language server as it is,
- * which checks it and reports what is wrong.
+ * Groups that only the extension reads. Everything else under `forelook` is forwarded to the language server, which
+ * validates it and reports errors.
  */
 const OWN_GROUPS: ReadonlySet<string> = new Set(["server", "trace"]);
 
-/** Added to the language server's command ids, so that they do not meet the extension's own. */
+/** Appended to the language server's command ids, so that they differ from the extension's own. */
 const COMMAND_SUFFIX = ".server";
 
 /** How to reach the language server. */
@@ -22,14 +22,14 @@ export interface ServerSettings {
 
 type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
 
-/** The settings for the language server, as it takes them in `initializationOptions` and on a change. */
+/** The settings for the language server, for `initializationOptions` and for changes. */
 export function forwardedSettings(): Record<string, Json> {
   const section = vscode.workspace.getConfiguration().get<Record<string, Json>>(SECTION) ?? {};
   const forwarded = Object.entries(section).filter(([name]) => !OWN_GROUPS.has(name));
   return { ...Object.fromEntries(forwarded), ...ignoredByAll(), commandSuffix: COMMAND_SUFFIX };
 }
 
-/** The workspace's ignore globs and then the user's: a workspace may hide more from Forelook, and uncover nothing. */
+/** The workspace's ignore globs and then the user's: a workspace may exclude more files, but include none. */
 function ignoredByAll(): { readonly ignore?: readonly Json[] } {
   const found = vscode.workspace.getConfiguration(SECTION).inspect<unknown>("ignore");
   const lists = [found?.workspaceValue, found?.globalValue].filter((list): list is Json[] => Array.isArray(list));
@@ -55,7 +55,7 @@ function expandHome(path: string | undefined): string | undefined {
   return path?.startsWith("~/") && home ? home + path.slice(1) : path;
 }
 
-/** Whether suggestions are wanted in a language; the language server decides by the same rule. */
+/** Whether suggestions are enabled for a language; the language server applies the same rule. */
 export function enabledFor(languageId: string): boolean {
   const section = vscode.workspace.getConfiguration(SECTION);
   const languages = section.get<Record<string, boolean>>("languages", {});
@@ -66,7 +66,7 @@ export function enabledEverywhere(): boolean {
   return vscode.workspace.getConfiguration(SECTION).get<boolean>("enable", true);
 }
 
-/** Switches suggestions on or off where the setting now comes from, the workspace or the user; returns the new state. */
+/** Enables or disables suggestions in the workspace's or user's settings, wherever it is set; returns the new state. */
 export async function toggleEverywhere(): Promise<boolean> {
   const section = vscode.workspace.getConfiguration(SECTION);
   const on = !section.get<boolean>("enable", true);
@@ -74,7 +74,7 @@ export async function toggleEverywhere(): Promise<boolean> {
   return on;
 }
 
-/** As `toggleEverywhere`, for one language; switched on, it is also switched on everywhere. */
+/** As `toggleEverywhere`, for one language; enabling it also enables suggestions everywhere. */
 export async function toggleLanguage(languageId: string): Promise<boolean> {
   const section = vscode.workspace.getConfiguration(SECTION);
   const on = !enabledFor(languageId);
@@ -86,7 +86,7 @@ export async function toggleLanguage(languageId: string): Promise<boolean> {
   return on;
 }
 
-/** The settings that say what runs, as options of the `forelook` command; those at their defaults are left out. */
+/** The settings of model and device as options of the `forelook` command; defaults are omitted. */
 export function modelArguments(): string[] {
   const section = vscode.workspace.getConfiguration(SECTION);
   return ["model", "revision", "device", "dtype"].flatMap((name) => {

@@ -1,4 +1,4 @@
-"""From the settings to a running backend."""
+"""Finds the backend that the settings ask for, or starts it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) -> FindBackend:
-    """How a window finds its backend.
+    """The function with which a window finds its backend.
 
     Args:
-        environ: the environment a backend is started with.
+        environ: the environment of a new backend.
         home: the user's home folder.
         user_id: the numeric user id, ``None`` on Windows.
     """
 
     def find(config: EditorConfig) -> Endpoint:
-        # Imported here, in the thread that looks for the backend: its imports would hold up `initialize`.
+        # Imported here, in the thread that looks for the backend: these imports would delay `initialize`.
         from forelook.local.endpoint import Endpoint, discover
         from forelook.local.identity import BackendIdentity, UserPaths
         from forelook.local.spawn import connect_or_spawn
@@ -40,7 +40,7 @@ def backend_finder(environ: Mapping[str, str], home: Path, user_id: int | None) 
         endpoint = discover(identity, paths)
         if endpoint is None:
             raise BackendUnreachableError(
-                "no backend is running and forelook.backend.start is false: run `forelook serve`"
+                "no backend is running and forelook.backend.start is false; run `forelook serve`"
             )
         return endpoint
 

@@ -131,7 +131,7 @@ def test_an_idle_backend_ends_and_leaves_nothing_behind(home: Home) -> None:
     files = BackendFiles.of(IDENTITY, home.paths)
     assert not files.record.exists()
     assert not files.socket.exists()
-    assert "ending: idle" in home.paths.log_path.read_text()
+    assert "exiting: idle" in home.paths.log_path.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

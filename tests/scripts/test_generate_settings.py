@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,16 @@ def test_settings_of_the_extension_alone_are_kept() -> None:
     manifest = json.loads(generate_settings.MANIFEST.read_text(encoding="utf-8"))
     *_, last = generate_settings.manifest_groups([], manifest)
     assert {"forelook.server.interpreter", "forelook.trace.server"} <= last["properties"].keys()
+
+
+@pytest.mark.parametrize("page", ["extension/README.md", "README.md", "docs/protocol.md"])
+def test_pages_name_no_setting_that_is_not_there(page: str) -> None:
+    text = (generate_settings.REPOSITORY / page).read_text(encoding="utf-8")
+    manifest = json.loads(generate_settings.MANIFEST.read_text(encoding="utf-8"))
+    known = {name for group in manifest["contributes"]["configuration"] for name in group["properties"]}
+    known |= {command["command"] for command in manifest["contributes"]["commands"]}
+    named = re.findall(r"`(forelook\.[\w.]+?)(?:\.\*)?`", text)
+    assert [name for name in named if not any(f"{other}.".startswith(f"{name}.") for other in known)] == []
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from forelook.config import EngineConfig
 from forelook.local.endpoint import Endpoint
 from forelook.local.identity import BackendIdentity, UserPaths
 
@@ -56,6 +55,5 @@ def given_endpoint(options: argparse.Namespace) -> Endpoint | None:
 
 def identity_of(options: argparse.Namespace) -> BackendIdentity:
     """The backend that the model flags mean."""
-    names = ("model", "revision", "device", "dtype")
-    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    return BackendIdentity.of(EngineConfig(**given))
+    names = {item.name for item in fields(BackendIdentity)}
+    return BackendIdentity(**{name: value for name, value in vars(options).items() if name in names}).normalized()

@@ -8,7 +8,7 @@ import queue
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,9 +143,7 @@ def _complete_here(
 ) -> Completed:
     from forelook.engine_factory import engine_factory
 
-    identity = identity_of(options)
-    config = EngineConfig(identity.model, identity.revision, identity.device, identity.dtype)
-    factory = engine_factory(config, context.paths)
+    factory = engine_factory(EngineConfig(**asdict(identity_of(options))), context.paths)
     with _loading_shown(options.json) as show:
         return complete_in_process(factory, source, params, lambda s: show(_status_line(s)), options.timeout)
 
