@@ -139,10 +139,10 @@ class EngineConfig:
         flag=Flag("--no-persistent-pool", help="Keep n-gram pools in memory only.", means=False),
     )  # fmt: skip
 
-    # All of these but two are chosen, not measured.
+    # Chosen, not measured, unless a comment says otherwise.
     invoked_deadline_ms: int = setting(3000, integer(1, 600_000), "Time for a request that the user asked for.")
+    # measured: docs/decisions.md, "Suffix share of the prompt"
     suffix_share: float = setting(0.4, number(0.0, 0.8), "Share of the prompt for the text after the cursor.")
-    """Measured: docs/decisions.md, 2026-11-23, Prompts."""
     context_share: float = setting(
         0.15, number(0.0, 0.8), "Share of the prompt for other files; other parts may use what is left."
     )
@@ -150,8 +150,8 @@ class EngineConfig:
         256 * 2**20, integer(0, 2**50), "Memory for cached prompts, besides the one that is always kept."
     )
     sampling_temperature: float = setting(0.7, number(0.01, 100.0), "For all suggestions of a request but the first.")
+    # measured: docs/decisions.md, "Parts of a running request"
     partial_every_s: float = setting(0.025, number(0.0, 10.0), "Interval of a running request's partial results.")
-    """Measured: docs/decisions.md, 2026-11-24, Suggestions."""
     prewarm: bool = setting(True, boolean(), "Prefill the prompt around the last edit while idle.")
     index_slice_s: float = setting(0.001, number(1e-6, 0.1), "Length of one slice of background indexing.")
     max_document_chars: int = setting(8_000_000, integer(1, 2**31), "Larger documents are refused.")
