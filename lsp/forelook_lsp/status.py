@@ -12,7 +12,7 @@ from forelook.protocol.messages import Status as BackendStatus
 
 logger = logging.getLogger(__name__)
 
-SHOW_AFTER_S = 0.1  # measured: docs/decisions.md, Suggestions ("Parts of a running request")
+SHOW_AFTER_S = 0.1  # chosen, not measured: docs/decisions.md, "Parts of a running request"
 
 
 class Progress(Protocol):

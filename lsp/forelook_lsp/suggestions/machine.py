@@ -24,7 +24,7 @@ from forelook_lsp.positions import normalize_newlines
 from forelook_lsp.suggestions.cache import Continuation, Place, Span, SuggestionCache, num_auto_closed
 from forelook_lsp.suggestions.pacing import Pace, Timing
 
-MIN_CUT_LENGTH = 12  # chosen, not measured
+MIN_CUT_LENGTH = 12  # chosen, not measured: docs/decisions.md, "A suggestion truncated by a limit"
 """A truncated suggestion with a shorter rest is requested again, unless the device is slow."""
 
 
