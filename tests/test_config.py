@@ -55,7 +55,7 @@ def test_defaults_are_allowed_and_frozen(section: type[Any]) -> None:
         (ServerConfig, "idle_timeout_s", math.nan, "a number from 0.1 to 1e+07, or null for never"),
         (ServerConfig, "max_connections", 0, "an integer from 1 to 10000"),
         (ServerConfig, "max_message_bytes", 10, "an integer from 1024 to 1073741824"),
-        (ServerConfig, "tls_key", Path("k.pem"), "given together with tls_certificate"),
+        (ServerConfig, "tls_key", Path("k.pem"), "a key file, together with tls_certificate"),
     ],
 )
 def test_a_value_outside_its_range_is_named(section: type[Any], field: str, value: object, expected: str) -> None:

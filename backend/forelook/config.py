@@ -342,7 +342,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         check(self)
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ConfigError("tls_key", self.tls_key, "given together with tls_certificate")
+            raise ConfigError("tls_key", self.tls_key, "a key file, together with tls_certificate")
         if self.port is not None and self.host not in LOOPBACK_HOSTS and self.tls_key is None:
             raise ConfigError("host", self.host, "a loopback address, unless tls_certificate and tls_key are given")
 

@@ -16,9 +16,9 @@ EXIT_DOCUMENT = 3
 EXIT_MODEL = 4
 EXIT_BACKEND = 5
 EXIT_INTERRUPTED = 130
-LOADING_TIMEOUT_S = 600.0
-SHELL_DEADLINE_MS = 10_000
-ANSWER_TIMEOUT_S = 30.0
+LOADING_TIMEOUT_S = 600.0  # chosen, not measured: the largest models on the slowest disks
+SHELL_DEADLINE_MS = 10_000  # chosen, not measured: a shell can wait longer than an editor
+ANSWER_TIMEOUT_S = 30.0  # chosen, not measured
 EXIT_CODES = f"""exit status:
   0  done
   {EXIT_FAULT}  doctor found a fault, or any other error

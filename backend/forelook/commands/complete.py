@@ -73,7 +73,7 @@ def cursor_offset(text: str, line: int, column: int) -> int:
     r"""The code point offset of a cursor; lines end in ``\n``, ``\r\n`` or ``\r`` only, as in LSP.
 
     Raises:
-        PositionError: naming how many lines, or columns of the line, there are.
+        PositionError: the cursor is outside the text; the message says how many lines or columns it has.
     """
     lines = text.replace("\r\n", "\n\n").replace("\r", "\n") if "\r" in text else text
     start, number = 0, 1
@@ -85,14 +85,14 @@ def cursor_offset(text: str, line: int, column: int) -> int:
     end = lines.find("\n", start)
     length = (len(text) if end < 0 else end) - start
     if line < 1:
-        raise PositionError(f"line = {line} is outside the file: lines count from 1")
+        raise PositionError(f"line = {line} is outside the file; lines count from 1")
     if not 1 <= column <= length + 1:
-        raise PositionError(f"column = {column} is outside line {line}: its columns are 1 to {length + 1}")
+        raise PositionError(f"column = {column} is outside line {line}; its columns are 1 to {length + 1}")
     return start + column - 1
 
 
 def complete(options: argparse.Namespace, context: CommandContext) -> int:
-    """Complete a file at a cursor and print what comes after it."""
+    """Complete a file at a cursor and print the suggestions."""
     source = read_source(options.file, options.at, options.language)
     params = messages.CompletionParams(
         uri=source.path.as_uri(),
@@ -198,7 +198,7 @@ def _seconds_until(deadline_s: float) -> float:
 
 @contextlib.contextmanager
 def _loading_shown(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A line about loading while it lasts, on a terminal only."""
+    """Show progress on one line of a terminal while the context lasts; in a pipe show nothing."""
     if quiet or not sys.stderr.isatty():
         yield lambda _line: None
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from forelook.commands.doctor import Check
 from forelook.protocol import messages
 
-NUM_LINES_AROUND = 4
+NUM_LINES_AROUND = 4  # chosen, not measured
 
 # Control characters become their pictures; tab and newline stay.
 _CONTROLS_SHOWN = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421, 155: 0x241B}

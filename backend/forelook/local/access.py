@@ -19,7 +19,7 @@ from forelook.config import LOOPBACK_HOSTS
 from forelook.errors import AuthenticationError, ConfigError
 from forelook.local.files import write_atomically
 
-TOKEN_BYTES = 32
+TOKEN_BYTES = 32  # 256 random bits
 
 GetHeaders = Callable[[str], Sequence[str]]
 """All values of a request header, by its name in any case."""

@@ -107,11 +107,11 @@ def test_every_place_between_characters_has_its_position(text: str, data: st.Dat
     ("text", "position", "said"),
     [
         ("ab\ncd", (3, 1), "line = 3 is outside the file, which has 2 lines"),
-        ("ab\ncd", (0, 1), "line = 0 is outside the file: lines count from 1"),
-        ("ab\ncd", (1, 4), "column = 4 is outside line 1: its columns are 1 to 3"),
+        ("ab\ncd", (0, 1), "line = 0 is outside the file; lines count from 1"),
+        ("ab\ncd", (1, 4), "column = 4 is outside line 1; its columns are 1 to 3"),
         ("ab\ncd", (2, 0), "column = 0 is outside line 2"),
-        ("", (1, 2), "column = 2 is outside line 1: its columns are 1 to 1"),
-        ("ab\r\n", (1, 4), "column = 4 is outside line 1: its columns are 1 to 3"),
+        ("", (1, 2), "column = 2 is outside line 1; its columns are 1 to 1"),
+        ("ab\r\n", (1, 4), "column = 4 is outside line 1; its columns are 1 to 3"),
     ],
 )
 def test_a_cursor_outside_is_named_with_what_there_is(text: str, position: tuple[int, int], said: str) -> None:
