@@ -1,6 +1,6 @@
 """The latency benchmark's baseline: ``forelook serve`` on transformers' model and cache, greedy.
 
-Same prompts, token healing, stop rules, limits and clean-up; but one token a forward, and every prompt computed anew,
+Same prompts, token healing, stop rules, limits and clean-up; but one token per forward, and every prompt recomputed
 in one forward, as ``generate`` does. Takes the arguments of ``forelook serve``.
 """
 

@@ -56,7 +56,7 @@ def reason_to_leave_out(text: str, suffix: str) -> str | None:
     if _GENERATED.search(head):
         return "generated"
     if _NOT_OURS.search(head):
-        return "licence"
+        return "license"
     lines = text.split("\n")
     longest, mean = max(map(len, lines)), len(text) / len(lines)
     if longest > 1000 or mean > 100 or (suffix in (".js", ".mjs", ".cjs") and longest > 500):

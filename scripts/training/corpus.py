@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.cleaning import LANGUAGE_OF_SUFFIX, MAX_CHARS, Benchmarks, Duplicates, reason_to_leave_out
-from training.licences import licence_of
+from training.licenses import license_of
 
 SPLITS = ("train", "held_out")
 _LARGE = ("python", "javascript", "typescript")
@@ -65,7 +65,7 @@ class Shelf:
         return SourceFile(self._paths[index], data.decode("utf-8"))
 
     def at_byte(self, offset: int) -> int:
-        """The file that holds a byte of the blob: a uniform offset chooses files by their size."""
+        """Return the file that contains a byte of the blob: a uniform offset chooses files by their size."""
         return int(np.searchsorted(self._ends, offset, side="right"))
 
     def siblings(self, index: int) -> Sequence[int]:
@@ -97,20 +97,20 @@ def prepare(
         max_package_chars_elsewhere: the same for each other language.
 
     Returns:
-        The report that is also written to ``target/report.json``: licences, sizes, and what was left out and why.
+        The report that is also written to ``target/report.json``: licenses, sizes, and what was left out and why.
     """
     target.mkdir(parents=True, exist_ok=True)
     duplicates = Duplicates()
     kept: dict[tuple[str, str], list[SourceFile]] = {}
     left_out: Counter[str] = Counter()
-    licences: dict[str, dict[str, object]] = {}
+    licenses: dict[str, dict[str, object]] = {}
     for package in sorted((child for source in sources for child in source.iterdir()), key=lambda path: path.name):
         if not package.is_dir():
             continue
-        licence = licence_of(package)
-        if licence is None or not licence.permissive:
-            left_out["package without a permissive licence"] += 1
-            licences[package.name] = {"licence": licence.stated if licence else None, "used": False}
+        found = license_of(package)
+        if found is None or not found.permissive:
+            left_out["package without a permissive license"] += 1
+            licenses[package.name] = {"license": found.stated if found else None, "used": False}
             continue
         held_out_package = _hash_share(package.name) < held_out_share
         num_chars: Counter[str] = Counter()
@@ -132,9 +132,9 @@ def prepare(
             split = "held_out" if held_out_package or _hash_share(name) < file_share else "train"
             kept.setdefault((language, split), []).append(SourceFile(name, text))
             num_chars[language] += len(text)
-        licences[package.name] = {"licence": licence.stated, "used": True, "chars": dict(num_chars)}
+        licenses[package.name] = {"license": found.stated, "used": True, "chars": dict(num_chars)}
     sizes = {f"{language}.{split}": _write(target, language, split, files) for (language, split), files in kept.items()}
-    report: dict[str, object] = {"files": sizes, "left_out": dict(left_out), "packages": licences}
+    report: dict[str, object] = {"files": sizes, "left_out": dict(left_out), "packages": licenses}
     (target / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True), "utf-8")
     return report
 

@@ -1,6 +1,6 @@
-"""Downloads the packages of the corpus list with pip, npm and apt, and unpacks what is source text or states a licence.
+"""Downloads the packages of the corpus list with pip, npm and apt, and unpacks what is source text or states a license.
 
-The list is ``packages.txt`` beside this file. Each package becomes one folder, ``<registry>-<name>``.
+The list is ``packages.txt`` next to this file. Each package becomes one folder, ``<registry>-<name>``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def fetch(target: Path, *, path: Path = PACKAGE_LIST, workers: int = 4) -> Itera
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Write the source and licence files of a wheel, npm, Debian or tar archive under ``folder``."""
+    """Write the source and license files of a wheel, npm, Debian or tar archive under ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     if archive.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(archive) as zipped:

@@ -48,7 +48,7 @@ class LoopSettings:
 
 @dataclass(slots=True)
 class Report:
-    """What a step tells whoever watches.
+    """Progress after a step.
 
     Attributes:
         step, num_tokens: so far.
@@ -72,7 +72,7 @@ class Report:
 
 @dataclass
 class Trainer:
-    """One run; ``run`` goes on until the schedule is done or ``stop`` says so, and can be called after a resume."""
+    """One run; ``run`` continues until the schedule is done or ``stop`` returns true, also after a resume."""
 
     network: Network
     optimizer: MuonAdam

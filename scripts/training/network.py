@@ -1,4 +1,4 @@
-"""The starter model's network for training: Llama over packed samples, with a loss that never holds all logits.
+"""The starter model's network for training: Llama over packed samples, with a loss that never stores all logits.
 
 Samples of a batch are laid end to end in one row of tokens, so nothing is padding; attention and positions know where
 each begins. The forward is that of ``forelook.model.forward.llama``, which the tests compare it with.
@@ -81,7 +81,7 @@ class Network(nn.Module):
         # Plain attributes: a buffer would lose its float32 when the weights become bfloat16.
         self.cos, self.sin = angles.cos().float(), angles.sin().float()
 
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Fresh weights: normal, smaller into the residual stream."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():

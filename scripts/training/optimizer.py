@@ -14,9 +14,9 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class MuonAdam:
     """One optimizer over all parameters of a network.
 
-    Matrices of the layers take Muon steps (Jordan et al., 2024): Nesterov momentum, orthogonalised by five
+    Matrices of the layers take Muon steps (Jordan et al., 2024): Nesterov momentum, orthogonalized by five
     Newton-Schulz iterations and scaled by ``sqrt(max(1, rows / columns))``. Embeddings and norms take Adam steps.
-    Matrices of one shape are orthogonalised together.
+    Matrices of one shape are orthogonalized together.
 
     Args:
         parameters: names and parameters; they may be bfloat16, the masters are float32.
@@ -99,13 +99,13 @@ class MuonAdam:
             updates.append(gradient.lerp(momentum, self._momentum))
         rate = self._muon_lr * scale
         rows, columns = updates[0].shape
-        for name, update in zip(names, orthogonalise(torch.stack(updates)), strict=True):
+        for name, update in zip(names, orthogonalize(torch.stack(updates)), strict=True):
             master = self.masters[name]
             master.mul_(1 - rate * self._weight_decay)
             master.add_(update, alpha=-rate * max(1.0, rows / columns) ** 0.5)
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """The nearest semi-orthogonal matrices, about: singular values come out between 0.7 and 1.2.
 
     Args:

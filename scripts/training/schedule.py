@@ -72,7 +72,7 @@ class Schedule:
         self.progress = min(1.0, self.num_steps / total_steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands."""
+        """State of the run."""
         return {"progress": self.progress, "running_s": self.running_s, "num_steps": self.num_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ SENTINELS = ("<s>", "</s>", "<PRE>", "<SUF>", "<MID>", "<EOT>", "<pad>", "<file>
 """Control tokens by id; ``training.network`` writes the first two and ``<pad>`` into a model's config.json."""
 
 # A line break with the indentation after it, spaces before a line break, a word or signs with the space before
-# them, single digits: what people type in one go, so that a cursor seldom stands inside a token.
+# them, single digits: what people type in one go, so that a cursor is rarely inside a token.
 _PIECES = r"\n[ \t]*|[ \t]+(?=\n)| ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z0-9_]+|[ \t]+"
 
 
@@ -65,7 +65,7 @@ def train_tokenizer(
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
-    """How many bytes a token stands for in each language: what a vocabulary is good for."""
+    """Return the bytes per token in each language: the quality of a vocabulary."""
     return {
         name: round(
             sum(len(text.encode()) for text in pieces)

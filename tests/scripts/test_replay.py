@@ -23,7 +23,7 @@ def git(root: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Files that a second commit gives the same line, made of tokens that stand nowhere before."""
+    """Files that a second commit gives the same line, made of tokens that occur nowhere before."""
     git(tmp_path, "init", "-q")
     for name in ("a.py", "b.py", "c.py"):
         (tmp_path / name).write_text("import os\n\n\ndef f():\n    return os\n")

@@ -1,4 +1,4 @@
-"""Which packages may be trained on: the licence a package states, judged against a list of permissive ones."""
+"""Which packages may be trained on: the license a package states, judged against a list of permissive ones."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright)([-._].*)?", re.IGNOR
 
 
 @dataclass(frozen=True, slots=True)
-class Licence:
-    """What a package says of its licence.
+class License:
+    """What a package says of its license.
 
     Attributes:
         stated: its words, shortened.
@@ -46,7 +46,7 @@ class Licence:
 
 
 def judge(expression: str) -> bool:
-    """Whether an SPDX expression or a licence's name is permissive: one side of each OR, all sides of each AND."""
+    """Whether an SPDX expression or a license's name is permissive: one side of each OR, all sides of each AND."""
     text = re.sub(r"Apache License,? Version 2(\.0)?", "Apache-2.0", expression, flags=re.IGNORECASE)
     text = text.replace("/", " OR ") if re.fullmatch(r"[\w.-]+(/[\w.-]+)+", text) else text
     choices = re.split(r"\s+or\s+", text.replace("(", " ").replace(")", " "), flags=re.IGNORECASE)
@@ -57,11 +57,11 @@ def judge(expression: str) -> bool:
     )
 
 
-def licence_of(folder: Path) -> Licence | None:
-    """The licence of an unpacked package; ``None`` when it states none.
+def license_of(folder: Path) -> License | None:
+    """The license of an unpacked package; ``None`` when it states none.
 
     Looks, in this order, at a wheel's METADATA, a package.json, a Cargo.toml, a Debian copyright file, and the text of
-    a licence file.
+    a license file.
     """
     for read in (_of_wheel, _of_npm, _of_cargo, _of_debian, _of_text):
         found = read(folder)
@@ -77,28 +77,28 @@ def _one(term: str) -> bool:
     return PERMISSIVE.fullmatch(whole) is not None or PERMISSIVE.fullmatch(words) is not None
 
 
-def _of_wheel(folder: Path) -> Licence | None:
+def _of_wheel(folder: Path) -> License | None:
     for path in [*folder.glob("*.dist-info/METADATA"), *folder.glob("PKG-INFO")][:1]:
         message = email.parser.Parser().parsestr(path.read_text("utf-8", "replace"), headersonly=True)
         if expression := message.get("License-Expression"):
-            return Licence(expression, judge(expression))
+            return License(expression, judge(expression))
         classifiers = [
             value.split(" :: ")[-1] for value in message.get_all("Classifier") or [] if value.startswith("License ::")
         ]
         classifiers = [name for name in classifiers if name != "OSI Approved"]
         if classifiers:
             stated = " AND ".join(classifiers)
-            return Licence(stated, all(_one(name.replace(" License", "")) or _one(name) for name in classifiers))
+            return License(stated, all(_one(name.replace(" License", "")) or _one(name) for name in classifiers))
         stated = (message.get("License") or "").strip()
         if stated and len(stated) < 80:
-            return Licence(stated, judge(stated))
+            return License(stated, judge(stated))
         if stated:
             return _from_text(stated)
         return _of_text(path.parent) or _of_text(path.parent / "licenses") or _of_text(folder)
     return None
 
 
-def _of_npm(folder: Path) -> Licence | None:
+def _of_npm(folder: Path) -> License | None:
     path = folder / "package.json"
     if not path.is_file():
         return None
@@ -108,17 +108,17 @@ def _of_npm(folder: Path) -> Licence | None:
         return None
     if isinstance(stated, dict):
         stated = stated.get("type")
-    return Licence(stated, judge(stated)) if isinstance(stated, str) else _of_text(folder)
+    return License(stated, judge(stated)) if isinstance(stated, str) else _of_text(folder)
 
 
-def _of_cargo(folder: Path) -> Licence | None:
+def _of_cargo(folder: Path) -> License | None:
     for path in sorted(folder.glob("usr/share/cargo/registry/*/Cargo.toml"))[:1]:
         stated = re.search(r'^license\s*=\s*"(.+)"', path.read_text("utf-8", "replace"), re.MULTILINE)
-        return Licence(stated.group(1), judge(stated.group(1))) if stated else None
+        return License(stated.group(1), judge(stated.group(1))) if stated else None
     return None
 
 
-def _of_debian(folder: Path) -> Licence | None:
+def _of_debian(folder: Path) -> License | None:
     paths = [*folder.glob("usr/share/doc/*/copyright"), *folder.glob("debian/copyright")]
     if not paths:
         return None
@@ -126,16 +126,16 @@ def _of_debian(folder: Path) -> Licence | None:
     for stanza in re.split(r"\n\s*\n", paths[0].read_text("utf-8", "replace")):
         # Terms of the packaging itself are not those of the source.
         files = re.search(r"^Files:\s*(.*)$", stanza, re.MULTILINE)
-        licence = re.search(r"^License:\s*(\S.*)$", stanza, re.MULTILINE)
-        if files and licence and not files.group(1).startswith("debian"):
-            names.append(licence.group(1).strip())
+        stated = re.search(r"^License:\s*(\S.*)$", stanza, re.MULTILINE)
+        if files and stated and not files.group(1).startswith("debian"):
+            names.append(stated.group(1).strip())
     if not names:
         return _from_text(paths[0].read_text("utf-8", "replace"))
     distinct = list(dict.fromkeys(names))
-    return Licence(" AND ".join(distinct)[:120], all(judge(name.replace("|", " or ")) for name in distinct))
+    return License(" AND ".join(distinct)[:120], all(judge(name.replace("|", " or ")) for name in distinct))
 
 
-def _of_text(folder: Path) -> Licence | None:
+def _of_text(folder: Path) -> License | None:
     if not folder.is_dir():
         return None
     for path in sorted(folder.iterdir()):
@@ -144,9 +144,9 @@ def _of_text(folder: Path) -> Licence | None:
     return None
 
 
-def _from_text(text: str) -> Licence | None:
+def _from_text(text: str) -> License | None:
     names = [name for pattern, name in _TEXTS if pattern.search(text)]
     if not names:
         return None
     head = text[:3000]
-    return Licence(" AND ".join(names), COPYLEFT.search(head) is None)
+    return License(" AND ".join(names), COPYLEFT.search(head) is None)

@@ -1,0 +1,77 @@
+"""Command line of ``train_starter_model.py``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from training.samples import DEFAULT_LANGUAGES
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(description="Train the starter model.")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    part = commands.add_parser("fetch", help="download and unpack the packages of the corpus list")
+    part.add_argument("--to", type=Path, required=True, help="folder for the packages")
+
+    part = commands.add_parser("prepare", help="clean, deduplicate, decontaminate and split source text")
+    part.add_argument("sources", type=Path, nargs="+", help="folders whose children are packages with a license")
+    part.add_argument("--to", type=Path, required=True, help="folder for the prepared corpus")
+    part.add_argument("--benchmarks", type=Path, help="folder with HumanEval, MBPP and ClassEval files to keep out")
+    part.add_argument("--package-chars", type=int, default=900_000, help="most Python of one package")
+    part.add_argument("--package-chars-elsewhere", type=int, default=250_000, help="the same for each other language")
+
+    part = commands.add_parser("tokenizer", help="learn a byte-level BPE vocabulary of a prepared corpus")
+    part.add_argument("corpus", type=Path, help="a prepared corpus")
+    part.add_argument("--to", type=Path, required=True, help="the tokenizer.json to write")
+    part.add_argument("--vocab-size", type=int, default=8192, help="entries, the sentinels and all bytes included")
+    part.add_argument("--bytes", type=int, default=40_000_000, help="of text to learn from")
+    part.add_argument("--python-share", type=float, default=DEFAULT_LANGUAGES["python"], help="of the text")
+
+    part = commands.add_parser("train", help="train on a prepared corpus")
+    part.add_argument("corpus", type=Path, nargs="?", help="a prepared corpus")
+    part.add_argument("--to", type=Path, help="folder of the run: state.pt and model/")
+    part.add_argument("--init", type=Path, help="weights to start from (default: the starter model's)")
+    part.add_argument("--tokenizer", type=Path, help="tokenizer.json for fresh weights (default: the starter model's)")
+    part.add_argument("--from-scratch", action="store_true", help="fresh weights of the sizes below")
+    part.add_argument("--hidden-size", type=int, default=256)
+    part.add_argument("--intermediate-size", type=int, default=704)
+    part.add_argument("--layers", type=int, default=6)
+    part.add_argument("--heads", type=int, default=4)
+    part.add_argument("--max-tokens", type=int, default=2048, help="longest sample, and the model's positions")
+    part.add_argument("--tokens-per-step", type=int, default=8192)
+    part.add_argument("--tokens-per-pass", type=int, default=2048, help="of a forward and backward on one rank")
+    part.add_argument("--middle-weight", type=float, default=2.0, help="of the answers' tokens in the loss")
+    part.add_argument("--python-share", type=float, default=DEFAULT_LANGUAGES["python"], help="of the samples")
+    part.add_argument("--long-share", type=float, default=0.12, help="of samples of more than 640 tokens")
+    part.add_argument("--muon-lr", type=float, default=0.01)
+    part.add_argument("--adam-lr", type=float, default=0.001)
+    part.add_argument("--warmup-steps", type=int, default=40)
+    part.add_argument("--decay-share", type=float, default=0.45, help="last share of the run, in which rates fall")
+    part.add_argument("--minutes", type=float, default=60.0, help="running time; pauses do not count")
+    part.add_argument("--finish-at", metavar="HH:MM", help="time of day to be done by, pauses or not")
+    part.add_argument("--steps", type=int, help="measure the run in steps instead, so that it can be repeated exactly")
+    part.add_argument("--checkpoint-s", type=float, default=150.0)
+    part.add_argument("--held-out-s", type=float, default=300.0)
+    part.add_argument("--held-out-bytes", type=int, default=48_000, help="of each language, for the losses on the way")
+    part.add_argument("--device", default="cpu")
+    part.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    part.add_argument("--threads", type=int, help="CPU threads")
+    part.add_argument("--seed", type=int, default=2026)
+    part.add_argument("--smoke", action="store_true", help="all of it in seconds, on this project's own text")
+
+    part = commands.add_parser("measure", help="held-out bits per byte of models")
+    part.add_argument("corpus", type=Path, help="a prepared corpus")
+    part.add_argument("--model", type=Path, action="append", required=True, help="a checkpoint folder; may be repeated")
+    part.add_argument("--bytes", type=int, default=200_000, help="of each language")
+
+    part = commands.add_parser("average", help="weights between two models, the first of which the second came from")
+    part.add_argument("corpus", type=Path, help="a prepared corpus, whose held-out text judges")
+    part.add_argument("--model", type=Path, nargs=2, required=True, help="two checkpoint folders of the same shape")
+    part.add_argument("--share", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], help="of the second model")
+    part.add_argument("--to", type=Path, help="write each average to a folder named by its share under this one")
+    part.add_argument("--max-tokens", type=int, default=2048, help="the averages' positions")
+    part.add_argument("--bytes", type=int, default=48_000, help="of each language")
+    return top
