@@ -16,6 +16,7 @@ from forelook.decoding.limits import Limits
 from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.request import DecodeRequest
 from forelook.errors import ConfigError, RankLostError
+from forelook.local.identity import BackendIdentity
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
 from forelook.ranks.ranks import Ranks, rank_device
 from forelook.ranks.source import RankSource, torchrun_rank
@@ -42,7 +43,8 @@ def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
     request = DecodeRequest(prompt, Limits(60))
     expected = [t for ids in autoregressive(request, model.new_sequence(512)) for t in ids]
     weight_bytes = 4 * sum(weight.numel() for weight in load_file(STARTER_MODEL_PATH / "model.safetensors").values())
-    command = [sys.executable, "-m", "forelook", "follow", "--device", "cpu", "--dtype", "float32"]
+    identity = BackendIdentity(device="cpu", dtype="float32")
+    command = [sys.executable, "-m", "forelook", "follow", *identity.command_arguments()]
     ranks = Ranks(RankSource(2, command))
     try:
         drafting = ranks.shared(Drafting())
