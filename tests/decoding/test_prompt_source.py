@@ -40,21 +40,22 @@ def test_every_draft_followed_the_contexts_end_somewhere(before, after, generate
         needle = [context[-1], *draft.token_ids]
         follows_cursor = not generated and after[: len(draft.token_ids)] == list(draft.token_ids)
         assert occurs(needle, context) or occurs(needle, after) or follows_cursor
-    assert len({draft.token_ids for draft in found}) == len(found)
+    if generated:  # before that, the text after the cursor is a guess of its own
+        assert len({draft.token_ids for draft in found}) == len(found)
     if not found:  # nothing was missed: the context's last token never had a follower
         assert context[-1] not in context[:-1]
         assert context[-1] not in after[:-1]
         assert generated or not after
 
 
-def test_a_longer_match_weighs_more_than_a_nearer_one():
-    text = [4, 7, 3, 8, 7, 0, 7, 0, 4, 7]
+def test_a_longer_match_comes_before_a_nearer_one():
+    text = [4, 7, 3, 8] + [7, 0] * 300 + [4, 7]
     best = PromptSource(text).propose(text, max_candidates=8, max_length=2)[0]
     assert best.token_ids == (3, 8)
     assert best.match_length == 2
 
 
-def test_of_equal_matches_the_nearest_comes_first():
+def test_of_equal_matches_the_latest_comes_first():
     text = [1, 2, 9, 9, 1, 3, 9, 9, 1]
     found = PromptSource(text).propose(text, max_candidates=8, max_length=1)
     assert [draft.token_ids for draft in found] == [(3,), (2,)]

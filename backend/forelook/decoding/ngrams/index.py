@@ -92,7 +92,7 @@ class IndexState:
 
 
 _NO_EVIDENCE = Evidence([], [], [])
-NO_TOKEN = [-3] * (MAX_MATCH + 1)
+_NO_TOKEN = [-3] * (MAX_MATCH + 1)
 """Pads a context to the width of a comparison; equal to nothing in a log."""
 
 
@@ -273,7 +273,7 @@ class NgramIndex:
         places = np.array(positions)
         rows = self._rows[places - MAX_MATCH].view(np.int32).reshape(-1, MAX_MATCH + 2)
         # A column more than can match, and what is wanted there never stands in a log: every row ends in a mismatch.
-        wanted = np.array([*tail[::-1], *NO_TOKEN[len(tail) :]], dtype=np.int32)
+        wanted = np.array([*tail[::-1], *_NO_TOKEN[len(tail) :]], dtype=np.int32)
         matches = (rows[:, MAX_MATCH::-1] != wanted).argmax(1).tolist()
         owners = self._owners[places].tolist()
         # Whole numbers that sort by match, then owner, then as gathered: for a few dozen places quicker than arrays.

@@ -39,9 +39,6 @@ ELSEWHERE = _weights([-1.8, -0.15, 0.8, 1.55, 2.75, 3.25, 3.9, 4.3, 4.55, 4.75, 
 SAME_DOCUMENT = _weights([0.75, 2.55, 3.65, 4.45, 5.05, 5.45, 5.75, 6.05, 6.35], 0.15)
 """Weight of a place in the document being edited, before its distance counts."""
 
-OUTPUT = _weights([2.3, 3.9, 5.1, 5.7, 6.1, 6.5, 6.8, 7.1, 7.4], 0.15)
-"""Weight of a place in what the request itself has put out, before its distance counts."""
-
 AFTER_CURSOR = _weights([2.0, 2.9, 4.2, 4.5, 4.8, 5.0], 0.15)
 """Weight of the text right after the cursor, which matches by its place alone, by how many of its tokens came, and one.
 
@@ -81,10 +78,7 @@ _Place = tuple[float, list[int], tuple[float, ...], float, int]
 
 
 def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftOrigin) -> list[Draft]:
-    """The most probable continuations as drafts that branch from each other, best first.
-
-    Drafts are labeled ``origin``, or ``OUTPUT`` if the place of most weight is in the output.
-    """
+    """The most probable continuations as drafts that branch from each other, best first."""
     drafts: list[Draft] = []
     if not places.match_lengths or max_candidates < 1 or max_length < 1:
         return drafts
@@ -147,9 +141,7 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
             confidences.append(share)
             depth += 1
         if tokens:
-            is_output = members[0][2] is OUTPUT
-            label = DraftOrigin.OUTPUT if is_output else origin
-            drafts.append(Draft(tuple(tokens), tuple(confidences), longest, label))
+            drafts.append(Draft(tuple(tokens), tuple(confidences), longest, origin))
         if not heap or len(drafts) == max_candidates:
             return drafts
         negative, _, members, path, shares, depth, token, share = heappop(heap)

@@ -7,30 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
-from forelook.decoding.ngrams.index import BORDER, MAX_MATCH, MAX_REACH, NO_TOKEN, TokenArray
-from forelook.decoding.ngrams.ranking import AFTER_CURSOR, OUTPUT, SAME_DOCUMENT, Places, rank
+from forelook.decoding.ngrams.index import BORDER, TokenArray
+from forelook.decoding.ngrams.ranking import AFTER_CURSOR, Places, rank
+from forelook.text import common_prefix
 
-# Limits on the scan: chosen, not measured.
+# Chosen, not measured.
 _BEFORE_LIMIT = 6000
 _AFTER_LIMIT = 3000
-_NEAREST = 256
-_PLACES = 24
+_MAX_MATCH = 16
+_MAX_OCCURRENCES = 40
 _OUTPUT_ROOM = 1024
-_GAP: TokenArray = np.full(MAX_REACH + MAX_MATCH, BORDER, dtype=np.int32)
-_BACK = -np.arange(MAX_MATCH + 1)
-
-# Fitted together with the weights of ngrams/ranking.py: a place twice as far from the cursor counts three quarters as
-# much, and one after the cursor counts twice one before it.
-_DISTANCE_EXPONENT = -0.387
-_AFTER_FACTOR = 2.17
-_SAME_DOCUMENT = np.array(SAME_DOCUMENT)
 
 
 class PromptSource:
-    """The text around the cursor and the request's output, scanned at every step.
+    """Suffix matching over the text around the cursor and the request's output.
 
-    There is no index: numpy compares a few thousand integers in some microseconds, a request starts at once, and every
-    place's distance to the cursor is known.
+    There is no index: numpy compares a few thousand integers in some microseconds, and a request starts at once.
 
     Args:
         before: the tokens before the cursor, which the output continues; their end is used.
@@ -38,59 +30,93 @@ class PromptSource:
     """
 
     def __init__(self, before: Sequence[int], after: Sequence[int] | TokenArray = ()) -> None:
-        near_before = np.asarray(before[-_BEFORE_LIMIT:], dtype=np.int32)
-        near_after = np.asarray(after[:_AFTER_LIMIT], dtype=np.int32)
-        room = np.full(_OUTPUT_ROOM, BORDER, dtype=np.int32)
-        self._log = np.concatenate([_GAP, near_after, _GAP, near_before, room])
-        self._after_start = len(_GAP)
-        self._after_end = len(_GAP) + len(near_after)
-        self._cursor = self._after_end + len(_GAP) + len(near_before)
-        self._length = self._cursor
+        # a list, as Python compares and cuts lists faster; and an array, in which numpy finds a token's occurrences
+        self._after: list[int] = np.asarray(after[:_AFTER_LIMIT]).tolist()
+        self._ids = [*[BORDER] * _MAX_MATCH, *self._after, BORDER, *before[-_BEFORE_LIMIT:]]
+        self._cursor = len(self._ids)
+        self._log: TokenArray = np.full(self._cursor + _OUTPUT_ROOM, BORDER, dtype=np.int32)
+        self._log[: self._cursor] = self._ids
 
     def extend(self, token_ids: Sequence[int]) -> None:
-        """Learn output."""
-        end = self._length + len(token_ids)
-        if end + len(_GAP) > len(self._log):
-            room = np.full(end, BORDER, dtype=np.int32)
-            self._log = np.concatenate([self._log, room])
-        self._log[self._length : end] = token_ids
-        self._length = end
+        """Learn output just accepted."""
+        start = len(self._ids)
+        self._ids += token_ids
+        if len(self._ids) > len(self._log):
+            self._log = np.concatenate([self._log, np.full(len(self._ids), BORDER, dtype=np.int32)])
+        self._log[start : len(self._ids)] = token_ids
 
     def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Draft]:
-        """What followed earlier occurrences of the context's end, best guess first."""
-        if not context:
+        """What followed earlier occurrences of the context's end: longest match first, the latest among equals."""
+        if not context or max_candidates < 1 or max_length < 1:
             return []
-        reach = min(max_length, MAX_REACH)
-        places = self._places(list(context[-MAX_MATCH:]), reach)
-        return rank(places, max_candidates=max_candidates, max_length=reach, origin=DraftOrigin.PROMPT)
+        ids = self._ids
+        end = list(context[-_MAX_MATCH:])
+        end[:0] = [BORDER - 1] * (_MAX_MATCH - len(end))  # equal to nothing, not even to a border
+        scored = []
+        for place in self._occurrences(context):
+            length = 1
+            while length < _MAX_MATCH and ids[place - length] == end[-1 - length]:
+                length += 1
+            scored.append((length, place))
+        scored.sort(reverse=True)
+        del scored[max_candidates:]
+        drafts = _drafts(
+            # a short match is seldom right for long
+            [ids[place + 1 : place + 1 + min(max_length, 6 + 2 * length)] for length, place in scored],
+            [length for length, _ in scored],
+            [place >= self._cursor for _, place in scored],
+        )
+        if self._after and len(ids) == self._cursor and len(drafts) < max_candidates:
+            # nothing has to match: what is written next often resembles the lines it replaces or precedes
+            following = Places([1], [1.0], [AFTER_CURSOR], [self._after[:max_length]])
+            drafts += rank(following, max_candidates=1, max_length=max_length, origin=DraftOrigin.PROMPT)
+        return drafts
 
-    def _places(self, tail: list[int], reach: int) -> Places:
-        """The places of most weight where the end of the context occurs."""
+    def _occurrences(self, context: Sequence[int]) -> list[int]:
+        """Where the context's last token is followed by another; of many, also those with the same one before it."""
         log = self._log
-        places = Places()
-        if self._length == self._cursor and self._after_start < self._after_end:
-            # Nothing matches yet, but what is written next often resembles the lines it replaces or precedes.
-            places.match_lengths.append(1)
-            places.factors.append(1.0)
-            places.weights.append(AFTER_CURSOR)
-            places.continuations.append(log[self._after_start : self._after_start + reach].tolist())
-        found = np.flatnonzero(log[: self._length - 1] == tail[-1])
-        if len(found) == 0:
-            return places
-        is_after = found < self._after_end
-        distances = np.where(is_after, found - self._after_start + 1, self._length - found)
-        if len(found) > _NEAREST:
-            nearest = np.argpartition(distances, _NEAREST)[:_NEAREST]
-            found, is_after, distances = found[nearest], is_after[nearest], distances[nearest]
-        # One column more than can match, where no log token is wanted: every row ends in a mismatch.
-        wanted = np.array([*tail[::-1], *NO_TOKEN[len(tail) :]], dtype=np.int32)
-        matches = (log[found[:, None] + _BACK] != wanted).argmax(axis=1)
-        factors = (distances + 1.0) ** _DISTANCE_EXPONENT
-        factors[is_after] *= _AFTER_FACTOR
-        if len(found) > _PLACES:
-            best = np.argpartition(-factors * _SAME_DOCUMENT[matches], _PLACES)[:_PLACES]
-            found, matches, factors = found[best], matches[best], factors[best]
-        rows = log[found[:, None] + np.arange(1, reach + 1)]
-        weights = [OUTPUT if place >= self._cursor else SAME_DOCUMENT for place in found.tolist()]
-        places.extend(Places(matches.tolist(), factors.tolist(), weights, rows.tolist()))
-        return places
+        found = np.flatnonzero(log[: len(self._ids) - 1] == context[-1])
+        if len(found) <= _MAX_OCCURRENCES:
+            return found.tolist()
+        latest: list[int] = found[-_MAX_OCCURRENCES // 4 :].tolist()
+        if len(context) < 2:
+            return latest
+        longer: list[int] = found[log[found - 1] == context[-2]][-_MAX_OCCURRENCES:].tolist()
+        return list(dict.fromkeys([*latest, *longer]))
+
+
+def _drafts(continuations: list[list[int]], match_lengths: list[int], in_output: list[bool]) -> list[Draft]:
+    """One draft per different continuation; its shares count the occurrences matched at least as long.
+
+    Continuations come the longest match first.
+    """
+    for tokens in continuations:
+        if BORDER in tokens:
+            del tokens[tokens.index(BORDER) :]
+    count = len(continuations)
+    agreement = [[0] * count for _ in range(count)]  # leading tokens that two continuations share
+    for right in range(1, count):
+        for left in range(right):
+            agreement[left][right] = agreement[right][left] = common_prefix(continuations[left], continuations[right])
+    drafts: list[Draft] = []
+    end = 0
+    for index, (tokens, match_length) in enumerate(zip(continuations, match_lengths, strict=True)):
+        while end < count and match_lengths[end] >= match_length:
+            end += 1  # the whole group of equal match length votes
+        length = len(tokens)
+        if length == 0 or any(agreement[index][earlier] == length for earlier in range(index)):
+            continue
+        agreed = [agreement[index][other] for other in range(end) if other != index]
+        shares = []
+        total = end
+        for depth in range(1, max(agreed, default=0) + 1):
+            supporters = 1 + sum(other >= depth for other in agreed)
+            # half a count against it: one witness is weaker than ten that agree
+            shares.append(supporters / (total + 0.5))
+            total = supporters
+        if len(shares) < length:
+            shares.append(1 / (total + 0.5))
+            shares += [1 / 1.5] * (length - len(shares))
+        origin = DraftOrigin.OUTPUT if in_output[index] else DraftOrigin.PROMPT
+        drafts.append(Draft(tuple(tokens), tuple(shares), match_length, origin))
+    return drafts
