@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -240,19 +240,19 @@ class StdioServer:
         return code
 
 
+async def start_process(
+    environment: Mapping[str, str], arguments: Sequence[str], stdin: int | None = None
+) -> asyncio.subprocess.Process:
+    """Start the language server with pipes for its output."""
+    pipe, command = asyncio.subprocess.PIPE, [sys.executable, "-m", "forelook_lsp", *arguments]
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=stdin, stdout=pipe, stderr=pipe, env=dict(environment), limit=2**26
+    )
+
+
 @contextlib.asynccontextmanager
 async def stdio_server(environment: Mapping[str, str], *arguments: str) -> AsyncIterator[StdioServer]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "forelook_lsp",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(environment),
-        limit=2**26,
-    )
+    process = await start_process(environment, arguments, asyncio.subprocess.PIPE)
     server = StdioServer(process)
     try:
         yield server

@@ -33,18 +33,15 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
     """A trainer as the options describe it."""
     torch.manual_seed(options.seed)
     if options.tokenizer is not None and not options.from_scratch:
-        raise ValueError("--tokenizer is for fresh weights: give --from-scratch too, or leave it out")
+        raise ValueError("--tokenizer is for fresh weights; add --from-scratch or omit it")
     tokenizer_path = options.tokenizer or (options.init or STARTER_MODEL_PATH) / "tokenizer.json"
     tokenizer = CodeTokenizer.from_file(tokenizer_path)
     if options.from_scratch:
         shape = Shape(
-            hidden_size=options.hidden_size,
-            intermediate_size=options.intermediate_size,
-            num_hidden_layers=options.layers,
-            num_attention_heads=options.heads,
-            vocab_size=tokenizer.vocab_size,
-            max_position_embeddings=options.max_tokens,
-        )
+            hidden_size=options.hidden_size, intermediate_size=options.intermediate_size,
+            num_hidden_layers=options.layers, num_attention_heads=options.heads,
+            vocab_size=tokenizer.vocab_size, max_position_embeddings=options.max_tokens,
+        )  # fmt: skip
         network = Network(shape)
         network.initialize(torch.Generator().manual_seed(options.seed))
     else:

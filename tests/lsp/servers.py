@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import lsp_frames
-from bench.lsp_client import TIMEOUT_S, LspClient
+from bench.lsp_client import TIMEOUT_S, LspClient, start_process
 from forelook_lsp.launch import backend_finder
 from forelook_lsp.transports.stdio import serve_stdio
 from websockets.asyncio.client import connect as websocket_connect
@@ -125,15 +125,7 @@ def shared_websocket_server(environment: Mapping[str, str]) -> Iterator[Websocke
 
 @contextlib.asynccontextmanager
 async def websocket_server(environment: Mapping[str, str], *arguments: str) -> AsyncIterator[WebsocketServer]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "forelook_lsp",
-        *(arguments or ("--websocket", "127.0.0.1:0")),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(environment),
-    )
+    process = await start_process(environment, arguments or ("--websocket", "127.0.0.1:0"))
     assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S)
     assert line, (await process.stderr.read()).decode() if process.stderr is not None else ""
