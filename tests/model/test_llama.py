@@ -238,7 +238,7 @@ def test_codellama_34b_is_refused_for_infilling_and_taken_left_to_right(tmp_path
     tokenizer.write_text(json.dumps(raw), encoding="utf-8")
     model = build_reference("llama", vocab_size=32000, bos_token_id=1, eos_token_id=2)
     folder = str(save(model, tmp_path / "CodeLlama-34b-hf", tokenizer=tokenizer))
-    with pytest.raises(TokenizerError, match=r"could not use the text after the cursor.*--left-to-right"):
+    with pytest.raises(TokenizerError, match=r"would ignore the text after the cursor.*--left-to-right"):
         load_model(folder, device="cpu", allow_left_to_right=False)
     loaded = load_model(folder, device="cpu", dtype="float32")
     assert "not trained to infill" in loaded.status_line
