@@ -1,4 +1,4 @@
-"""A token log with sorted segments over it: where have these tokens stood before, and what followed?
+"""A token log with sorted segments over it: where did these tokens occur before, and what followed?
 
 Tokens of all documents lie in one append-only array, the *log*. An *entry* is a log position: the n-gram that ends
 there is its key, the tokens after it are its continuation. Entries are kept in a few immutable segments, each sorted
@@ -22,30 +22,30 @@ TokenArray = npt.NDArray[np.int32]
 KeyArray = npt.NDArray[np.uint64]
 
 BORDER = -1
-"""Stands in the log where a run of tokens ends; no token id equals it."""
+"""Ends a run of tokens in the log; no token id equals it."""
 
 MAX_MATCH = 16
-"""Most context tokens compared."""
+"""Maximum number of context tokens compared. Chosen, not measured."""
 
 MAX_REACH = 32
-"""Most tokens of a continuation."""
+"""Maximum number of tokens of a continuation. Chosen, not measured."""
 
 NOBODY = 0
 """Owner of a position that is no entry: a border, a copy kept for context, or a stale token."""
 
 HEAD_TOKENS = 4096
-"""How many of the newest positions are scanned rather than sorted, by default."""
+"""Default number of newest positions that are scanned rather than sorted. Chosen, not measured."""
 
 _KEY_TOKENS = 4
 _KEY_BITS = 16
 _KEY_MASK = 0xFFFF
 _SHIFTS = tuple(_KEY_BITS * (_KEY_TOKENS - 1 - k) for k in range(_KEY_TOKENS))
 _MAX_KEY = (1 << 64) - 1
-_OWN_SCAN = 1024
+_MAX_SEGMENTS = 8  # measured: docs/decisions.md, "The workspace pool"
+_LENGTH_RATIO = 8  # likewise
+_OWN_SCAN = 1024  # this and the following are chosen, not measured
 _MERGE_TOKENS = 8192
 _SEGMENT_RATIO = 4
-_MAX_SEGMENTS = 8
-_LENGTH_RATIO = 8
 _WIDE_SCAN = 96
 _HEAD_SCAN = 192
 
@@ -78,7 +78,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
-    """An index on its way to or from disk.
+    """An index as plain arrays, for the disk.
 
     Attributes:
         tokens: the log.
@@ -145,7 +145,7 @@ class NgramIndex:
     # -- persistence --------------------------------------------------------------------------------------------
 
     def dump(self) -> IndexState:
-        """The index as plain arrays; they stay as they are while the index goes on."""
+        """The index as plain arrays, which later changes of the index leave alone."""
         # The last border is left out: an extension may overwrite it.
         return IndexState(
             self._tokens[: self._length - 1], self._sorted_length, [segment.positions for segment in self._segments]
@@ -158,7 +158,7 @@ class NgramIndex:
         """An index from dumped arrays.
 
         Args:
-            state: what :meth:`dump` gave.
+            state: a result of :meth:`dump`.
             runs: (position, length, owner) of all live runs.
             head_tokens: as for a new index.
 
@@ -255,11 +255,11 @@ class NgramIndex:
     ) -> Evidence:
         """Entries that match the end of ``context``, longest matches first, about ``limit`` of them.
 
-        Beside a long match those that agree on a token or two only are left out.
+        If there is a long match, entries that agree on only a token or two are left out.
 
         Args:
             context: tokens before the next one, the nearest last.
-            limit: most entries.
+            limit: maximum number of entries.
             reach: tokens of continuation to return.
             owner: entries of this owner are not crowded out by others.
             without: entries of this owner are left out.
@@ -272,11 +272,11 @@ class NgramIndex:
             return _NO_EVIDENCE
         places = np.array(positions)
         rows = self._rows[places - MAX_MATCH].view(np.int32).reshape(-1, MAX_MATCH + 2)
-        # A column more than can match, and what is wanted there never stands in a log: every row ends in a mismatch.
+        # One column more than can match, where no log token is wanted: every row ends in a mismatch.
         wanted = np.array([*tail[::-1], *_NO_TOKEN[len(tail) :]], dtype=np.int32)
         matches = (rows[:, MAX_MATCH::-1] != wanted).argmax(1).tolist()
         owners = self._owners[places].tolist()
-        # Whole numbers that sort by match, then owner, then as gathered: for a few dozen places quicker than arrays.
+        # Integers that sort by match, then owner, then as gathered: for a few dozen places faster than arrays.
         total = len(positions)
         scores = [
             (2 * match + (who == owner)) * total - number
@@ -286,7 +286,7 @@ class NgramIndex:
         if not scores:
             return _NO_EVIDENCE
         scores.sort(reverse=True)
-        # Beside a long match, what agrees on a token or two is too improbable ever to be drafted.
+        # If there is a long match, what agrees on a token or two is too improbable to be drafted.
         least = 1 + matches[-scores[0] % total] // _LENGTH_RATIO
         chosen = [number for score in scores[:limit] if matches[number := -score % total] >= least]
         view = self._view
@@ -381,7 +381,7 @@ class NgramIndex:
 
     @property
     def is_behind(self) -> bool:
-        """Whether lookups miss positions or are slow until :meth:`step` was called some more."""
+        """Whether lookups miss positions or are slow until :meth:`step` has run more often."""
         return self.num_unsorted > 2 * self._head_tokens or len(self._segments) > _MAX_SEGMENTS
 
     @property
@@ -432,7 +432,7 @@ class NgramIndex:
         return keys
 
     def _merge_from(self) -> int | None:
-        """The first of the segments that ought to become one, or ``None`` while sizes fall fast enough."""
+        """The first of the segments to merge, or ``None`` as long as sizes fall fast enough."""
         first = None
         tail = 0
         for i in range(len(self._segments) - 1, -1, -1):

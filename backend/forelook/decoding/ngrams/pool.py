@@ -1,6 +1,6 @@
 """The n-gram pool: documents of a workspace as a draft source.
 
-Which tokens followed the tokens before the cursor, wherever they stood before? Longest matches weigh most, then the
+Which tokens followed the tokens before the cursor, wherever those occurred before? Longest matches weigh most, then the
 same file, recent files, and files whose drafts were accepted. Continuations that agree are merged, and each draft token
 carries the share of the evidence behind it.
 """
@@ -17,23 +17,24 @@ from forelook.decoding.ngrams.index import HEAD_TOKENS, MAX_MATCH, MAX_REACH, NO
 from forelook.decoding.ngrams.ranking import ELSEWHERE, SAME_DOCUMENT, Places, rank
 from forelook.errors import ConfigError
 
-_EVIDENCE_LIMIT = 12
+_EVIDENCE_LIMIT = 12  # measured: docs/decisions.md, "The workspace pool"
 _SAME_DOCUMENT_FACTOR = 0.25
-"""Where in the document the cursor stands is unknown here: the factor of a middling distance."""
+"""The cursor's position in the document is unknown here: the factor of a middling distance. Chosen, not measured."""
 
 STALE_TOKENS = 1 << 16
-"""How many stale tokens may pile up before they are dropped, by default."""
+"""Default number of stale tokens before they are dropped. Chosen, not measured."""
 
 _RECENCY = 0.5
 _RECENT_DOCUMENTS = 8
-"""The document touched last counts one and a half times; the gain is halved after this many other documents."""
+"""The document touched last counts one and a half times; the gain is halved after this many other documents.
+Chosen, not measured."""
 
 _CREDIT_MATCH = 3
 _CREDIT_TOKENS = 64
 _CREDIT = 0.1
 _MOST_WEIGHT = 2.0
-"""A document that goes on as accepted text does, wherever it agrees with so many tokens of it, moves this share of the
-way to twice its weight."""
+"""A document that continues like accepted text, wherever it agrees with this many tokens of it, moves by this share
+toward twice its weight. Chosen, not measured."""
 
 _NO_TOKENS: TokenArray = np.zeros(0, dtype=np.int32)
 
@@ -50,7 +51,7 @@ class _Document:
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """A pool on its way to or from disk.
+    """A pool as plain arrays, for the disk.
 
     Attributes:
         keys: documents, the one touched longest ago first.
@@ -81,7 +82,7 @@ class NgramPool:
         Args:
             max_tokens: bound; documents touched longest ago leave first.
             head_tokens: how many of the newest tokens are scanned rather than sorted.
-            stale_tokens: how many stale tokens may pile up before they are dropped.
+            stale_tokens: number of stale tokens before they are dropped.
         """
         if max_tokens < 1:
             raise ConfigError("max_tokens", max_tokens, "1 or more")
@@ -161,7 +162,7 @@ class NgramPool:
             self._evict(key)
             return
         # Entries up to MAX_REACH before the edit may continue into it, entries up to MAX_MATCH after it match across
-        # it: they are logged anew with the edit, between copies of what surrounds them.
+        # it: they are logged again with the edit, between copies of their surroundings.
         first = max(0, start - MAX_REACH)
         last = min(document.num_tokens, end + MAX_MATCH)
         lead = self._read(document, max(0, first - MAX_MATCH), first).copy()
@@ -178,7 +179,7 @@ class NgramPool:
         self._documents[key].weight = weight
 
     def credit(self, token_ids: Sequence[int]) -> None:
-        """Let the documents that a user's accepted text could have come from count more, up to double.
+        """Raise the weight of the documents that accepted text could have come from, up to double.
 
         Args:
             token_ids: the accepted text.
@@ -279,7 +280,7 @@ class NgramPool:
 
     @property
     def is_behind(self) -> bool:
-        """Whether lookups miss tokens or are slow until :meth:`step` was called some more."""
+        """Whether lookups miss tokens or are slow until :meth:`step` has run more often."""
         return self._index.is_behind
 
     def step(self) -> bool:
@@ -336,7 +337,7 @@ class NgramPool:
     # -- persistence ----------------------------------------------------------------------------------------------
 
     def dump(self) -> PoolState:
-        """The pool as plain arrays, documents with text keys only; they stay as they are while the pool goes on."""
+        """The pool as plain arrays, documents with text keys only; later changes of the pool leave them alone."""
         keys = [key for key in self.document_keys() if isinstance(key, str)]
         pieces = [
             (number, position, length)
