@@ -1,7 +1,7 @@
 """The latency benchmark's baseline: ``forelook serve`` on transformers' model and cache, greedy.
 
 Same prompts, token healing, stop rules, limits and clean-up; but one token per forward, and every prompt recomputed
-in one forward, as ``generate`` does. Takes the arguments of ``forelook serve``.
+in one forward, as ``generate`` does. Accepts the options of ``forelook serve``.
 """
 
 from __future__ import annotations
