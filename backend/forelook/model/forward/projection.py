@@ -61,4 +61,6 @@ def _can_pack(weight: torch.Tensor) -> bool:
         and weight.dtype in (torch.float32, torch.bfloat16)
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        # oneDNN's bfloat16 kernels need AVX-512; F.linear converts where they are missing.
+        and (weight.dtype is torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     )
