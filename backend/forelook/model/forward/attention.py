@@ -1,8 +1,8 @@
 """Attention of a step's queries over the committed prefix and the step's own tail: one signature, several backends.
 
 Every row of a step sees the whole prefix, so only the small tail needs a mask. A CPU runs prefix and tail in one call
-with an additive bias. On a GPU a flash kernel serves the prefix without a mask, the tail is computed beside it, and the
-two are merged by their log-sum-exps.
+with an additive bias. On a GPU a flash kernel computes the prefix without a mask, the tail is computed separately, and
+their log-sum-exps merge the two.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from forelook.decoding.layout import StepLayout
 
@@ -30,13 +32,13 @@ class Visibility:
 
     prefix_length: int
     num_tokens: int
-    bias: torch.Tensor | None
+    bias: Tensor | None
 
 
 # (queries [T, H, D], keys [Hkv, prefix + T, D], values likewise, visibility, scale of the scores) → [T, H * D]
-Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Visibility, float], torch.Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, Visibility, float], Tensor]
 # (queries [1, H, T, D], keys [1, H, S, D], values, causal, scale) → ([1, H, T, D], log-sum-exp [1, H, T] in float32)
-FlashKernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool, float], tuple[torch.Tensor, torch.Tensor]]
+FlashKernel = Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class AttentionBackend:
         name: for ``forelook doctor``.
         reason: why it was chosen, likewise.
         attend: the function.
-        masks_prefix: whether it wants the bias over all columns, and for a causal tail too, once for all layers.
+        masks_prefix: whether it needs the bias over all columns, for a causal tail too, once for all layers.
     """
 
     name: str
@@ -59,7 +61,7 @@ class AttentionBackend:
 def step_visibility(
     layout: StepLayout, prefix_length: int, dtype: torch.dtype, device: torch.device, *, masks_prefix: bool
 ) -> Visibility:
-    """A layout's visibility on a device, in the dtype of the scores, as a backend wants it."""
+    """A layout's visibility on a device, in the dtype of the scores, as a backend needs it."""
     num_tokens = len(layout)
     causal = layout.visibility is None
     if num_tokens == 1 or (causal and (prefix_length == 0 or not masks_prefix)):
@@ -83,10 +85,8 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionBacke
     return AttentionBackend("torch-flash", reason, attend_torch_flash, masks_prefix=False)
 
 
-def attend_reference(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visibility: Visibility, scale: float
-) -> torch.Tensor:
-    """Softmax over materialised scores, in float32 or wider: what every other backend is tested against."""
+def attend_reference(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scale: float) -> Tensor:
+    """Softmax over materialized scores, in float32 or wider: the reference in every other backend's tests."""
     num_tokens, heads, size = queries.shape
     wide = torch.promote_types(queries.dtype, torch.float32)
     groups = heads // keys.shape[0]
@@ -96,9 +96,7 @@ def attend_reference(
     return attended.transpose(0, 1).reshape(num_tokens, heads * size).to(queries.dtype)
 
 
-def attend_torch(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visibility: Visibility, scale: float
-) -> torch.Tensor:
+def attend_torch(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scale: float) -> Tensor:
     """Torch's fused attention over prefix and tail at once, with an additive bias."""
     num_tokens, heads, size = queries.shape
     groups = heads // keys.shape[0]
@@ -125,36 +123,17 @@ def attend_torch(
     return _unfold_groups(attended, num_tokens).reshape(num_tokens, heads * size)
 
 
-def attend_torch_flash(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visibility: Visibility, scale: float
-) -> torch.Tensor:
-    """Torch's flash kernel over the prefix, merged with the tail."""
-    return attend_prefix_and_tail(_torch_flash, queries, keys, values, visibility, scale)
-
-
-def attend_flash_attn(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visibility: Visibility, scale: float
-) -> torch.Tensor:
-    """The flash-attn package over the prefix, merged with the tail."""
-    return attend_prefix_and_tail(_flash_attn, queries, keys, values, visibility, scale)
-
-
 def attend_prefix_and_tail(
-    kernel: FlashKernel,
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    visibility: Visibility,
-    scale: float,
-) -> torch.Tensor:
+    kernel: FlashKernel, queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scale: float
+) -> Tensor:
     """Attend to the prefix with a flash kernel and to the tail with its mask, and merge the two.
 
     Args:
-        kernel: serves the prefix, and a causal tail.
+        kernel: computes the prefix, and a causal tail.
         queries: [T, H, D].
         keys: [Hkv, prefix + T, D].
         values: likewise.
-        visibility: who sees what.
+        visibility: which rows see which keys.
         scale: of the scores.
 
     Returns:
@@ -172,7 +151,7 @@ def attend_prefix_and_tail(
         tail_lse = scores.logsumexp(dim=-1)
         tail = (scores - tail_lse.unsqueeze(-1)).exp().to(queries.dtype) @ tail_values
     if prefix_length == 0:
-        # There is nothing to merge with, and kernels differ in what they call the log-sum-exp of nothing.
+        # There is nothing to merge with, and kernels differ in their log-sum-exp of an empty set.
         return tail.transpose(0, 1).reshape(num_tokens, heads * size).to(queries.dtype)
 
     folded, folded_lse = kernel(
@@ -188,9 +167,7 @@ def attend_prefix_and_tail(
     return merged.reshape(num_tokens, heads * size).to(queries.dtype)
 
 
-def merge_by_log_sum_exp(
-    first: torch.Tensor, first_lse: torch.Tensor, second: torch.Tensor, second_lse: torch.Tensor
-) -> torch.Tensor:
+def merge_by_log_sum_exp(first: Tensor, first_lse: Tensor, second: Tensor, second_lse: Tensor) -> Tensor:
     """Softmax averages over two disjoint sets of keys → the average over both, in float32.
 
     Args:
@@ -204,21 +181,21 @@ def merge_by_log_sum_exp(
     return torch.lerp(first.float(), second.float(), share)
 
 
-def _fold_groups(queries: torch.Tensor, groups: int) -> torch.Tensor:
+def _fold_groups(queries: Tensor, groups: int) -> Tensor:
     """[T, H, D] → [1, Hkv, T * groups, D]: a key head is then read once for all query heads that share it."""
     num_tokens, heads, size = queries.shape
     rows = queries.view(num_tokens, heads // groups, groups, size).transpose(0, 1)
     return rows.reshape(1, heads // groups, num_tokens * groups, size)
 
 
-def _unfold_groups(folded: torch.Tensor, num_tokens: int) -> torch.Tensor:
+def _unfold_groups(folded: Tensor, num_tokens: int) -> Tensor:
     """[1, Hkv, T * groups, D] → [T, H, D]."""
     _, kv_heads, rows, size = folded.shape
     unfolded = folded.view(kv_heads, num_tokens, rows // num_tokens, size).transpose(0, 1)
     return unfolded.reshape(num_tokens, -1, size)
 
 
-def _bias(hidden: torch.Tensor, prefix_length: int, dtype: torch.dtype) -> torch.Tensor:
+def _bias(hidden: Tensor, prefix_length: int, dtype: torch.dtype) -> Tensor:
     """[T, prefix + T] from the tail's [T, T]: -inf where hidden."""
     num_tokens = hidden.shape[0]
     bias = torch.zeros(num_tokens, prefix_length + num_tokens, dtype=dtype, device=hidden.device)
@@ -226,13 +203,13 @@ def _bias(hidden: torch.Tensor, prefix_length: int, dtype: torch.dtype) -> torch
     return bias
 
 
-def _future(num_tokens: int) -> torch.Tensor:
+def _future(num_tokens: int) -> Tensor:
     """What a causal tail hides."""
     return torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu_(1)
 
 
-def _whole_bias(visibility: Visibility, queries: torch.Tensor) -> torch.Tensor:
-    """The bias over all columns; already there where the backend's visibility was made for it."""
+def _whole_bias(visibility: Visibility, queries: Tensor) -> Tensor:
+    """The bias over all columns; the visibility already has it if it was made for such a backend."""
     bias, prefix_length = visibility.bias, visibility.prefix_length
     if bias is None:
         return _bias(_future(visibility.num_tokens), prefix_length, queries.dtype).to(queries.device)
@@ -240,9 +217,7 @@ def _whole_bias(visibility: Visibility, queries: torch.Tensor) -> torch.Tensor:
     return F.pad(bias, (missing, 0)) if missing else bias
 
 
-def _torch_flash(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _torch_flash(queries: Tensor, keys: Tensor, values: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Torch's flash kernel of the tensors' device; only the operator itself returns the log-sum-exp."""
     if queries.device.type == "cuda":
         output = torch.ops.aten._scaled_dot_product_flash_attention(  # noqa: SLF001
@@ -255,9 +230,7 @@ def _torch_flash(
     return output[0], output[1]
 
 
-def _flash_attn(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _flash_attn(queries: Tensor, keys: Tensor, values: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     # An optional extra that exists for CUDA only.
     from flash_attn import flash_attn_with_kvcache  # type: ignore[import-not-found]
 
@@ -270,3 +243,10 @@ def _flash_attn(
         return_softmax_lse=True,
     )
     return output.transpose(1, 2), lse
+
+
+attend_torch_flash = partial(attend_prefix_and_tail, _torch_flash)
+"""Torch's flash kernel over the prefix, merged with the tail."""
+
+attend_flash_attn = partial(attend_prefix_and_tail, _flash_attn)
+"""The flash-attn package over the prefix, merged with the tail."""

@@ -1,14 +1,15 @@
 """A decode step on a CPU: the same forward as :mod:`forelook.model.forward.llama`, with fewer and cheaper operators.
 
-A small model's step is some hundred operators of a few microseconds each, of which making views and tensors is a good
-part. Here each tail size has its scratch tensors and their views made once, conversions between dtypes write straight
-into them, and the residual stream is kept as [x, -x], which the norm wants.
+A small model's step is about a hundred operators of a few microseconds each, and creating views and tensors takes much
+of that time. So scratch tensors and their views are created once per tail size, conversions between dtypes write
+directly into them, and the residual stream is stored as [x, -x], as the norm needs it.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from forelook.model.config import LlamaConfig
 from forelook.model.forward.attention import Visibility
@@ -16,7 +17,7 @@ from forelook.model.forward.kv_cache import KVCache
 from forelook.model.forward.layers import LlamaWeights
 
 MAX_TOKENS = 64
-"""Largest tail run this way; above it the arithmetic dominates."""
+"""Largest tail run this way; beyond it the arithmetic dominates. Chosen, not measured."""
 
 
 class _Scratch:
@@ -60,17 +61,12 @@ class CpuStep:
 
     @staticmethod
     def serves(weights: LlamaWeights) -> bool:
-        """Whether these weights are on a CPU and their attention takes prefix and tail in one masked call."""
+        """Whether these weights are on a CPU and their attention computes prefix and tail in one masked call."""
         return weights.device.type == "cpu" and weights.attention.masks_prefix
 
     def forward(
-        self,
-        cache: KVCache,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        visibility: Visibility,
-        logit_rows: torch.Tensor | None,
-    ) -> torch.Tensor:
+        self, cache: KVCache, token_ids: Tensor, positions: Tensor, visibility: Visibility, logit_rows: Tensor | None
+    ) -> Tensor:
         """Run a tail of up to :data:`MAX_TOKENS` tokens, as :func:`forelook.model.forward.llama.forward` would."""
         weights = self._weights
         config = weights.config
@@ -88,7 +84,7 @@ class CpuStep:
         multiplier, inner = config.residual_multiplier, config.intermediate_size
         shape = (2, config.hidden_size)
         bias = visibility.bias
-        # only a tail without a prefix has a causal mask left to the operator
+        # The operator masks only a tail without a prefix.
         is_causal = bias is None and num_tokens > 1
 
         rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
@@ -121,7 +117,7 @@ class CpuStep:
                     )
                 )
             if logit_rows is not None and index == last:
-                # past the last attention no row reads another
+                # After the last attention no row reads another.
                 attended, stream = attended.index_select(0, logit_rows), stream.index_select(0, logit_rows)
             stream = addcmul(stream, layer.output(attended).unsqueeze(1), signs, value=multiplier)
             normed = layer_norm(stream, shape, mlp_norm, None, eps).select(1, 0)

@@ -9,14 +9,14 @@ import torch
 
 from forelook.model.forward.static_step import Step
 
-_LOG = logging.getLogger(__name__)
-_NUM_WARM_UPS = 2
-_LEAST_FREE_BYTES = 256 * 2**20
-"""Below this much free memory a step is left uncaptured: a graph keeps its activations for itself."""
+logger = logging.getLogger(__name__)
+_NUM_WARM_UPS = 2  # chosen, not measured
+_MIN_FREE_BYTES = 256 * 2**20
+"""With less free memory a step is not captured: a graph keeps its activations. Chosen, not measured."""
 
 
 class CudaGraphs:
-    """Prepares steps by capturing them; all graphs of a model share one pool of memory, as only one runs at a time.
+    """Prepares steps by capturing them. All graphs of a model share one memory pool: only one runs at a time.
 
     Args:
         device: where the steps run.
@@ -28,32 +28,32 @@ class CudaGraphs:
         self.num_captured = 0
 
     def __call__(self, step: Step) -> Step:
-        """Capture a step; where memory is short it is returned as it is, slower and with the same numbers."""
+        """Capture a step; if memory is short, return it uncaptured: slower, with the same numbers."""
         free_bytes, _ = torch.cuda.mem_get_info(self._device)
-        if free_bytes < _LEAST_FREE_BYTES:
-            _LOG.warning("a step runs uncaptured: only %d MiB are free", free_bytes >> 20)
+        if free_bytes < _MIN_FREE_BYTES:
+            logger.warning("a step runs uncaptured: only %d MiB are free", free_bytes >> 20)
             return step
         started_s = time.perf_counter()
         try:
             graph = self._capture(step)
         except torch.OutOfMemoryError:
-            _LOG.warning("a step runs uncaptured: out of memory while capturing it")
+            logger.warning("a step runs uncaptured: out of memory while capturing it")
             torch.cuda.empty_cache()
             return step
         self.num_captured += 1
-        _LOG.info("captured a step in %.2f s, %d so far", time.perf_counter() - started_s, self.num_captured)
+        logger.info("captured a step in %.2f s, %d so far", time.perf_counter() - started_s, self.num_captured)
         replay: Step = graph.replay
         return replay
 
     def _capture(self, step: Step) -> torch.cuda.CUDAGraph:
         # Libraries choose kernels and allocate workspaces at first use, which a capture does not allow.
         current = torch.cuda.current_stream(self._device)
-        beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        beside.wait_stream(current)
-        with torch.cuda.stream(beside):
+        side_stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        side_stream.wait_stream(current)
+        with torch.cuda.stream(side_stream):
             for _ in range(_NUM_WARM_UPS):
                 step()
-        current.wait_stream(beside)
+        current.wait_stream(side_stream)
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device), torch.cuda.graph(graph, pool=self._pool):

@@ -1,7 +1,7 @@
-"""Keys and values of one sequence: one preallocated tensor, committed rows first, a step's tail right behind them.
+"""Keys and values of one sequence: one preallocated tensor, committed rows first, then a step's tail.
 
-The tail is written where it will stand if it is committed: accepted rows that are already contiguous (a plain step,
-a prefill, the first branch of a tree) cost no copy, others are moved up within the tensor.
+The tail is written where it belongs if it is committed. Accepted rows that are already contiguous (a plain step, a
+prefill, the first branch of a tree) cost no copy; others are moved up within the tensor.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        # Keys and values of a layer stand together, so that one copy writes both. Zeroed rather than empty: a masked
-        # column is multiplied by zero, and garbage may hold NaN.
+        # Keys and values of a layer are adjacent, so that one copy writes both. Zeroed rather than empty: a masked
+        # column is multiplied by zero, and uninitialized memory may contain NaN.
         self._storage = torch.zeros(num_layers, 2 * num_kv_heads, capacity, head_size, dtype=dtype, device=device)
         self._num_kv_heads = num_kv_heads
         self.capacity = capacity
@@ -33,16 +33,16 @@ class KVCache:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of keys and values."""
+        """The dtype of keys and values."""
         return self._storage.dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory held."""
+        """Memory in bytes."""
         return self._storage.nbytes
 
     def tails(self, num_tokens: int) -> Sequence[torch.Tensor]:
-        """Per layer the room behind the committed tokens, [2 Hkv, num_tokens, D]: key heads, then value heads."""
+        """Per layer the slots after the committed tokens, [2 Hkv, num_tokens, D]: key heads, then value heads."""
         return self._storage[:, :, self.length : self.length + num_tokens].unbind(0)
 
     def keys(self, num_tokens: int) -> Sequence[torch.Tensor]:
@@ -54,9 +54,9 @@ class KVCache:
         return self._storage[:, self._num_kv_heads :, : self.length + num_tokens].unbind(0)
 
     def commit(self, rows: Sequence[int]) -> None:
-        """Keep the given rows of the tail, ascending, behind the committed tokens."""
+        """Append the given rows of the tail, ascending, to the committed tokens."""
         start = self.length
-        # Rows 0 .. k-1 stand where they belong already.
+        # Rows 0 .. k-1 are already in place.
         settled = 0
         while settled < len(rows) and rows[settled] == settled:
             settled += 1
@@ -65,12 +65,12 @@ class KVCache:
         self.length = start + len(rows)
 
     def _move(self, sources: list[int], target: int) -> None:
-        """Copy slots, ascending, to consecutive ones from ``target`` on; none of them lies behind its source."""
+        """Copy slots, ascending, to consecutive ones from ``target`` on; no target lies after its source."""
         moved = torch.tensor(sources, device=self._storage.device)
         self._storage[:, :, target : target + len(sources)] = self._storage.index_select(2, moved)
 
     def truncate(self, length: int) -> None:
-        """Forget committed tokens from ``length`` on."""
+        """Drop committed tokens from ``length`` on."""
         self.length = min(self.length, length)
 
 
@@ -78,30 +78,11 @@ class DeferringKVCache(KVCache):
     """A cache whose accepted rows are moved by the next step, within its captured graph, rather than at once.
 
     Attributes:
-        max_moves: most rows that are left to the next step; more are moved at once.
+        max_moves: maximum number of rows left to the next step; more are moved at once. Chosen, not measured.
     """
 
     max_moves = 32
-
-    def __init__(
-        self,
-        *,
-        num_layers: int,
-        num_kv_heads: int,
-        head_size: int,
-        capacity: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        super().__init__(
-            num_layers=num_layers,
-            num_kv_heads=num_kv_heads,
-            head_size=head_size,
-            capacity=capacity,
-            dtype=dtype,
-            device=device,
-        )
-        self._pending: tuple[list[int], int] | None = None
+    _pending: tuple[list[int], int] | None = None
 
     @property
     def storage(self) -> torch.Tensor:
@@ -109,14 +90,14 @@ class DeferringKVCache(KVCache):
         return self._storage
 
     def take_moves(self) -> tuple[list[int], list[int]]:
-        """Slots to copy from and to; the caller does it, all reads before any write."""
+        """Slots to copy from and to; the caller copies them, all reads before any write."""
         if self._pending is None:
             return [], []
         (sources, target), self._pending = self._pending, None
         return sources, list(range(target, target + len(sources)))
 
     def flush(self) -> None:
-        """Make the moves that are left, before the cache is read in another way."""
+        """Make the pending moves, before the cache is read in another way."""
         if self._pending is not None:
             (sources, target), self._pending = self._pending, None
             super()._move(sources, target)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from forelook.model.config import LlamaConfig
 from forelook.model.forward.attention import AttentionBackend
@@ -22,10 +23,10 @@ class LayerWeights:
     complex number. Scores do not change, as queries and keys are permuted alike.
     """
 
-    attention_norm: torch.Tensor
+    attention_norm: Tensor
     qkv: Projection  # C → (H + 2 Hkv) D
     output: Projection  # H D → C
-    mlp_norm: torch.Tensor
+    mlp_norm: Tensor
     gate_up: Projection  # C → 2 I
     down: Projection  # I → C
 
@@ -46,11 +47,11 @@ class LlamaWeights:
     """
 
     config: LlamaConfig
-    embedding: torch.Tensor
+    embedding: Tensor
     layers: tuple[LayerWeights, ...]
-    final_norm: torch.Tensor
+    final_norm: Tensor
     head: Projection
-    rotations: torch.Tensor
+    rotations: Tensor
     attention: AttentionBackend
     nbytes: int
 
@@ -78,17 +79,17 @@ def kv_cache_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
 
 
-def interleave_halves(weight: torch.Tensor, head_size: int) -> torch.Tensor:
+def interleave_halves(weight: Tensor, head_size: int) -> Tensor:
     """Put row i of each head's second half behind row i of its first: [heads D, …] → the same shape."""
     return weight.view(-1, 2, head_size // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
-def norm_weight(weight: torch.Tensor) -> torch.Tensor:
+def norm_weight(weight: Tensor) -> Tensor:
     """A norm's weight as :func:`rms_norm` wants it on the weight's device."""
     return torch.cat([weight, weight]) if weight.device.type == "cpu" else weight
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm of [T, C].
 
     On a CPU torch composes it of eight small operators. [x, -x] has mean 0 and its variance is x's mean square, so that
@@ -100,7 +101,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return F.rms_norm(x, (x.shape[1],), weight, eps)
 
 
-def add_residual(hidden: torch.Tensor, update: torch.Tensor, multiplier: float) -> torch.Tensor:
+def add_residual(hidden: Tensor, update: Tensor, multiplier: float) -> Tensor:
     """A layer's output added to the residual stream, both [T, C]."""
     return hidden + update if multiplier == 1.0 else torch.add(hidden, update, alpha=multiplier)
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from forelook.decoding.layout import StepLayout
 from forelook.errors import ConfigError, ContextOverflowError
@@ -22,12 +23,12 @@ from forelook.model.memory import out_of_memory_named
 def forward(
     weights: LlamaWeights,
     cache: KVCache,
-    token_ids: torch.Tensor,
-    positions: torch.Tensor,
+    token_ids: Tensor,
+    positions: Tensor,
     visibility: Visibility,
-    logit_rows: torch.Tensor | None,
-) -> torch.Tensor:
-    """Run a tail of T tokens; its keys and values are written behind the cache's committed rows.
+    logit_rows: Tensor | None,
+) -> Tensor:
+    """Run a tail of T tokens; its keys and values are written after the cache's committed rows.
 
     Args:
         weights: the model.
@@ -61,7 +62,7 @@ def forward(
         tails[index].copy_(new.transpose(0, 1))
         attended = attend(queries.to(cache.dtype), keys[index], values[index], visibility, config.attention_scale)
         if logit_rows is not None and index == config.num_layers - 1:
-            # Past the last attention no row reads another: the rest is for the rows that were asked for.
+            # After the last attention no row reads another: continue with the requested rows only.
             attended, hidden = attended.index_select(0, logit_rows), hidden.index_select(0, logit_rows)
         hidden = add_residual(hidden, layer.output(attended.to(dtype)), config.residual_multiplier)
 
@@ -83,9 +84,9 @@ class LlamaSequence:
 
         Args:
             weights: shared with other sequences.
-            max_positions: most tokens, the model's own maximum by default.
-            threads: chooses the CPU threads of each forward, and is shared with the other sequences; torch's setting
-                stays as it is by default.
+            max_positions: maximum number of tokens; the model's own maximum by default.
+            threads: chooses the CPU threads of each forward; shared with the other sequences. By default torch's
+                setting is not changed.
 
         Raises:
             ConfigError: more positions than the model has, or none.
@@ -115,25 +116,25 @@ class LlamaSequence:
 
     @property
     def vocab_size(self) -> int:
-        """Logits per row."""
+        """Number of logits per row."""
         return self._weights.config.vocab_size
 
     @property
     def max_positions(self) -> int:
-        """Most tokens the cache holds, a step's tail included."""
+        """Capacity of the cache in tokens, a step's tail included."""
         return self._max_positions
 
     @property
     def tail_sizes(self) -> Sequence[int] | None:
-        """Every tail size runs as it is."""
+        """No tail size is special."""
         return None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the KV cache."""
+        """Size of the KV cache in bytes."""
         return self._cache.nbytes
 
-    def forward(self, layout: StepLayout) -> torch.Tensor:
+    def forward(self, layout: StepLayout) -> Tensor:
         """Run one step; see :class:`~forelook.decoding.layout.StepModel`."""
         num_tokens, length = len(layout), self._cache.length
         if length + num_tokens > self._max_positions:
@@ -148,7 +149,7 @@ class LlamaSequence:
         self._tail = layout.token_ids.tolist()
         return logits
 
-    def _run(self, layout: StepLayout) -> torch.Tensor:
+    def _run(self, layout: StepLayout) -> Tensor:
         num_tokens, device = len(layout), self._weights.device
         every_row = len(layout.logit_rows) == num_tokens
         cpu_step = self._cpu_step if num_tokens <= MAX_TOKENS else None
@@ -181,7 +182,7 @@ class LlamaSequence:
         self._tail = []
 
     def truncate(self, length: int) -> None:
-        """Forget committed tokens from ``length`` on."""
+        """Drop committed tokens from ``length`` on."""
         if length < 0:
             raise ConfigError("length", length, "0 or more")
         del self._ids[length:]

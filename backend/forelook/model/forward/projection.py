@@ -1,6 +1,6 @@
-"""Matrix products with weights laid out for the device: oneDNN's blocked layout on a CPU, as it is elsewhere.
+"""Matrix products with weights laid out for the device: in oneDNN's blocked layout on a CPU, unchanged elsewhere.
 
-The two oneDNN operators are what torch's own compiler emits for CPUs; they have no public name.
+Torch's own compiler emits these two oneDNN operators for CPUs; they have no public name.
 """
 # ruff: noqa: SLF001
 
@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from forelook.model.quantization import Quantize, stored_bytes
 
-# Rows of input the blocked layout is chosen for: a decode step. Measured: it serves a prefill just as well.
+# Rows of input for which the blocked layout is chosen: a decode step. A prefill was measured to be as fast with it.
 _LAYOUT_ROWS = 16
 
 
 class Projection:
     """``x @ weight.T + bias``.
 
-    On a CPU the weight is kept in oneDNN's blocked layout only. For the small products of a decode step that saves the
-    lookup and re-ordering that ``F.linear`` repeats at every call, which is up to half of its time.
+    On a CPU the weight is stored only in oneDNN's blocked layout. In the small products of a decode step ``F.linear``
+    spends up to half of its time on a lookup and a re-ordering at every call; this layout avoids both.
     """
 
-    def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, quantize: Quantize | None = None
-    ) -> None:
-        """Take a [outputs, inputs] weight, which the caller should then drop, and its [outputs] bias.
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, quantize: Quantize | None = None) -> None:
+        """Store an [outputs, inputs] weight, which the caller should then drop, and its [outputs] bias.
 
         Args:
             weight: the matrix.
             bias: added to the product.
-            quantize: makes a quantized matrix of it, which is kept instead.
+            quantize: makes a quantized matrix of it, which is stored instead.
         """
         self.num_outputs, self.num_inputs = weight.shape
         self._bias = bias
@@ -40,22 +39,20 @@ class Projection:
         self.nbytes = stored_bytes(weight) + (0 if bias is None else bias.nbytes)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _LAYOUT_ROWS) if self._packed else weight
 
-    def shares(self, weight: torch.Tensor) -> bool:
-        """Whether the projection holds this very tensor and no copy of it."""
+    def shares(self, weight: Tensor) -> bool:
+        """Whether the projection stores this very tensor and no copy of it."""
         return self._weight is weight
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """[T, inputs] → [T, outputs] in the weight's dtype."""
         if self._packed:
-            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(
-                x, self._weight, self._bias, "none", (), ""
-            )
+            product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self._bias, "none", (), "")
             return product
         return F.linear(x, self._weight, self._bias)
 
 
-def _can_pack(weight: torch.Tensor) -> bool:
-    """Whether oneDNN can keep this weight in its own layout."""
+def _can_pack(weight: Tensor) -> bool:
+    """Whether oneDNN can store this weight in its own layout."""
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)

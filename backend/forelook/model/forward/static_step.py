@@ -1,8 +1,8 @@
 """A decode step with fixed addresses and sizes, so that it can be captured once and replayed.
 
-The tail is padded to one of a few sizes. Everything that changes from step to step, the number of committed tokens
-included, lies in one buffer of pinned memory and reaches the device in one copy. The step is plain torch code: captured
-as a CUDA graph on a GPU, run as it is elsewhere, with the same numbers.
+The tail is padded to one of a few sizes. One buffer of pinned memory contains everything that changes from step to
+step, the number of committed tokens included, and reaches the device in one copy. The step is plain torch code. It is
+captured as a CUDA graph on a GPU and runs uncaptured elsewhere, with the same numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from forelook.decoding.layout import IntArray, StepLayout
 from forelook.model.forward.kv_cache import DeferringKVCache
@@ -21,20 +22,22 @@ from forelook.model.forward.step_ops import StepOps
 from forelook.model.memory import out_of_memory_named
 
 TAIL_SIZES = (1, 8, 16, 32, 64, 128)
-"""Sizes a tail is padded to. Up to some 64 tokens a GPU's step takes as long as its weights take to read."""
+"""Sizes a tail is padded to. Up to about 64 tokens a GPU's step takes as long as reading its weights.
+
+Chosen, not measured."""
 
 Step = Callable[[], None]
 Prepare = Callable[[Step], Step]
-"""Makes a step ready for being run often: captures it on a GPU. It may run the step meanwhile."""
+"""Prepares a step for many runs: captures it on a GPU. It may run the step in doing so."""
 
 
 def run_as_it_is(step: Step) -> Step:
-    """The way to prepare a step where nothing is captured."""
+    """Prepares a step where nothing is captured."""
     return step
 
 
 class StepInputs:
-    """What one step of T padded tokens is told, in pinned memory and on the device.
+    """The inputs of one step of T padded tokens, in pinned memory and on the device.
 
     Attributes:
         token_ids, positions, logit_rows: [T] int64; logit rows are padded with 0.
@@ -78,19 +81,19 @@ class StepInputs:
     def write(self, layout: StepLayout, prefix_length: int, moves: tuple[list[int], list[int]]) -> None:
         """Pad a layout and send it to the device."""
         if self._uploaded is not None:
-            self._uploaded.synchronize()  # the copy before may still be reading
+            self._uploaded.synchronize()  # the previous copy may still be reading
         count = len(layout)
         parts: tuple[Sequence[int] | IntArray, ...] = (layout.token_ids, layout.positions, layout.logit_rows, *moves)
         for words, values, padding in zip(self._words, (*parts, (prefix_length,)), self._padding, strict=True):
             words[: len(values)] = values
             words[len(values) :] = padding
-        # Rows behind the layout's see themselves: a row that saw nothing would be no number.
+        # Padded rows see themselves: a row that sees nothing would become NaN.
         np.copyto(self._visible, self._alone)
         self._visible[:count, :count] = self._causal[:count, :count] if layout.visibility is None else layout.visibility
         self._upload()
 
     def write_idle(self, prefix_length: int) -> None:
-        """A step that only writes behind ``prefix_length`` and moves nothing: to be run while one is prepared."""
+        """Inputs of a step that writes only after ``prefix_length`` and moves nothing, to run during preparation."""
         self.write(_IDLE, prefix_length, ([], []))
 
     def _upload(self) -> None:
@@ -104,24 +107,22 @@ _ZERO = np.zeros(1, dtype=np.int64)
 _IDLE = StepLayout(_ZERO, _ZERO, None, _ZERO)
 
 
-def run_trunk(
-    weights: LlamaWeights, ops: StepOps, cache: torch.Tensor, inputs: StepInputs, hidden_rows: torch.Tensor
-) -> None:
+def run_trunk(weights: LlamaWeights, ops: StepOps, cache: Tensor, inputs: StepInputs, hidden_rows: Tensor) -> None:
     """Everything of a step but its head.
 
     Args:
         weights: the model.
-        ops: what happens between its matrix products.
+        ops: the operators between its matrix products.
         cache: [layers, 2 Hkv, capacity, D]; the rows accepted before are moved, the tail's are written.
         inputs: the step.
-        hidden_rows: [T, C] is given the last hidden states of the logit rows.
+        hidden_rows: [T, C] receives the last hidden states of the logit rows.
     """
     config, dtype = weights.config, weights.dtype
     cache.index_copy_(2, inputs.move_targets, cache.index_select(2, inputs.move_sources))
     hidden = weights.embedding.index_select(0, inputs.token_ids)  # [T, C]
     if config.embedding_multiplier != 1.0:
         hidden = hidden * config.embedding_multiplier
-    update: torch.Tensor | None = None
+    update: Tensor | None = None
     for index, layer in enumerate(weights.layers):
         hidden, normed = ops.add_norm(hidden, update, config.residual_multiplier, layer.attention_norm, config.norm_eps)
         queries = ops.rotate_and_store(
@@ -135,7 +136,7 @@ def run_trunk(
     torch.index_select(hidden, 0, inputs.logit_rows, out=hidden_rows)
 
 
-def run_head(weights: LlamaWeights, hidden_rows: torch.Tensor, logits: torch.Tensor) -> None:
+def run_head(weights: LlamaWeights, hidden_rows: Tensor, logits: Tensor) -> None:
     """[R, C] hidden states → [R, V] logits."""
     config = weights.config
     projected = weights.head(rms_norm(hidden_rows, weights.final_norm, config.norm_eps))
@@ -146,13 +147,13 @@ def run_head(weights: LlamaWeights, hidden_rows: torch.Tensor, logits: torch.Ten
 
 
 class StepSpace:
-    """What the sequences of one model share: the outputs of a step, the prepared heads, the way to prepare.
+    """What the sequences of one model share: a step's outputs, the prepared heads, and how to prepare a step.
 
     Args:
         weights: the model.
-        ops: what happens between its matrix products.
-        prepare: captures a step, or leaves it as it is.
-        on_prepare: told a line for people before a step is prepared, and an empty one after it.
+        ops: the operators between its matrix products.
+        prepare: captures a step, or returns it unchanged.
+        on_prepare: called with a line for users before a step is prepared, and with an empty one afterwards.
     """
 
     def __init__(
@@ -174,18 +175,18 @@ class StepSpace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the shared outputs."""
+        """Size of the shared outputs in bytes."""
         return self.hidden_rows.nbytes + self.logits.nbytes
 
     def prepared(self, line: str, step: Step) -> Step:
-        """A step made ready for being run often, which takes some tenths of a second where it is captured."""
+        """Prepare a step for many runs; capturing takes some tenths of a second."""
         self.on_prepare(line)
         try:
             return self.prepare(step)
         finally:
             self.on_prepare("")
 
-    def run_head(self, num_rows: int) -> torch.Tensor:
+    def run_head(self, num_rows: int) -> Tensor:
         """[num_rows, V] logits of the first hidden rows."""
         size = padded_size(num_rows)
         head = self._heads.get(size)
@@ -199,19 +200,19 @@ class StepSpace:
 
 
 def padded_size(num_tokens: int) -> int:
-    """The smallest prepared size that holds so many tokens."""
+    """The smallest size of at least ``num_tokens``."""
     return TAIL_SIZES[bisect_left(TAIL_SIZES, num_tokens)]
 
 
 class BucketedSequence(LlamaSequence):
-    """A sequence that pads its steps to :data:`TAIL_SIZES`; larger ones, as of a prefill, run as they are."""
+    """A sequence that pads its steps to :data:`TAIL_SIZES`; larger steps, as in a prefill, run unpadded."""
 
     def __init__(self, space: StepSpace, max_positions: int | None = None) -> None:
-        """Allocate the cache; steps are prepared when one of their size is first run.
+        """Allocate the cache; a step is prepared when one of its size first runs.
 
         Args:
             space: shared with the model's other sequences.
-            max_positions: most tokens, the model's own maximum by default.
+            max_positions: maximum number of tokens; the model's own maximum by default.
 
         Raises:
             ConfigError: more positions than the model has, or none.
@@ -228,24 +229,24 @@ class BucketedSequence(LlamaSequence):
 
     @property
     def prepared_sizes(self) -> list[int]:
-        """Sizes of which a step has been prepared."""
+        """The sizes whose step has been prepared."""
         return sorted(self._steps)
 
     def repeat_step(self, num_tokens: int, num_rows: int) -> None:
-        """Queue the last step of this size again with its inputs as they are: for timing the device's part alone.
+        """Queue the last step of this size again with the same inputs, to time the device's part alone.
 
-        Only to be called when no accepted row is left to be moved.
+        Call it only while no accepted row is waiting to be moved.
         """
         with torch.inference_mode():
             self._steps[padded_size(num_tokens)][1]()
             self._space.run_head(num_rows)
 
     def _new_cache(self, max_positions: int) -> DeferringKVCache:
-        # Padded rows are written too; behind the last position there is room for them.
+        # Padded rows are written too: leave room for them after the last position.
         self._slots = new_cache(DeferringKVCache, self._weights, max_positions + TAIL_SIZES[-1])
         return self._slots
 
-    def _run(self, layout: StepLayout) -> torch.Tensor:
+    def _run(self, layout: StepLayout) -> Tensor:
         if len(layout) > TAIL_SIZES[-1]:
             with torch.inference_mode():
                 self._slots.flush()
@@ -258,7 +259,7 @@ class BucketedSequence(LlamaSequence):
                 inputs.write(layout, length, moves)
                 step()
             except BaseException:
-                # Whether the rows accepted before have been moved is not known: they are run again.
+                # It is unknown whether the rows accepted before have been moved: run them again.
                 self.truncate(min(moves[1], default=length))
                 raise
             return self._space.run_head(len(layout.logit_rows))
@@ -267,9 +268,9 @@ class BucketedSequence(LlamaSequence):
         space = self._space
         inputs = StepInputs(size, self._weights.device, self._slots.capacity - 1)
         rows = space.hidden_rows[:size]
-        # Being captured, a step is run for warming up: where no committed token stands, and moving nothing.
+        # Capturing runs the step to warm up: let it write after all committed tokens, and move nothing.
         inputs.write_idle(self._slots.capacity - size)
-        # The step holds what it needs and not the sequence: gigabytes of cache must not wait for the garbage collector.
+        # The step refers to what it needs, not to the sequence: its cache must not wait for the garbage collector.
         weights, ops, storage = space.weights, space.ops, self._slots.storage
         step = space.prepared(
             f"Preparing steps of {size} tokens", lambda: run_trunk(weights, ops, storage, inputs, rows)

@@ -1,9 +1,9 @@
 """Attention of a captured step: the number of committed tokens is a tensor on the device, not a Python number.
 
-One captured step must serve every prefix length, so nothing here may look at that number on the host. Every function
-has one signature: queries [T, H, D]; the layer's whole cache [2 Hkv, capacity, D], keys first, in which the step's own
-keys and values stand right behind the committed ones; the prefix length as an int32 tensor of one element; who sees
-whom within the tail, [T, T] bool; the scale of the scores. The result is [T, H D].
+One captured step runs for every prefix length, so nothing in this module may read that number on the host. All
+functions have one signature: queries [T, H, D]; the layer's whole cache [2 Hkv, capacity, D], keys first, in which the
+step's own keys and values follow the committed ones; the prefix length as an int32 tensor of one element; which tail
+token sees which, [T, T] bool; the scale of the scores. The result is [T, H D].
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from forelook.model.forward.attention import choose_attention, merge_by_log_sum_exp
 
-StepAttention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+StepAttention = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 # (queries [rows, Hkv, D], keys [capacity, Hkv, D], values, prefix length, scale) → ([rows, Hkv, D], log-sum-exp
 # [Hkv, rows] in float32): all rows over the first `prefix length` keys, unmasked.
-PrefixKernel = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]
-]
+PrefixKernel = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class StepAttentionChoice:
 
 
 def step_attention_choices(device: torch.device, dtype: torch.dtype, head_size: int) -> list[StepAttentionChoice]:
-    """Every way to attend in a captured step, each usable one with its function, the presumably fastest first."""
+    """Every way to attend in a captured step, the presumably fastest first; each usable one has its function."""
     return [
         _triton_choice(device, head_size),
         _flash_attn_choice(device, dtype),
@@ -51,7 +51,7 @@ def step_attention_choices(device: torch.device, dtype: torch.dtype, head_size: 
 
 
 def describe_attention(device: torch.device, dtype: torch.dtype, head_size: int = 128) -> str:
-    """Which ways to attend a device has and why not the others, for ``forelook doctor``."""
+    """The ways to attend on a device, and why the others are missing, for ``forelook doctor``."""
     if device.type != "cuda":
         chosen = choose_attention(device, dtype)
         return f"{chosen.name}: {chosen.reason}"
@@ -61,10 +61,8 @@ def describe_attention(device: torch.device, dtype: torch.dtype, head_size: int 
     return "; ".join([f"the fastest of {usable} on this device, timed when a model is loaded", *missing])
 
 
-def attend_masked(
-    queries: torch.Tensor, cache: torch.Tensor, prefix_length: torch.Tensor, visible: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """Matmul–softmax–matmul over the whole cache with a materialised mask: the plain way, which runs anywhere."""
+def attend_masked(queries: Tensor, cache: Tensor, prefix_length: Tensor, visible: Tensor, scale: float) -> Tensor:
+    """Matmul–softmax–matmul over the whole cache with a materialized mask: the plain way, which runs anywhere."""
     num_tokens, heads, size = queries.shape
     kv_heads, capacity = cache.shape[0] // 2, cache.shape[1]
     rows = fold_rows(queries, kv_heads)  # [T * groups, Hkv, D]
@@ -75,14 +73,9 @@ def attend_masked(
 
 
 def attend_captured_prefix_and_tail(
-    kernel: PrefixKernel,
-    queries: torch.Tensor,
-    cache: torch.Tensor,
-    prefix_length: torch.Tensor,
-    visible: torch.Tensor,
-    scale: float,
-) -> torch.Tensor:
-    """A flash kernel over the prefix, the tail beside it, merged by their log-sum-exps."""
+    kernel: PrefixKernel, queries: Tensor, cache: Tensor, prefix_length: Tensor, visible: Tensor, scale: float
+) -> Tensor:
+    """A flash kernel over the prefix, merged with the tail by their log-sum-exps."""
     num_tokens, heads, size = queries.shape
     kv_heads = cache.shape[0] // 2
     rows = fold_rows(queries, kv_heads)
@@ -98,55 +91,41 @@ def attend_captured_prefix_and_tail(
         rows, cache[:kv_heads].transpose(0, 1), cache[kv_heads:].transpose(0, 1), prefix_length, scale
     )
     merged = merge_by_log_sum_exp(prefix.transpose(0, 1), prefix_lse.unsqueeze(-1), attended, tail_lse)
-    # Over an empty prefix kernels return anything, NaN included, and differ in its log-sum-exp.
+    # Over an empty prefix kernels return arbitrary values, NaN included, and differ in the log-sum-exp.
     merged = torch.where(prefix_length == 0, attended, merged)
     unfolded = unfold_rows(merged.transpose(0, 1), num_tokens)
     return unfolded.reshape(num_tokens, heads * size).to(queries.dtype)
 
 
-def whole_visibility(prefix_length: torch.Tensor, visible: torch.Tensor, capacity: int) -> torch.Tensor:
-    """[T, capacity]: the prefix, and of the tail behind it what ``visible`` says."""
+def whole_visibility(prefix_length: Tensor, visible: Tensor, capacity: int) -> Tensor:
+    """[T, capacity]: all of the prefix, and of the tail after it what ``visible`` says."""
     num_tokens = visible.shape[0]
     columns = torch.arange(capacity, device=visible.device) - prefix_length
     in_tail = (columns >= 0) & (columns < num_tokens)
     return (columns < 0) | (in_tail & visible.index_select(1, columns.clamp(0, num_tokens - 1)))
 
 
-def _wide(scores: torch.Tensor) -> torch.Tensor:
+def _wide(scores: Tensor) -> Tensor:
     """At least float32."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
-def fold_rows(queries: torch.Tensor, kv_heads: int) -> torch.Tensor:
+def fold_rows(queries: Tensor, kv_heads: int) -> Tensor:
     """[T, H, D] → [T * groups, Hkv, D]: a key head is then read once for all query heads that share it."""
     num_tokens, heads, size = queries.shape
     groups = heads // kv_heads
     return queries.view(num_tokens, kv_heads, groups, size).transpose(1, 2).reshape(-1, kv_heads, size)
 
 
-def unfold_rows(rows: torch.Tensor, num_tokens: int) -> torch.Tensor:
+def unfold_rows(rows: Tensor, num_tokens: int) -> Tensor:
     """[T * groups, Hkv, D] → [T, H, D]."""
     count, kv_heads, size = rows.shape
     return rows.reshape(num_tokens, count // num_tokens, kv_heads, size).transpose(1, 2).flatten(1, 2)
 
 
-def attend_captured_flash_attn(
-    queries: torch.Tensor, cache: torch.Tensor, prefix_length: torch.Tensor, visible: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """The flash-attn package over the prefix; it reads the length from the device."""
-    return attend_captured_prefix_and_tail(_flash_attn_prefix, queries, cache, prefix_length, visible, scale)
-
-
-def attend_varlen(
-    queries: torch.Tensor, cache: torch.Tensor, prefix_length: torch.Tensor, visible: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """Torch's variable-length flash kernel over the prefix; ``seqused_k`` is the length on the device."""
-    return attend_captured_prefix_and_tail(_varlen_prefix, queries, cache, prefix_length, visible, scale)
-
-
 def _flash_attn_prefix(
-    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, prefix_length: torch.Tensor, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    rows: Tensor, keys: Tensor, values: Tensor, prefix_length: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
     # An optional extra that exists for CUDA only.
     from flash_attn import flash_attn_with_kvcache  # type: ignore[import-not-found]
 
@@ -163,8 +142,8 @@ def _flash_attn_prefix(
 
 
 def _varlen_prefix(
-    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, prefix_length: torch.Tensor, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    rows: Tensor, keys: Tensor, values: Tensor, prefix_length: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
     count, capacity = rows.shape[0], keys.shape[0]
@@ -181,7 +160,7 @@ def _varlen_prefix(
         scale=scale,
         seqused_k=prefix_length,
     )
-    # [Hkv, rows], whatever its documentation says: so do the operator's own shape rules.
+    # The shape is [Hkv, rows], as in the operator's own shape rules; its documentation differs.
     return output, lse
 
 
@@ -204,7 +183,8 @@ def _flash_attn_choice(device: torch.device, dtype: torch.dtype) -> StepAttentio
         return StepAttentionChoice(name, None, reason)
     if importlib.util.find_spec("flash_attn") is None:
         return StepAttentionChoice(name, None, "the package flash-attn is not installed (extra forelook[flash])")
-    return StepAttentionChoice(name, attend_captured_flash_attn)
+    # It reads the length from the device.
+    return StepAttentionChoice(name, partial(attend_captured_prefix_and_tail, _flash_attn_prefix))
 
 
 def _varlen_choice(device: torch.device, dtype: torch.dtype) -> StepAttentionChoice:
@@ -216,9 +196,10 @@ def _varlen_choice(device: torch.device, dtype: torch.dtype) -> StepAttentionCho
     except ImportError:
         return StepAttentionChoice(name, None, f"torch {torch.__version__} has no variable-length attention")
     if "seqused_k" not in inspect.signature(varlen_attn).parameters:
-        reason = f"variable-length attention of torch {torch.__version__} takes no length from the device"
+        reason = f"variable-length attention of torch {torch.__version__} does not read the length from the device"
         return StepAttentionChoice(name, None, reason)
-    return StepAttentionChoice(name, attend_varlen)
+    # ``seqused_k`` is the length on the device.
+    return StepAttentionChoice(name, partial(attend_captured_prefix_and_tail, _varlen_prefix))
 
 
 def _no_flash(device: torch.device, dtype: torch.dtype) -> str:

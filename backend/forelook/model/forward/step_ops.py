@@ -1,7 +1,7 @@
-"""What a captured step does between its matrix products, in plain torch or fused, and which of the two a device gets.
+"""The operators of a captured step between its matrix products, in plain torch or fused, and the choice between them.
 
-The choice is made on the device itself: what does not compile there, or differs from the plain operators, is passed
-over with its reason, and of the ways to attend that agree with the reference the fastest serves.
+The choice is made on the device itself. Operators that do not compile there, or that differ from the plain ones, are
+skipped, with the reason. Of the ways to attend that agree with the reference, the fastest is used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from forelook.model.config import LlamaConfig
 from forelook.model.forward.layers import norm_weight, rms_norm
@@ -24,15 +25,17 @@ from forelook.model.forward.step_attention import (
     step_attention_choices,
 )
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-AddNorm = Callable[[torch.Tensor, "torch.Tensor | None", float, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
-RotateAndStore = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-Gate = Callable[[torch.Tensor], torch.Tensor]
+AddNorm = Callable[[Tensor, "Tensor | None", float, Tensor, float], tuple[Tensor, Tensor]]
+RotateAndStore = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+Gate = Callable[[Tensor], Tensor]
 
-# Prefix and tail on which the ways to attend are compared: a prompt of an editor, and a step with drafts.
+# Prefix and tail on which the ways to attend are compared: an editor's prompt, and a step with drafts. Chosen, not
+# measured, like the tolerances and the number of repeats.
 _PREFIX, _TAIL = 2048, 16
 _TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
+_OTHER_TOLERANCE = 1e-4
 _REPEATS = 15
 
 
@@ -42,11 +45,11 @@ class StepOps:
 
     Attributes:
         add_norm: residual sum and norm.
-        rotate_and_store: queries out of a fused projection; keys and values into the cache.
+        rotate_and_store: splits a fused projection: returns rotated queries, writes keys and values to the cache.
         gate: of the feed-forward layer.
         attend: queries against the cache.
-        attention_name: of that, for ``forelook doctor``.
-        reason: why these, likewise.
+        attention_name: name of ``attend``, for ``forelook doctor``.
+        reason: why these were chosen, likewise.
     """
 
     add_norm: AddNorm
@@ -58,22 +61,16 @@ class StepOps:
 
 
 def add_norm(
-    hidden: torch.Tensor, update: torch.Tensor | None, multiplier: float, weight: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    hidden: Tensor, update: Tensor | None, multiplier: float, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
     """Residual sum [T, C] and its root-mean-square norm; without an update ``hidden`` itself and its norm."""
     if update is not None:
         hidden = hidden + update if multiplier == 1.0 else torch.add(hidden, update, alpha=multiplier)
     return hidden, rms_norm(hidden, weight, eps)
 
 
-def rotate_and_store(
-    qkv: torch.Tensor,
-    rotations: torch.Tensor,
-    positions: torch.Tensor,
-    cache: torch.Tensor,
-    prefix_length: torch.Tensor,
-) -> torch.Tensor:
-    """Rotate queries and keys, and write keys and values behind the committed ones.
+def rotate_and_store(qkv: Tensor, rotations: Tensor, positions: Tensor, cache: Tensor, prefix_length: Tensor) -> Tensor:
+    """Rotate queries and keys, and write keys and values after the committed ones.
 
     Args:
         qkv: [T, (H + 2 Hkv) D] of the fused projection.
@@ -96,7 +93,7 @@ def rotate_and_store(
     return by_head[:, :heads].to(cache.dtype)
 
 
-def gate(gate_up: torch.Tensor) -> torch.Tensor:
+def gate(gate_up: Tensor) -> Tensor:
     """[T, 2 I] → [T, I]: SiLU of the first half times the second."""
     opened, values = gate_up.chunk(2, dim=1)
     return F.silu(opened) * values
@@ -129,51 +126,49 @@ def choose_step_attention(
         config: head counts and size.
         device: to try them on.
         dtype: of queries, keys and values.
-        choices: what to try; all there are by default.
+        choices: what to try; all ways by default.
         measure: milliseconds of a function; CUDA events by default.
 
     Returns:
-        The function, its name, and why: the times of all, and the reasons against those not timed.
+        The function, its name, and the reason: the times of all, and why the others were not timed.
     """
     timed: list[tuple[float, str, StepAttention]] = []
-    passed_over: list[str] = []
+    skipped: list[str] = []
     queries, cache, prefix_length, visible = _example(config, device, dtype)
     scale = config.attention_scale
     wide = torch.promote_types(dtype, torch.float32)
     expected = attend_masked(queries.to(wide), cache.to(wide), prefix_length, visible, scale)
     for choice in step_attention_choices(device, dtype, config.head_size) if choices is None else choices:
         if choice.attend is None:
-            passed_over.append(f"{choice.name}: {choice.reason}")
+            skipped.append(f"{choice.name}: {choice.reason}")
             continue
         attend = choice.attend
 
-        def run(attend: StepAttention = attend) -> torch.Tensor:
+        def run(attend: StepAttention = attend) -> Tensor:
             return attend(queries, cache, prefix_length, visible, scale)
 
         try:
             error = float((run().to(wide) - expected).abs().max())
-            if not error <= _TOLERANCE.get(dtype, 1e-4):
-                passed_over.append(f"{choice.name}: differs from the reference by {error:.2g} on this device")
+            if not error <= _TOLERANCE.get(dtype, _OTHER_TOLERANCE):
+                skipped.append(f"{choice.name}: differs from the reference by {error:.2g} on this device")
                 continue
             timed.append(((measure or _cuda_ms)(run), choice.name, attend))
-        except Exception as fault:  # noqa: BLE001 - border to kernels that may not build here: another one serves
-            _LOG.warning("attention by %s fails on %s: %s", choice.name, device, type(fault).__name__)
-            passed_over.append(f"{choice.name}: fails on this device with {type(fault).__name__}")
+        except Exception as fault:  # noqa: BLE001 - border to kernels that may not build here; another one is used
+            logger.warning("attention by %s fails on %s: %s", choice.name, device, type(fault).__name__)
+            skipped.append(f"{choice.name}: fails on this device with {type(fault).__name__}")
     if not timed:
-        return attend_masked, "masked", "; ".join(["nothing faster agrees with it", *passed_over])
+        return attend_masked, "masked", "; ".join(["nothing faster agrees with it", *skipped])
     timed.sort(key=lambda row: row[0])
     times = ", ".join(f"{name} {ms * 1e3:.0f} µs" for ms, name, _ in timed)
     _, name, attend = timed[0]
     reason = f"fastest here over {_PREFIX} + {_TAIL} tokens ({times})"
-    return attend, name, "; ".join([reason, *passed_over])
+    return attend, name, "; ".join([reason, *skipped])
 
 
-def _example(
-    config: LlamaConfig, device: torch.device, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _example(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator(device=device).manual_seed(0)
 
-    def random(*shape: int) -> torch.Tensor:
+    def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
 
     queries = random(_TAIL, config.num_heads, config.head_size)
@@ -184,7 +179,7 @@ def _example(
 
 
 def _cuda_ms(run: Callable[[], object]) -> float:
-    """Milliseconds of a function as a captured step has it: without what launching its kernels costs."""
+    """Milliseconds of a function in a captured step, that is, without launching its kernels."""
     run()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -205,9 +200,9 @@ def _cuda_ms(run: Callable[[], object]) -> float:
 def _fused_ops(
     config: LlamaConfig, device: torch.device, dtype: torch.dtype
 ) -> tuple[tuple[AddNorm, RotateAndStore, Gate] | None, str]:
-    """The fused operators where they compile and agree, else none; and a word on it."""
+    """The fused operators if they compile and agree with the plain ones; and the reason."""
     if importlib.util.find_spec("triton") is None:
-        return None, "the package triton is not installed: small operators are torch's"
+        return None, "the package triton is not installed; small operators are torch's"
     if dtype == torch.float64:
         return None, "small operators are torch's in float64"
     try:
@@ -215,27 +210,22 @@ def _fused_ops(
 
         fused = (triton_step.add_norm, triton_step.rotate_and_store, triton_step.gate)
         error = fused_error(config, device, dtype, *fused)
-    except Exception as fault:  # noqa: BLE001 - border to kernels that may not build here: plain torch serves
-        _LOG.warning("fused operators fail on %s: %s", device, type(fault).__name__)
+    except Exception as fault:  # noqa: BLE001 - border to kernels that may not build here; plain torch is used
+        logger.warning("fused operators fail on %s: %s", device, type(fault).__name__)
         return None, f"fused operators fail on this device with {type(fault).__name__}"
-    if not error <= _TOLERANCE.get(dtype, 1e-4):
+    if not error <= _TOLERANCE.get(dtype, _OTHER_TOLERANCE):
         return None, f"fused operators differ from torch's by {error:.2g} on this device"
     return fused, "small operators are fused"
 
 
 def fused_error(
-    config: LlamaConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    add: AddNorm,
-    rotate: RotateAndStore,
-    open_gate: Gate,
+    config: LlamaConfig, device: torch.device, dtype: torch.dtype, add: AddNorm, rotate: RotateAndStore, open_gate: Gate
 ) -> float:
     """The largest difference of given operators from the plain ones on random values of about 1."""
     generator = torch.Generator(device=device).manual_seed(1)
     heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_size
 
-    def random(*shape: int) -> torch.Tensor:
+    def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
 
     num_tokens, num_slots = 5, 12

@@ -1,9 +1,9 @@
 """Tree attention in one pass over prefix and tail: split over the keys, merged by log-sum-exp, in Triton.
 
-After *Flash-Decoding* (Dao et al., 2023): a step has few queries and many keys, so the keys are dealt out to as many
-programs as fill the device, and a second kernel merges their partial results. Committed keys need no mask; behind them
-the step's own keys stand in the same cache, and there a row sees what ``visible`` says. The prefix length is read from
-the device, so a captured step serves every prefix.
+After *Flash-Decoding* (Dao et al., 2023): a step has few queries and many keys, so the keys are split over as many
+programs as fill the device, and a second kernel merges their partial results. Committed keys need no mask. The step's
+own keys follow them in the same cache, and ``visible`` says which of them a row sees. The prefix length is read from
+the device, so one captured step runs for every prefix.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 _NUM_PROGRAMS = 264
-"""Two for each multiprocessor of an H100 or H200; smaller devices run them in waves."""
-_MAX_SPLITS = 64
+"""Two per multiprocessor of an H100 or H200; smaller devices run them in waves. Chosen, not measured."""
+_MAX_SPLITS = 64  # chosen, not measured
 
 
 def attend_tree(
-    queries: torch.Tensor,
-    cache: torch.Tensor,
-    prefix_length: torch.Tensor,
-    visible: torch.Tensor,
+    queries: Tensor,
+    cache: Tensor,
+    prefix_length: Tensor,
+    visible: Tensor,
     scale: float,
     *,
     num_programs: int = _NUM_PROGRAMS,
-) -> torch.Tensor:
+) -> Tensor:
     """Attend to the prefix and the tail; see :mod:`forelook.model.forward.step_attention`.
 
     Args:
@@ -34,7 +35,7 @@ def attend_tree(
         prefix_length: [1] int32.
         visible: [T, T] bool.
         scale: of the scores.
-        num_programs: how many programs the keys are dealt out to, about.
+        num_programs: about how many programs the keys are split over.
     """
     num_tokens, heads, size = queries.shape
     kv_heads = cache.shape[0] // 2

@@ -1,8 +1,8 @@
 """The small operators of a step between its matrix products, each one Triton kernel.
 
-At one token a step is bound by reading the weights. In between torch would run some twenty operators a layer, of about
-two microseconds each however little they do: a third of the time of a 7B model's step. Here they are four. Each does
-what its plain counterpart in :mod:`forelook.model.forward.step_ops` does, with the same roundings between.
+A step of one token is bound by reading the weights. Between the products torch runs about twenty operators per layer of
+about two microseconds each, however small they are: a third of the time of a 7B model's step. This module has four.
+Each computes what its plain counterpart in :mod:`forelook.model.forward.step_ops` does, with the same roundings.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 
 def add_norm(
-    hidden: torch.Tensor, update: torch.Tensor | None, multiplier: float, weight: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    hidden: Tensor, update: Tensor | None, multiplier: float, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
     """The residual sum and its norm; see :func:`forelook.model.forward.step_ops.add_norm`."""
     num_tokens, width = hidden.shape
     summed = hidden if update is None else torch.empty_like(hidden)
@@ -35,13 +36,7 @@ def add_norm(
     return summed, normed
 
 
-def rotate_and_store(
-    qkv: torch.Tensor,
-    rotations: torch.Tensor,
-    positions: torch.Tensor,
-    cache: torch.Tensor,
-    prefix_length: torch.Tensor,
-) -> torch.Tensor:
+def rotate_and_store(qkv: Tensor, rotations: Tensor, positions: Tensor, cache: Tensor, prefix_length: Tensor) -> Tensor:
     """Rotated queries; keys and values into the cache; see :func:`forelook.model.forward.step_ops.rotate_and_store`."""
     num_tokens = qkv.shape[0]
     kv_heads, size = cache.shape[0] // 2, cache.shape[2]
@@ -64,7 +59,7 @@ def rotate_and_store(
     return queries
 
 
-def gate(gate_up: torch.Tensor) -> torch.Tensor:
+def gate(gate_up: Tensor) -> Tensor:
     """SiLU of the first half times the second; see :func:`forelook.model.forward.step_ops.gate`."""
     num_tokens, width = gate_up.shape
     output = torch.empty(num_tokens, width // 2, dtype=gate_up.dtype, device=gate_up.device)
