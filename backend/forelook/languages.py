@@ -39,6 +39,11 @@ class StringForm:
     substitutions: bool = False
 
 
+def _nodes(names: str) -> frozenset[str]:
+    """Kinds of grammar nodes, from their names separated by spaces."""
+    return frozenset(names.split())
+
+
 _DOUBLE = StringForm('"', '"')
 _SINGLE = StringForm("'", "'")
 _BRACE = r"\{\s*$"
@@ -94,7 +99,7 @@ class Language:
     placeholder: str = "forelookcursor"
     body_nodes: frozenset[str] = frozenset()
     delimiter_nodes: frozenset[str] = frozenset()
-    comment_nodes: frozenset[str] = frozenset({"comment", "line_comment", "block_comment"})
+    comment_nodes: frozenset[str] = _nodes("comment line_comment block_comment")
     string_nodes: frozenset[str] = frozenset()
     signature_nodes: frozenset[str] = frozenset()
     wrapper_nodes: frozenset[str] = frozenset()
@@ -113,29 +118,24 @@ _PYTHON = Language(
     block_comments=(),
     strings=(StringForm('"""', '"""', multi_line=True), StringForm("'''", "'''", multi_line=True), _DOUBLE, _SINGLE),
     opener=r":\s*$",
-    body_nodes=frozenset({"block"}),
-    string_nodes=frozenset({"string", "string_content", "concatenated_string"}),
-    signature_nodes=frozenset({"function_definition", "class_definition"}),
-    wrapper_nodes=frozenset({"decorated_definition"}),
-    import_nodes=frozenset({"import_statement", "import_from_statement", "future_import_statement"}),
+    body_nodes=_nodes("block"),
+    string_nodes=_nodes("string string_content concatenated_string"),
+    signature_nodes=_nodes("function_definition class_definition"),
+    wrapper_nodes=_nodes("decorated_definition"),
+    import_nodes=_nodes("import_statement import_from_statement future_import_statement"),
     import_words=("from", "import"),
     index_stems=("__init__",),
 )
 # A slash where an expression may start: after an operator, an opening bracket or a separator.
 _REGEX_LITERAL = r"(?<=[(,=:\[!&|?{};])[ \t]*/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/"
-_JAVASCRIPT_BODIES = frozenset(
-    {"statement_block", "class_body", "object", "switch_body", "switch_case", "switch_default", "jsx_element"}
+_JAVASCRIPT_BODIES = _nodes("statement_block class_body object switch_body switch_case switch_default jsx_element")
+_JAVASCRIPT_SIGNATURES = _nodes(
+    "function_declaration generator_function_declaration class_declaration method_definition"
 )
-_JAVASCRIPT_SIGNATURES = frozenset(
-    {"function_declaration", "generator_function_declaration", "class_declaration", "method_definition"}
+_TYPESCRIPT_BODIES = _JAVASCRIPT_BODIES | _nodes("interface_body object_type enum_body")
+_TYPESCRIPT_SIGNATURES = _JAVASCRIPT_SIGNATURES | _nodes(
+    "abstract_class_declaration interface_declaration type_alias_declaration function_signature"
 )
-_TYPESCRIPT_BODIES = _JAVASCRIPT_BODIES | {"interface_body", "object_type", "enum_body"}
-_TYPESCRIPT_SIGNATURES = _JAVASCRIPT_SIGNATURES | {
-    "abstract_class_declaration",
-    "interface_declaration",
-    "type_alias_declaration",
-    "function_signature",
-}
 
 
 def _ecma(
@@ -153,10 +153,10 @@ def _ecma(
         opaque=(_REGEX_LITERAL,),
         opener=r"(?:\{|=>)\s*$",
         body_nodes=bodies,
-        string_nodes=frozenset({"string", "string_fragment", "template_string"}),
+        string_nodes=_nodes("string string_fragment template_string"),
         signature_nodes=signatures,
-        wrapper_nodes=frozenset({"export_statement"}),
-        import_nodes=frozenset({"import_statement"}),
+        wrapper_nodes=_nodes("export_statement"),
+        import_nodes=_nodes("import_statement"),
         import_words=("import", "export"),
         import_calls=("require",),
         index_stems=("index",),
@@ -189,12 +189,10 @@ _GO = Language(
     {"go": (".go",)},
     ("tree_sitter_go", "language"),
     strings=(StringForm("`", "`", multi_line=True, escapes=False), _DOUBLE, _SINGLE),
-    body_nodes=frozenset(
-        {"block", "field_declaration_list", "interface_type", "literal_value", "expression_case", "default_case"}
-    ),
-    string_nodes=frozenset({"interpreted_string_literal", "raw_string_literal", "rune_literal"}),
-    signature_nodes=frozenset({"function_declaration", "method_declaration", "type_declaration"}),
-    import_nodes=frozenset({"import_declaration"}),
+    body_nodes=_nodes("block field_declaration_list interface_type literal_value expression_case default_case"),
+    string_nodes=_nodes("interpreted_string_literal raw_string_literal rune_literal"),
+    signature_nodes=_nodes("function_declaration method_declaration type_declaration"),
+    import_nodes=_nodes("import_declaration"),
     import_words=("import",),
 )
 _RUST = Language(
@@ -207,10 +205,10 @@ _RUST = Language(
         StringForm('"', '"', multi_line=True),
     ),
     opaque=(r"'(?:\\[^\n]{1,8}?|[^'\\\n])'",),  # a character; a lifetime has no second quote
-    body_nodes=frozenset({"block", "declaration_list", "field_declaration_list", "enum_variant_list", "match_block"}),
-    string_nodes=frozenset({"string_literal", "raw_string_literal", "char_literal", "string_content"}),
-    signature_nodes=frozenset({"function_item", "struct_item", "enum_item", "trait_item", "function_signature_item"}),
-    import_nodes=frozenset({"use_declaration"}),
+    body_nodes=_nodes("block declaration_list field_declaration_list enum_variant_list match_block"),
+    string_nodes=_nodes("string_literal raw_string_literal char_literal string_content"),
+    signature_nodes=_nodes("function_item struct_item enum_item trait_item function_signature_item"),
+    import_nodes=_nodes("use_declaration"),
     import_words=("use", "mod"),
     index_stems=("mod",),
 )
@@ -219,32 +217,24 @@ _JAVA = Language(
     {"java": (".java",)},
     ("tree_sitter_java", "language"),
     strings=(StringForm('"""', '"""', multi_line=True), _DOUBLE, _SINGLE),
-    body_nodes=frozenset(
-        {
-            "block",
-            "class_body",
-            "interface_body",
-            "enum_body",
-            "constructor_body",
-            "switch_block",
-            "switch_block_statement_group",
-        }
+    body_nodes=_nodes(
+        "block class_body interface_body enum_body constructor_body switch_block switch_block_statement_group"
     ),
-    string_nodes=frozenset({"string_literal", "character_literal", "string_fragment"}),
-    signature_nodes=frozenset({"method_declaration", "class_declaration", "interface_declaration"}),
-    import_nodes=frozenset({"import_declaration"}),
+    string_nodes=_nodes("string_literal character_literal string_fragment"),
+    signature_nodes=_nodes("method_declaration class_declaration interface_declaration"),
+    import_nodes=_nodes("import_declaration"),
     import_words=("import",),
 )
-_C_BODIES = frozenset({"compound_statement", "field_declaration_list", "enumerator_list", "case_statement"})
-_C_STRINGS = frozenset({"string_literal", "char_literal", "string_content", "raw_string_literal", "system_lib_string"})
+_C_BODIES = _nodes("compound_statement field_declaration_list enumerator_list case_statement")
+_C_STRINGS = _nodes("string_literal char_literal string_content raw_string_literal system_lib_string")
 _C = Language(
     "c",
     {"c": (".c", ".h"), "objective-c": (".m",)},
     ("tree_sitter_c", "language"),
     body_nodes=_C_BODIES,
     string_nodes=_C_STRINGS,
-    signature_nodes=frozenset({"function_definition", "struct_specifier", "declaration"}),
-    import_nodes=frozenset({"preproc_include"}),
+    signature_nodes=_nodes("function_definition struct_specifier declaration"),
+    import_nodes=_nodes("preproc_include"),
     import_words=(r"#[ \t]*include",),
 )
 _CPP = Language(
@@ -252,11 +242,11 @@ _CPP = Language(
     {"cpp": (".cc", ".cpp", ".cxx", ".hh", ".hpp"), "cuda-cpp": (".cu", ".cuh")},
     ("tree_sitter_cpp", "language"),
     strings=(StringForm('R"(', ')"', multi_line=True, escapes=False), _DOUBLE, _SINGLE),
-    body_nodes=_C_BODIES | {"declaration_list"},
+    body_nodes=_C_BODIES | _nodes("declaration_list"),
     string_nodes=_C_STRINGS,
-    signature_nodes=frozenset({"function_definition", "class_specifier", "struct_specifier", "declaration"}),
-    wrapper_nodes=frozenset({"namespace_definition", "declaration_list"}),
-    import_nodes=frozenset({"preproc_include", "using_declaration"}),
+    signature_nodes=_nodes("function_definition class_specifier struct_specifier declaration"),
+    wrapper_nodes=_nodes("namespace_definition declaration_list"),
+    import_nodes=_nodes("preproc_include using_declaration"),
     import_words=(r"#[ \t]*include", "using"),
 )
 _CSHARP = Language(
@@ -269,14 +259,10 @@ _CSHARP = Language(
         _DOUBLE,
         _SINGLE,
     ),
-    body_nodes=frozenset(
-        {"block", "declaration_list", "accessor_list", "enum_member_declaration_list", "switch_body", "switch_section"}
-    ),
-    string_nodes=frozenset(
-        {"string_literal", "verbatim_string_literal", "character_literal", "interpolated_string_expression"}
-    ),
-    signature_nodes=frozenset({"method_declaration", "class_declaration", "interface_declaration"}),
-    import_nodes=frozenset({"using_directive"}),
+    body_nodes=_nodes("block declaration_list accessor_list enum_member_declaration_list switch_body switch_section"),
+    string_nodes=_nodes("string_literal verbatim_string_literal character_literal interpolated_string_expression"),
+    signature_nodes=_nodes("method_declaration class_declaration interface_declaration"),
+    import_nodes=_nodes("using_directive"),
     import_words=("using",),
 )
 _RUBY = Language(
@@ -290,9 +276,9 @@ _RUBY = Language(
     opener=r"(?:\bdo(?:\s*\|[^|]*\|)?|\bthen|\belse|\bbegin|\bensure|^\s*(?:def|class|module|if|unless|while|until|case|"
     r"when|elsif|rescue|for)\b.*|\{(?:\s*\|[^|]*\|)?)\s*$",
     closing_line=r"(?:end\b.*|[}\])].*)",
-    body_nodes=frozenset({"body_statement", "then", "else", "do", "do_block", "block", "block_body", "begin", "when"}),
-    string_nodes=frozenset({"string", "string_content", "heredoc_body", "heredoc_content"}),
-    signature_nodes=frozenset({"method", "singleton_method", "class", "module"}),
+    body_nodes=_nodes("body_statement then else do do_block block block_body begin when"),
+    string_nodes=_nodes("string string_content heredoc_body heredoc_content"),
+    signature_nodes=_nodes("method singleton_method class module"),
     import_words=("require", "require_relative", "include"),
 )
 _PHP = Language(
@@ -302,10 +288,10 @@ _PHP = Language(
     line_comments=("//", "#"),
     not_before=r"\[",  # an attribute
     strings=(StringForm('"', '"', multi_line=True), StringForm("'", "'", multi_line=True)),
-    body_nodes=frozenset({"compound_statement", "declaration_list", "match_block", "switch_block", "case_statement"}),
-    string_nodes=frozenset({"string", "string_content", "encapsed_string", "heredoc", "heredoc_body"}),
-    signature_nodes=frozenset({"function_definition", "method_declaration", "class_declaration"}),
-    import_nodes=frozenset({"namespace_use_declaration"}),
+    body_nodes=_nodes("compound_statement declaration_list match_block switch_block case_statement"),
+    string_nodes=_nodes("string string_content encapsed_string heredoc heredoc_body"),
+    signature_nodes=_nodes("function_definition method_declaration class_declaration"),
+    import_nodes=_nodes("namespace_use_declaration"),
     import_words=("use", "include", "require"),
     import_calls=("require",),
 )
@@ -322,9 +308,9 @@ _BASH = Language(
     case_parentheses=True,
     opener=r"(?:\bdo|\bthen|\belse|\{|\bin|^\s*[^()\s]+\))\s*$",
     closing_line=r"(?:fi|done|esac|\}|;;)(?:\s*(?:[|;&<>)].*)?)?",
-    body_nodes=frozenset({"do_group", "compound_statement", "if_statement", "else_clause", "elif_clause", "case_item"}),
-    string_nodes=frozenset({"string", "raw_string", "string_content", "heredoc_body"}),
-    signature_nodes=frozenset({"function_definition"}),
+    body_nodes=_nodes("do_group compound_statement if_statement else_clause elif_clause case_item"),
+    string_nodes=_nodes("string raw_string string_content heredoc_body"),
+    signature_nodes=_nodes("function_definition"),
     import_words=("source",),
 )
 _JSON = Language(
@@ -336,8 +322,8 @@ _JSON = Language(
     trailing_comma=False,
     opener=r"[{\[(]\s*$",
     placeholder='"forelookcursor": 0',
-    body_nodes=frozenset({"object", "array"}),
-    string_nodes=frozenset({"string", "string_content"}),
+    body_nodes=_nodes("object array"),
+    string_nodes=_nodes("string string_content"),
 )
 _YAML = Language(
     "yaml",
@@ -349,7 +335,7 @@ _YAML = Language(
     block_comments=(),
     strings=(),
     opener=r":\s*[|>]?[-+]?\s*$",
-    string_nodes=frozenset({"double_quote_scalar", "single_quote_scalar"}),
+    string_nodes=_nodes("double_quote_scalar single_quote_scalar"),
 )
 _HTML = Language(
     "html",
@@ -361,9 +347,9 @@ _HTML = Language(
     strings=(),
     opener=r"<(?!/|!|(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)[A-Za-z][^<>]*(?<!/)>\s*$",
     closing_line=r"</[A-Za-z][\w:.-]*>\s*",
-    body_nodes=frozenset({"element"}),
-    delimiter_nodes=frozenset({"start_tag", "end_tag"}),
-    string_nodes=frozenset({"attribute_value", "quoted_attribute_value"}),
+    body_nodes=_nodes("element"),
+    delimiter_nodes=_nodes("start_tag end_tag"),
+    string_nodes=_nodes("attribute_value quoted_attribute_value"),
 )
 _CSS = Language(
     "css",
@@ -371,9 +357,9 @@ _CSS = Language(
     ("tree_sitter_css", "language"),
     line_comments=(),
     placeholder="forelookcursor: 0;",
-    body_nodes=frozenset({"block"}),
-    string_nodes=frozenset({"string_value"}),
-    import_nodes=frozenset({"import_statement"}),
+    body_nodes=_nodes("block"),
+    string_nodes=_nodes("string_value"),
+    import_nodes=_nodes("import_statement"),
 )
 _LUA = Language(
     "lua",

@@ -66,6 +66,18 @@ def make_converter() -> Converter:
     return converter
 
 
+def _handler_only(method: str) -> Callable[..., Generator[Any, Any, None]]:
+    """A built-in method of pygls that calls the server's handler and does nothing else."""
+
+    @lsp_method(method)
+    def call(protocol: LanguageServerProtocol, params: Any) -> Generator[Any, Any, None]:
+        handler = protocol.fm.features.get(method)
+        if handler is not None:
+            yield handler, (params,), None
+
+    return call
+
+
 class ForelookProtocol(LanguageServerProtocol):
     """One connection with one editor window."""
 
@@ -130,52 +142,19 @@ class ForelookProtocol(LanguageServerProtocol):
     # --- Life cycle ------------------------------------------------------------------------------------------
 
     @lsp_method(types.EXIT)
-    def lsp_exit(self, *_: Any) -> Generator[Any, Any, None]:
+    def lsp_exit(self, *_: Any) -> None:  # type: ignore[override]  # there is no handler to yield
         """Close this connection; its transport decides whether the process ends."""
-        yield from self._call_handler(types.EXIT, None)
         if self.exit_code is not None and not self.exit_code.done():
             self.exit_code.set_result(0 if self._shutdown else 1)
 
     # --- Documents are mirrored by forelook_lsp.document_sync, with LSP's line rules -----------------------------
 
-    def _call_handler(self, method: str, params: Any) -> Generator[Any, Any, None]:
-        handler = self.fm.features.get(method)
-        if handler is not None:
-            yield handler, (params,), None
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
-    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> Generator[Any, Any, None]:
-        """Call the handler only."""
-        yield from self._call_handler(types.TEXT_DOCUMENT_DID_OPEN, params)
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
-    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> Generator[Any, Any, None]:
-        """Call the handler only."""
-        yield from self._call_handler(types.TEXT_DOCUMENT_DID_CHANGE, params)
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
-    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
-        """Call the handler only."""
-        yield from self._call_handler(types.TEXT_DOCUMENT_DID_CLOSE, params)
-
-    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_OPEN)
-    def lsp_notebook_document__did_open(self, params: types.DidOpenNotebookDocumentParams) -> Generator[Any, Any, None]:
-        """Call the handler only."""
-        yield from self._call_handler(types.NOTEBOOK_DOCUMENT_DID_OPEN, params)
-
-    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CHANGE)
-    def lsp_notebook_document__did_change(
-        self, params: types.DidChangeNotebookDocumentParams
-    ) -> Generator[Any, Any, None]:
-        """Call the handler only."""
-        yield from self._call_handler(types.NOTEBOOK_DOCUMENT_DID_CHANGE, params)
-
-    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CLOSE)
-    def lsp_notebook_document__did_close(
-        self, params: types.DidCloseNotebookDocumentParams
-    ) -> Generator[Any, Any, None]:
-        """Call the handler only."""
-        yield from self._call_handler(types.NOTEBOOK_DOCUMENT_DID_CLOSE, params)
+    lsp_text_document__did_open = _handler_only(types.TEXT_DOCUMENT_DID_OPEN)
+    lsp_text_document__did_change = _handler_only(types.TEXT_DOCUMENT_DID_CHANGE)
+    lsp_text_document__did_close = _handler_only(types.TEXT_DOCUMENT_DID_CLOSE)
+    lsp_notebook_document__did_open = _handler_only(types.NOTEBOOK_DOCUMENT_DID_OPEN)
+    lsp_notebook_document__did_change = _handler_only(types.NOTEBOOK_DOCUMENT_DID_CHANGE)
+    lsp_notebook_document__did_close = _handler_only(types.NOTEBOOK_DOCUMENT_DID_CLOSE)
 
 
 def quiet_errors(handler: Callable[..., Any], where: str) -> Callable[..., Any]:

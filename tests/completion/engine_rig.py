@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forelook.completion.engine.engine import CompletionEngine
-from forelook.completion.engine.inbox import CompletionHandle
+from forelook.completion.engine.inbox import Job
 from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout
 from forelook.errors import ForelookError
@@ -38,7 +38,7 @@ class Reply:
     partial: list[str] = field(default_factory=list)
     outcomes: list[CompletionResult | ForelookError] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
-    handle: CompletionHandle | None = None
+    handle: Job | None = None
 
     def finish(self, outcome: CompletionResult | ForelookError) -> None:
         self.outcomes.append(outcome)

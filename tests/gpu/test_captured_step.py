@@ -129,7 +129,7 @@ def test_capture_that_finds_no_memory_leaves_the_step_uncaptured(
     loaded: LoadedModel, cuda: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert loaded.space is not None
-    monkeypatch.setattr("forelook.model.forward.cuda_graphs._LEAST_FREE_BYTES", 2**50)
+    monkeypatch.setattr("forelook.model.forward.cuda_graphs._MIN_FREE_BYTES", 2**50)
     graphs = CudaGraphs(cuda)
     sequence = BucketedSequence(StepSpace(loaded.weights, loaded.space.ops, graphs))
     layout = causal_layout([0, 9, 10], 0)

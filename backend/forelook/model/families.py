@@ -82,7 +82,7 @@ class InfillTemplate:
     order: InfillOrder
     parts: tuple[str, ...]
     stops: tuple[str, ...]
-    begins_with_bos: bool
+    begins_with_bos: bool = True
     file_separator: str | None = None
     other_control_tokens: tuple[str, ...] = ()
     name_pattern: str | None = None
@@ -103,7 +103,6 @@ INFILL_TEMPLATES: tuple[InfillTemplate, ...] = (
         InfillOrder.SUFFIX_FIRST,
         ("<PRE>", "<SUF>", "{suffix}", "<MID>", "{context}", "{prefix}"),
         ("<EOT>",),
-        begins_with_bos=True,
         name_pattern=r"starter[-_]model",
     ),
     # Rozière et al., "Code Llama" (2023), section 2.3
@@ -113,7 +112,6 @@ INFILL_TEMPLATES: tuple[InfillTemplate, ...] = (
         InfillOrder.SUFFIX_FIRST,
         ("▁<PRE>", "▁<SUF>", "{suffix}", "▁<MID>", "{context}", "{prefix}"),
         ("▁<EOT>",),
-        begins_with_bos=True,
         name_pattern=_CODE_LLAMA,
     ),
     InfillTemplate(
@@ -122,7 +120,6 @@ INFILL_TEMPLATES: tuple[InfillTemplate, ...] = (
         InfillOrder.PREFIX_FIRST,
         ("▁<PRE>", "{context}", "{prefix}", "▁<SUF>", "{suffix}", "▁<MID>"),
         ("▁<EOT>",),
-        begins_with_bos=True,
         name_pattern=_CODE_LLAMA,
     ),
     InfillTemplate(
@@ -153,7 +150,6 @@ INFILL_TEMPLATES: tuple[InfillTemplate, ...] = (
         InfillOrder.PREFIX_FIRST,
         ("<｜fim▁begin｜>", "{context}", "{prefix}", "<｜fim▁hole｜>", "{suffix}", "<｜fim▁end｜>"),
         ("<｜end▁of▁sentence｜>",),
-        begins_with_bos=True,
         name_pattern=r"deepseek-coder",
     ),
     InfillTemplate(
@@ -162,14 +158,11 @@ INFILL_TEMPLATES: tuple[InfillTemplate, ...] = (
         InfillOrder.SUFFIX_FIRST,
         ("[SUFFIX]", "{suffix}", "[PREFIX]", "{context}", "{prefix}"),
         ("</s>",),
-        begins_with_bos=True,
         name_pattern=r"codestral",
     ),
 )
 
-PLAIN_TEMPLATE = InfillTemplate(
-    "plain", tuple(FAMILIES), InfillOrder.PLAIN, ("{context}", "{prefix}"), (), begins_with_bos=True
-)
+PLAIN_TEMPLATE = InfillTemplate("plain", tuple(FAMILIES), InfillOrder.PLAIN, ("{context}", "{prefix}"), ())
 
 # Added tokens that steer a model, whether or not its tokenizer flags them as special.
 CONTROL_TOKENS = frozenset(

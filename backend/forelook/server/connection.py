@@ -30,7 +30,7 @@ from forelook.privacy.secrets import check_document, is_secret_path
 from forelook.protocol import jsonrpc, messages
 from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, RequestId, Response
 from forelook.server.backend import Backend
-from forelook.server.engine import CompletionHandle
+from forelook.server.engine import RunningCompletion
 from forelook.text import utf8_size_above
 
 logger = logging.getLogger("forelook.server")
@@ -45,7 +45,7 @@ class _Completion:
     id: RequestId
     started_s: float
     wants_partials: bool
-    handle: CompletionHandle | None = None
+    handle: RunningCompletion | None = None
 
 
 class Connection:

@@ -12,7 +12,7 @@ from forelook.protocol.messages import CompletionEventParams, CompletionParams, 
 OnStatus = Callable[[Status], None]
 
 
-class CompletionHandle(Protocol):
+class RunningCompletion(Protocol):
     """A running completion."""
 
     def cancel(self) -> None:
@@ -59,7 +59,7 @@ class Engine(Protocol):
         request: CompletionParams,
         on_partial: Callable[[str], None],
         on_done: Callable[[CompletionResult | ForelookError], None],
-    ) -> CompletionHandle:
+    ) -> RunningCompletion:
         """Start a completion; raises DocumentError. ``on_done`` is called exactly once."""
         ...
 

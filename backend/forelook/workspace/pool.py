@@ -223,9 +223,7 @@ class WorkspacePool:
 
     def _step(self) -> bool:
         if self._job is not None:
-            try:
-                next(self._job)
-            except StopIteration:
+            if next(self._job, True):  # a step yields None
                 self._job = None
             return True
         if self._changed:
@@ -249,9 +247,7 @@ class WorkspacePool:
                 return False
             if self._job is None:
                 self._job = self._indexing_changes(key)
-            try:
-                next(self._job)
-            except StopIteration:
+            if next(self._job, True):
                 self._job = None
         return True
 

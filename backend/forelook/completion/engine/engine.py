@@ -20,7 +20,7 @@ from forelook.completion.completer import Cancelled, Completed, Hints, RequestCo
 from forelook.completion.document_store import Document, DocumentStore
 from forelook.completion.engine.answers import Answer, LatestAnswers
 from forelook.completion.engine.drafting import Drafting
-from forelook.completion.engine.inbox import CompletionHandle, Inbox, Job, OnDone, OnPartial
+from forelook.completion.engine.inbox import Inbox, Job, OnDone, OnPartial
 from forelook.completion.engine.metrics import EngineMetrics
 from forelook.completion.engine.model_state import EngineModel, Loaded, LoadModel, MakeDrafting, ModelState
 from forelook.completion.engine.pool_keys import pool_key
@@ -373,9 +373,7 @@ class CompletionEngine:
 
     # --- requests
 
-    def submit(
-        self, key: DocumentKey, request: CompletionParams, on_partial: OnPartial, on_done: OnDone
-    ) -> CompletionHandle:
+    def submit(self, key: DocumentKey, request: CompletionParams, on_partial: OnPartial, on_done: OnDone) -> Job:
         """Start a completion; an older one of the same document is superseded.
 
         Args:
@@ -403,10 +401,10 @@ class CompletionEngine:
         state = self._model.status.state
         if state is not EngineState.READY:
             on_done(CompletionResult((), FinishReason.NO_MODEL if state is EngineState.ERROR else FinishReason.LOADING))
-            return CompletionHandle(job)
+            return job
         self._metrics.add("requests")
         self._metrics.add("superseded", self._inbox.submit(job))
-        return CompletionHandle(job)
+        return job
 
     def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:
         """Count what became of a suggestion; accepted text goes into the pool of its workspace."""

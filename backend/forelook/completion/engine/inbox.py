@@ -29,19 +29,8 @@ class Job:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
-        """Stop before the next forward."""
-        self.cancelled.set()
-
-
-class CompletionHandle:
-    """A running completion."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def cancel(self) -> None:
         """Stop before the next forward; ``on_done`` is then called with a RequestCancelledError."""
-        self._job.cancel()
+        self.cancelled.set()
 
 
 @dataclass(frozen=True, slots=True)

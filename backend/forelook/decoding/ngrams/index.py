@@ -406,9 +406,7 @@ class NgramIndex:
                 return True
             else:
                 return False
-        try:
-            next(self._work)
-        except StopIteration:
+        if next(self._work, True):  # a step yields None
             self._work = None
         return True
 

@@ -291,9 +291,7 @@ class NgramPool:
             if not self._is_stale():
                 return False
             self._rebuild = self._rebuilding()
-        try:
-            next(self._rebuild)
-        except StopIteration:
+        if next(self._rebuild, True):  # a step yields None
             self._rebuild = None
         return True
 
