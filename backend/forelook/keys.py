@@ -30,7 +30,9 @@ class DocumentKey:
     Attributes:
         window: 1, or the next free number where another connection has the same document open.
         uri: the document's URI.
+        principal: as in :class:`WorkspaceKey`; window numbers of one user do not depend on other users.
     """
 
     window: int
     uri: str
+    principal: str = ""

@@ -130,8 +130,8 @@ class FakeEngine:
     def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:
         self.events.append((workspace, event))
 
-    def stats(self) -> dict[str, object]:
-        return {"num_requests": len(self.requests)}
+    def stats(self, principal: str) -> dict[str, object]:
+        return {"num_requests": len(self.requests), **({"principal": principal} if principal else {})}
 
     def pool_stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         return {"num_tokens": sum(len(text) for (owner, _), text in self.files.items() if owner == workspace)}

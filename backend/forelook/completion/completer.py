@@ -220,6 +220,7 @@ class Completer:
         self._published = None if sizes is None else PublishedSettings(**sizes)
         self.prompts = PromptBuilder(model.tokenizer, prompt_budget, model.infill.file_separator_id)
         sentinels = {part for part in model.infill.template if isinstance(part, int)}
+        self._healer = model.healer.with_own_memory()
         self._boundary_ids = frozenset(sentinels | model.stop_token_ids)
 
     def prepare(self, document: Document, offset: int, context: Sequence[str] = ()) -> PreparedPrompt:
@@ -232,7 +233,7 @@ class Completer:
         before, after = _around(document.text, offset)
         cursor = look_around(language_for(document.language_id), before, after)
         text = self.prompts.build(document, offset, context)
-        healing = self._model.healer.heal(text.prefix_ids)
+        healing = self._healer.heal(text.prefix_ids)
         prefix_ids = text.prefix_ids[: len(text.prefix_ids) - healing.num_dropped]
         ids = self._model.infill.build(prefix_ids, text.suffix_ids, text.context_ids)
         return PreparedPrompt(cursor, replace(text, prefix_ids=prefix_ids), ids, healing)

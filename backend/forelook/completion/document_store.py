@@ -93,6 +93,10 @@ class DocumentStore:
     def __len__(self) -> int:
         return len(self._documents)
 
+    def count(self, principal: str) -> int:
+        """Number of open documents of one user."""
+        return sum(document.workspace.principal == principal for document in tuple(self._documents.values()))
+
     def get(self, key: DocumentKey) -> Document:
         """The current snapshot of an open document.
 

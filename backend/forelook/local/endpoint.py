@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from forelook.config import LOOPBACK_HOSTS
 from forelook.errors import EndpointError
-from forelook.local.access import read_tokens
+from forelook.local.access import OWNER_PREFIX, read_tokens
 from forelook.local.files import file_lock, is_locked, make_private_dir, write_atomically
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths, socket_dir
 from forelook.protocol.messages import WEBSOCKET_PATH
@@ -99,7 +99,9 @@ class Endpoint:
         """
         if self.token_path is None:
             return {}
-        return {"Authorization": f"Bearer {read_tokens(Path(self.token_path))[0]}"}
+        tokens = read_tokens(Path(self.token_path))
+        owners = [token for token in tokens if token.startswith(OWNER_PREFIX)]
+        return {"Authorization": f"Bearer {(owners or tokens)[0]}"}
 
 
 def discover(identity: BackendIdentity, paths: UserPaths) -> Endpoint | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,12 @@ class TokenHealer:
         self._ids = np.array([token_id for _, token_id in pieces], dtype=np.int64)
         self._longest = max(map(len, self._pieces), default=0)
         self._allowed: dict[bytes, IntArray] = {}
+
+    def with_own_memory(self) -> TokenHealer:
+        """The same healer for another user; the slow table is shared, what it remembers of requests is not."""
+        healer = copy(self)
+        healer._allowed = {}  # noqa: SLF001 - of the same class
+        return healer
 
     def heal(self, prefix_ids: Sequence[int], *, max_tokens: int = 3) -> Healing:
         """Find the longest run of last tokens whose bytes are a proper prefix of some token.

@@ -56,10 +56,10 @@ def create_app(factory: EngineFactory, config: ServerConfig, policy: AccessPolic
             status_code=503 if status.state is EngineState.ERROR else 200,
         )
 
-    async def metrics(request: Request) -> JSONResponse:  # noqa: ARG001
-        engine = backend.made_engine
-        engine_stats = await asyncio.to_thread(engine.stats) if engine is not None else {}
-        return JSONResponse({"server": backend.metrics.to_json(), "engine": engine_stats})
+    async def metrics(request: Request) -> JSONResponse:
+        engine, principal = backend.made_engine, request.scope.get(PRINCIPAL, "")
+        engine_stats = await asyncio.to_thread(engine.stats, principal) if engine is not None else {}
+        return JSONResponse({"server": backend.metrics_of(principal).to_json(), "engine": engine_stats})
 
     return Starlette(
         routes=[
@@ -81,7 +81,8 @@ class _RpcEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
-        if not self._backend.admit():
+        principal: str = scope.get(PRINCIPAL, "")
+        if not self._backend.admit(principal):
             logger.warning("refused a connection: max_connections = %d are open", self._backend.config.max_connections)
             await refuse(scope, send, Refusal(503, "connection limit reached; close another editor window"))
             return
@@ -90,7 +91,7 @@ class _RpcEndpoint:
             await send({"type": "websocket.send", "text": text})
 
         outbox = Outbox(send_text)
-        connection = Connection(self._backend, outbox, scope.get(PRINCIPAL, ""))
+        connection = Connection(self._backend, outbox, principal)
         try:
             await send({"type": "websocket.accept"})
             await self._exchange(connection, outbox, receive, send)

@@ -61,7 +61,8 @@ class Backend:
     def __init__(self, factory: EngineFactory, config: ServerConfig, hooks: ExitHooks) -> None:
         self.config = config
         self.hooks = hooks
-        self.metrics = ServerMetrics()
+        self.metrics = ServerMetrics()  # of all users
+        self._metrics_by_user: dict[str, ServerMetrics] = {}
         self._factory = factory
         self._engine: Engine | None = None
         self._started: asyncio.Task[None] | None = None
@@ -155,20 +156,26 @@ class Backend:
 
     # --- connections
 
-    def admit(self) -> bool:
+    def metrics_of(self, principal: str) -> ServerMetrics:
+        """What a user may know: the owner, whose name is empty, everything; others what they did themselves."""
+        if not principal:
+            return self.metrics
+        return self._metrics_by_user.setdefault(principal, ServerMetrics(self.metrics))
+
+    def admit(self, principal: str) -> bool:
         """Count a new connection; returns whether the limit permits it."""
+        metrics = self.metrics_of(principal)
         if self.metrics.num_connections >= self.config.max_connections:
-            self.metrics.num_refused_connections += 1
+            metrics.refused()
             return False
-        self.metrics.num_connections += 1
-        self.metrics.num_connections_total += 1
+        metrics.connected()
         self._cancel_idle_timer()
         return True
 
-    def leave(self, listener: StatusListener) -> None:
+    def leave(self, listener: StatusListener, principal: str) -> None:
         """Count a closed connection."""
         self._listeners.discard(listener)
-        self.metrics.num_connections -= 1
+        self.metrics_of(principal).disconnected()
         self._watch_idle()
 
     def _watch_idle(self) -> None:
@@ -184,9 +191,10 @@ class Backend:
 
     # --- keys of documents
 
-    def claim_document(self, uri: str) -> DocumentKey:
-        """The key of a document that a connection opens: the first window number that is free for its URI."""
-        key = next(key for window in itertools.count(1) if (key := DocumentKey(window, uri)) not in self._claimed)
+    def claim_document(self, uri: str, principal: str) -> DocumentKey:
+        """The key of a document that a user's connection opens: the first window number that is free for its URI."""
+        keys = (DocumentKey(window, uri, principal) for window in itertools.count(1))
+        key = next(key for key in keys if key not in self._claimed)
         self._claimed.add(key)
         return key
 

@@ -61,6 +61,7 @@ class Connection:
         self._backend = backend
         self._outbox = outbox
         self._principal = principal
+        self._metrics = backend.metrics_of(principal)
         self._loop = asyncio.get_running_loop()
         self._said_hello = False
         self._closed = False
@@ -117,7 +118,7 @@ class Connection:
     async def _take_request(self, request: Request) -> None:
         try:
             method = messages.request_method(request.method)
-            self._backend.metrics.messages_by_method[method.name] += 1
+            self._metrics.message(method.name)
             self._check_request(request)
             params = messages.from_json(method.params, request.params)
             await self._requests[method.name](request.id, params)
@@ -139,7 +140,7 @@ class Connection:
         uri: str | None = None
         try:
             method = messages.notification_method(notification.method)
-            self._backend.metrics.messages_by_method[method.name] += 1
+            self._metrics.message(method.name)
             if isinstance(notification.params, dict) and isinstance(notification.params.get("uri"), str):
                 uri = notification.params["uri"]
             if not self._said_hello:
@@ -149,7 +150,7 @@ class Connection:
         except ForelookError as error:
             self._report(notification.method, error.code, str(error), uri)
         except Exception as error:  # noqa: BLE001 - edge: one notification fails, not the server
-            self._backend.metrics.num_internal_errors += 1
+            self._metrics.internal_error()
             log_failure(f"notification {notification.method}", error)
             self._report(notification.method, jsonrpc.INTERNAL_ERROR, _internal(error), uri)
 
@@ -162,13 +163,13 @@ class Connection:
         )
 
     def _refuse(self, request_id: RequestId | None, error: ForelookError) -> None:
-        self._backend.metrics.errors_by_code[error.code] += 1
+        self._metrics.error(error.code)
         self._outbox.post(jsonrpc.encode_message(ErrorResponse.of(request_id, error)))
 
     def _fail(self, request_id: RequestId, method: str, error: Exception) -> None:
         self._completions.pop(request_id, None)
-        self._backend.metrics.num_internal_errors += 1
-        self._backend.metrics.errors_by_code[jsonrpc.INTERNAL_ERROR] += 1
+        self._metrics.internal_error()
+        self._metrics.error(jsonrpc.INTERNAL_ERROR)
         log_failure(f"request {request_id!r} ({method})", error)
         data = {"type": "InternalError"}
         response = ErrorResponse(request_id, jsonrpc.INTERNAL_ERROR, _internal(error), data)
@@ -177,7 +178,7 @@ class Connection:
     def _report(self, method: str, code: int, message: str, uri: str | None) -> None:
         if uri is not None and method.startswith("document/"):
             self._drop_document(uri)  # its text may differ from the client's now
-        self._backend.metrics.errors_by_code[code] += 1
+        self._metrics.error(code)
         params = messages.NotificationErrorParams(method=method[:100], code=code, message=message, uri=uri)
         self._outbox.post(jsonrpc.encode_notification(messages.NOTIFICATION_ERROR, params))
 
@@ -241,19 +242,18 @@ class Connection:
         if self._completions.get(running.id) is not running:
             return  # cancelled, and that was the answer
         del self._completions[running.id]
-        metrics = self._backend.metrics
         if isinstance(outcome, ForelookError):
-            metrics.completions_by_outcome[type(outcome).__name__] += 1
+            self._metrics.completion(type(outcome).__name__)
             self._refuse(running.id, outcome)
             return
-        metrics.completions_by_outcome["suggested" if outcome.suggestions else "empty"] += 1
-        metrics.completion_latency.add((time.monotonic() - running.started_s) * 1e3)
+        latency_ms = (time.monotonic() - running.started_s) * 1e3
+        self._metrics.completion("suggested" if outcome.suggestions else "empty", latency_ms)
         self._answer(running.id, outcome)
 
     async def _stats(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
         def ask() -> messages.StatsResult:
             engine = self._backend.made_engine
-            return messages.StatsResult(self._backend.metrics.to_json(), engine.stats() if engine else {})
+            return messages.StatsResult(self._metrics.to_json(), engine.stats(self._principal) if engine else {})
 
         self._answer_from_thread(request_id, "stats", ask)
 
@@ -304,7 +304,7 @@ class Connection:
             limit = config.max_documents
             raise LimitError(f"too many open documents on this connection (limit {limit}); close some first")
         if params.uri not in self._keys:
-            self._keys[params.uri] = self._backend.claim_document(params.uri)
+            self._keys[params.uri] = self._backend.claim_document(params.uri, self._principal)
         engine.open_document(
             self._workspace(params.workspace),
             self._keys[params.uri],
@@ -344,7 +344,7 @@ class Connection:
         if running is not None:
             if running.handle is not None:
                 running.handle.cancel()
-            self._backend.metrics.completions_by_outcome["cancelled"] += 1
+            self._metrics.completion("cancelled")
             self._refuse(params.id, RequestCancelledError("cancelled by the client"))
 
     # --- keys
@@ -381,7 +381,7 @@ class Connection:
             task.cancel()
         for uri in tuple(self._keys):
             self._drop_document(uri)
-        self._backend.leave(self)
+        self._backend.leave(self, self._principal)
 
 
 def _internal(error: Exception) -> str:

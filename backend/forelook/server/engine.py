@@ -67,8 +67,8 @@ class Engine(Protocol):
         """Count what became of a suggestion."""
         ...
 
-    def stats(self) -> dict[str, object]:
-        """Counts and times, never text."""
+    def stats(self, principal: str) -> dict[str, object]:
+        """A user's own counts and times, never text; those of all users where ``principal`` is empty."""
         ...
 
     def pool_stats(self, workspace: WorkspaceKey) -> dict[str, object]:

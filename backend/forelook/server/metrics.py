@@ -33,18 +33,64 @@ class LatencyWindow:
 
 
 class ServerMetrics:
-    """What one server has done since it started."""
+    """What one server has done since it started, for one user or for all.
 
-    def __init__(self) -> None:
+    Args:
+        total: counts everything too, for all users.
+    """
+
+    def __init__(self, total: ServerMetrics | None = None) -> None:
+        self._total = total
         self._started_s = time.monotonic()
         self.num_connections = 0
         self.num_connections_total = 0
         self.num_refused_connections = 0
-        self.num_internal_errors = 0
-        self.messages_by_method: Counter[str] = Counter()
-        self.errors_by_code: Counter[int] = Counter()
-        self.completions_by_outcome: Counter[str] = Counter()
-        self.completion_latency = LatencyWindow()
+        self._num_internal_errors = 0
+        self._messages_by_method: Counter[str] = Counter()
+        self._errors_by_code: Counter[int] = Counter()
+        self._completions_by_outcome: Counter[str] = Counter()
+        self._completion_latency = LatencyWindow()
+
+    def connected(self) -> None:
+        """Count a connection that was admitted."""
+        for metrics in self._and_total():
+            metrics.num_connections += 1
+            metrics.num_connections_total += 1
+
+    def disconnected(self) -> None:
+        """Count the end of a connection."""
+        for metrics in self._and_total():
+            metrics.num_connections -= 1
+
+    def refused(self) -> None:
+        """Count a connection over the limit."""
+        for metrics in self._and_total():
+            metrics.num_refused_connections += 1
+
+    def message(self, method: str) -> None:
+        """Count a message."""
+        for metrics in self._and_total():
+            metrics._messages_by_method[method] += 1  # noqa: SLF001 - of the same class
+
+    def error(self, code: int) -> None:
+        """Count an error that was answered or reported."""
+        for metrics in self._and_total():
+            metrics._errors_by_code[code] += 1  # noqa: SLF001 - of the same class
+
+    def internal_error(self) -> None:
+        """Count an unexpected error."""
+        for metrics in self._and_total():
+            metrics._num_internal_errors += 1  # noqa: SLF001 - of the same class
+
+    def completion(self, outcome: str, latency_ms: float | None = None) -> None:
+        """Count an answered completion, and its latency if it has a result."""
+        for metrics in self._and_total():
+            metrics._completions_by_outcome[outcome] += 1  # noqa: SLF001 - of the same class
+            if latency_ms is not None:
+                metrics._completion_latency.add(latency_ms)  # noqa: SLF001 - of the same class
+
+    def _and_total(self) -> tuple[ServerMetrics, ...]:
+        return (self,) if self._total is None else (self, self._total)
 
     def to_json(self) -> dict[str, object]:
         """All metrics as JSON."""
@@ -53,9 +99,9 @@ class ServerMetrics:
             "num_connections": self.num_connections,
             "num_connections_total": self.num_connections_total,
             "num_refused_connections": self.num_refused_connections,
-            "num_internal_errors": self.num_internal_errors,
-            "messages_by_method": dict(self.messages_by_method),
-            "errors_by_code": {str(code): count for code, count in self.errors_by_code.items()},
-            "completions_by_outcome": dict(self.completions_by_outcome),
-            "completion_latency": self.completion_latency.summary(),
+            "num_internal_errors": self._num_internal_errors,
+            "messages_by_method": dict(self._messages_by_method),
+            "errors_by_code": {str(code): count for code, count in self._errors_by_code.items()},
+            "completions_by_outcome": dict(self._completions_by_outcome),
+            "completion_latency": self._completion_latency.summary(),
         }

@@ -18,16 +18,14 @@ from pathlib import Path
 
 from forelook.completion.completer import Cancelled, Completed, Hints, RequestControl
 from forelook.completion.document_store import Document, DocumentStore
-from forelook.completion.engine.answers import Answer, LatestAnswers
+from forelook.completion.engine.answers import Answer
 from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.inbox import Inbox, Job, OnDone, OnPartial
-from forelook.completion.engine.metrics import EngineMetrics
 from forelook.completion.engine.model_state import EngineModel, Loaded, LoadModel, MakeDrafting, ModelState
 from forelook.completion.engine.pool_keys import pool_key
 from forelook.completion.engine.pools import MakePool, WorkspacePools
-from forelook.completion.engine.speculation import PREWARM_MIN_TOKENS, FollowUp, Prewarm, Speculation
-from forelook.completion.engine.usage import UsageCounters
-from forelook.completion.prompt.context import ContextChooser
+from forelook.completion.engine.speculation import PREWARM_MIN_TOKENS, FollowUp, Prewarm
+from forelook.completion.engine.users import OWNER, User, Users
 from forelook.config import EngineConfig
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.ngrams.index import TokenArray
@@ -83,17 +81,13 @@ class CompletionEngine:
         self._config = config
         self._clock = clock
         self._documents = DocumentStore(config.max_document_chars)
-        self._usage = UsageCounters(statistics_path)
-        self._metrics = EngineMetrics()
+        self._users = Users(prewarm=config.prewarm, statistics_path=statistics_path)
         self._inbox = Inbox()
         self._thread: threading.Thread | None = None
 
         # Only the engine's thread changes these.
         self._model = ModelState(load, make_drafting or (lambda _model: Drafting()), config, release_memory, on_status)
         self._pools = WorkspacePools(make_pool or _pool_in_memory, self._model, config.index_slice_s)
-        self._context = ContextChooser()
-        self._answers = LatestAnswers()
-        self._speculation = Speculation(prewarm=config.prewarm)
         self._saved_s = self._used_s = clock()
 
     @property
@@ -121,7 +115,7 @@ class CompletionEngine:
         while self._turn():
             pass
         self._pools.close()
-        self._usage.save()
+        self._users.usage.save()
 
     def _turn(self) -> bool:
         """Do the most urgent piece of work; returns False to end the thread."""
@@ -153,23 +147,27 @@ class CompletionEngine:
         if unload_s <= now_s:
             self._unload()
             return 0
-        next_s = min(self._speculation.prewarm_due_s, save_s, unload_s)
+        prewarm_s = min(user.speculation.prewarm_due_s for user in self._users.in_turn())
+        next_s = min(prewarm_s, save_s, unload_s)
         return None if math.isinf(next_s) else max(0.0, next_s - now_s)
 
     def _work_ahead(self, loaded: Loaded) -> bool:
-        """Prepare one thing for a later request; returns whether there was any."""
-        if self._context.has_work:
-            with logged("choosing context"):
-                self._choose_context()
-        elif (follow_up := self._speculation.take_follow_up()) is not None:
-            with logged("a follow-up"):
-                self._compute_follow_up(follow_up, loaded)
-        elif (prewarm := self._speculation.take_prewarm(self._clock())) is not None:
-            with logged("prewarming"):
-                self._prefill(prewarm, loaded)
-        else:
-            return False
-        return True
+        """Prepare one thing for a later request, of each user in turn; returns whether there was any."""
+        for user in self._users.in_turn():
+            if user.context.has_work:
+                with logged("choosing context"):
+                    self._choose_context(user)
+            elif (follow_up := user.speculation.take_follow_up()) is not None:
+                with logged("a follow-up"):
+                    self._compute_follow_up(user, follow_up, loaded)
+            elif (prewarm := user.speculation.take_prewarm(self._clock())) is not None:
+                with logged("prewarming"):
+                    self._prefill(user, prewarm, loaded)
+            else:
+                continue
+            self._users.served(user)
+            return True
+        return False
 
     # --- the engine's thread: requests
 
@@ -177,47 +175,50 @@ class CompletionEngine:
         """Answer one request; ``failure`` is why there is no model."""
         outcome: CompletionResult | ForelookError
         loaded = self._model.loaded
+        user = self._users.of(job.document.workspace.principal)
         try:
             if failure is not None:
                 raise failure
-            outcome = self._complete(job, loaded)
+            outcome = self._complete(user, job, loaded)
         except ForelookError as error:
-            self._metrics.add("cancelled" if isinstance(error, RequestCancelledError) else "failed")
+            user.metrics.add("cancelled" if isinstance(error, RequestCancelledError) else "failed")
             outcome = error
         except Exception as error:  # noqa: BLE001 - edge of the thread: one request fails
             log_failure("a completion", error)
-            self._metrics.add("failed")
+            user.metrics.add("failed")
             outcome = DecodingError(f"the completion failed ({type(error).__name__}); see the backend's log")
             if loaded is not None:
-                loaded.completer.sequences.clear()  # their state is unknown
+                loaded.drop(user.name)  # the state of its caches is unknown
         with logged("a completion's callback"):
             job.on_done(outcome)
+        if loaded is not None:
+            self._drop_unused(user.name, loaded)
 
-    def _complete(self, job: Job, loaded: Loaded | None) -> CompletionResult:
+    def _complete(self, user: User, job: Job, loaded: Loaded | None) -> CompletionResult:
         if job.cancelled.is_set():
             raise RequestCancelledError("superseded before it started")
         if loaded is None:
             return CompletionResult((), FinishReason.NO_MODEL)
         document, request = job.document, job.request
-        completed = self._speculation.result_for(document, request)
+        completed = user.speculation.result_for(document, request)
         if completed is not None:
-            self._metrics.add("answered_ahead")
+            user.metrics.add("answered_ahead")
             # Its cost was counted when it was computed.
-            self._metrics.add_result(replace(completed.result, stats=RequestStats()))
+            user.metrics.add_result(replace(completed.result, stats=RequestStats()))
         else:
             control = RequestControl(job.arrived_s, job.deadline_s, job.cancelled.is_set, job.on_partial)
-            hints = self._hints(document, request.offset, loaded)
-            outcome = loaded.completer.complete(document, request, control, hints)
+            hints = self._hints(user, document, request.offset, loaded)
+            outcome = loaded.completer(user.name).complete(document, request, control, hints)
             if isinstance(outcome, Cancelled):
-                self._metrics.add_cancelled(outcome.stats)
+                user.metrics.add_cancelled(outcome.stats)
                 raise RequestCancelledError("cancelled")
             completed = outcome
-            self._metrics.add_result(completed.result)
-        self._answers.add(Answer(document, request, completed))
-        self._speculation.answered(document.key)
+            user.metrics.add_result(completed.result)
+        user.answers.add(Answer(document, request, completed))
+        user.speculation.answered(document.key)
         return completed.result
 
-    def _hints(self, document: Document, offset: int, loaded: Loaded) -> Hints:
+    def _hints(self, user: User, document: Document, offset: int, loaded: Loaded) -> Hints:
         sources: list[DraftSource] = []
         after: TokenArray | None = None
         # Without these drafts a completion is slower, but the same.
@@ -226,56 +227,62 @@ class CompletionEngine:
                 key = pool_key(document.workspace, document.key)
                 sources.append(pool.source(key))
                 after = pool.tokens_after(key, offset)
-        answer = self._answers.of(document.key)
+        answer = user.answers.of(document.key)
         previous = None if answer is None else answer.draft_source(loaded.model.tokenizer.encode)
         if previous is not None:
             sources.append(previous)
-        context = self._context.choose(document, offset) if loaded.completer.wants_context else ()
+        context = user.context.choose(document, offset) if loaded.completer(user.name).wants_context else ()
         return Hints(context, sources, self._pools.memory(document.workspace), after)
+
+    def _drop_unused(self, name: str, loaded: Loaded) -> None:
+        """Free the KV caches of a user without documents; the owner's are kept."""
+        if name != OWNER and self._documents.count(name) == 0:
+            loaded.drop(name)
 
     # --- the engine's thread: between requests
 
-    def _choose_context(self) -> None:
-        changed = self._context.work()
-        if changed is not None and (answer := self._answers.of(changed)) is not None:
+    def _choose_context(self, user: User) -> None:
+        changed = user.context.work()
+        if changed is not None and (answer := user.answers.of(changed)) is not None:
             # The next prompt starts differently: prefill it before the next request.
-            self._speculation.edited(changed, answer.request.offset, self._clock())
+            user.speculation.edited(changed, answer.request.offset, self._clock())
 
-    def _compute_follow_up(self, follow_up: FollowUp, loaded: Loaded) -> None:
+    def _compute_follow_up(self, user: User, follow_up: FollowUp, loaded: Loaded) -> None:
         now_s = self._clock()
         control = RequestControl(now_s, now_s + self._config.invoked_deadline_ms / 1e3, self._inbox.has_work)
         document, request = follow_up.document, follow_up.request
-        hints = self._hints(document, request.offset, loaded)
-        outcome = loaded.completer.complete(document, request, control, hints)
+        hints = self._hints(user, document, request.offset, loaded)
+        outcome = loaded.completer(user.name).complete(document, request, control, hints)
         if isinstance(outcome, Completed):
-            self._metrics.add("speculations")
-            self._metrics.add("background_forwards", outcome.result.stats.num_forwards)
-            self._speculation.add_result(follow_up, outcome)
+            user.metrics.add("speculations")
+            user.metrics.add("background_forwards", outcome.result.stats.num_forwards)
+            user.speculation.add_result(follow_up, outcome)
 
-    def _prefill(self, prewarm: Prewarm, loaded: Loaded) -> None:
+    def _prefill(self, user: User, prewarm: Prewarm, loaded: Loaded) -> None:
         """Bring the prompt around the last edit into a KV cache, until a request arrives."""
-        document = self._context.latest(prewarm.key)
+        document = user.context.latest(prewarm.key)
         if document is None or prewarm.offset > len(document.text):
             return
-        context = self._hints(document, prewarm.offset, loaded).context
-        prompt = loaded.completer.prepare(document, prewarm.offset, context)
-        if loaded.completer.num_uncached(prompt) >= PREWARM_MIN_TOKENS:
-            num_tokens, num_forwards = loaded.completer.prefill(prompt, self._inbox.has_work)
-            self._metrics.add("prewarmed_tokens", num_tokens)
-            self._metrics.add("background_forwards", num_forwards)
+        context = self._hints(user, document, prewarm.offset, loaded).context
+        completer = loaded.completer(user.name)
+        prompt = completer.prepare(document, prewarm.offset, context)
+        if completer.num_uncached(prompt) >= PREWARM_MIN_TOKENS:
+            num_tokens, num_forwards = completer.prefill(prompt, self._inbox.has_work)
+            user.metrics.add("prewarmed_tokens", num_tokens)
+            user.metrics.add("background_forwards", num_forwards)
 
     def _speculates_on(self, loaded: Loaded) -> bool:
         wanted = self._config.speculate
         return loaded.model.device.type != "cpu" if wanted is None else wanted
 
     def _save_due_s(self) -> float:
-        has_unsaved = self._pools.has_unsaved or self._usage.has_unsaved
+        has_unsaved = self._pools.has_unsaved or self._users.usage.has_unsaved
         return self._saved_s + _SAVE_EVERY_S if has_unsaved else math.inf
 
     def _save(self) -> None:
         self._saved_s = self._clock()
         self._pools.save()
-        self._usage.save()
+        self._users.usage.save()
 
     def _ensure_loaded(self) -> ForelookError | None:
         """Reload an unloaded model and restart the keep-alive time; returns why the model could not be loaded."""
@@ -294,7 +301,8 @@ class CompletionEngine:
     def _unload(self) -> None:
         """Free weights and KV caches; documents, pools and draft statistics are kept."""
         self._save()
-        self._speculation.clear_pending()
+        for user in self._users.in_turn():
+            user.speculation.clear_pending()
         self._model.unload(self._config.keep_alive_s or 0.0)
 
     # --- documents
@@ -310,7 +318,7 @@ class CompletionEngine:
         document = self._documents.open(workspace, key, language_id, version, text)
 
         def take() -> None:
-            self._context.touch(document)
+            self._users.of(workspace.principal).context.touch(document)
             if (pool := self._pools.get(workspace)) is not None:
                 pool.open_document(pool_key(workspace, key), text)
 
@@ -326,11 +334,12 @@ class CompletionEngine:
         cursor = changes[-1].start + len(changes[-1].text) if changes else None
 
         def update() -> None:
-            self._context.touch(document)
+            user = self._users.of(document.workspace.principal)
+            user.context.touch(document)
             if (pool := self._pools.get(document.workspace)) is not None:
                 pool.change_document(pool_key(document.workspace, key), document.text)
             if cursor is not None:
-                self._speculation.edited(key, cursor, self._clock())
+                user.speculation.edited(key, cursor, self._clock())
 
         self._inbox.command(update, wants_model=True)
 
@@ -341,15 +350,18 @@ class CompletionEngine:
             UnknownDocumentError: it is not open.
         """
         document = self._documents.close(key)
+        name = document.workspace.principal
 
         def close() -> None:
-            self._context.forget(key)
-            self._speculation.forget(key)
-            self._answers.forget(key)
+            user = self._users.of(name)
+            user.context.forget(key)
+            user.speculation.forget(key)
+            user.answers.forget(key)
             if (pool := self._pools.get(document.workspace)) is not None:
                 pool.close_document(pool_key(document.workspace, key))
             if (loaded := self._model.loaded) is not None:
-                loaded.completer.prompts.forget(key)
+                loaded.completer(name).prompts.forget(key)
+                self._drop_unused(name, loaded)
 
         self._inbox.command(close)
 
@@ -402,20 +414,22 @@ class CompletionEngine:
         if state is not EngineState.READY:
             on_done(CompletionResult((), FinishReason.NO_MODEL if state is EngineState.ERROR else FinishReason.LOADING))
             return job
-        self._metrics.add("requests")
-        self._metrics.add("superseded", self._inbox.submit(job))
+        metrics = self._users.of(document.workspace.principal).metrics
+        metrics.add("requests")
+        metrics.add("superseded", self._inbox.submit(job))
         return job
 
     def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:
         """Count what became of a suggestion; accepted text goes into the pool of its workspace."""
 
         def record() -> None:
-            self._usage.record(event)
+            self._users.record(workspace.principal, event)
             loaded = self._model.loaded
             if loaded is None:
                 return
             if event.kind is EventKind.SHOWN and self._speculates_on(loaded):
-                self._speculation.shown(self._answers.latest_in(workspace))
+                user = self._users.of(workspace.principal)
+                user.speculation.shown(user.answers.latest_in(workspace))
             if event.kind in ACCEPTANCES and event.text and (pool := self._pools.get(workspace)) is not None:
                 pool.accept(loaded.model.tokenizer.encode(event.text))
 
@@ -423,19 +437,23 @@ class CompletionEngine:
 
     # --- statistics
 
-    def stats(self) -> dict[str, object]:
-        """Counts and times since the start, and what users did with suggestions; never text."""
+    def stats(self, principal: str = OWNER) -> dict[str, object]:
+        """Counts and times since the start, and what became of suggestions; never text.
+
+        Args:
+            principal: whose figures; the owner's are those of the whole process.
+        """
         loaded = self._model.loaded
-        sequences = None if loaded is None else loaded.completer.sequences
+        everyone = principal == OWNER
+        caches = () if loaded is None else loaded.caches(None if everyone else principal)
         return {
             "model": self.status.model,
             "state": self.status.state.value,
             "is_model_loaded": loaded is not None,
-            "num_documents": len(self._documents),
-            "kv_cache_bytes": 0 if sequences is None else sequences.nbytes,
-            "num_cached_prompts": 0 if sequences is None else len(sequences),
-            **self._metrics.to_dict(),
-            "usage": self._usage.to_dict(),
+            "num_documents": len(self._documents) if everyone else self._documents.count(principal),
+            "kv_cache_bytes": sum(sequences.nbytes for sequences in caches),
+            "num_cached_prompts": sum(len(sequences) for sequences in caches),
+            **self._users.stats(principal),
         }
 
     def pool_stats(self, workspace: WorkspaceKey) -> dict[str, object]:

@@ -35,9 +35,13 @@ class EngineMetrics:
     """Counts by name, and the latencies of the latest requests.
 
     Written by the engine's thread and, when a request is submitted, by the caller's; read by any thread.
+
+    Args:
+        total: counts everything too, for all users.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, total: EngineMetrics | None = None) -> None:
+        self._total = total
         self._counts: Counter[str] = Counter()
         self._spent_ms: Counter[str] = Counter()
         self._latencies_ms: deque[float] = deque(maxlen=_NUM_LATENCIES)
@@ -45,6 +49,8 @@ class EngineMetrics:
     def add(self, name: str, count: int = 1) -> None:
         """Add to one of ``COUNTS``."""
         self._counts[name] += count
+        if self._total is not None:
+            self._total.add(name, count)
 
     def add_result(self, result: CompletionResult) -> None:
         """Add the cost of an answered request."""
@@ -62,6 +68,8 @@ class EngineMetrics:
             drafted_tokens=stats.num_drafted_tokens,
             accepted_tokens=stats.num_accepted_tokens,
         )
+        if self._total is not None:
+            self._total.add_result(result)
 
     def add_cancelled(self, stats: RequestStats) -> None:
         """Add the cost of a cancelled request."""
@@ -72,6 +80,8 @@ class EngineMetrics:
             prefill_tokens=stats.num_prefill_tokens,
             generated_tokens=stats.num_generated_tokens,
         )
+        if self._total is not None:
+            self._total.add_cancelled(stats)
 
     def to_dict(self) -> dict[str, object]:
         """All counts, percentiles of the latency and the time spent per part, in milliseconds."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from forelook.completion.completer import Completer, CompletionModel
 from forelook.completion.engine.drafting import Drafting
+from forelook.completion.sequences import SequencePool
 from forelook.config import EngineConfig
 from forelook.errors import DecodingError, ForelookError
 from forelook.failures import log_failure, logged
@@ -43,12 +45,34 @@ LoadModel = Callable[[OnProgress], EngineModel]
 MakeDrafting = Callable[[EngineModel], Drafting]
 
 
-@dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory and the completer with its KV caches."""
+    """A model in memory, and one completer per user: its KV caches and tokenized lines are that user's alone.
 
-    model: EngineModel
-    completer: Completer
+    Args:
+        model: shared by all users.
+        new_completer: makes a completer without caches.
+    """
+
+    def __init__(self, model: EngineModel, new_completer: Callable[[], Completer]) -> None:
+        self.model = model
+        self._new_completer = new_completer
+        self._completers: dict[str, Completer] = {}
+
+    def completer(self, user: str) -> Completer:
+        """The completer of a user, made on first use. Only the engine's thread asks."""
+        completer = self._completers.get(user)
+        if completer is None:
+            completer = self._completers[user] = self._new_completer()
+        return completer
+
+    def drop(self, user: str) -> None:
+        """Free what is cached for a user."""
+        self._completers.pop(user, None)
+
+    def caches(self, user: str | None) -> tuple[SequencePool, ...]:
+        """The KV caches of a user, ``None`` for all; any thread may ask."""
+        completers = tuple(self._completers.items())
+        return tuple(completer.sequences for name, completer in completers if user is None or name == user)
 
 
 class ModelState:
@@ -128,8 +152,8 @@ class ModelState:
 
     def _set_loaded(self, model: EngineModel) -> None:
         drafting = self.drafting
-        completer = Completer(model, self._config, budget=drafting.budget, loop=drafting.loop)
-        self.loaded = Loaded(model, completer)
+        new_completer = partial(Completer, model, self._config, budget=drafting.budget, loop=drafting.loop)
+        self.loaded = Loaded(model, new_completer)
         device = str(model.device)
         self._set_status(Status(EngineState.READY, None, model.status_line, model.name, device, model.weight_format))
 
