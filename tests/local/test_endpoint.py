@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -63,12 +67,78 @@ def test_other_files_in_the_runtime_folder_are_no_backends(paths: UserPaths) -> 
     assert running_backends(paths) == []
 
 
-def test_a_damaged_record_is_named(paths: UserPaths) -> None:
+def _valid(**more: object) -> bytes:
+    return json.dumps({**asdict(Endpoint(host="127.0.0.1", port=8123, pid=4)), **more}).encode()
+
+
+DAMAGED = {
+    "empty": b"",
+    "truncated": _valid()[:40],
+    "another value": b"[]",
+    "no address": b"{}",
+    "another type": _valid(port="8123"),
+    "not UTF-8": b"\xff",
+    "deep": b"[" * 60_000,
+    "huge": b" " * 100_000 + _valid(),
+    "a large number": b'{"pid": 1e999}',
+}
+"""Contents of a record that no backend wrote."""
+OBSTACLES: dict[str, Callable[[Path], object]] = {
+    **{name: lambda path, content=content: path.write_bytes(content) for name, content in DAMAGED.items()},
+    "pipe": os.mkfifo,
+    "folder": lambda path: (path / "inside").mkdir(parents=True),
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "link to an endless file": lambda path: path.symlink_to("/dev/zero"),
+    "newer by a field": lambda path: path.write_bytes(_valid(color="red")),
+}
+
+
+@pytest.mark.parametrize("make", OBSTACLES.values(), ids=OBSTACLES)
+@pytest.mark.timeout(10)
+def test_nothing_that_a_dead_backend_left_blocks_a_start(paths: UserPaths, make: Callable[[Path], object]) -> None:
     files = BackendFiles.of(IDENTITY, paths)
-    for content in ("{", "[]", '{"unknown": 1}', "{}", "\udcff"):
-        files.record.write_bytes(content.encode("utf-8", "surrogateescape"))
-        with pytest.raises(EndpointError, match=r"endpoint needs|json cannot be read"):
+    for path in (files.record, files.socket, files.token):
+        make(path)
+    assert discover(IDENTITY, paths) is None
+    assert running_backends(paths) == []
+    with claim(files, 1.0):
+        publish(files, Endpoint(host="127.0.0.1", port=8123))
+        assert discover(IDENTITY, paths) is not None
+
+
+def test_a_newer_backend_s_record_is_understood(paths: UserPaths) -> None:
+    files = BackendFiles.of(IDENTITY, paths)
+    with claim(files, 1.0):
+        files.record.write_bytes(_valid(color="red"))
+        assert discover(IDENTITY, paths) == Endpoint(host="127.0.0.1", port=8123, pid=4)
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_living_backend_with_a_damaged_record_is_named(paths: UserPaths, content: bytes) -> None:
+    files = BackendFiles.of(IDENTITY, paths)
+    with claim(files, 1.0):
+        files.record.write_bytes(content)
+        with pytest.raises(EndpointError, match=rf"process {os.getpid()} is running, but its record .* end that"):
             discover(IDENTITY, paths)
+
+
+def test_an_old_backend_s_end_leaves_the_files_of_its_successor(paths: UserPaths) -> None:
+    files = BackendFiles.of(IDENTITY, paths)
+    with contextlib.ExitStack() as old, contextlib.ExitStack() as new:
+        old.enter_context(claim(files, 1.0))
+        publish(files, Endpoint(host="127.0.0.1", port=1))
+        shutil.rmtree(files.lock.parent)  # as at logout
+        files = BackendFiles.of(IDENTITY, paths)
+        new.enter_context(claim(files, 1.0))
+        successor = Endpoint(host="127.0.0.1", port=2)
+        for path in (files.socket, files.token):
+            path.touch()
+        publish(files, successor)
+        old.close()
+        assert discover(IDENTITY, paths) == successor
+        assert files.socket.exists()
+        assert files.token.exists()
+    assert not files.record.exists(), "the successor clears its own"
 
 
 def test_a_removed_socket_is_named_with_the_process(paths: UserPaths) -> None:

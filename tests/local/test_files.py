@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,12 +78,59 @@ def test_a_write_that_fails_leaves_the_former_content_and_no_temporary_file(tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
-def test_a_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "real").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(OSError, match="link"):
-        try_lock(tmp_path / "link")
+def _link(path: Path) -> None:
+    (path.parent / "real").write_text("of somebody else")
+    path.symlink_to(path.parent / "real")
+
+
+def _foreign(path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give a file away")
+    path.touch(0o600)
+    os.chown(path, 12345, 12345)
+
+
+def _full_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "file").touch()
+
+
+NOT_LOCK_FILES = {
+    "pipe": os.mkfifo,
+    "link": _link,
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "folder": Path.mkdir,
+    "full folder": _full_folder,
+    "socket": lambda path: socket.socket(socket.AF_UNIX).bind(str(path)),
+    "another user's": _foreign,
+    "garbage": lambda path: path.write_bytes(b"\xff" * 10_000),
+    "unreadable": lambda path: path.touch(0o000),
+}
+
+
+@pytest.mark.parametrize("make", NOT_LOCK_FILES.values(), ids=NOT_LOCK_FILES)
+@pytest.mark.timeout(10)
+def test_whatever_is_called_like_a_lock_is_no_obstacle(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    path = tmp_path / "lock"
+    make(path)
+    assert not is_locked(path)
+    with file_lock(path, 1.0, "here"):
+        assert is_locked(path)
+        assert try_lock(path) is None
+    if path.with_name("real").exists():
+        assert path.with_name("real").read_text() == "of somebody else"
+
+
+def test_a_lock_whose_file_was_replaced_is_not_granted(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+
+    def replaced_meanwhile(name: str, flags: int, mode: int) -> int:
+        descriptor = os.open(name, flags, mode)
+        path.unlink()
+        path.touch()
+        return descriptor
+
+    assert try_lock(path, replaced_meanwhile) is None
 
 
 def test_a_held_lock_is_not_granted_twice(tmp_path: Path) -> None:
@@ -101,7 +149,7 @@ def test_a_lock_has_one_holder_and_others_time_out(tmp_path: Path) -> None:
     with file_lock(path, 1.0, "first"):
         assert is_locked(path)
         with (
-            pytest.raises(EndpointError, match=r"second: another process has held .*lock for 0.05 s"),
+            pytest.raises(EndpointError, match=rf"second: process {os.getpid()} has held .*lock for 0.05 s"),
             file_lock(path, 0.05, "second"),
         ):
             pass

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from forelook.config import LOOPBACK_HOSTS
-from forelook.errors import EndpointError
+from forelook.errors import EndpointError, ForelookError
 from forelook.local.access import OWNER_PREFIX, read_tokens
-from forelook.local.files import file_lock, is_locked, make_private_dir, write_atomically
+from forelook.local.files import (
+    file_lock,
+    is_locked,
+    lock_holder,
+    make_private_dir,
+    names,
+    read_regular_file,
+    remove_leftover,
+    write_atomically,
+)
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths, socket_dir
-from forelook.protocol.messages import WEBSOCKET_PATH
+from forelook.protocol.messages import WEBSOCKET_PATH, from_json
 
+logger = logging.getLogger(__name__)
+
+_MAX_RECORD_BYTES = 65_536  # chosen, not measured
 _RECORD_NAMES = "[0-9a-f]" * 16 + ".json"
 
 
@@ -105,10 +118,10 @@ class Endpoint:
 
 
 def discover(identity: BackendIdentity, paths: UserPaths) -> Endpoint | None:
-    """The running backend of ``identity``, or ``None``; the record of a dead backend is ignored.
+    """The running backend of ``identity``, or ``None``; whatever a dead backend left is ignored.
 
     Raises:
-        EndpointError: the runtime folder cannot be used, or the record cannot be read.
+        EndpointError: the runtime folder cannot be used, or a running backend's record is damaged.
     """
     files = BackendFiles.of(identity.normalized(), paths)
     return _read_record(files.record)
@@ -125,17 +138,21 @@ def running_backends(paths: UserPaths) -> list[Endpoint]:
 
 
 def _read_record(record: Path) -> Endpoint | None:
+    lock = record.with_suffix(".lock")
+    if not is_locked(lock):
+        return None  # the lock decides: without its holder the record is a leftover, whatever it contains
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        endpoint = Endpoint(**content)
+        content = json.loads(read_regular_file(record, _MAX_RECORD_BYTES))
+        endpoint = from_json(Endpoint, content, allow_unknown=True)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, ForelookError) as error:
+        if not is_locked(lock):
+            return None  # it ended meanwhile
         raise EndpointError(
-            f"{record} cannot be read ({type(error).__name__}); remove it and restart the backend"
+            f"the backend of {lock_holder(lock)} is running, but its record {record} cannot be read "
+            f"({type(error).__name__}); end that process"
         ) from error
-    if not is_locked(record.with_suffix(".lock")):
-        return None
     if endpoint.socket_path is not None and not Path(endpoint.socket_path).exists():
         raise EndpointError(
             f"the backend with process id {endpoint.pid} is running, but its socket {endpoint.socket_path} is gone; "
@@ -149,19 +166,27 @@ def claim(files: BackendFiles, timeout_s: float) -> Iterator[None]:
     """Be the backend of ``files`` while the context lasts; what a dead backend left behind is removed.
 
     Raises:
-        EndpointError: another backend still runs after ``timeout_s``.
+        EndpointError: another backend still runs after ``timeout_s``, or a leftover cannot be removed.
     """
-    with file_lock(files.lock, timeout_s, "a backend for this model and device is already running"):
-        _clear(files)
+    with file_lock(files.lock, timeout_s, "a backend for this model and device is already running") as lock:
+        left = _clear(files)
+        if left:
+            logger.info("removed what a backend that was killed left behind: %s", ", ".join(left))
         try:
             yield
         finally:
-            _clear(files)
+            # At logout the folder may be removed; a later backend has made it again, and these names are that one's.
+            if names(files.lock, lock):
+                _clear(files)
+            else:
+                logger.info("left %s as it is: it belongs to another process now", files.lock.parent)
 
 
-def _clear(files: BackendFiles) -> None:
-    for path in (files.record, files.socket, files.token):
-        path.unlink(missing_ok=True)
+def _clear(files: BackendFiles) -> list[str]:
+    try:
+        return [path.name for path in (files.record, files.socket, files.token) if remove_leftover(path)]
+    except OSError as error:
+        raise EndpointError(f"{error.filename} cannot be removed: {error.strerror or error}") from error
 
 
 def publish(files: BackendFiles, endpoint: Endpoint) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import secrets
 import stat
@@ -18,6 +20,8 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+logger = logging.getLogger(__name__)
 
 OpenFile = Callable[[str, int, int], int]
 """Opens a path with flags and a mode and returns a descriptor, as ``os.open`` does."""
@@ -93,8 +97,40 @@ def open_private(path: Path, flags: int, open_file: OpenFile = os.open, *, buffe
     descriptor = open_file(str(path), flags, 0o600)
     mode = "ab" if flags & os.O_APPEND else "wb" if flags & os.O_WRONLY else "r+b"
     if sys.platform != "win32":
-        os.fchmod(descriptor, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+        except OSError:  # another user's file
+            os.close(descriptor)
+            raise
     return os.fdopen(descriptor, mode, buffering)
+
+
+def read_regular_file(path: Path, max_bytes: int, *, follows_links: bool = False) -> bytes:
+    """Read a file that others may have put there: never wait for a pipe, a device or an endless file.
+
+    Args:
+        path: the file.
+        max_bytes: limit of its size.
+        follows_links: whether ``path`` itself may be a symbolic link; folders above it always may.
+
+    Raises:
+        OSError: it cannot be opened, is a link (``ELOOP``), is not a regular file (``EINVAL``) or is larger than
+            ``max_bytes`` (``EFBIG``).
+    """
+    if not follows_links and path.is_symlink():  # the flag below does not exist on Windows
+        raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
+    # Without O_NONBLOCK, opening a named pipe would wait for its writer; O_NOCTTY keeps a terminal from taking over.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags | (0 if follows_links else getattr(os, "O_NOFOLLOW", 0)))
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(code, "it is not a regular file", str(path))
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
+    return data
 
 
 def _flush_folder(folder: Path) -> None:
@@ -107,7 +143,8 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-# Lock files stay after use: removing one would let two processes hold the lock.
+# Lock files stay after use: removing one would let two processes hold the lock. All of them are in private folders; a
+# pipe, a link or another user's file there is a leftover that protects nothing.
 
 
 def try_lock(path: Path, open_file: OpenFile = os.open) -> IO[bytes] | None:
@@ -116,16 +153,74 @@ def try_lock(path: Path, open_file: OpenFile = os.open) -> IO[bytes] | None:
     Raises:
         OSError: the file cannot be opened.
     """
-    file = open_private(path, os.O_RDWR | os.O_CREAT, open_file)
-    if _lock(file):
+    try:
+        file = _open_lock(path, open_file)
+    except _NotALockError as error:
+        logger.warning("removed %s, which is no lock file (%s)", path, error)
+        remove_leftover(path)
+        file = _open_lock(path, open_file)
+    if _lock(file) and names(path, file):
         return file
     file.close()
     return None
 
 
+def _open_lock(path: Path, open_file: OpenFile) -> IO[bytes]:
+    try:
+        file = open_private(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), open_file, buffering=0)
+    except OSError as error:
+        if path.is_symlink() or (path.exists() and not path.is_file()) or _is_foreign(path):
+            raise _NotALockError(error.strerror) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or _is_foreign(path):
+        file.close()
+        raise _NotALockError("it is no regular file of this user's")
+    return file
+
+
+class _NotALockError(OSError):
+    """What is called like a lock file cannot be one."""
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether another user owns the file."""
+    try:
+        return sys.platform != "win32" and path.lstat().st_uid != os.getuid()
+    except FileNotFoundError:
+        return False
+
+
+def names(path: Path, file: IO[bytes]) -> bool:
+    """Whether ``path`` is still the name of an open file: its folder may have been removed and made again."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def remove_leftover(path: Path) -> bool:
+    """Remove whatever has this name, and return whether there was anything; a folder that is not empty is renamed.
+
+    Raises:
+        OSError: it can be neither removed nor renamed.
+    """
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        if not path.is_dir():
+            raise
+        try:
+            path.rmdir()
+        except OSError:
+            path.rename(path.with_name(f".{secrets.token_hex(4)}-{path.name}.old"))
+    return True
+
+
 @contextlib.contextmanager
-def file_lock(path: Path, timeout_s: float, purpose: str) -> Iterator[None]:
-    """Hold the lock of ``path`` while the context lasts.
+def file_lock(path: Path, timeout_s: float, purpose: str) -> Iterator[IO[bytes]]:
+    """Hold the lock of ``path`` while the context lasts; yields the file, which names this process.
 
     Args:
         path: the lock file.
@@ -139,19 +234,34 @@ def file_lock(path: Path, timeout_s: float, purpose: str) -> Iterator[None]:
     deadline_s = time.monotonic() + timeout_s
     while (file := try_lock(path)) is None:
         if time.monotonic() >= deadline_s:
-            raise EndpointError(f"{purpose}: another process has held {path} for {timeout_s:g} s")
+            raise EndpointError(f"{purpose}: {lock_holder(path)} has held {path} for {timeout_s:g} s")
         time.sleep(_RETRY_S)  # no portable lock call accepts a timeout
     with file:
-        yield
+        with contextlib.suppress(OSError):  # a full disk; the name is only for messages
+            file.truncate(0)
+            file.write(b"%d" % os.getpid())
+        yield file
+
+
+def lock_holder(path: Path) -> str:
+    """The process that holds a lock, for messages."""
+    try:
+        content = read_regular_file(path, 100).decode("ascii")
+    except (OSError, ValueError):
+        content = ""
+    return f"process {content}" if content.isdecimal() else "another process"
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a running process holds the lock of ``path``."""
+    """Whether a running process of this user holds the lock of ``path``."""
+    flags = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with path.open("r+b") as file:
+        with os.fdopen(os.open(path, flags), "r+b", 0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or _is_foreign(path):
+                return False
             return not _lock(file, shared=True)  # shared: two processes that ask at once must not see each other
-    except FileNotFoundError:
-        return False
+    except OSError:
+        return False  # no lock file, or one that this user's processes cannot hold
 
 
 def _lock(file: IO[bytes], *, shared: bool = False) -> bool:
