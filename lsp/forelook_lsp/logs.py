@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from forelook.errors import ConfigError
+from forelook.local.log_handler import LogHandler
 
 FOREIGN_LOGGERS = ("pygls", "asyncio", "websockets", "cattrs", "concurrent")
 
@@ -41,15 +42,15 @@ def set_up_logging(level: str, path: Path | None) -> None:
     """
     handler: logging.Handler
     if path is None:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = LogHandler(sys.stderr)
     else:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         except OSError as error:
             expected = f"a writable file: {error.strerror or error}"
             raise ConfigError("--log-file", str(path), expected) from error
-        handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+        handler = LogHandler(os.fdopen(descriptor, "a", encoding="utf-8"), path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(WithoutArguments())
     root = logging.getLogger()

@@ -16,6 +16,7 @@ from forelook.commands.command_context import CommandContext
 from forelook.errors import ForelookError
 from forelook.local.endpoint import Endpoint
 from forelook.local.identity import BackendIdentity
+from forelook.local.log_handler import stderr_handler
 from forelook.ranks.source import RankSource, torchrun_rank
 
 
@@ -33,7 +34,7 @@ def serve(options: argparse.Namespace, context: CommandContext) -> int:
 
     try:
         config, server_config = read_configs(options)
-        _log_to_stderr(server_config.log_level)
+        _log_to_stderr(server_config.log_level, context.paths.log_path)
         identity = BackendIdentity.of(config)
         ranks: RankSource | None = None
         place = torchrun_rank(context.environ)
@@ -56,9 +57,9 @@ def serve(options: argparse.Namespace, context: CommandContext) -> int:
     return 0
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(level: str, log_path: Path) -> None:
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=level.upper(), format=form, stream=sys.stderr)
+    logging.basicConfig(level=level.upper(), format=form, handlers=[stderr_handler(log_path, sys.stderr)])
     for name in ("uvicorn", "uvicorn.error", "websockets", "asyncio"):  # below this they log frames: users' text
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
@@ -66,7 +67,7 @@ def _log_to_stderr(level: str) -> None:
 def follow(options: argparse.Namespace, context: CommandContext) -> int:
     """Run one of the ranks that decode together with a backend, until the backend exits."""
     os.umask(0o077)
-    _log_to_stderr("info")
+    _log_to_stderr("info", context.paths.log_path)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     rank, size = options.rank
     return _follow(BackendIdentity.of(read_configs(options)[0]), rank, size, options.folder, context)

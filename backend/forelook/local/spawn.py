@@ -15,8 +15,7 @@ from forelook.errors import BackendUnreachableError
 from forelook.local.endpoint import Endpoint, discover
 from forelook.local.files import file_lock, make_private_dir
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
-
-MAX_LOG_BYTES = 5_000_000  # chosen, not measured: one former log of this size is kept
+from forelook.local.log_handler import MAX_LOG_BYTES
 
 
 def connect_or_spawn(

@@ -20,7 +20,7 @@ from forelook.failures import log_failure
 from forelook.local.access import AccessPolicy, Refusal
 from forelook.local.outbox import Outbox
 from forelook.protocol.messages import WEBSOCKET_PATH, EngineState
-from forelook.server.auth import PRINCIPAL, AccessControl, refuse
+from forelook.server.auth import PRINCIPAL, AccessControl, OnAuthenticated, refuse
 from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
@@ -30,7 +30,13 @@ POLICY_VIOLATION = 1008
 CLOSE_TIMEOUT_S = 1.0
 
 
-def create_app(factory: EngineFactory, config: ServerConfig, policy: AccessPolicy, hooks: ExitHooks) -> Starlette:
+def create_app(
+    factory: EngineFactory,
+    config: ServerConfig,
+    policy: AccessPolicy,
+    hooks: ExitHooks,
+    on_authenticated: OnAuthenticated = lambda _client: None,
+) -> Starlette:
     """Create the application, which any ASGI server can run.
 
     Args:
@@ -38,6 +44,7 @@ def create_app(factory: EngineFactory, config: ServerConfig, policy: AccessPolic
         config: limits.
         policy: who may connect.
         hooks: end the process.
+        on_authenticated: called with the address of every client that was let in.
     """
     backend = Backend(factory, config, hooks)
 
@@ -67,7 +74,7 @@ def create_app(factory: EngineFactory, config: ServerConfig, policy: AccessPolic
             Route("/health", health),
             Route("/metrics", metrics),
         ],
-        middleware=[Middleware(AccessControl, policy=policy)],
+        middleware=[Middleware(AccessControl, policy=policy, on_authenticated=on_authenticated)],
         lifespan=lifespan,
     )
 

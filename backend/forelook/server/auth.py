@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,13 +13,17 @@ from forelook.local.access import AccessPolicy, Refusal
 logger = logging.getLogger("forelook.server")
 PRINCIPAL = "forelook.principal"
 
+OnAuthenticated = Callable[[Sequence[object] | None], None]
+"""Called with the host and port of a client that was let in, ``None`` on a Unix socket."""
+
 
 class AccessControl:
     """ASGI middleware that applies an access policy."""
 
-    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
+    def __init__(self, app: ASGIApp, policy: AccessPolicy, on_authenticated: OnAuthenticated) -> None:
         self._app = app
         self._policy = policy
+        self._on_authenticated = on_authenticated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or forward it with the user's name in the scope."""
@@ -30,6 +35,7 @@ class AccessControl:
             logger.warning("refused a connection with %d: %s", verdict.status, verdict.reason)
             await refuse(scope, send, verdict)
             return
+        self._on_authenticated(scope.get("client"))
         scope[PRINCIPAL] = verdict
         await self._app(scope, receive, send)
 

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from forelook.errors import EndpointError
 from forelook.local.access import AccessPolicy, accepted_hosts, new_token, read_tokens, server_tls
 from forelook.local.endpoint import Endpoint, claim, discover, publish
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths, has_unix_sockets
+from forelook.local.listener import BACKLOG, GuardedListener
 from forelook.server.app import create_app
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import EngineFactory
@@ -42,6 +42,9 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                loop="asyncio",  # another loop would not call the listener's accept
+                http="h11",
+                backlog=BACKLOG,
                 ws="websockets-sansio",
                 ws_max_size=config.max_message_bytes * HARD_LIMIT_FACTOR,
                 ws_per_message_deflate=False,  # connections are local, and a small frame must not inflate to gigabytes
@@ -105,7 +108,9 @@ def serve(
             server.should_exit = True
 
         hooks = ExitHooks(idle=lambda: stop("idle"), shutdown=lambda: stop("shutdown requested"))
-        server = Server(create_app(factory, config, policy, hooks), config, listening)
+        # On a Unix socket, the mode of its file has already kept out everybody else.
+        on_authenticated = listener.authenticated if isinstance(listener, GuardedListener) else lambda _client: None
+        server = Server(create_app(factory, config, policy, hooks, on_authenticated), config, listening)
         with _signals_only_stop():
             server.run(sockets=[listener])
 
@@ -132,20 +137,11 @@ def _bind(config: ServerConfig, files: BackendFiles) -> socket.socket:
     if config.tls_certificate is not None:
         server_tls(config.tls_certificate, config.tls_key)  # check: the errors of uvicorn do not name the file
     try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, number)
-        try:
-            if sys.platform != "win32":
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
+        return GuardedListener.bind_to(host, port)
     except OSError as error:
         raise EndpointError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
         ) from error
-    return listener
 
 
 def bind_unix(path: Path) -> socket.socket:

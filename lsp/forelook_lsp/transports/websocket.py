@@ -18,6 +18,7 @@ from typing import Any
 from forelook.config import LOOPBACK_HOSTS
 from forelook.errors import ConfigError
 from forelook.local.access import AccessPolicy, Refusal, accepted_hosts, server_tls
+from forelook.local.listener import BACKLOG, GuardedListener
 from forelook.local.outbox import Outbox
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -137,6 +138,7 @@ async def listening(find_backend: FindBackend, listen: Listen) -> AsyncIterator[
             listen.tls_certificate, listen.tls_key, certificate_field="--tls-certificate", key_field="--tls-key"
         )
     policy = listen.policy
+    listener = GuardedListener.bind_to(listen.host, listen.port)
     num_connections = 0
 
     def check(connection: ServerConnection, request: Request) -> Response | None:
@@ -144,6 +146,7 @@ async def listening(find_backend: FindBackend, listen: Listen) -> AsyncIterator[
         if num_connections >= MAX_CONNECTIONS and not isinstance(verdict, Refusal):
             verdict = Refusal(503, "connection limit reached")
         if not isinstance(verdict, Refusal):
+            listener.authenticated(connection.remote_address)
             return None
         logger.warning("refused a connection with %d: %s", verdict.status, verdict.reason)
         return connection.respond(http.HTTPStatus(verdict.status), verdict.reason + "\n")
@@ -156,18 +159,19 @@ async def listening(find_backend: FindBackend, listen: Listen) -> AsyncIterator[
         finally:
             num_connections -= 1
 
-    async with serve(
-        handle,
-        listen.host,
-        listen.port,
-        process_request=check,
-        ssl=tls,
-        max_size=MAX_MESSAGE_BYTES,
-        compression=None,
-        ping_interval=PING_INTERVAL_S,
-        server_header=None,
-    ) as server:
-        yield server
+    with contextlib.closing(listener):
+        async with serve(
+            handle,
+            sock=listener,
+            backlog=BACKLOG,
+            process_request=check,
+            ssl=tls,
+            max_size=MAX_MESSAGE_BYTES,
+            compression=None,
+            ping_interval=PING_INTERVAL_S,
+            server_header=None,
+        ) as server:
+            yield server
 
 
 async def serve_websocket(
