@@ -75,20 +75,23 @@ def _serve_websocket(find_backend: FindBackend, arguments: argparse.Namespace, e
 
     gc.enable()
     host, port = Listen.parse_address(arguments.websocket)
-    tokens: tuple[str, ...]
+    token: str
     token_file: Path | None = arguments.token_file
     made_file: Path | None = None
     if token_file is not None:
         tokens = read_tokens(token_file)
+        if len(tokens) > 1:  # all windows act as this process's user: its files, its backend, its pools
+            one_each = "one token; run one language server per user, as that user"
+            raise ConfigError("--token-file", f"{len(tokens)} tokens", one_each)
+        token = tokens[0]
     elif token := environ.get(TOKEN_VARIABLE, ""):
         if len(token) < MIN_TOKEN_LENGTH:
             raise ConfigError(TOKEN_VARIABLE, f"{len(token)} characters", f"{MIN_TOKEN_LENGTH} characters or more")
-        tokens = (token,)
     else:
         paths = UserPaths.from_environment(environ, Path.home(), os.getuid() if sys.platform != "win32" else None)
         token_file = made_file = make_private_dir(paths.runtime_dir) / f"lsp-{os.getpid()}.token"
-        tokens = (new_token(made_file),)
-    listen = Listen(host, port, tokens, arguments.tls_certificate, arguments.tls_key)
+        token = new_token(made_file)
+    listen = Listen(host, port, token, arguments.tls_certificate, arguments.tls_key)
 
     def announce(address: str) -> None:
         line = {"listening": address, "token_file": str(token_file) if token_file is not None else None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from forelook.config import SETTINGS, EditorConfig, EngineConfig
 from forelook.errors import ConfigError
 from forelook.settings.kinds import Json
-from forelook.settings.rows import Effect, read_json, rows_of
+from forelook.settings.rows import Effect, as_json, read_json, rows_of
 
 NOT_OURS = frozenset({"server", "trace", "editorInfo", "editorPluginInfo", "editorConfiguration"})
 """Keys that editors send along: how to reach this server, and what Copilot's clients say about themselves."""
@@ -31,11 +31,7 @@ def parse_settings(settings: Json) -> tuple[EditorConfig, list[ConfigError]]:
 
 def backend_settings(config: EngineConfig) -> dict[str, Json]:
     """What a new backend must be started with, as JSON; other settings travel with each request."""
-    return {
-        row.name: row.kind.to_json(value)
-        for row in rows_of(type(config))
-        if row.effect is not Effect.NONE and (value := getattr(config, row.attribute)) != row.default
-    }
+    return as_json(config, (Effect.RESTART, Effect.OTHER_BACKEND))
 
 
 def effect_of_change(old: EditorConfig, new: EditorConfig) -> Effect:

@@ -49,6 +49,7 @@ class WindowStatus:
         num_running: number of running completions.
         paused: whether suggestions are switched off in this window.
         withheld: why the last document queried gets no suggestions; empty if it does.
+        not_in_effect: which settings of this window the backend does not have, and the fix; empty if it has all.
         last_latency_ms: of the last answer that needed the backend.
         tokens_per_step: of the last completion.
         accept_rate: suggestions used at least in part, over suggestions shown.
@@ -61,6 +62,7 @@ class WindowStatus:
     num_running: int = 0
     paused: bool = False
     withheld: str = ""
+    not_in_effect: str = ""
     last_latency_ms: float | None = None
     tokens_per_step: float | None = None
     accept_rate: float | None = None
@@ -103,7 +105,7 @@ class WindowStatus:
         busy = backend.message if backend.progress is not None else ""
         if self.num_running:
             return "completing", busy, backend.progress
-        return "ready", busy or self.withheld, backend.progress
+        return "ready", busy or self.withheld or self.not_in_effect, backend.progress
 
 
 @dataclass(frozen=True, slots=True)

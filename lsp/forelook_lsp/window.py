@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from forelook import __version__
 from forelook.config import EditorConfig
 from forelook.errors import ForelookError, PositionError
 from forelook.protocol import messages
-from forelook.settings.rows import Effect
+from forelook.settings.rows import Effect, as_json
 from forelook.uris import local_path
 
 from forelook_lsp.backend_connection import BackendConnection, ClientName
@@ -60,6 +60,7 @@ class EditorWindow:
         self._folders: dict[str, Path] = {}
         self._switches = Switches()
         self._restarting: asyncio.Task[None] | None = None
+        self._backend_settings: Mapping[str, object] = {}
         self._started = False
         self._indexed = False
 
@@ -85,7 +86,7 @@ class EditorWindow:
         elif effect is Effect.RESTART:
             if self._restarting is not None:
                 self._restarting.cancel()
-            self._restarting = asyncio.get_running_loop().create_task(self.restart_backend())
+            self._restarting = asyncio.get_running_loop().create_task(self._restart_own_backend())
         elif config.index_workspace != old.index_workspace:
             self._index()
         self._show_status()
@@ -113,6 +114,39 @@ class EditorWindow:
         if self._restarting is not None:
             self._restarting.cancel()
         await self.backend.close()
+
+    async def _restart_own_backend(self) -> None:
+        """Restart the backend with this window's settings, unless other windows share it."""
+        if self.backend.connected:
+            try:
+                request = self.backend.request(messages.STATS, messages.Empty())
+                stats = await asyncio.wait_for(request, SHUTDOWN_TIMEOUT_S)
+            except (ForelookError, asyncio.TimeoutError):
+                return  # it is not connected any more; the next one gets this window's settings
+            if stats.server.get("num_connections") != 1:
+                self._compare_settings(changed=True)
+                return
+        await self.restart_backend()
+
+    def _compare_settings(self, *, changed: bool = False) -> None:
+        """Say in the status which settings the backend was not started with.
+
+        Args:
+            changed: whether defaults count too; at first, a window that asks for nothing is content with any backend.
+        """
+        wanted, actual = as_json(self.config.engine, (Effect.RESTART,)), self._backend_settings
+        names = sorted(
+            name for name in ({**wanted, **actual} if changed else wanted) if wanted.get(name) != actual.get(name)
+        )
+        message = ""
+        if names:
+            message = (
+                f"not in effect: {', '.join(f'forelook.{name}' for name in names)}; other windows share this backend, "
+                "restart it when that suits them all"
+            )
+            self.presenter.log_once(message)
+        self.presenter.status.not_in_effect = message
+        self._show_status()
 
     async def restart_backend(self) -> None:
         """Stop the backend, for all its windows, and start another."""
@@ -198,6 +232,8 @@ class EditorWindow:
         """Send all open documents."""
         status = self.presenter.status
         status.connected, status.failure, status.backend = True, "", hello.status
+        self._backend_settings = hello.settings
+        self._compare_settings()
         self._indexed = False
         self.documents.send_all()
         self._model_changed_state()

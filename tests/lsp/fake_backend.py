@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class FakeBackend:
         self.files: dict[str, str] = {}
         self.forgotten: list[str] = []
         self.methods: list[str] = []
+        self.settings: dict[str, object] = {}
         self._changed = asyncio.Condition()
         self._server: Server | None = None
         self._claim = contextlib.ExitStack()
@@ -131,11 +132,14 @@ class FakeBackend:
             return
         if message.method == "hello":
             self.connections.append(connection)
-            result = messages.HelloResult(messages.PROTOCOL_VERSION, "test", os.getpid(), self.status, LIMITS)
+            hello = messages.HelloResult(messages.PROTOCOL_VERSION, "test", os.getpid(), self.status, LIMITS)
+            result = replace(hello, settings=self.settings)
         elif message.method == "status":
             result = self.status
         elif message.method == "stats":
-            result = messages.StatsResult({"connections": 1}, {"num_requests": len(self.completions)})
+            result = messages.StatsResult(
+                {"num_connections": len(self.connections)}, {"num_requests": len(self.completions)}
+            )
         elif message.method == "pool/stats":
             result = messages.PoolStatsResult({"num_tokens": 1234})
         await connection.websocket.send(jsonrpc.encode_message(jsonrpc.Response(message.id, messages.to_json(result))))

@@ -8,6 +8,7 @@ from bench.lsp_client import LspClient, StdioServer, stdio_server
 
 from tests.lsp.conftest import URI, last_status
 from tests.lsp.fake_backend import FakeBackend, fake_backend
+from tests.lsp.servers import stdio_server_in_a_thread
 
 
 async def test_documents_are_opened_again_as_they_are_when_the_backend_comes_back(
@@ -87,3 +88,36 @@ async def test_a_setting_of_the_backend_restarts_it_and_another_model_looks_for_
     assert "no backend is running" in status["message"]
     assert backend.methods.count("shutdown") == 1
     assert backend.connections == []
+
+
+async def test_a_window_s_settings_do_not_restart_what_another_window_shares(
+    environment: dict[str, str], backend: FakeBackend
+) -> None:
+    async with stdio_server_in_a_thread(environment) as first, stdio_server_in_a_thread(environment) as second:
+        for editor in (first, second):
+            await editor.initialize(options={"backend": {"start": False}})
+            await editor.wait_for_status("ready")
+            await editor.open(URI, "a")
+        for change in ({"poolTokens": 5000}, {"lookahead": {"window": 4}, "speculate": True}, {"crossFile": False}):
+            await second.notify("workspace/didChangeConfiguration", {"settings": change})
+        await second.wait_until(lambda: "forelook.crossFile" in last_status(second)["message"])
+        assert "not in effect: forelook.crossFile; other windows share" in last_status(second)["message"]
+        assert last_status(second)["state"] == "ready"
+        assert "shutdown" not in backend.methods
+        assert backend.methods.count("hello") == 2
+        for editor in (first, second):
+            assert len(await editor.complete(URI, 0, 1)) == 1
+        assert last_status(first)["message"] == ""
+        await second.notify("workspace/didChangeConfiguration", {"settings": {}})
+        await second.wait_until(lambda: last_status(second)["message"] == "")
+
+
+async def test_a_window_that_asks_for_other_settings_than_the_backend_has_is_told(
+    environment: dict[str, str], backend: FakeBackend
+) -> None:
+    backend.settings = {"poolTokens": 5000, "speculate": True}
+    async with stdio_server_in_a_thread(environment) as editor:
+        await editor.initialize(options={"backend": {"start": False}, "poolTokens": 9000})
+        status = await editor.wait_for_status("ready")
+        assert "not in effect: forelook.poolTokens;" in status["message"], "it asked for nothing else"
+        assert "shutdown" not in backend.methods

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import stat
 import urllib.error
@@ -142,3 +144,42 @@ def test_the_socket_file_is_closed_to_others_from_the_first_moment(tmp_path: Pat
             assert os.umask(0) == 0, "the mask must be put back"
     finally:
         os.umask(old_mask)
+
+
+async def test_figures_are_a_user_s_own_and_the_owner_s_are_everybody_s(tmp_path: Path) -> None:
+    owner = "owner-" + OTHER
+    policy = AccessPolicy(tokens=(TOKEN, OTHER, owner), hosts=TCP.hosts)
+    async with running(tmp_path, policy=policy, tcp=True) as server, contextlib.AsyncExitStack() as stack:
+        clients = []
+        for token in (TOKEN, TOKEN, OTHER, owner):
+            websocket = await stack.enter_async_context(server.websocket({"Authorization": f"Bearer {token}"}))
+            clients.append(Client(websocket))
+            await clients[-1].hello()
+            await clients[-1].open("text")
+            await clients[-1].complete()
+        own, _, others, all_ = [await client.result("stats") for client in clients]
+        for stats, num_users_connections in ((own, 2), (others, 1), (all_, 4)):
+            figures = stats["server"]
+            assert isinstance(figures, dict)
+            assert figures["num_connections"] == num_users_connections
+            assert figures["messages_by_method"]["completion"] == num_users_connections
+            assert figures["completions_by_outcome"] == {"suggested": num_users_connections}
+            assert figures["completion_latency"]["count"] == num_users_connections
+        principals = [stats["engine"].get("principal") for stats in (own, others, all_)]  # type: ignore[attr-defined]
+        assert len(set(principals)) == 3, "the engine is asked for each user's own"
+        assert principals[2] is None
+        address, port = server.address  # type: ignore[misc]
+
+        def page(token: str) -> dict[str, dict[str, object]]:
+            request = urllib.request.Request(
+                f"http://{address}:{port}/metrics", headers={"Authorization": f"Bearer {token}"}
+            )
+            with urllib.request.urlopen(request) as answer:
+                return json.load(answer)  # type: ignore[no-any-return]
+
+        assert (await asyncio.to_thread(page, OTHER))["server"]["num_connections"] == 1
+        assert (await asyncio.to_thread(page, owner))["server"]["num_connections"] == 4
+        await clients[0].error("shutdown")
+        assert not server.shutdown.is_set()
+        await clients[3].result("shutdown")
+        await asyncio.wait_for(server.shutdown.wait(), 5.0)

@@ -18,6 +18,7 @@ from forelook.local.endpoint import Endpoint
 from forelook.local.identity import BackendIdentity
 from forelook.local.log_handler import stderr_handler
 from forelook.ranks.source import RankSource, torchrun_rank
+from forelook.settings.rows import Effect, as_json
 
 
 def serve(options: argparse.Namespace, context: CommandContext) -> int:
@@ -50,7 +51,8 @@ def serve(options: argparse.Namespace, context: CommandContext) -> int:
         from forelook.server.run import serve as run_server
 
         factory = engine_factory(replace(config, model=identity.model), context.paths, ranks)
-        run_server(factory, identity, context.paths, server_config, listening)
+        settings = as_json(config, (Effect.RESTART,))
+        run_server(factory, identity, context.paths, server_config, listening, settings)
     except ForelookError as error:
         announce({"error": str(error)})
         raise

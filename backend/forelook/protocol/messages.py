@@ -108,13 +108,18 @@ class HelloParams:
 
 @dataclass(frozen=True, slots=True)
 class HelloResult:
-    """The backend, its model's state and what it accepts."""
+    """The backend, its model's state and what it accepts.
+
+    Attributes:
+        settings: of those that take effect when a backend starts, the ones that differ from their defaults.
+    """
 
     protocol_version: Count
     server_version: str
     pid: Count
     status: Status
     limits: ServerLimits
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -36,6 +37,7 @@ def create_app(
     policy: AccessPolicy,
     hooks: ExitHooks,
     on_authenticated: OnAuthenticated = lambda _client: None,
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> Starlette:
     """Create the application, which any ASGI server can run.
 
@@ -45,8 +47,9 @@ def create_app(
         policy: who may connect.
         hooks: end the process.
         on_authenticated: called with the address of every client that was let in.
+        settings: what clients are told about how the engine was started.
     """
-    backend = Backend(factory, config, hooks)
+    backend = Backend(factory, config, hooks, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001

@@ -7,8 +7,9 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from forelook.config import ServerConfig
@@ -56,10 +57,18 @@ class Backend:
         factory: makes the engine; called once, in a thread.
         config: limits.
         hooks: end the process.
+        settings: what clients are told about how the engine was started.
     """
 
-    def __init__(self, factory: EngineFactory, config: ServerConfig, hooks: ExitHooks) -> None:
+    def __init__(
+        self,
+        factory: EngineFactory,
+        config: ServerConfig,
+        hooks: ExitHooks,
+        settings: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         self.config = config
+        self.settings = settings
         self.hooks = hooks
         self.metrics = ServerMetrics()  # of all users
         self._metrics_by_user: dict[str, ServerMetrics] = {}

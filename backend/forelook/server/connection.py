@@ -203,6 +203,7 @@ class Connection:
             pid=os.getpid(),
             status=self._backend.status,
             limits=limits,
+            settings=dict(self._backend.settings),
         )
         self._said_hello = True
         self._answer(request_id, result)

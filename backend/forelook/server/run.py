@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -74,6 +75,7 @@ def serve(
     paths: UserPaths,
     config: ServerConfig,
     on_listening: Callable[[Endpoint], None],
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Serve ``identity`` until the backend is idle, asked to shut down or signaled. Call it from the main thread.
 
@@ -83,6 +85,7 @@ def serve(
         paths: the user's folders.
         config: address and limits.
         on_listening: called once clients can discover the endpoint and connect.
+        settings: what clients are told about how the engine was started.
 
     Raises:
         EndpointError: another backend serves the identity, or the address cannot be bound.
@@ -110,7 +113,7 @@ def serve(
         hooks = ExitHooks(idle=lambda: stop("idle"), shutdown=lambda: stop("shutdown requested"))
         # On a Unix socket, the mode of its file has already kept out everybody else.
         on_authenticated = listener.authenticated if isinstance(listener, GuardedListener) else lambda _client: None
-        server = Server(create_app(factory, config, policy, hooks, on_authenticated), config, listening)
+        server = Server(create_app(factory, config, policy, hooks, on_authenticated, settings), config, listening)
         with _signals_only_stop():
             server.run(sockets=[listener])
 

@@ -199,6 +199,16 @@ def read_json(
     return values, problems
 
 
+def as_json(config: object, effects: Iterable[Effect]) -> dict[str, Json]:
+    """The settings that differ from their defaults, as JSON names and spells them; those with one of the effects."""
+    wanted = frozenset(effects)
+    return {
+        row.name: row.kind.to_json(value)
+        for row in rows_of(type(config))
+        if row.effect in wanted and (value := getattr(config, row.attribute)) != row.default
+    }
+
+
 def _flatten(settings: Mapping[Any, Json], groups: set[str]) -> dict[str, Json]:
     flat: dict[str, Json] = {}
     for key, value in settings.items():

@@ -40,13 +40,14 @@ class Listen:
 
     Attributes:
         host, port: the address; port 0 chooses a free one.
-        tokens: a client must send one of these as ``Authorization: Bearer``.
+        token: a client must send it as ``Authorization: Bearer``. There is one, for one user: the language server reads
+            the files of its own user and shares that user's backend, so other tokens could not keep users apart.
         tls_certificate, tls_key: PEM files; non-loopback addresses require them.
     """
 
     host: str
     port: int
-    tokens: tuple[str, ...]
+    token: str
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
@@ -72,7 +73,7 @@ class Listen:
     @property
     def policy(self) -> AccessPolicy:
         """Who may connect; with TLS the certificate already proves the server's name."""
-        return AccessPolicy(self.tokens, None if self.tls_certificate is not None else accepted_hosts(self.host))
+        return AccessPolicy((self.token,), None if self.tls_certificate is not None else accepted_hosts(self.host))
 
 
 class _Writer:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from bench.lsp_client import LspClient
+from bench.lsp_client import LspClient, start_process
 from forelook.errors import ConfigError
 from forelook_lsp.transports.websocket import MAX_CONNECTIONS, Listen
 from websockets.asyncio.client import connect
@@ -237,3 +237,16 @@ def test_an_address_is_read_in_all_its_forms() -> None:
     for wrong in ("host", "host:99999", "host:-1", ":"):
         with pytest.raises(ConfigError):
             Listen.parse_address(wrong)
+
+
+async def test_several_tokens_are_refused_since_one_process_cannot_keep_users_apart(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens"
+    path.touch(0o600)
+    path.write_text("a" * 64 + "\n" + "b" * 64 + "\n")
+    process = await start_process(environment, ("--websocket", "127.0.0.1:0", "--token-file", str(path)))
+    out, errors = await process.communicate()
+    assert process.returncode == 2
+    assert not out
+    assert b"2 tokens (expected one token; run one language server per user" in errors
