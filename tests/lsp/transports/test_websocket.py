@@ -249,4 +249,4 @@ async def test_several_tokens_are_refused_since_one_process_cannot_keep_users_ap
     out, errors = await process.communicate()
     assert process.returncode == 2
     assert not out
-    assert b"2 tokens (expected one token; run one language server per user" in errors
+    assert b"'2 tokens' (expected one token; run one language server per user" in errors
