@@ -270,6 +270,7 @@ AWKWARD_TOKENIZERS: dict[str, tuple[Encode, Border]] = {
     ),
     "newline joins what precedes it": (_by_regex(r"[^\n]*\n|[^\n]+"), Border.AFTER_NEWLINE),
     "newlines and blanks join": (_by_regex(r" ?\w+|[^\s\w]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s"), Border.BEFORE_TEXT_LINE),
-    "blanks join over lines": (_by_regex(r"\w+|[^\s\w]+|\s+"), Border.BEFORE_UNINDENTED_LINE),
+    "blanks join over lines": (_by_regex(r"\w+|[^\s\w]+|\s+"), Border.AFTER_TEXT),
+    "signs and blanks join over lines": (_by_regex(r"\w+|[^\s\w]+\s*|\s+"), Border.BEFORE_UNINDENTED_LINE),
     "the text is one token": (_by_regex(r"(?s).+"), Border.NOWHERE),
 }
