@@ -315,7 +315,7 @@ def test_clear_forgets_memory_and_disk_but_not_what_is_open(make_pool: MakePool,
 def test_a_slice_says_whether_work_is_left(budget_s: float) -> None:
     pool = WorkspacePool(encode_bytes)
     assert pool.run_slice(0.01) is False
-    pool.add_files([("a.py", "x" * 100_000)])
+    pool.add_files([("a.py", "x = 1\n" * 20_000)])
     assert pool.run_slice(budget_s) is True
     settle(pool)
     assert pool.run_slice(0.01) is False

@@ -10,6 +10,9 @@ from itertools import accumulate
 from forelook.model.tokenizer import TextSplitter
 from forelook.text import common_prefix, common_suffix
 
+MAX_PART_CHARS = 4_096
+"""A longer part has no tokens: it would stop requests while it is tokenized. Chosen, not measured."""
+
 # Text tokenized between two yields. Chosen, not measured.
 _BATCH_CHARS = 2048
 # The overhead of one tokenizer call, expressed in characters. Chosen, not measured.
@@ -27,7 +30,7 @@ class TokenEdit:
 
 @dataclass(slots=True)
 class LineTokens:
-    """The parts of one document and how many tokens each has.
+    """The parts of one document and how many tokens each has; those over ``MAX_PART_CHARS`` have none.
 
     Attributes:
         splitter: splits and tokenizes text.
@@ -74,8 +77,9 @@ class LineTokens:
         encoded: list[list[int]] = []
         size = 0
         for piece in pieces:
-            encoded.append(self.splitter.encode(piece))
-            size += len(piece) + _CALL_COST_CHARS
+            is_long = len(piece) > MAX_PART_CHARS
+            encoded.append([] if is_long else self.splitter.encode(piece))
+            size += _CALL_COST_CHARS + (0 if is_long else len(piece))
             if size >= _BATCH_CHARS:
                 size = 0
                 yield None

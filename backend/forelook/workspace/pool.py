@@ -22,7 +22,7 @@ from forelook.model.tokenizer import Encode, TextSplitter
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_format import Change
 from forelook.workspace.cache_worker import CacheWorker, RestoredPool
-from forelook.workspace.line_tokens import LineTokens
+from forelook.workspace.line_tokens import MAX_PART_CHARS, LineTokens
 
 _ACCEPTED = "\0accepted"
 """Key of accepted text; no URI or path contains a NUL."""
@@ -283,9 +283,11 @@ class WorkspacePool:
         batch: list[str] = []
         size = 0
         for piece in self._splitter.split(text):
-            batch.append(piece)
-            size += len(piece)
-            if size >= _BATCH_CHARS:
+            is_long = len(piece) > MAX_PART_CHARS
+            if not is_long:
+                batch.append(piece)
+                size += len(piece)
+            if is_long or size >= _BATCH_CHARS:
                 parts.append(self._encode("".join(batch)))
                 batch, size = [], 0
                 yield

@@ -25,6 +25,7 @@ from forelook.languages import Language, ScopeRule
 
 # The numbers below are chosen, not measured.
 _SCAN_CHARS = 64_000  # scanned for brackets before and after the cursor
+_MAX_LINE_CHARS = 4_000  # of the cursor's line on each side of it; the lines beyond a longer one are not read
 _TAB_WIDTH = 4
 # The same text four times in a row. During generation only the end of the text is searched.
 _REPETITION = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
@@ -107,15 +108,20 @@ def look_around(language: Language, before: str, after: str) -> CursorContext:
     """Analyze the text around the cursor between ``before`` and ``after`` (lines end in ``\\n``)."""
     window = window_before(before, _SCAN_CHARS)
     line_start = window.rfind("\n") + 1
+    if len(window) - line_start > _MAX_LINE_CHARS:
+        window, line_start = window[-_MAX_LINE_CHARS:], 0
     above, line = window[:line_start], window[line_start:]
     above_scan = scan_cached(language, above)
     scan = join_scans(above_scan, scan_brackets(language, line, above_scan.inside), line_start)
     rest, _, _ = after.partition("\n")
+    complete = len(after) <= _SCAN_CHARS
+    if len(rest) > _MAX_LINE_CHARS:
+        rest, complete = rest[:_MAX_LINE_CHARS], False
+        after = rest
     below = after[len(rest) : _SCAN_CHARS]
     rest_scan = scan_brackets(language, rest, scan.inside)
     after_scan = join_scans(rest_scan, scan_cached(language, below, rest_scan.inside), len(rest))
     rest_closes = rest_is_closers(rest)
-    complete = len(after) <= _SCAN_CHARS
     syntax = inspect_cursor(language, window, after, scan)
     return CursorContext(
         language=language,

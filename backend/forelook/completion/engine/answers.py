@@ -13,6 +13,7 @@ from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import CompletionParams, Suggestion
 
 _MAX_DOCUMENTS = 16  # chosen, not measured
+_MAX_LINE_CHARS = 1_000  # of the line before the cursor, to find the place in it; chosen, not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Answer:
         if (suggestion := self.suggestion) is None:
             return None
         text, offset = self.document.text, self.request.offset
-        line_start = text.rfind("\n", 0, suggestion.start) + 1
+        line_start = max(text.rfind("\n", 0, suggestion.start) + 1, offset - _MAX_LINE_CHARS)
         unseen = suggestion.text[max(0, offset - suggestion.start) :]
         return PreviousSuggestion(encode(text[line_start:offset]), encode(unseen + self.completed.raw_tail))
 

@@ -13,7 +13,7 @@ from forelook.completion.completer import Completed
 from forelook.completion.document_store import Document
 from forelook.completion.engine.answers import Answer
 from forelook.keys import DocumentKey
-from forelook.protocol.messages import CompletionParams
+from forelook.protocol.messages import CompletionParams, TriggerKind
 
 PREWARM_AFTER_S = 0.15  # chosen, not measured
 PREWARM_MIN_TOKENS = 64  # chosen, not measured: fewer cost a request little
@@ -46,7 +46,7 @@ class Speculation:
 
     def __init__(self, *, prewarm: bool) -> None:
         self._wants_prewarm = prewarm
-        self._results: OrderedDict[tuple[DocumentKey, int], tuple[str, Completed]] = OrderedDict()
+        self._results: OrderedDict[tuple[DocumentKey, int], tuple[FollowUp, Completed]] = OrderedDict()
         self._shown: Answer | None = None
         self._prewarm: Prewarm | None = None
 
@@ -65,19 +65,30 @@ class Speculation:
         text = text[: suggestion.start] + suggestion.text + text[suggestion.end :]
         document = replace(answer.document, text=text)
         offset = suggestion.start + len(suggestion.text)
-        request = CompletionParams(document.key.uri, document.version, offset, multi_line=answer.request.multi_line)
-        return FollowUp(document, request)
+        return FollowUp(document, _as_typed(replace(answer.request, offset=offset)))
 
     def add_result(self, follow_up: FollowUp, completed: Completed) -> None:
         """Keep the result of a follow-up, for a bounded number of places."""
-        self._results[(follow_up.document.key, follow_up.request.offset)] = (follow_up.document.text, completed)
+        self._results[(follow_up.document.key, follow_up.request.offset)] = (follow_up, completed)
         if len(self._results) > _MAX_RESULTS:
             self._results.popitem(last=False)
 
     def result_for(self, document: Document, request: CompletionParams) -> Completed | None:
-        """The result computed for exactly this text and cursor."""
-        text, completed = self._results.get((document.key, request.offset), (None, None))
-        return completed if request.selected is None and text == document.text else None
+        """The result computed for exactly this document, cursor and request."""
+        found = self._results.get((document.key, request.offset))
+        if found is None:
+            return None
+        follow_up, completed = found
+        own = follow_up.document
+        same_document = (own.workspace, own.language_id, own.text) == (
+            document.workspace,
+            document.language_id,
+            document.text,
+        )
+        same_request = replace(request, version=0, deadline_ms=None, partial=False) == replace(
+            follow_up.request, version=0
+        )
+        return completed if same_document and same_request else None
 
     # --- prefill after an edit
 
@@ -106,9 +117,8 @@ class Speculation:
     # --- forgetting
 
     def forget(self, key: DocumentKey) -> None:
-        """Drop everything about a closed document."""
-        for place in [place for place in self._results if place[0] == key]:
-            del self._results[place]
+        """Drop everything about a closed document, and all results: it may have been their context."""
+        self._results.clear()
         if self._shown is not None and self._shown.document.key == key:
             self._shown = None
         self.answered(key)
@@ -116,3 +126,15 @@ class Speculation:
     def clear_pending(self) -> None:
         """Drop pending work, when the model is unloaded."""
         self._shown = self._prewarm = None
+
+
+def _as_typed(request: CompletionParams) -> CompletionParams:
+    """The request that an editor sends by itself at the same place, under the same settings."""
+    return replace(
+        request,
+        trigger=TriggerKind.AUTOMATIC,
+        num_suggestions=1,
+        deadline_ms=None,
+        selected=None,
+        partial=False,
+    )

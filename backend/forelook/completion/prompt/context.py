@@ -27,6 +27,8 @@ _MIN_SIMILARITY = 0.1  # Jaccard index of the identifiers
 _MOVED_LINES = 30  # a cursor that has moved farther gets a new choice
 _MAX_SIGNATURE_LINES = 8
 _MAX_SIGNATURES = 12
+_MAX_WINDOW_CHARS = 8_000  # minified code is no context
+_MAX_REFERENCE_CHARS = 8_000
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{2,}")
 
 
@@ -153,7 +155,7 @@ class ContextChooser:
         windows = []
         for start in range(0, max(1, len(lines) - step), step):
             part = "\n".join(lines[start : start + self._window_lines]).strip("\n")
-            words = frozenset(_IDENTIFIER.findall(part))
+            words = frozenset(_IDENTIFIER.findall(part)) if len(part) <= _MAX_WINDOW_CHARS else frozenset()
             if words:
                 windows.append(_Window(part, words))
         self._neighbors[key] = _Neighbor(
@@ -163,9 +165,8 @@ class ContextChooser:
     def _best(self, document: Document, offset: int) -> tuple[str, ...]:
         before = model_text(document.text[:offset])
         after = model_text(document.text[offset : offset + 2000])
-        reference = frozenset(
-            _IDENTIFIER.findall("\n".join(before.split("\n")[-_REFERENCE_LINES:] + after.split("\n")[:8]))
-        )
+        above = "\n".join(before[-_MAX_REFERENCE_CHARS:].split("\n")[-_REFERENCE_LINES:])
+        reference = frozenset(_IDENTIFIER.findall("\n".join([above, *after.split("\n")[:8]])))
         if not reference:
             return ()
         language = language_for(document.language_id)

@@ -21,6 +21,8 @@ from forelook.model.tokenizer import TextSplitter
 _MAX_CACHED_LINES = 20_000
 _MAX_CACHED_LINE_CHARS = 2_000
 _MAX_CHARS_PER_TOKEN = 12  # text beyond this many characters per token of the budget is not read
+_MAX_LINE_CHARS = 8_000  # a longer line is not tokenized whole; of a smaller budget four characters per token
+_LONG_LINE_STEP = 256  # the window of a long line starts at a multiple, so that it stays fixed as the line grows
 _MAX_ANCHORS_PER_DOCUMENT = 4
 _MAX_DOCUMENTS = 64
 # A window filled to less than this share is rebuilt: the cursor has moved away from it.
@@ -194,8 +196,11 @@ class PromptBuilder:
             return None  # more context has become available
         kept = self._context_that_fits(context_ids, anchor.num_context)
         prefix = model_text(text[start:offset])
+        suffix = model_text(text[suffix_start:end])
+        if any(len(piece) > self._max_line_chars for part in (prefix, suffix) for piece in self.encoder.split(part)):
+            return None
         prefix_ids = self.encoder.encode(prefix, starts_document=True)
-        suffix_ids = self.encoder.encode(model_text(text[suffix_start:end]))
+        suffix_ids = self.encoder.encode(suffix)
         if len(prefix_ids) + len(suffix_ids) + len(kept) > self._budget.num_tokens:
             return None
         share = self._budget.suffix_share
@@ -214,18 +219,18 @@ class PromptBuilder:
         text, total = document.text, self._budget.num_tokens
         before = model_text(text[max(0, offset - self._max_chars) : offset])
         after = model_text(text[suffix_start : suffix_start + self._max_chars])
-        before_pieces = self._take(list(reversed(self.encoder.split(before))), total)
-        after_pieces = self._take(self.encoder.split(after), total)
+        before_pieces, num_before = self._take(list(reversed(self.encoder.split(before))), total)
+        after_pieces, num_after = self._take(self.encoder.split(after), total)
         num_context = sum(map(len, context_ids))
-        for_prefix, for_suffix, for_context = self._budget.split(
-            sum(len(ids) for _, ids in before_pieces), sum(len(ids) for _, ids in after_pieces), num_context
-        )
+        for_prefix, for_suffix, for_context = self._budget.split(num_before, num_after, num_context)
         prefix_pieces, suffix_pieces = _fit(before_pieces, for_prefix), _fit(after_pieces, for_suffix)
         prefix = "".join(piece for piece, _ in reversed(prefix_pieces))
         suffix = "".join(piece for piece, _ in suffix_pieces)
         if not prefix and before:
             # The line is longer than the window: use its end, starting at an offset that stays fixed as it grows.
-            prefix = _end_of_long_line(before, for_prefix)
+            size = min(max(64, for_prefix * 2), self._max_line_chars)
+            first = max(offset - self._max_chars, (offset - size) // _LONG_LINE_STEP * _LONG_LINE_STEP, 0)
+            prefix = model_text(text[first:offset])
         # The line break before a window's first line does not belong to it.
         whole = len(prefix) == len(before) and offset <= self._max_chars
         if not whole and prefix.startswith("\n"):
@@ -233,7 +238,7 @@ class PromptBuilder:
         prefix_ids = self.encoder.encode(prefix, starts_document=True)[-max(for_prefix, 1) :]
         suffix_ids = [token for _, ids in suffix_pieces for token in ids]
         if not suffix and after:
-            suffix_ids = self.encoder.encode(after[: for_suffix * _MAX_CHARS_PER_TOKEN])[:for_suffix]
+            suffix_ids = self.encoder.encode(after[: min(for_suffix * 4, self._max_line_chars)])[:for_suffix]
         kept = self._context_that_fits(context_ids, for_context)
         start = offset - _raw_length(text, len(prefix), end=offset)
         end = suffix_start + _raw_length(text, len(suffix), start=suffix_start)
@@ -250,16 +255,23 @@ class PromptBuilder:
         flat = [token for ids in reversed(chosen) for token in ids]
         return flat + self._separator if flat else flat
 
-    def _take(self, pieces: list[str], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:
-        """Tokenize parts, nearest to the cursor first, until there are ``num_tokens``."""
+    def _take(self, pieces: list[str], num_tokens: int) -> tuple[list[tuple[str, tuple[int, ...]]], int]:
+        """Tokenize parts, nearest to the cursor first, until there are ``num_tokens`` or a part is too long.
+
+        Returns:
+            The parts, and how many tokens there are; a part that is too long counts as ``num_tokens``.
+        """
         taken: list[tuple[str, tuple[int, ...]]] = []
+        found = 0
         for piece in pieces:
+            if len(piece) > self._max_line_chars:
+                return taken, max(found, num_tokens)
             ids = self.encoder.encode_piece(piece)
-            num_tokens -= len(ids)
+            found += len(ids)
             taken.append((piece, ids))
-            if num_tokens <= 0:
+            if found >= num_tokens:
                 break
-        return taken
+        return taken, found
 
     def _remember(self, key: DocumentKey, anchor: _Anchor) -> None:
         anchors = self._anchors.setdefault(key, [])
@@ -270,6 +282,10 @@ class PromptBuilder:
         self._anchors.move_to_end(key)
         if len(self._anchors) > _MAX_DOCUMENTS:
             self._anchors.popitem(last=False)
+
+    @property
+    def _max_line_chars(self) -> int:
+        return min(_MAX_LINE_CHARS, max(64, self._budget.num_tokens * 4))
 
     @property
     def _max_chars(self) -> int:
@@ -285,12 +301,6 @@ def _fit(pieces: list[tuple[str, tuple[int, ...]]], num_tokens: int) -> list[tup
             break
         kept.append((piece, ids))
     return kept
-
-
-def _end_of_long_line(before: str, num_tokens: int) -> str:
-    size = max(64, num_tokens * 2)
-    start = max(0, (len(before) - size) // 256 * 256)
-    return before[start:]
 
 
 def _raw_length(text: str, num_chars: int, *, start: int | None = None, end: int | None = None) -> int:
