@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from forelook.errors import LimitError
 from forelook.protocol import messages
 from forelook.text import utf8_size_above
 from forelook.uris import local_path
 
 from forelook_lsp.backend_connection import BackendConnection
 from forelook_lsp.indexing import Indexing
-from forelook_lsp.mirror import Document, EditorChange, Mirror
+from forelook_lsp.mirror import Document, EditorChange, Mirror, Part, smallest_edit
+from forelook_lsp.notebooks import Cell, Notebook
 from forelook_lsp.positions import Lines
 from forelook_lsp.suggestions.requests import SuggestionRequests
 
@@ -22,7 +24,7 @@ MAX_CHANGE_CHARS = 1_000_000  # a larger change is sent as a new document; chose
 
 
 class DocumentSync:
-    """The open documents of one window."""
+    """The open documents and notebooks of one window."""
 
     def __init__(
         self, mirror: Mirror, backend: BackendConnection, indexing: Indexing, suggestions: SuggestionRequests
@@ -39,41 +41,33 @@ class DocumentSync:
         self._backend = backend
         self._indexing = indexing
         self._suggestions = suggestions
+        self._notebooks: dict[str, Notebook] = {}
+        self._notebook_of: dict[str, Notebook] = {}
 
     # --- The editor ------------------------------------------------------------------------------------------
 
     def open(self, uri: str, language_id: str, version: int, text: str) -> None:
         """A document was opened; an open one is replaced."""
+        if uri in self._mirror.cells:
+            return  # its notebook has it
         self.close(uri)
-        path = local_path(uri)
-        document = Document(uri, language_id, version, Lines(text), self._indexing.workspace_of(path))
-        document.withheld = self._indexing.withheld(path)
-        self._mirror.documents[uri] = document
-        self._send(document)
+        self._add(uri, language_id, version, Lines(text))
 
     def change(self, uri: str, version: int, changes: Sequence[EditorChange]) -> None:
-        """A document was changed."""
-        document = self._mirror.documents.get(uri)
-        if document is None:
+        """A document or a notebook's cell was changed."""
+        part = self._mirror.part(uri)
+        if part is None:
             logger.warning("changed document is not open; change ignored")
             return
-        if not changes and version == document.version:
-            return  # Neovim up to 0.7 repeats a version so; the backend refuses a repeated version
-        edits: list[messages.TextChange] = []
-        for change in changes:
-            edit = self._mirror.edit_of(document, change)
-            self._suggestions.will_edit(document, edit)
-            document.apply(edit)
-            edits.append(edit)
-        document.version = version
-        if document.sent:
-            if sum(len(edit.text) for edit in edits) > MAX_CHANGE_CHARS:
-                self._withdraw(document)
-                self._send(document)
-            else:
-                params = messages.DocumentChangeParams(uri, version, tuple(edits))
-                self._backend.notify(messages.DOCUMENT_CHANGE, params)
-        self._suggestions.edited(document, edits)
+        if not changes and version == part.editor_version:
+            return  # Neovim up to 0.7 repeats a version so
+        self._edit(part, (self._mirror.edit_of(part, change) for change in changes))
+        cell = self._mirror.cells.get(uri)
+        if cell is None:
+            part.document.editor_version = version
+        else:
+            cell.version = version
+            self._arrange(self._notebook_of[uri])
 
     def close(self, uri: str) -> bool:
         """A document was closed; return whether the backend had it."""
@@ -83,7 +77,73 @@ class DocumentSync:
         self._suggestions.closed(uri)
         if document.sent:
             self._backend.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(uri))
+            self._send_refused()
         return document.sent
+
+    # --- Notebooks -------------------------------------------------------------------------------------------
+
+    def open_notebook(self, uri: str, cells: Sequence[Cell]) -> None:
+        """A notebook was opened; an open one is replaced."""
+        self.close_notebook(uri)
+        self._notebooks[uri] = notebook = Notebook(uri)
+        self._add_cells(notebook, 0, 0, cells)
+
+    def change_notebook(
+        self, uri: str, start: int, num_deleted: int, order: Sequence[str], opened: Sequence[Cell]
+    ) -> None:
+        """Cells were added to a notebook, removed or moved.
+
+        Args:
+            uri: the notebook.
+            start: the first cell that is replaced.
+            num_deleted: number of cells that are replaced.
+            order: the URIs of the cells that take their place.
+            opened: those of them that are new.
+        """
+        notebook = self._notebooks.get(uri)
+        if notebook is None:
+            logger.warning("changed notebook is not open; change ignored")
+            return
+        known = {**{cell.uri: cell for cell in notebook.cells}, **{cell.uri: cell for cell in opened}}
+        self._add_cells(notebook, start, num_deleted, [known[name] for name in order if name in known])
+
+    def close_notebook(self, uri: str) -> bool:
+        """A notebook was closed; return whether the backend had any of it."""
+        notebook = self._notebooks.pop(uri, None)
+        if notebook is None:
+            return False
+        for cell in notebook.cells:
+            self._forget_cell(cell)
+        was_sent = [self.close(document.uri) for document in notebook.documents.values()]
+        return any(was_sent)
+
+    def _add_cells(self, notebook: Notebook, start: int, num_deleted: int, cells: Sequence[Cell]) -> None:
+        for cell in notebook.cells[start : start + num_deleted]:
+            self._forget_cell(cell)
+        notebook.rearrange(start, num_deleted, cells)
+        for cell in notebook.cells:
+            self._mirror.cells[cell.uri] = cell
+            self._notebook_of[cell.uri] = notebook
+        self._arrange(notebook)
+
+    def _forget_cell(self, cell: Cell) -> None:
+        self._mirror.cells.pop(cell.uri, None)
+        self._notebook_of.pop(cell.uri, None)
+
+    def _arrange(self, notebook: Notebook) -> None:
+        """Make the notebook's documents those of its cells."""
+        texts = notebook.texts()
+        for language in notebook.documents.keys() - texts.keys():
+            self.close(notebook.documents.pop(language).uri)
+        for language, text in texts.items():
+            document = notebook.documents.get(language)
+            if document is None:
+                uri = notebook.document_uri(language)
+                notebook.documents[language] = self._add(uri, language, 1, Lines(text))
+            elif document.text != text:
+                edit = smallest_edit(document.text, text)
+                self._edit(Part(document, document.lines, 0, 0), (edit,))
+        notebook.place_cells()
 
     # --- The backend -----------------------------------------------------------------------------------------
 
@@ -95,7 +155,7 @@ class DocumentSync:
     def backend_lost(self) -> None:
         """The backend has no documents any more."""
         for document in self._mirror.documents.values():
-            document.sent = False
+            document.sent, document.refused = False, ""
 
     def refused(self, error: messages.NotificationErrorParams) -> None:
         """The backend has refused a document, or a change, and closed it."""
@@ -107,7 +167,8 @@ class DocumentSync:
         if error.method == messages.DOCUMENT_CHANGE.name:
             self._send(document)  # the two copies differed
         else:
-            document.withheld = error.message
+            document.refused = error.message
+            document.refused_length = None if error.code == LimitError.code else len(document.text)
 
     # --- Exclusion -------------------------------------------------------------------------------------------
 
@@ -141,20 +202,72 @@ class DocumentSync:
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
+    def _add(self, uri: str, language_id: str, version: int, lines: Lines) -> Document:
+        path = local_path(uri)
+        document = Document(uri, language_id, version, lines, self._indexing.workspace_of(path))
+        document.editor_version = version
+        document.withheld = self._indexing.withheld(path)
+        self._mirror.documents[uri] = document
+        self._send(document)
+        return document
+
+    def _edit(self, part: Part, changes: Iterable[messages.TextChange]) -> None:
+        """Apply changes and send them; an iterator computes each after those before it were applied."""
+        document = part.document
+        edits: list[messages.TextChange] = []
+        for edit in changes:
+            self._suggestions.will_edit(document, edit)
+            part.apply(edit)
+            edits.append(edit)
+        document.version += 1
+        if document.sent:
+            if sum(len(edit.text) for edit in edits) > MAX_CHANGE_CHARS or self._too_large(document):
+                self._withdraw(document)
+                self._send(document)
+            else:
+                params = messages.DocumentChangeParams(document.uri, document.version, tuple(edits))
+                self._backend.notify(messages.DOCUMENT_CHANGE, params)
+        elif document.refused_length is None or len(document.text) < document.refused_length:
+            self._send(document)  # what prevented it may have passed
+        self._suggestions.edited(document, edits)
+
+    def _too_large(self, document: Document) -> str:
+        limits = self._backend.limits
+        if limits is None or utf8_size_above(document.text, limits.max_document_bytes) is None:
+            return ""
+        return f"longer than {limits.max_document_bytes} bytes, the backend's limit"
+
+    def _too_many(self) -> str:
+        limits = self._backend.limits
+        num_sent = sum(document.sent for document in self._mirror.documents.values())
+        if limits is None or num_sent < limits.max_documents:
+            return ""
+        return f"more than {limits.max_documents} open documents, the backend's limit; close some"
+
     def _send(self, document: Document) -> None:
+        """Send a document, unless it is excluded or over a limit; it is tried again with each change."""
         if document.withheld:
             return
-        limits = self._backend.limits
-        if limits is not None and utf8_size_above(document.text, limits.max_document_bytes) is not None:
-            document.withheld = f"longer than {limits.max_document_bytes} bytes, the backend's limit"
+        document.refused_length = None
+        document.refused = self._too_large(document) or self._too_many()
+        if document.refused:
             return
         params = messages.DocumentOpenParams(
             document.workspace, document.uri, document.language_id, document.version, document.text
         )
         document.sent = self._backend.notify(messages.DOCUMENT_OPEN, params)
 
+    def _send_refused(self) -> None:
+        """There is room for one more document: send the one opened last of those that were refused."""
+        for document in reversed(self._mirror.documents.values()):
+            if document.refused and document.refused_length is None:
+                self._send(document)
+                if document.sent:
+                    return
+
     def _withdraw(self, document: Document) -> None:
         if document.sent:
             document.sent = False
             self._backend.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(document.uri))
             self._suggestions.closed(document.uri)
+            self._send_refused()

@@ -7,10 +7,12 @@ every later position would be off by a line.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from enum import Enum
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_LINE_END_CHARACTER = re.compile(r"[\r\n]")
+_UNITS_CHUNK = 4_096  # code points whose units are counted at once; chosen, not measured
 
 
 class PositionEncoding(Enum):
@@ -36,9 +38,7 @@ def units_before(line: str, offset: int, encoding: PositionEncoding) -> int:
     head = line[:offset]
     if encoding is PositionEncoding.UTF32 or head.isascii():
         return len(head)
-    if encoding is PositionEncoding.UTF16:
-        return len(head) + sum(char > "\uffff" for char in head)
-    return len(head.encode("utf-8", "surrogatepass"))
+    return _num_units(head, encoding)
 
 
 def offset_of_units(line: str, units: int, encoding: PositionEncoding) -> int:
@@ -48,8 +48,14 @@ def offset_of_units(line: str, units: int, encoding: PositionEncoding) -> int:
     """
     if encoding is PositionEncoding.UTF32 or line.isascii():
         return min(units, len(line))
-    taken = 0
-    for offset, char in enumerate(line):
+    taken = start = 0
+    # Whole chunks are counted in C: a line may have a million characters.
+    while start + _UNITS_CHUNK <= len(line):
+        size = _num_units(line[start : start + _UNITS_CHUNK], encoding)
+        if taken + size > units:
+            break
+        taken, start = taken + size, start + _UNITS_CHUNK
+    for offset, char in enumerate(line[start : start + _UNITS_CHUNK], start):
         if encoding is PositionEncoding.UTF16:
             taken += 2 if char > "\uffff" else 1
         else:
@@ -57,6 +63,12 @@ def offset_of_units(line: str, units: int, encoding: PositionEncoding) -> int:
         if taken > units:
             return offset
     return len(line)
+
+
+def _num_units(text: str, encoding: PositionEncoding) -> int:
+    if encoding is PositionEncoding.UTF16:
+        return len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 class Lines:
@@ -104,14 +116,16 @@ class Lines:
         return line, units_before(self.text[start : self.line_end(line)], offset - start, encoding)
 
     def replace(self, start: int, end: int, new: str) -> None:
-        """Replace ``[start, end)`` by ``new``; only the affected lines are scanned again."""
-        starts = self._starts
-        # One character earlier: a "\r" there may become "\r\n", or stop being part of it.
-        first = bisect_right(starts, max(start - 1, 0)) - 1
-        last = bisect_right(starts, end) - 1
-        delta = len(new) - (end - start)
-        self.text = self.text[:start] + new + self.text[end:]
-        region_end = starts[last + 1] + delta if last + 1 < len(starts) else len(self.text)
-        touched = line_starts(self.text, starts[first], region_end)
-        rest = starts[last + 2 :]
-        self._starts = [*starts[: first + 1], *touched, *([at + delta for at in rest] if delta else rest)]
+        """Replace ``[start, end)`` by ``new``; only the new text is searched for line ends."""
+        starts, delta = self._starts, len(new) - (end - start)
+        self.text = text = self.text[:start] + new + self.text[end:]
+        # Whether a line starts at an offset depends on the characters on both sides of it.
+        touched = [
+            match.end()
+            for match in _LINE_END_CHARACTER.finditer(text, max(start - 1, 0), start + len(new))
+            if match.group() == "\n" or text[match.end() : match.end() + 1] != "\n"
+        ]
+        first = max(1, bisect_left(starts, start))
+        last = max(first, bisect_right(starts, end))
+        rest = starts[last:]
+        self._starts = [*starts[:first], *touched, *([at + delta for at in rest] if delta else rest)]

@@ -18,7 +18,8 @@ from forelook_lsp.commands import ACCEPTED, COMMANDS
 from forelook_lsp.editor import LspEditor
 from forelook_lsp.lsp_protocol import ForelookProtocol, VersionedInlineCompletionParams, make_converter, quiet_errors
 from forelook_lsp.mirror import EditorChange, EditorRange
-from forelook_lsp.positions import PositionEncoding
+from forelook_lsp.notebooks import Cell
+from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.suggestions.requests import EditorSuggestion
 from forelook_lsp.window import EditorWindow, FindBackend
 
@@ -191,24 +192,29 @@ class ForelookServer(LanguageServer):
         self.window.close_document(params.text_document.uri)
 
     def _did_open_notebook(self, params: types.DidOpenNotebookDocumentParams) -> None:
-        for cell in params.cell_text_documents:
-            self._open(cell)
+        notebook = params.notebook_document
+        texts = {cell.uri: cell for cell in params.cell_text_documents}
+        cells = [unpack_cell(texts[cell.document]) for cell in notebook.cells if cell.document in texts]
+        self.window.documents.open_notebook(notebook.uri, cells)
 
     def _did_change_notebook(self, params: types.DidChangeNotebookDocumentParams) -> None:
         cells = params.change.cells
         if cells is None:
             return
         if cells.structure is not None:
-            for closed in cells.structure.did_close or []:
-                self.window.close_document(closed.uri)
-            for opened in cells.structure.did_open or []:
-                self._open(opened)
+            array = cells.structure.array
+            self.window.documents.change_notebook(
+                params.notebook_document.uri,
+                array.start,
+                array.delete_count,
+                [cell.document for cell in array.cells or []],
+                [unpack_cell(cell) for cell in cells.structure.did_open or []],
+            )
         for content in cells.text_content or []:
             self._change(content.document, content.changes)
 
     def _did_close_notebook(self, params: types.DidCloseNotebookDocumentParams) -> None:
-        for cell in params.cell_text_documents:
-            self.window.close_document(cell.uri)
+        self.window.close_notebook(params.notebook_document.uri)
 
     # --- Suggestions -----------------------------------------------------------------------------------------
 
@@ -287,6 +293,11 @@ def pack_range(value: EditorRange) -> types.Range:
 def unpack_range(value: types.Range) -> EditorRange:
     """Return a range of LSP as the window's."""
     return EditorRange(value.start.line, value.start.character, value.end.line, value.end.character)
+
+
+def unpack_cell(cell: types.TextDocumentItem) -> Cell:
+    """Return a cell of LSP as the window's."""
+    return Cell(cell.uri, str(cell.language_id), cell.version, Lines(cell.text))
 
 
 def unpack_change(change: types.TextDocumentContentChangeEvent) -> EditorChange:

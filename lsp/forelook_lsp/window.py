@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 5.0  # chosen, not measured
+MAX_LINE_CHARS = 20_000  # longer lines get no suggestions; VS Code's limit for highlighting
 
 FindBackend = Callable[[EditorConfig], "Endpoint"]
 
@@ -167,6 +168,12 @@ class EditorWindow:
         if self.documents.close(uri) and path is not None:
             self._index_file(path)
 
+    def close_notebook(self, uri: str) -> None:
+        """A notebook was closed; its file is indexed like any other."""
+        path = local_path(uri)
+        if self.documents.close_notebook(uri) and path is not None:
+            self._index_file(path)
+
     def files_changed(self, changed: Sequence[str], deleted: Sequence[str]) -> None:
         """Files changed on disk."""
         gone = [path for uri in deleted if (path := local_path(uri)) is not None]
@@ -197,24 +204,26 @@ class EditorWindow:
             asyncio.CancelledError: superseded by a later request or edit.
             PositionError: the line is not in the document.
         """
-        document = self.mirror.documents.get(uri)
-        if document is None:
+        part = self.mirror.part(uri)
+        if part is None:
             logger.info("no suggestions: the document is not open")
             return ()
-        if version is not None and version != document.version:
+        if version is not None and version != part.editor_version:
             raise asyncio.CancelledError
-        if line >= document.lines.num_lines:
-            num_lines = document.lines.num_lines
+        num_lines = part.lines.num_lines
+        if line >= num_lines:
             lines = "one line" if num_lines == 1 else f"{num_lines} lines"
             raise PositionError(f"position.line = {line} is not in the document, which has {lines}")
-        status = self.presenter.status
-        status.withheld = document.withheld
+        status, document = self.presenter.status, part.document
+        status.withheld = document.withheld or document.refused
         self._show_status()
         if not (self._switches.is_on(document.language_id) and status.ready and document.sent):
             return ()
+        if part.line_length(line) > MAX_LINE_CHARS:
+            return ()  # data or minified code: editors do not even highlight such a line
         return await self.suggestions.suggest(
-            document,
-            document.lines.offset_at(line, character, self.mirror.encoding),
+            part,
+            self.mirror.offset_at(part, line, character),
             invoked=invoked,
             num_wanted=self.config.num_suggestions if invoked else 1,
             selected=selected,
@@ -249,10 +258,7 @@ class EditorWindow:
 
     def backend_status(self, status: messages.Status) -> None:
         """Show the model's state."""
-        former = self.presenter.status.backend
         self.presenter.status.backend = status
-        if former is not None and former.model and status.model and former.model != status.model:
-            self.suggestions.forget_answers()
         self._model_changed_state()
 
     def backend_progressed(self, request_id: int, text: str) -> None:
@@ -266,7 +272,11 @@ class EditorWindow:
     # --- Inside ----------------------------------------------------------------------------------------------
 
     def _exclusion_changed(self) -> None:
-        """Read the ignore files again and apply them to documents and files."""
+        """Read the ignore files again and apply them to documents and files.
+
+        Cached answers may contain text that is excluded now.
+        """
+        self.suggestions.forget_answers()
         self.indexing.set_folders(self._folders, self.config.ignore)
         self.documents.recheck()
         self._index()

@@ -54,42 +54,80 @@ async def test_a_huge_insertion_is_sent_as_a_new_document(editor: LspClient, bac
     assert backend.connections[0].versions[URI] == 2
 
 
-async def test_a_notebooks_cells_are_documents(editor: LspClient, backend: FakeBackend) -> None:
-    notebook = "file:///home/ada/project/n.ipynb"
-    cells = [f"vscode-notebook-cell:/home/ada/project/n.ipynb#{name}" for name in "ab"]
-    document = {
-        "uri": notebook,
-        "notebookType": "jupyter-notebook",
-        "version": 1,
-        "cells": [{"kind": 2, "document": cells[0]}],
-    }
-    texts = [{"uri": cell, "languageId": "python", "version": 1, "text": "x"} for cell in cells]
-    await editor.notify("notebookDocument/didOpen", {"notebookDocument": document, "cellTextDocuments": texts[:1]})
-    assert len(await editor.complete(cells[0], 0, 1)) == 1
-    structure = {
-        "array": {"start": 1, "deleteCount": 0, "cells": [{"kind": 2, "document": cells[1]}]},
-        "didOpen": texts[1:],
-    }
-    changed = {
-        "document": {"uri": cells[0], "version": 2},
-        "changes": [{"range": range_of(0, 1, 0, 1), "text": "y"}],
-    }
-    await editor.notify(
-        "notebookDocument/didChange",
-        {
-            "notebookDocument": {"uri": notebook, "version": 2},
-            "change": {"cells": {"structure": structure, "textContent": [changed]}},
-        },
-    )
-    assert len(await editor.complete(cells[1], 0, 1)) == 1
-    assert backend.connections[0].texts == {cells[0]: "xy", cells[1]: "x"}
-    await editor.notify(
-        "notebookDocument/didClose",
-        {"notebookDocument": {"uri": notebook}, "cellTextDocuments": [{"uri": cell} for cell in cells]},
-    )
-    assert await editor.complete(cells[0], 0, 1) == []
-
-
 async def test_an_untitled_document_gets_suggestions(editor: LspClient) -> None:
     await editor.open("untitled:Untitled-1", "a")
     assert len(await editor.complete("untitled:Untitled-1", 0, 1)) == 1
+
+
+async def test_a_document_that_is_short_enough_again_is_sent_again(editor: LspClient, backend: FakeBackend) -> None:
+    await editor.open(URI, "x = 1\n")
+    huge = "é" * (LIMITS.max_document_bytes // 2 + 1)
+    await editor.type_text(URI, 2, 0, 0, huge)
+    assert await editor.complete(URI, 1, 0) == []
+    assert "longer than 8388608 bytes" in (await execute(editor, "forelook.status"))["message"]
+    assert URI not in backend.connections[0].texts
+    await editor.change(URI, 3, {"range": range_of(0, 0, 0, len(huge)), "text": ""})
+    assert len(await editor.complete(URI, 1, 0)) == 1
+    assert backend.connections[0].texts[URI] == "x = 1\n"
+    assert (await execute(editor, "forelook.status"))["message"] == ""
+
+
+async def test_a_document_over_the_limit_of_documents_is_sent_once_another_is_closed(
+    editor: LspClient, backend: FakeBackend
+) -> None:
+    limit = LIMITS.max_documents
+    uris = [f"file:///home/ada/project/{number}.py" for number in range(limit + 1)]
+    for uri in uris:
+        await editor.open(uri, "a")
+    assert await editor.complete(uris[-1], 0, 1) == []
+    assert f"more than {limit} open documents" in (await execute(editor, "forelook.status"))["message"]
+    assert len(backend.connections[0].texts) == limit
+    await editor.close(uris[0])
+    assert len(await editor.complete(uris[-1], 0, 1)) == 1
+
+
+async def test_a_document_that_the_backend_refused_for_its_text_is_sent_again_once_it_is_shorter(
+    editor: LspClient, backend: FakeBackend
+) -> None:
+    await editor.open(URI, "abc")
+    await backend.wait_until(lambda: URI in backend.connections[0].texts)
+    del backend.connections[0].texts[URI]
+    refused = messages.NotificationErrorParams("document/open", -32044, "too long", URI)
+    await backend.connections[0].websocket.send(jsonrpc.encode_notification(messages.NOTIFICATION_ERROR, refused))
+    await execute(editor, "forelook.stats")  # answered after the refusal was read
+    await editor.type_text(URI, 2, 0, 3, "d")
+    assert await editor.complete(URI, 0, 4) == []
+    assert backend.methods.count("document/open") == 1, "it is not sent with each key"
+    await editor.change(URI, 3, {"range": range_of(0, 1, 0, 4), "text": ""})
+    assert len(await editor.complete(URI, 0, 1)) == 1
+
+
+async def test_a_client_that_never_raises_versions_gets_suggestions(editor: LspClient, backend: FakeBackend) -> None:
+    await editor.open(URI, "x")
+    for number in range(5):
+        await editor.type_text(URI, 1, 0, 1 + number, "y")
+        assert len(await editor.complete(URI, 0, 2 + number, version=1)) == 1
+    assert backend.connections[0].texts[URI] == "xyyyyy"
+    assert backend.methods.count("document/open") == 1
+    await editor.change(URI, -7, {"text": "z"})
+    assert len(await editor.complete(URI, 0, 1)) == 1
+    assert backend.connections[0].versions[URI] == 7
+
+
+async def test_a_line_of_a_million_characters_gets_none_and_its_neighbors_do(
+    editor: LspClient, backend: FakeBackend
+) -> None:
+    await editor.open(URI, "a = 1\n" + "b" * 1_000_000 + "\nc")
+    assert await editor.complete(URI, 1, 500_000) == []
+    assert await editor.complete(URI, 1, 1_000_000, trigger=1) == []
+    assert backend.completions == []
+    assert len(await editor.complete(URI, 0, 5)) == 1
+    assert len(await editor.complete(URI, 2, 1)) == 1
+
+
+async def test_on_a_long_line_the_item_repeats_nothing_that_was_there(editor: LspClient, backend: FakeBackend) -> None:
+    backend.script = lambda _text, _params: "3]"
+    await editor.open(URI, "x = [" + "1, " * 4_000)
+    (item,) = await editor.complete(URI, 0, 12_005)
+    assert item["insertText"] == "3]"
+    assert item["range"] == range_of(0, 12_005, 0, 12_005)

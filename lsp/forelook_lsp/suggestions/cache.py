@@ -1,20 +1,24 @@
 """Recent suggestions, looked up by the text around the cursor, without asking the backend.
 
-An entry is anchored at the start of the cursor's line. It fits where the text before the anchor and the text after the
-cursor are unchanged and the text between anchor and cursor begins the entry's text. So it fits while the user types the
-suggestion, accepts it word by word, or steps back within the word.
+An entry is anchored at the start of the cursor's line. It fits where its condition applies, the text before the anchor
+and the text after the cursor are unchanged and the text between anchor and cursor begins the entry's text. So it fits
+while the user types the suggestion, accepts it word by word, or steps back within the word.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from forelook_lsp.positions import normalize_newlines
+from forelook_lsp.suggestions.condition import Condition
 
 MAX_ENTRIES = 128  # chosen, not measured
 MAX_TEXT_LENGTH = 20_000  # chosen, not measured
+
+LINE_STEP = 1_000
+"""On a line with more than two steps before the cursor, the anchor is at a multiple of a step. Chosen, not measured."""
 
 CLOSERS = ")]}>\"'`"
 
@@ -24,19 +28,28 @@ class Place:
     """A cursor in a document, with hashes that show whether two places have the same surroundings.
 
     With hashes the cache need not retain whole documents. They are 64-bit: typed text does not collide by chance.
+
+    Attributes:
+        uri: the document.
+        text: its text.
+        line_start: where the cursor's line starts.
+        offset: the cursor.
+        anchor: the line's start, or on a long line a place that stays the same for a while; the work per key is bounded
+            by the distance between anchor and cursor.
     """
 
     uri: str
     text: str
-    anchor: int
+    line_start: int
     offset: int
-    before_hash: int
-    after_hash: int
+    anchor: int
+    _hashes: dict[tuple[int, int], int] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, uri: str, text: str, anchor: int, offset: int) -> Place:
-        """Return the place of ``offset``, whose line starts at ``anchor``."""
-        return cls(uri, text, anchor, offset, hash(text[:anchor]), hash(text[offset:]))
+    def of(cls, uri: str, text: str, line_start: int, offset: int) -> Place:
+        """Return the place of ``offset``, in the line that starts at ``line_start``."""
+        num_steps = max(0, (offset - line_start) // LINE_STEP - 1)
+        return cls(uri, text, line_start, offset, line_start + num_steps * LINE_STEP)
 
     @property
     def num_after(self) -> int:
@@ -47,6 +60,21 @@ class Place:
     def line_before(self) -> str:
         """The text between anchor and cursor."""
         return self.text[self.anchor : self.offset]
+
+    def hash_before(self, end: int) -> int:
+        """Hash of the text before ``end``."""
+        return self._hash(0, end)
+
+    def hash_after(self, start: int) -> int:
+        """Hash of the text after ``start``."""
+        return self._hash(start, len(self.text))
+
+    def _hash(self, start: int, end: int) -> int:
+        # One place is compared with every entry of the cache, and entries share anchors.
+        found = self._hashes.get((start, end))
+        if found is None:
+            found = self._hashes[start, end] = hash(self.text[start:end])
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +117,8 @@ class Span:
         word = len(line)
         while word > 0 and (line[word - 1].isalnum() or line[word - 1] == "_"):
             word -= 1
-        return cls(place.anchor, place.before_hash, line, place.num_after, place.after_hash, len(line) - word)
+        before, after = place.hash_before(place.anchor), place.hash_after(place.offset)
+        return cls(place.anchor, before, line, place.num_after, after, len(line) - word)
 
     def typed_at(self, place: Place, *, closers: int = 0) -> str | None:
         """Return the text between the anchor and ``place``, or ``None`` where the surroundings differ.
@@ -100,9 +129,9 @@ class Span:
         """
         if place.offset < self.anchor or place.num_after - closers != self.num_after:
             return None
-        after = place.after_hash if not closers else hash(place.text[place.offset + closers :])
-        before = place.before_hash if place.anchor == self.anchor else hash(place.text[: self.anchor])
-        if after != self.after_hash or before != self.before_hash:
+        if place.hash_after(place.offset + closers) != self.after_hash:
+            return None
+        if place.hash_before(self.anchor) != self.before_hash:
             return None
         typed = normalize_newlines(place.text[self.anchor : place.offset])
         return typed if len(typed) >= len(self.line_before) - self.num_back else None
@@ -116,8 +145,8 @@ def num_auto_closed(place: Place) -> int:
 @dataclass(frozen=True, slots=True)
 class _Entry:
     span: Span
+    condition: Condition
     continuations: tuple[Continuation, ...]
-    num_wanted: int
     is_cut: bool
 
     def left_at(self, place: Place, closers: int, min_cut: int) -> tuple[Continuation, ...]:
@@ -150,20 +179,20 @@ class SuggestionCache:
         return len(self._entries)
 
     def add(
-        self, place: Place, continuations: Sequence[Continuation], num_wanted: int, *, is_cut: bool = False
+        self, place: Place, condition: Condition, continuations: Sequence[Continuation], *, is_cut: bool = False
     ) -> None:
         """Remember the model's suggestions at ``place``.
 
         Args:
             place: the cursor of the request.
+            condition: under which they were requested.
             continuations: best first.
-            num_wanted: number of suggestions requested.
             is_cut: whether the first one was truncated by a limit.
         """
         kept = [item for item in continuations if 0 < len(item.text) <= MAX_TEXT_LENGTH]
-        self._insert(place.uri, Span.at(place), kept, num_wanted, is_cut)
+        self._insert(place.uri, _Entry(Span.at(place), condition, tuple(kept), is_cut))
 
-    def add_next_line(self, place: Place, first: Continuation, line: str) -> None:
+    def add_next_line(self, place: Place, condition: Condition, first: Continuation, line: str) -> None:
         """Remember the line generated after ``first``, to show once the user has accepted ``first``."""
         if not line.strip() or len(line) > MAX_TEXT_LENGTH:
             return
@@ -174,22 +203,23 @@ class SuggestionCache:
             span.before_hash,
             span.line_before + first.text,
             len(place.text) - end,
-            hash(place.text[end:]),
+            place.hash_after(end),
             0,
         )
-        self._insert(place.uri, after, [Continuation(line)], 1, is_cut=False)
+        typing = replace(condition, invoked=False, num_wanted=1, selected=None)
+        self._insert(place.uri, _Entry(after, typing, (Continuation(line),), is_cut=False))
 
-    def find(self, place: Place, num_wanted: int = 1, min_cut: int = 0) -> tuple[Continuation, ...]:
+    def find(self, place: Place, condition: Condition, min_cut: int = 0) -> tuple[Continuation, ...]:
         """Return the rest of the newest entry that fits ``place``, best first; empty if none fits.
 
         Args:
             place: the cursor.
-            num_wanted: the entry must come from a request for at least this many suggestions.
+            condition: the entry must come from a request under one that serves it.
             min_cut: minimum rest of a suggestion truncated by a limit, once the user has typed part of it.
         """
         for closers in (0, 1) if num_auto_closed(place) else (0,):
             for key, entry in reversed(self._entries.items()):
-                if key[0] != place.uri or entry.num_wanted < num_wanted:
+                if key[0] != place.uri or not entry.condition.serves(condition, place.offset):
                     continue
                 left = entry.left_at(place, closers, min_cut)
                 if left:
@@ -206,17 +236,15 @@ class SuggestionCache:
         """Drop all entries."""
         self._entries.clear()
 
-    def _insert(
-        self, uri: str, span: Span, continuations: Sequence[Continuation], num_wanted: int, is_cut: bool
-    ) -> None:
-        if not continuations:
+    def _insert(self, uri: str, entry: _Entry) -> None:
+        if not entry.continuations:
             return
         entry_id = self._next_id
         self._next_id += 1
         named = tuple(
             replace(continuation, suggestion_id=f"{entry_id}.{index}")
-            for index, continuation in enumerate(continuations)
+            for index, continuation in enumerate(entry.continuations)
         )
-        self._entries[uri, entry_id] = _Entry(span, named, num_wanted, is_cut)
+        self._entries[uri, entry_id] = replace(entry, continuations=named)
         while len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
-from forelook.protocol.messages import SelectedCompletion
+from forelook.protocol.messages import CompletionParams, SelectedCompletion, TriggerKind
 
 from forelook_lsp.positions import normalize_newlines
 from forelook_lsp.suggestions.cache import Continuation, Place, Span, SuggestionCache, num_auto_closed
+from forelook_lsp.suggestions.condition import Condition
 from forelook_lsp.suggestions.pacing import Pace, Timing
 
 MIN_CUT_LENGTH = 12  # chosen, not measured: docs/decisions.md, "A suggestion truncated by a limit"
@@ -45,27 +46,49 @@ class Query:
         query_id: identifies it in ``Answer`` and ``Discard``.
         place: the cursor.
         version: the document's version.
-        invoked: requested by a command, not by typing.
-        num_wanted: maximum number of alternatives.
-        selected: the popup's selection, which suggestions must extend.
+        condition: what else the answer depends on.
     """
 
     query_id: int
     place: Place
     version: int
-    invoked: bool = False
-    num_wanted: int = 1
-    selected: SelectedCompletion | None = None
+    condition: Condition = field(default_factory=Condition)
 
     @property
     def start(self) -> int:
-        """Where the range of each suggestion starts: the line's start, so that ranges survive a backspace."""
-        return self.place.anchor if self.selected is None else min(self.selected.start, self.place.offset)
+        """Where the range of each suggestion starts.
+
+        At the line's start, so that ranges survive a backspace, but at the cursor on a long line: the text of the range
+        before the cursor is sent back to the editor.
+        """
+        place, selected = self.place, self.condition.selected
+        if selected is not None:
+            return min(selected.start, place.offset)
+        return place.line_start if place.anchor == place.line_start else place.offset
 
     @property
     def before(self) -> str:
         """The text of that range before the cursor."""
         return self.place.text[self.start : self.place.offset]
+
+    def request(self) -> CompletionParams:
+        """The request to the backend."""
+        place, condition, selected = self.place, self.condition, None
+        if (selection := condition.selected) is not None:
+            end = len(place.text) - selection.num_after
+            selected = SelectedCompletion(selection.start, end, selection.text)
+        return CompletionParams(
+            uri=place.uri,
+            version=self.version,
+            offset=place.offset,
+            trigger=TriggerKind.INVOKED if condition.invoked else TriggerKind.AUTOMATIC,
+            num_suggestions=condition.num_wanted,
+            max_new_tokens=condition.max_new_tokens,
+            deadline_ms=None if condition.invoked else condition.deadline_ms,
+            multi_line=condition.multi_line,
+            selected=selected,
+            partial=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +139,7 @@ class _Waiter:
     since_s: float
 
     def gives_up_s(self, timing: Timing) -> float:
-        return self.since_s + (timing.invoked_patience_s if self.query.invoked else timing.patience_s)
+        return self.since_s + (timing.invoked_patience_s if self.query.condition.invoked else timing.patience_s)
 
 
 @dataclass(slots=True)
@@ -138,9 +161,8 @@ class _Running:
         return False
 
     def serves(self, query: Query) -> bool:
-        """Whether it answers ``query`` too; more alternatives or another selection need a request of their own."""
-        own = self.query
-        return query.num_wanted <= own.num_wanted and query.selected == own.selected and self.fits(query.place)
+        """Whether it answers ``query`` too."""
+        return self.query.condition.serves(query.condition, query.place.offset) and self.fits(query.place)
 
 
 @dataclass(slots=True)
@@ -232,7 +254,7 @@ class SuggestionMachine:
         return actions
 
     def forget_answers(self) -> None:
-        """Clear the cache: the model or its limits have changed."""
+        """Clear the cache: no query to come has the conditions of its entries."""
         self._cache.clear()
 
     # --- The backend -----------------------------------------------------------------------------------------
@@ -274,10 +296,10 @@ class SuggestionMachine:
         running = slot.running
         slot.running = None
         self.pace.learn_latency(now_s - running.since_s)
-        place = running.query.place
+        place, condition = running.query.place, running.query.condition
         if continuations and next_line:
-            self._cache.add_next_line(place, continuations[0], normalize_newlines(next_line))
-        self._cache.add(place, continuations, running.query.num_wanted, is_cut=is_cut)
+            self._cache.add_next_line(place, condition, continuations[0], normalize_newlines(next_line))
+        self._cache.add(place, condition, continuations, is_cut=is_cut)
         waiter = slot.waiter
         if waiter is None:
             return actions
@@ -351,13 +373,13 @@ class SuggestionMachine:
         # A truncated suggestion would shrink to a stub while the model could continue it, so it is requested again
         # before that. On a slow device the stub is better than nothing.
         min_cut = 0 if self.pace.is_slow(self.timing) else MIN_CUT_LENGTH
-        found = self._cache.find(query.place, query.num_wanted, min_cut)
+        found = self._cache.find(query.place, query.condition, min_cut)
         return tuple(continuation for continuation in found if _extends_selection(continuation, query))[
-            : query.num_wanted
+            : query.condition.num_wanted
         ]
 
     def _delay_s(self, query: Query, slot: _Slot, now_s: float) -> float:
-        if query.invoked or (self.timing.delay_s is None and not query.place.line_before.strip()):
+        if query.condition.invoked or (self.timing.delay_s is None and not query.place.line_before.strip()):
             return 0.0
         since_edit_s = now_s - slot.edited_s if slot.edited_s is not None else self.timing.max_delay_s
         return self.pace.delay_s(self.timing, since_edit_s)
@@ -395,9 +417,9 @@ class SuggestionMachine:
 
 
 def _extends_selection(continuation: Continuation, query: Query) -> bool:
-    selected = query.selected
+    selected = query.condition.selected
     if selected is None:
         return True
     text = query.before + continuation.text
-    end = query.place.offset + continuation.num_replaced
-    return text.startswith(selected.text) and len(text) > len(selected.text) and end >= selected.end
+    num_after = query.place.num_after - continuation.num_replaced
+    return text.startswith(selected.text) and len(text) > len(selected.text) and num_after <= selected.num_after

@@ -13,10 +13,11 @@ from forelook.config import EditorConfig
 from forelook.protocol import messages
 
 from forelook_lsp.backend_connection import BackendConnection
-from forelook_lsp.mirror import Document, EditorRange, Mirror
+from forelook_lsp.mirror import Document, EditorRange, Mirror, Part
 from forelook_lsp.positions import normalize_newlines
 from forelook_lsp.status import StatusPresenter
 from forelook_lsp.suggestions.cache import Continuation
+from forelook_lsp.suggestions.condition import Condition, Selection
 from forelook_lsp.suggestions.machine import (
     Action,
     Answer,
@@ -44,6 +45,14 @@ class EditorSuggestion:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A query that is not answered yet, and where its cursor is."""
+
+    answer: asyncio.Future[tuple[EditorSuggestion, ...]]
+    part: Part
+
+
 class SuggestionRequests:
     """The suggestions of one window."""
 
@@ -67,50 +76,48 @@ class SuggestionRequests:
         self._backend = backend
         self._presenter = presenter
         self._clock = clock
-        self._answers: dict[int, asyncio.Future[tuple[EditorSuggestion, ...]]] = {}
+        self._answers: dict[int, _Pending] = {}
         self._query_ids = itertools.count(1)
+        self._epoch = 0
         self._timer: asyncio.TimerHandle | None = None
 
     # --- The editor ------------------------------------------------------------------------------------------
 
     def configure(self, config: EditorConfig) -> None:
-        """Apply new settings; cached answers are dropped if the new settings could change them."""
-        old, self._config = self._config, config
+        """Apply new settings; those that change answers are part of their condition."""
+        self._config = config
         self._machine.timing = Timing(
             delay_s=config.delay_ms / 1000 if config.delay_ms is not None else None,
             patience_s=PATIENCE_S + (config.engine.deadline_ms or 500) / 1000,
         )
-        if (config.engine.max_new_tokens, config.multi_line) != (old.engine.max_new_tokens, old.multi_line):
-            self.forget_answers()
 
     def forget_answers(self) -> None:
-        """Drop cached answers: the model or its limits have changed."""
+        """Drop cached answers, and those to come of running requests: the backend or the excluded files change."""
+        self._epoch += 1
         self._machine.forget_answers()
 
     async def suggest(
         self,
-        document: Document,
+        part: Part,
         offset: int,
         *,
         invoked: bool,
         num_wanted: int,
         selected: tuple[EditorRange, str] | None,
     ) -> tuple[EditorSuggestion, ...]:
-        """Return suggestions at ``offset``.
+        """Return suggestions at ``offset`` of the backend's document.
 
         Raises:
             asyncio.CancelledError: superseded by a later request or edit.
         """
         query = Query(
             next(self._query_ids),
-            document.place_at(offset),
-            document.version,
-            invoked=invoked,
-            num_wanted=num_wanted,
-            selected=self._selected(document, selected),
+            part.place_at(offset),
+            part.document.version,
+            self._condition(part, selected, invoked=invoked, num_wanted=num_wanted),
         )
         answer: asyncio.Future[tuple[EditorSuggestion, ...]] = asyncio.get_running_loop().create_future()
-        self._answers[query.query_id] = answer
+        self._answers[query.query_id] = _Pending(answer, part)
         self._perform(self._machine.queried(query, self._clock()))
         try:
             return await answer
@@ -179,13 +186,25 @@ class SuggestionRequests:
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
-    def _selected(
-        self, document: Document, selected: tuple[EditorRange, str] | None
-    ) -> messages.SelectedCompletion | None:
-        if selected is None:
-            return None
-        where, text = selected
-        return messages.SelectedCompletion(*self._mirror.offsets_of(document, where), normalize_newlines(text))
+    def _condition(
+        self, part: Part, selected: tuple[EditorRange, str] | None, *, invoked: bool, num_wanted: int
+    ) -> Condition:
+        selection: Selection | None = None
+        if selected is not None:
+            start, end = self._mirror.offsets_of(part, selected[0])
+            selection = Selection(start, len(part.document.text) - end, normalize_newlines(selected[1]))
+        backend = self._presenter.status.backend
+        return Condition(
+            language_id=part.document.language_id,
+            invoked=invoked,
+            num_wanted=num_wanted,
+            selected=selection,
+            multi_line=messages.MultiLine(self._config.multi_line),
+            max_new_tokens=self._config.engine.max_new_tokens,
+            deadline_ms=self._config.engine.deadline_ms,
+            model=backend.model if backend is not None else "",
+            epoch=self._epoch,
+        )
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -195,13 +214,13 @@ class SuggestionRequests:
                 self._backend.cancel(action.request_id)
             elif isinstance(action, Answer):
                 self._answer(action)
-            elif (future := self._answers.pop(action.query_id, None)) is not None:
-                future.cancel()
+            elif (pending := self._answers.pop(action.query_id, None)) is not None:
+                pending.answer.cancel()
         self._set_timer()
 
     def _answer(self, answer: Answer) -> None:
-        future = self._answers.pop(answer.query.query_id, None)
-        if future is None or future.done():
+        pending = self._answers.pop(answer.query.query_id, None)
+        if pending is None or pending.answer.done():
             return
         self._outcomes.answered(answer, self._clock())
         if answer.continuations:
@@ -209,16 +228,15 @@ class SuggestionRequests:
                 self._presenter.status.last_latency_ms = answer.waited_s * 1000
             if not self.count_shown_on_notification:
                 self.shown(answer.continuations[0].suggestion_id)
-        future.set_result(self._in_editor_units(answer))
+        pending.answer.set_result(self._in_editor_units(answer, pending.part))
         self._presenter.show_soon()
 
-    def _in_editor_units(self, answer: Answer) -> tuple[EditorSuggestion, ...]:
-        query = answer.query
-        document = self._mirror.documents[query.place.uri]  # unchanged since: an edit would have discarded the query
+    def _in_editor_units(self, answer: Answer, part: Part) -> tuple[EditorSuggestion, ...]:
+        query = answer.query  # the text is unchanged since: an edit would have discarded the query
         return tuple(
             EditorSuggestion(
                 continuation.suggestion_id,
-                self._mirror.range_of(document, query.start, query.place.offset + continuation.num_replaced),
+                self._mirror.range_of(part, query.start, query.place.offset + continuation.num_replaced),
                 query.before + continuation.text,
             )
             for continuation in answer.continuations
@@ -226,19 +244,7 @@ class SuggestionRequests:
 
     def _ask(self, ask: Ask) -> None:
         query = ask.query
-        params = messages.CompletionParams(
-            uri=query.place.uri,
-            version=query.version,
-            offset=query.place.offset,
-            trigger=messages.TriggerKind.INVOKED if query.invoked else messages.TriggerKind.AUTOMATIC,
-            num_suggestions=query.num_wanted,
-            max_new_tokens=self._config.engine.max_new_tokens,
-            deadline_ms=None if query.invoked else self._config.engine.deadline_ms,
-            multi_line=messages.MultiLine(self._config.multi_line),
-            selected=query.selected,
-            partial=True,
-        )
-        future = self._backend.request(messages.COMPLETION, params, request_id=ask.request_id)
+        future = self._backend.request(messages.COMPLETION, query.request(), request_id=ask.request_id)
         self._presenter.status.num_running += 1
         self._presenter.show_soon()
         future.add_done_callback(partial(self._settle, ask))
@@ -317,7 +323,7 @@ def continuations_of(query: Query, suggestions: Sequence[messages.Suggestion]) -
     for suggestion in suggestions:
         before = text[suggestion.start : offset]
         replaced = text[offset : suggestion.end]
-        if not (query.place.anchor <= suggestion.start <= offset <= suggestion.end <= len(text)):
+        if not (query.place.line_start <= suggestion.start <= offset <= suggestion.end <= len(text)):
             continue
         if not suggestion.text.startswith(before) or "\n" in replaced or "\r" in replaced:
             continue

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from forelook.protocol.messages import SelectedCompletion
 from forelook_lsp.suggestions.cache import Continuation, Place
+from forelook_lsp.suggestions.condition import Condition, Selection
 from forelook_lsp.suggestions.machine import (
     Action,
     Answer,
@@ -62,9 +63,19 @@ class Desk:
         return actions
 
     def request(
-        self, *, invoked: bool = False, num_wanted: int = 1, selected: SelectedCompletion | None = None
+        self,
+        *,
+        invoked: bool = False,
+        num_wanted: int = 1,
+        selected: SelectedCompletion | None = None,
+        condition: Condition | None = None,
     ) -> list[Action]:
-        query = Query(self.next_query_id, self.place, self.version, invoked, num_wanted, selected)
+        selection = None
+        if selected is not None:
+            num_after = len(self.text + self.suffix) - selected.end
+            selection = Selection(selected.start, num_after, selected.text)
+        own = Condition(invoked=invoked, num_wanted=num_wanted, selected=selection)
+        query = Query(self.next_query_id, self.place, self.version, condition or own)
         self.next_query_id += 1
         self.open_queries[query.query_id] = query
         return self.do(self.machine.queried(query, self.now_s))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import pytest
-from forelook.protocol.messages import SelectedCompletion
+from forelook.protocol.messages import CompletionParams, MultiLine, SelectedCompletion
+from forelook_lsp.suggestions.cache import LINE_STEP, Continuation, Place, SuggestionCache
+from forelook_lsp.suggestions.condition import Condition, Selection
 from forelook_lsp.suggestions.machine import (
     Answer,
     Ask,
@@ -145,7 +149,7 @@ def test_alternatives_are_asked_for_even_where_one_is_cached() -> None:
 
 def test_a_popups_selection_must_be_extended_over_its_own_range() -> None:
     desk = Desk("a = fo")
-    desk.request()
+    desk.request(selected=SelectedCompletion(4, 6, "format"))
     desk.answer("rmat(x)")
     desk.request(selected=SelectedCompletion(4, 6, "format"))
     assert desk.last.source is Source.HIT
@@ -156,3 +160,145 @@ def test_a_popups_selection_must_be_extended_over_its_own_range() -> None:
     desk.request(selected=SelectedCompletion(4, 6, "format(x)"))
     desk.answer("rmat(x)")
     assert desk.last.continuations == ()
+
+
+# --- What an answer depends on beyond the text -----------------------------------------------------------------
+
+BASE = Condition("python", multi_line=MultiLine.AUTO, max_new_tokens=64, deadline_ms=500, model="starter")
+OTHERS = {
+    "language_id": replace(BASE, language_id="ruby"),
+    "invoked": replace(BASE, invoked=True),
+    "num_wanted": replace(BASE, num_wanted=2),
+    "selected": replace(BASE, selected=Selection(4, 0, "format")),
+    "multi_line": replace(BASE, multi_line=MultiLine.NEVER),
+    "max_new_tokens": replace(BASE, max_new_tokens=None),
+    "deadline_ms": replace(BASE, deadline_ms=501),
+    "model": replace(BASE, model="another"),
+    "epoch": replace(BASE, epoch=1),
+}
+
+
+def test_every_part_of_the_condition_is_varied() -> None:
+    assert OTHERS.keys() == {field.name for field in fields(Condition)}
+
+
+def test_a_request_contains_nothing_that_is_not_in_the_condition() -> None:
+    """A new field of the request must be derived from the condition, or be about the place."""
+    about_the_place = {"uri", "version", "offset", "partial"}
+    from_the_condition = {
+        "trigger": "invoked",
+        "num_suggestions": "num_wanted",
+        "selected": "selected",
+        "multi_line": "multi_line",
+        "max_new_tokens": "max_new_tokens",
+        "deadline_ms": "deadline_ms",
+    }
+    assert {field.name for field in fields(CompletionParams)} == about_the_place | from_the_condition.keys()
+    desk = Desk("a = fo")
+    desk.request(condition=BASE)
+    (asked,) = (query.request() for query in desk.asks.values())
+    for name, source in from_the_condition.items():
+        other = replace(desk.asks[1], condition=OTHERS[source]).request()
+        assert getattr(other, name) != getattr(asked, name)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_answer_is_not_served_under_another_condition(name: str) -> None:
+    desk = Desk("a = fo")
+    desk.request(condition=BASE)
+    desk.answer("rmat(x)", "rmat(y)")
+    desk.request(condition=BASE)
+    assert desk.last.source is Source.HIT
+    assert isinstance(desk.request(condition=OTHERS[name])[0], Ask)
+
+
+@pytest.mark.parametrize("name", OTHERS.keys() - {"invoked", "num_wanted"})
+def test_an_answer_under_another_condition_is_not_served(name: str) -> None:
+    desk = Desk("a = fo")
+    desk.request(condition=OTHERS[name])
+    desk.answer("rmat(x)")
+    assert isinstance(desk.request(condition=BASE)[0], Ask)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_running_request_does_not_serve_another_condition(name: str) -> None:
+    desk = Desk("a = fo")
+    desk.request(condition=BASE)
+    desk.request(condition=OTHERS[name])
+    assert desk.withdrawn == [1]
+    assert [query.condition for query in desk.asks.values()] == [OTHERS[name]]
+
+
+def test_what_a_command_brought_stays_while_the_user_types() -> None:
+    desk = Desk("a = ")
+    desk.request(condition=replace(BASE, invoked=True, num_wanted=2))
+    desk.answer("f(1)", "g(2)")
+    desk.type("f")
+    desk.request(condition=BASE)
+    assert (desk.last.source, desk.shown()) == (Source.HIT, ["(1)"])
+
+
+def test_what_was_computed_for_the_popups_selection_is_right_once_it_is_accepted_and_not_before() -> None:
+    desk = Desk("a = fo")
+    desk.request(condition=OTHERS["selected"])
+    desk.answer("rmat(x)")
+    desk.type("r")
+    desk.request(condition=OTHERS["selected"])
+    assert desk.last.source is Source.HIT
+    assert isinstance(desk.request(condition=BASE)[0], Ask)
+    desk.type("mat")
+    desk.request(condition=BASE)
+    assert (desk.last.source, desk.shown()) == (Source.HIT, ["(x)"])
+
+
+def test_the_answer_of_a_request_that_ran_when_answers_were_forgotten_is_not_kept() -> None:
+    desk = Desk("a = ")
+    desk.request(condition=BASE)
+    desk.machine.forget_answers()
+    desk.answer("1")
+    assert isinstance(desk.request(condition=OTHERS["epoch"])[0], Ask)
+
+
+def test_another_text_in_the_document_is_another_place() -> None:
+    """Of a notebook the text includes the other cells."""
+    cache = SuggestionCache()
+    text = "def f(): pass\nx = "
+    cache.add(Place.of("n", text, 14, 18), BASE, [Continuation("f()")])
+    assert cache.find(Place.of("n", text, 14, 18), BASE)
+    assert not cache.find(Place.of("n", "def g(): pass\nx = ", 14, 18), BASE)
+    assert not cache.find(Place.of("n", text + "\n", 14, 18), BASE)
+
+
+# --- Long lines ------------------------------------------------------------------------------------------------
+
+
+def test_on_a_long_line_the_range_starts_at_the_cursor_and_typing_still_hits() -> None:
+    desk = Desk("x = [" + "1, " * 2 * LINE_STEP)
+    desk.request()
+    desk.answer("22222, 3")
+    assert desk.last.query.start == len(desk.text)
+    for typed in "22222":
+        desk.type(typed)
+        assert desk.request()[0].source is Source.HIT
+        assert (desk.last.query.before, desk.last.query.start) == ("", len(desk.text))
+    assert desk.shown() == [", 3"]
+
+
+def test_typing_over_a_step_of_a_long_line_still_hits() -> None:
+    desk = Desk("y" * (3 * LINE_STEP - 2))
+    desk.request()
+    desk.answer("abcdef")
+    anchors = set()
+    for typed in "abcde":
+        desk.type(typed)
+        assert desk.request()[0].source is Source.HIT
+        anchors.add(desk.place.anchor)
+    assert anchors == {LINE_STEP, 2 * LINE_STEP}
+
+
+def test_the_cache_keeps_little_of_a_long_line() -> None:
+    cache = SuggestionCache()
+    text = "z" * 1_000_000
+    cache.add(Place.of("a", text, 0, len(text)), BASE, [Continuation("f()")])
+    (entry,) = cache._entries.values()
+    assert len(entry.span.line_before) <= 2 * LINE_STEP

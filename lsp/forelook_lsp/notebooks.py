@@ -1,0 +1,104 @@
+"""Notebooks: the cells of one language are one text, as if the notebook were a file of that language.
+
+The backend gets one document per notebook and language, so the cells before and after the cursor's are prefix and
+suffix of its prompt, and positions are converted here. A line break separates cells: no line, and so no suggestion's
+range, spans two of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from forelook_lsp.mirror import Document
+from forelook_lsp.positions import Lines
+
+SEPARATOR = "\n"
+
+_CELL_MAGIC = re.compile(r"%%([\w!]+)")
+# Magics that run the rest of the cell in another language, as IPython defines them. Those not listed either keep the
+# cell's language or have a language that cannot be known.
+_MAGIC_LANGUAGES = {
+    **dict.fromkeys(("bash", "sh", "script", "system", "sx", "!"), "shellscript"),
+    **dict.fromkeys(("html", "HTML"), "html"),
+    **dict.fromkeys(("javascript", "js"), "javascript"),
+    **dict.fromkeys(("markdown", "latex", "ruby", "perl", "sql"), ""),  # named after their language
+    **dict.fromkeys(("R", "r"), "r"),
+    **dict.fromkeys(("SVG", "svg"), "xml"),
+}
+_SAME_LANGUAGE = frozenset(
+    ("capture", "debug", "memit", "mprun", "prun", "pypy", "python", "python2", "python3", "time", "timeit", "lprun")
+)
+UNKNOWN_LANGUAGE = "plaintext"
+
+
+def language_of_cell(language_id: str, text: str) -> str:
+    """The language id of a cell's text: the editor's, unless a cell magic such as ``%%bash`` names another."""
+    match = _CELL_MAGIC.match(text)
+    if match is None or match.group(1) in _SAME_LANGUAGE:
+        return language_id
+    magic = match.group(1)
+    return _MAGIC_LANGUAGES.get(magic, UNKNOWN_LANGUAGE) or magic
+
+
+@dataclass(slots=True, eq=False)
+class Cell:
+    """One cell of a notebook.
+
+    Attributes:
+        uri, language_id, version: as the editor sent them.
+        lines: its text.
+        document: the text of all cells of its language; ``None`` until it is arranged.
+        start: where it starts in that text.
+    """
+
+    uri: str
+    language_id: str
+    version: int
+    lines: Lines
+    document: Document | None = None
+    start: int = 0
+
+    @property
+    def language(self) -> str:
+        """The language of its text."""
+        return language_of_cell(self.language_id, self.lines.text)
+
+
+@dataclass(slots=True, eq=False)
+class Notebook:
+    """One open notebook.
+
+    Attributes:
+        uri: as the editor sent it.
+        cells: in the notebook's order.
+        documents: its text per language.
+    """
+
+    uri: str
+    cells: list[Cell] = field(default_factory=list)
+    documents: dict[str, Document] = field(default_factory=dict)
+
+    def document_uri(self, language: str) -> str:
+        """The URI under which the backend knows the text in one language."""
+        return f"{self.uri}#{language}"
+
+    def texts(self) -> dict[str, str]:
+        """The text per language."""
+        texts: dict[str, list[str]] = {}
+        for cell in self.cells:
+            texts.setdefault(cell.language, []).append(cell.lines.text)
+        return {language: SEPARATOR.join(parts) for language, parts in texts.items()}
+
+    def rearrange(self, start: int, num_deleted: int, cells: Sequence[Cell]) -> None:
+        """Replace cells of the notebook's order by others."""
+        self.cells[start : start + num_deleted] = cells
+
+    def place_cells(self) -> None:
+        """Compute where each cell starts in the text of its language."""
+        ends: dict[str, int] = {}
+        for cell in self.cells:
+            language = cell.language
+            cell.document, cell.start = self.documents[language], ends.get(language, 0)
+            ends[language] = cell.start + len(cell.lines.text) + len(SEPARATOR)
