@@ -13,8 +13,8 @@ from forelook.uris import local_path
 
 from forelook_lsp.backend_connection import BackendConnection
 from forelook_lsp.indexing import Indexing
-from forelook_lsp.mirror import Document, EditorChange, Mirror, Part, smallest_edit
-from forelook_lsp.notebooks import Cell, Notebook
+from forelook_lsp.mirror import Cell, Document, EditorChange, Mirror, Part, smallest_edit
+from forelook_lsp.notebooks import Notebook
 from forelook_lsp.positions import Lines
 from forelook_lsp.suggestions.requests import SuggestionRequests
 

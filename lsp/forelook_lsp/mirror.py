@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from forelook.protocol.messages import TextChange
 from forelook.text import common_prefix, common_suffix
 
 from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.suggestions.cache import Place
-
-if TYPE_CHECKING:
-    from forelook_lsp.notebooks import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +64,25 @@ class Document:
     def place_at(self, offset: int) -> Place:
         """Return the cursor at ``offset``, for matching suggestions."""
         return Place.of(self.uri, self.text, self.lines.line_start(self.lines.line_at(offset)), offset)
+
+
+@dataclass(slots=True, eq=False)
+class Cell:
+    """One cell of a notebook.
+
+    Attributes:
+        uri, language_id, version: as the editor sent them.
+        lines: its text.
+        document: the text of all cells of its language; ``None`` until the notebook is arranged.
+        start: where it starts in that text.
+    """
+
+    uri: str
+    language_id: str
+    version: int
+    lines: Lines
+    document: Document | None = None
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)

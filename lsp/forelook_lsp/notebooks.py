@@ -11,8 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from forelook_lsp.mirror import Document
-from forelook_lsp.positions import Lines
+from forelook_lsp.mirror import Cell, Document
 
 SEPARATOR = "\n"
 
@@ -43,30 +42,6 @@ def language_of_cell(language_id: str, text: str) -> str:
 
 
 @dataclass(slots=True, eq=False)
-class Cell:
-    """One cell of a notebook.
-
-    Attributes:
-        uri, language_id, version: as the editor sent them.
-        lines: its text.
-        document: the text of all cells of its language; ``None`` until it is arranged.
-        start: where it starts in that text.
-    """
-
-    uri: str
-    language_id: str
-    version: int
-    lines: Lines
-    document: Document | None = None
-    start: int = 0
-
-    @property
-    def language(self) -> str:
-        """The language of its text."""
-        return language_of_cell(self.language_id, self.lines.text)
-
-
-@dataclass(slots=True, eq=False)
 class Notebook:
     """One open notebook.
 
@@ -88,7 +63,7 @@ class Notebook:
         """The text per language."""
         texts: dict[str, list[str]] = {}
         for cell in self.cells:
-            texts.setdefault(cell.language, []).append(cell.lines.text)
+            texts.setdefault(_language(cell), []).append(cell.lines.text)
         return {language: SEPARATOR.join(parts) for language, parts in texts.items()}
 
     def rearrange(self, start: int, num_deleted: int, cells: Sequence[Cell]) -> None:
@@ -99,6 +74,10 @@ class Notebook:
         """Compute where each cell starts in the text of its language."""
         ends: dict[str, int] = {}
         for cell in self.cells:
-            language = cell.language
+            language = _language(cell)
             cell.document, cell.start = self.documents[language], ends.get(language, 0)
             ends[language] = cell.start + len(cell.lines.text) + len(SEPARATOR)
+
+
+def _language(cell: Cell) -> str:
+    return language_of_cell(cell.language_id, cell.lines.text)

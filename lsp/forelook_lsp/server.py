@@ -17,8 +17,7 @@ from pygls.lsp.server import LanguageServer
 from forelook_lsp.commands import ACCEPTED, COMMANDS
 from forelook_lsp.editor import LspEditor
 from forelook_lsp.lsp_protocol import ForelookProtocol, VersionedInlineCompletionParams, make_converter, quiet_errors
-from forelook_lsp.mirror import EditorChange, EditorRange
-from forelook_lsp.notebooks import Cell
+from forelook_lsp.mirror import Cell, EditorChange, EditorRange
 from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.suggestions.requests import EditorSuggestion
 from forelook_lsp.window import EditorWindow, FindBackend
