@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forelook.errors import ConfigError
-from forelook.settings.kinds import auto, boolean, choice, integer, number, path, pattern, switches, text, texts, unset
+from forelook.settings.kinds import (
+    DEVICE,
+    auto,
+    boolean,
+    choice,
+    integer,
+    number,
+    path,
+    pattern,
+    switches,
+    text,
+    texts,
+    unset,
+)
 from forelook.settings.rows import Audience, Effect, Flag, Setting, check, rows_of, setting
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -35,7 +48,7 @@ _BACKENDS_CHOICE = "the backend's choice"
 _MAX_LINE_TOKENS = 48  # chosen, not measured
 _MAX_BLOCK_TOKENS = 128  # chosen, not measured
 _DEADLINE_MS = 400  # chosen, not measured
-_LONGEST_S = 10_000_000.0
+_LONGEST_S = 10_000_000.0  # chosen, not measured
 _URL = pattern(r"wss?://[^\s/?#@]+(/[^\s?#]*)?", "a ws:// or wss:// address without user or query")
 
 
@@ -59,8 +72,7 @@ class EngineConfig:
         flag=Flag("--revision", MODEL_COMMANDS, "REVISION"),
     )  # fmt: skip
     device: str = setting(
-        "auto", pattern(r"auto|cpu|cuda(:[0-9]{1,2})?", '"auto", "cpu", "cuda" or "cuda:N"'),
-        "Where the model runs: `auto`, `cpu`, `cuda` or `cuda:N`.",
+        "auto", DEVICE, "Where the model runs: `auto`, `cpu`, `cuda` or `cuda:N`.",
         name="device", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
         flag=Flag("--device", (*MODEL_COMMANDS, "models"), "DEVICE"),
     )  # fmt: skip
@@ -341,10 +353,20 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ConfigError("tls_key", self.tls_key, "a key file, together with tls_certificate")
-        if self.port is not None and self.host not in LOOPBACK_HOSTS and self.tls_key is None:
-            raise ConfigError("host", self.host, "a loopback address, unless tls_certificate and tls_key are given")
+        host = "localhost" if self.port is None else self.host  # without a port no host is listened on
+        check_tls(host, self.tls_certificate, self.tls_key, ("host", "tls_certificate", "tls_key"))
+
+
+def check_tls(host: str, certificate: Path | None, key: Path | None, names: tuple[str, str, str]) -> None:
+    """Check that a listener has TLS if other machines can reach it; ``names`` are the user's for the other arguments.
+
+    Raises:
+        ConfigError: only one of the two files is given, or neither for an address other machines can reach.
+    """
+    if (certificate is None) != (key is None):
+        raise ConfigError(names[2], key, f"a key file, together with {names[1]}")
+    if host not in LOOPBACK_HOSTS and certificate is None:
+        raise ConfigError(names[0], host, f"a loopback address, unless {names[1]} and {names[2]} are given")
 
 
 def table_of(*classes: type) -> tuple[Setting, ...]:

@@ -15,7 +15,7 @@ from forelook.ranks.source import RankSource
 from forelook.server.engine import Engine, EngineFactory, OnStatus
 
 if TYPE_CHECKING:
-    from forelook.completion.engine.model_state import EngineModel
+    from forelook.model.loading import LoadedModel
     from forelook.workspace.pool import WorkspacePool
 
 _POOL_TOKENS = 2_000_000  # chosen, not measured
@@ -34,7 +34,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
         from forelook.completion.engine.drafting import Drafting, measure_drafting
         from forelook.completion.engine.engine import CompletionEngine
         from forelook.model.hub import pinned_folder
-        from forelook.model.loading import LoadedModel, load_model
+        from forelook.model.loading import load_model
         from forelook.model.memory import release_memory
 
         make_private_dir(paths.state_dir)
@@ -65,7 +65,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
                 ranks.unload()
             release_memory()
 
-        def make_pool(workspace: WorkspaceKey, model: EngineModel) -> WorkspacePool:
+        def make_pool(workspace: WorkspaceKey, model: LoadedModel) -> WorkspacePool:
             from forelook.workspace.cache import PoolCache
             from forelook.workspace.pool import WorkspacePool
 
@@ -79,8 +79,8 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
                 permits=lambda key: not is_secret(workspace.uri, key),
             )
 
-        def make_drafting(model: EngineModel) -> Drafting:
-            if config.autoregressive or not isinstance(model, LoadedModel):
+        def make_drafting(model: LoadedModel) -> Drafting:
+            if config.autoregressive:
                 return Drafting()
             measured = measure_drafting(model, make_private_dir(paths.cache_dir))
             return measured if ranks is None else ranks.shared(measured)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forelook_lsp.window import FindBackend
 
 TOKEN_VARIABLE = "FORELOOK_LSP_TOKEN"
-MIN_TOKEN_LENGTH = 32
+MIN_TOKEN_LENGTH = 32  # chosen, not measured
 
 
 def main(argv: Sequence[str] | None = None) -> int:

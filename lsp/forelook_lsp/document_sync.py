@@ -35,7 +35,7 @@ class DocumentSync:
             mirror: the editor's documents, kept up to date here.
             backend: where the documents are sent.
             indexing: knows each document's workspace and whether it is excluded.
-            suggestions: is told of every edit.
+            suggestions: informed of every edit.
         """
         self._mirror = mirror
         self._backend = backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -193,7 +193,7 @@ class Indexing:
                     self._presenter.log_once(str(error))
                 self.forget(self._sent.get(name, set()).difference(paths))
                 parts = folder.read_parts(paths, stop)
-                while part := await run_in_thread(partial(_next_part, parts)):
+                while part := await run_in_thread(partial(next, parts, None)):
                     self._notify_files(name, part)
                     self._sent.setdefault(name, set()).update(folder.root / file.path for file in part)
                     num_sent += len(part)
@@ -207,7 +207,3 @@ class Indexing:
     def _notify_files(self, name: str, files: Sequence[FileText]) -> None:
         wire = tuple(messages.WorkspaceFile(file.path, file.text) for file in files)
         self._backend.notify(messages.WORKSPACE_FILES, messages.WorkspaceFilesParams(name, wire))
-
-
-def _next_part(parts: Iterator[list[FileText]]) -> list[FileText] | None:
-    return next(parts, None)

@@ -85,7 +85,7 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
     times = []
     for number, context in list(lookup_contexts(documents, num_lookups)):
         started_s = time.perf_counter()
-        pool.propose(context, max_candidates=8, max_length=15, document=f"{number}.py")
+        pool.propose(context, max_candidates=8, max_length=15, without=f"{number}.py")
         times.append(time.perf_counter() - started_s)
     with tempfile.TemporaryDirectory() as folder:
         cache = PoolCache(Path(folder), "bench", "starter")

@@ -40,10 +40,10 @@ def test_progress_is_shown_and_the_engine_is_closed() -> None:
         engines.append(reporting(loading, READY)(on_status))
         return engines[-1]
 
-    result, status, latency_ms = complete_in_process(factory, SOURCE, PARAMS, shown.append, 10.0)
-    assert [suggestion.text for suggestion in result.suggestions] == ["6@3"]
-    assert (status, shown) == (READY, [loading])
-    assert latency_ms >= 0
+    answer = complete_in_process(factory, SOURCE, PARAMS, shown.append, 10.0)
+    assert [suggestion.text for suggestion in answer.result.suggestions] == ["6@3"]
+    assert (answer.status, shown) == (READY, [loading])
+    assert answer.latency_ms >= 0
     assert engines[0].closed
 
 

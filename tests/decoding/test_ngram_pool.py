@@ -10,14 +10,13 @@ import pytest
 from forelook.decoding.drafting.draft import DraftOrigin
 from forelook.decoding.ngrams.index import BORDER, MAX_MATCH, MAX_REACH
 from forelook.decoding.ngrams.pool import NgramPool
-from forelook.decoding.ngrams.ranking import SAME_DOCUMENT
 from forelook.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 REACH = MAX_REACH
-Place = tuple[int, bool, tuple[int, ...]]  # match length, same document, continuation
+Place = tuple[int, tuple[int, ...]]  # match length, continuation
 
 
 class NaivePool:
@@ -49,27 +48,29 @@ class NaivePool:
     def num_tokens(self) -> int:
         return sum(map(len, self.documents.values()))
 
-    def places(self, context: list[int], document: str) -> Counter[Place]:
+    def places(self, context: list[int], without: str = "") -> Counter[Place]:
         found: Counter[Place] = Counter()
         for key, ids in self.documents.items():
+            if key == without:
+                continue
             for end in range(1, len(ids)):
                 match = 0
                 while match < min(end, len(context), MAX_MATCH) and ids[end - 1 - match] == context[-1 - match]:
                     match += 1
                 if match:
-                    found[match, key == document, tuple(ids[end : end + REACH])] += 1
+                    found[match, tuple(ids[end : end + REACH])] += 1
         # beside a long match, short ones are not worth a lookup's time
-        least = 1 + max((match for match, _, _ in found), default=0) // 8
+        least = 1 + max((match for match, _ in found), default=0) // 8
         return Counter({place: count for place, count in found.items() if place[0] >= least})
 
 
-def places_of(pool: NgramPool, context: list[int], document: str, limit: int = 100_000) -> Counter[Place]:
-    places = pool.places(context, reach=REACH, document=document, limit=limit)
+def places_of(pool: NgramPool, context: list[int], without: str = "") -> Counter[Place]:
+    places = pool.places(context, reach=REACH, without=without, limit=100_000)
     found: Counter[Place] = Counter()
-    for match, weights, row in zip(places.match_lengths, places.weights, places.continuations, strict=True):
+    for match, row in zip(places.match_lengths, places.continuations, strict=True):
         length = row.index(BORDER) if BORDER in row else len(row)
         if length:
-            found[match, weights is SAME_DOCUMENT, tuple(row[:length])] += 1
+            found[match, tuple(row[:length])] += 1
     return found
 
 
@@ -171,7 +172,7 @@ def test_every_context_around_an_edit_finds_what_the_naive_pool_finds(ids: list[
     current = naive.documents["document 0"]
     for end in range(1, len(current) + 1):
         context = current[max(0, end - 20) : end]
-        assert places_of(pool, context, "document 0") == naive.places(context, "document 0")
+        assert places_of(pool, context) == naive.places(context)
 
 
 def test_stale_text_that_is_not_sorted_yet_crowds_out_nothing() -> None:
@@ -182,7 +183,7 @@ def test_stale_text_that_is_not_sorted_yet_crowds_out_nothing() -> None:
     naive.set("a", text)
     for end in range(1, len(text) + 1):
         context = text[max(0, end - 20) : end]
-        assert places_of(pool, context, "a") == naive.places(context, "a")
+        assert places_of(pool, context) == naive.places(context)
 
 
 CONTEXT = [101, 102, 103, 104, 105, 106, 107, 108]
@@ -218,13 +219,6 @@ def test_drafts_are_as_long_as_asked_and_no_longer_than_their_document() -> None
     assert pool.propose([239], max_candidates=1, max_length=5) == []
     assert pool.propose([], max_candidates=1, max_length=5) == []
     assert pool.propose(CONTEXT, max_candidates=0, max_length=5) == []
-
-
-def test_same_document_outweighs_another_with_an_equal_match() -> None:
-    pool = pool_of([5, 6, 10], [5, 6, 20])
-    for number, expected in ((0, 10), (1, 20)):
-        drafts = pool.propose([5, 6], max_candidates=1, max_length=1, document=f"document {number}")
-        assert drafts[0].token_ids == (expected,)
 
 
 def test_a_document_touched_lately_outweighs_an_older_one() -> None:
@@ -311,13 +305,6 @@ def test_the_best_match_is_found_among_many_places() -> None:
     best = max(range(len(found.match_lengths)), key=found.match_lengths.__getitem__)
     assert found.match_lengths[best] == MAX_MATCH
     assert found.continuations[best] == [4, 3, 2]
-
-
-def test_a_document_of_one_own_is_not_crowded_out() -> None:
-    crowd = [token for _ in range(900) for token in (1, 50)]
-    pool = pool_of([1, 77] * 3, crowd, head_tokens=64)
-    tokens = {draft.token_ids[0] for draft in pool.propose([1], max_candidates=4, max_length=1, document="document 0")}
-    assert 77 in tokens
 
 
 def test_lookups_search_few_segments_while_much_waits_to_be_sorted() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 
 from forelook.decoding.drafting.draft import DraftOrigin
-from forelook.decoding.limits import FinishReason
 from forelook.decoding.stats import DecodingStats
+from forelook.finish_reason import FinishReason
 
 
 def test_passes_add_up_and_the_first_one_says_how_much_was_reused():

@@ -10,11 +10,12 @@ from forelook.decoding.drafting.backoff import DraftBackoff
 from forelook.decoding.drafting.budget import StepBudget, StepCosts
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of
-from forelook.decoding.limits import FinishReason, Limits
+from forelook.decoding.limits import Limits
 from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError
+from forelook.finish_reason import FinishReason
 
 from tests.decoding import streams
 from tests.fakes import ScriptedModel

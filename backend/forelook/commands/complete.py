@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forelook.commands.command_context import CommandContext, complain, given_endpoint, identity_of
+from forelook.commands.command_context import CommandContext, given_endpoint, identity_of
 from forelook.config import EngineConfig
 from forelook.errors import (
     BackendUnreachableError,
@@ -105,21 +105,25 @@ def complete(options: argparse.Namespace, context: CommandContext) -> int:
         multi_line=messages.MultiLine(options.multi_line),
     )
     ask = _complete_here if options.no_backend else _complete_over_wire
-    result, status, latency_ms = ask(source, params, options, context)
+    answer = ask(source, params, options, context)
     from forelook.commands.output import show_completion
 
-    show_completion(
-        source.path, source.text, options.at, source.offset, result, status, latency_ms, options.json, print, complain
-    )
+    show_completion(source, options.at, answer, options.json)
     return 0
 
 
-Completed = tuple[messages.CompletionResult, messages.Status, float]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A completion, the state of the model it came from, and how long it took."""
+
+    result: messages.CompletionResult
+    status: messages.Status
+    latency_ms: float
 
 
 def _complete_over_wire(
     source: Source, params: messages.CompletionParams, options: argparse.Namespace, context: CommandContext
-) -> Completed:
+) -> Answer:
     from forelook.commands.client import connected
 
     with _loading_shown(options.json) as show:
@@ -135,12 +139,12 @@ def _complete_over_wire(
             client.notify(messages.DOCUMENT_OPEN, opened)
             started_s = time.monotonic()
             result = client.call(messages.COMPLETION, params, options.timeout)
-            return result, client.status, (time.monotonic() - started_s) * 1e3
+            return Answer(result, client.status, (time.monotonic() - started_s) * 1e3)
 
 
 def _complete_here(
     source: Source, params: messages.CompletionParams, options: argparse.Namespace, context: CommandContext
-) -> Completed:
+) -> Answer:
     from forelook.engine_factory import engine_factory
 
     factory = engine_factory(EngineConfig(**asdict(identity_of(options))), context.paths)
@@ -154,7 +158,7 @@ def complete_in_process(
     params: messages.CompletionParams,
     on_status: Callable[[messages.Status], None],
     timeout_s: float,
-) -> Completed:
+) -> Answer:
     """Load the model in this process and complete.
 
     Args:
@@ -189,7 +193,7 @@ def complete_in_process(
     engine.close()
     if isinstance(outcome, ForelookError):
         raise outcome
-    return outcome, status, latency_ms
+    return Answer(outcome, status, latency_ms)
 
 
 def _seconds_until(deadline_s: float) -> float:

@@ -9,7 +9,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from forelook import __version__
@@ -39,10 +39,6 @@ class Check:
     is_fault: bool
     detail: str
     remedy: str = ""
-
-    def to_json(self) -> dict[str, object]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def examine(identity: BackendIdentity, paths: UserPaths) -> list[Check]:

@@ -36,7 +36,7 @@ def doctor(options: argparse.Namespace, context: CommandContext) -> int:
     from forelook.commands.output import show_checks
 
     checks = examine(identity_of(options), context.paths)
-    show_checks(checks, options.json, print)
+    show_checks(checks, options.json)
     return EXIT_FAULT if any(check.is_fault for check in checks) else 0
 
 
@@ -136,5 +136,5 @@ def _ask(endpoints: Sequence[Endpoint], ask: Callable[[BackendClient], Answer]) 
 def _print(answers: Sequence[Answer], options: argparse.Namespace) -> int:
     from forelook.commands.output import show_answers
 
-    show_answers(answers, options.json, print)
+    show_answers(answers, options.json)
     return 0

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
-
-import torch
+from dataclasses import dataclass, field, fields, replace
 
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
-from forelook.completion.sequences import CachedSequence, SequencePool
+from forelook.completion.sequences import SequencePool
 from forelook.config import EngineConfig
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
@@ -28,10 +25,9 @@ from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.finish_reason import FinishReason
 from forelook.languages import language_for
-from forelook.model.infill import InfillFormat
+from forelook.model.loading import LoadedModel
 from forelook.model.text_stream import TextStream
-from forelook.model.token_healing import Healing, TokenHealer
-from forelook.model.tokenizer import CodeTokenizer
+from forelook.model.token_healing import Healing
 from forelook.protocol.messages import (
     CompletionParams,
     CompletionResult,
@@ -49,44 +45,6 @@ _PREWARM_CHUNK = 64  # tokens between two looks at the inbox; chosen, not measur
 _MAX_CPU_PROMPT_TOKENS = 1024  # measured: docs/decisions.md, "Prompts of at most 1,024 tokens on a CPU"
 _MAX_PROMPT_TOKENS = 8192  # chosen, not measured
 _MIN_TOKENS_FOR_CONTEXT = 1500  # measured: docs/decisions.md, "Cross-file context"; smaller prompts lose own text to it
-
-
-class CompletionModel(Protocol):
-    """What completion needs from a loaded model."""
-
-    @property
-    def tokenizer(self) -> CodeTokenizer:
-        """Text to ids and back."""
-        ...
-
-    @property
-    def infill(self) -> InfillFormat:
-        """How a prompt is put together."""
-        ...
-
-    @property
-    def healer(self) -> TokenHealer:
-        """Token healing."""
-        ...
-
-    @property
-    def stop_token_ids(self) -> frozenset[int]:
-        """The tokens that end a middle."""
-        ...
-
-    @property
-    def max_positions(self) -> int:
-        """Maximum number of tokens of prompt and output together."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """The device that it runs on."""
-        ...
-
-    def new_sequence(self, max_positions: int | None = None) -> CachedSequence:
-        """A sequence with its own KV cache."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +159,7 @@ class Completer:
 
     def __init__(
         self,
-        model: CompletionModel,
+        model: LoadedModel,
         config: EngineConfig,
         *,
         budget: StepBudget | None = None,
@@ -266,7 +224,7 @@ class Completer:
         if greedy is None:
             return Cancelled(stats)
         suggestions = tuple(_place(prompt.cursor, text, offset, request.selected) for text in cleaned)
-        raw_tail = cleaned[0].unused_tail if cleaned else ""
+        raw_tail = cleaned[0].raw_tail if cleaned else ""
         following = ""
         if raw_tail and request.selected is None:
             before, after = _around(document.text, offset)
@@ -422,6 +380,10 @@ def _nothing(reason: FinishReason, control: RequestControl, started_s: float) ->
     return Completed(CompletionResult((), reason, stats=stats))
 
 
+# The counts that a generation and a request have in common.
+_COUNTS = {item.name for item in fields(DecodingStats) if item.name.startswith("num_")}
+
+
 def _request_stats(stats: DecodingStats, arrived_s: float, started_s: float, ready_s: float) -> RequestStats:
     return RequestStats(
         queue_ms=(started_s - arrived_s) * 1e3,
@@ -429,14 +391,8 @@ def _request_stats(stats: DecodingStats, arrived_s: float, started_s: float, rea
         prefill_ms=stats.prefill_s * 1e3,
         decode_ms=stats.decode_s * 1e3,
         total_ms=(time.monotonic() - arrived_s) * 1e3,
-        num_prompt_tokens=stats.num_prompt_tokens,
-        num_reused_tokens=stats.num_reused_tokens,
         num_prefill_tokens=max(0, stats.num_prompt_tokens - stats.num_reused_tokens),
-        num_forwards=stats.num_forwards,
-        num_steps=stats.num_steps,
-        num_generated_tokens=stats.num_generated_tokens,
-        num_drafted_tokens=stats.num_drafted_tokens,
-        num_accepted_tokens=stats.num_accepted_tokens,
         tokens_per_step=stats.tokens_per_step,
         accepted_by_origin={origin.value: count for origin, count in stats.accepted_by_origin.items()},
+        **{name: getattr(stats, name) for name in _COUNTS},
     )

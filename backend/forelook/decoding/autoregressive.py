@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 
 from forelook.decoding.layout import StepModel, causal_layout
-from forelook.decoding.limits import FinishReason
 from forelook.decoding.prefill import begin_prompt, run_leading_chunks
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import TargetChooser
+from forelook.finish_reason import FinishReason
 
 
 def autoregressive(request: DecodeRequest, model: StepModel, stats: DecodingStats | None = None) -> Iterator[list[int]]:

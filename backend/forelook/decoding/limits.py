@@ -1,4 +1,4 @@
-"""Limits, sampling and constraints of a generation, and the reasons why it ends."""
+"""Limits, sampling and constraints of a generation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from forelook.decoding.layout import IntArray
 from forelook.errors import ConfigError
-from forelook.finish_reason import FinishReason as FinishReason
+from forelook.finish_reason import FinishReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from forelook.decoding.drafting.drafter import NO_DRAFTS, Drafter, StepState
 from forelook.decoding.layout import StepModel, lay_out
-from forelook.decoding.limits import FinishReason
 from forelook.decoding.prefill import DRAFTED_TAIL, begin_prompt, num_last_chunk, run_leading_chunks
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.steps import WHOLE_STEPS, Partition
 from forelook.decoding.verification import TargetChooser, verify
+from forelook.finish_reason import FinishReason
 
-
-class DecodeLoop(Protocol):
-    """``decode``, or a function that replaces it, such as the loop of several ranks."""
-
-    def __call__(
-        self, request: DecodeRequest, model: StepModel, drafter: Drafter, stats: DecodingStats | None = ...
-    ) -> Iterator[list[int]]:
-        """Generate with a drafter's guesses."""
-        ...
+DecodeLoop = Callable[[DecodeRequest, StepModel, Drafter, DecodingStats], Iterator[list[int]]]
+"""``decode``, or a function that replaces it, such as the loop of several ranks."""
 
 
 def decode(

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from forelook.decoding.layout import StepModel, causal_layout
-from forelook.decoding.limits import FinishReason
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError
+from forelook.finish_reason import FinishReason
 from forelook.text import common_prefix
 
 DRAFTED_TAIL = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from forelook.decoding.drafting.draft import DraftOrigin
-from forelook.decoding.limits import FinishReason
+from forelook.finish_reason import FinishReason
 
 
 @dataclass(slots=True)

@@ -8,8 +8,9 @@ from typing import Protocol
 from forelook.decoding.drafting.drafter import Drafter, StepPlan, StepState
 from forelook.decoding.drafting.tree import DraftTree
 from forelook.decoding.layout import WindowTail
-from forelook.decoding.limits import FinishReason, Limits
+from forelook.decoding.limits import Limits
 from forelook.decoding.verification import Verified
+from forelook.finish_reason import FinishReason
 
 
 class StepPart(Protocol):

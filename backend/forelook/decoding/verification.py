@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from forelook.decoding.layout import IntArray
-from forelook.decoding.limits import FinishReason, Limits, SamplingParams, TokenConstraint
+from forelook.decoding.limits import Limits, SamplingParams, TokenConstraint
 from forelook.errors import DecodingError
+from forelook.finish_reason import FinishReason
 
 
 class TargetChooser:

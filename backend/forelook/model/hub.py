@@ -25,7 +25,7 @@ from forelook.model.config import parse_config
 
 _WANTED = ("*.json", "*.safetensors", "README.md", "LICENSE*", "NOTICE*")
 _UNWANTED = ("consolidated*", "*/*")
-_HASH_CHUNK = 1 << 22
+_HASH_CHUNK = 1 << 22  # bytes; chosen, not measured
 
 # (file name, bytes downloaded, size in bytes)
 OnProgress = Callable[[str, int, int], None]

@@ -27,6 +27,7 @@ from forelook.model.memory import available_memory, check_memory, out_of_memory_
 from forelook.model.quantization import QUANTIZED_DTYPES, quantizer
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
+from forelook.settings.kinds import DEVICE
 
 STARTER_MODEL_PATH = Path(__file__).resolve().parents[1] / "starter_model"
 STARTER_MODEL_NAME = "starter-model"
@@ -198,14 +199,11 @@ def choose_device(device: str) -> torch.device:
     Raises:
         ConfigError: the device does not exist here.
     """
+    if not DEVICE.accepts(device):
+        raise ConfigError("device", device, DEVICE.allowed)
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        chosen = torch.device("meta")
-    if chosen.type not in ("cpu", "cuda"):
-        raise ConfigError("device", device, "'auto', 'cpu', 'cuda' or 'cuda:N'")
+    chosen = torch.device(device)
     if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise ConfigError("device", device, f"'cpu', or one of the {count} CUDA devices this torch can see")

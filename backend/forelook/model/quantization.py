@@ -13,7 +13,7 @@ from forelook.errors import ConfigError, UnsupportedArchitectureError
 QUANTIZED_DTYPES = ("int8", "int4")
 BITS_PER_WEIGHT = {"int8": 8.1, "int4": 4.5}
 """Including scales: one per row of an 8-bit matrix; one and a zero point per group of a 4-bit matrix."""
-_GROUP_SIZES = (128, 64, 32)
+_GROUP_SIZES = (128, 64, 32)  # the largest that divides the inputs; chosen, not measured
 Quantize = Callable[[torch.Tensor], torch.Tensor]
 
 

@@ -8,6 +8,7 @@ import json
 import platform
 import time
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,14 @@ def _work_as_drafting_does(table: dict[int, list[int]]) -> None:
 
 
 def step_costs(
-    model: StepModel, *, cache_dir: Path | None, fingerprint: str, device: torch.device, dtype: torch.dtype
-) -> StepCosts:
+    model: StepModel,
+    *,
+    cache_dir: Path | None,
+    fingerprint: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    may_measure: bool = True,
+) -> StepCosts | None:
     """The device's step costs, from the cache folder or else measured and stored there.
 
     Args:
@@ -113,37 +120,19 @@ def step_costs(
         fingerprint: of the model.
         device: of the model.
         dtype: of its weights.
+        may_measure: whether to measure if none are stored; otherwise the result is ``None``.
     """
-    if cache_dir is not None:
-        stored = stored_step_costs(cache_dir, fingerprint=fingerprint, device=device, dtype=dtype)
-        if stored is not None:
-            return stored
-    costs = measure_step_costs(model)
-    if cache_dir is not None:
-        path = _costs_path(cache_dir, fingerprint, device, dtype)
-        content = {
-            "format": _FORMAT,
-            "device": device_key(device),
-            "dtype": str(dtype),
-            "sizes": costs.sizes,
-            "seconds": costs.seconds,
-            "seconds_per_cached": costs.seconds_per_cached,
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(content))
+    text = f"{_FORMAT} {fingerprint} {device_key(device)} {dtype} torch {torch.__version__}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
+    path = None if cache_dir is None else cache_dir / f"step-costs-{key}.json"
+    costs = None if path is None else _read_costs(path)
+    if costs is None and may_measure:
+        costs = measure_step_costs(model)
+        if path is not None:
+            content = {"format": _FORMAT, "device": device_key(device), "dtype": str(dtype), **asdict(costs)}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(content))
     return costs
-
-
-def stored_step_costs(
-    cache_dir: Path, *, fingerprint: str, device: torch.device, dtype: torch.dtype
-) -> StepCosts | None:
-    """The device's stored step costs; ``None`` if there are none that can be read."""
-    path = _costs_path(cache_dir, fingerprint, device, dtype)
-    return _read_costs(path) if path.exists() else None
-
-
-def _costs_path(cache_dir: Path, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Path:
-    return cache_dir / f"step-costs-{_key(fingerprint, device, dtype)}.json"
 
 
 def successor_seeds(
@@ -169,13 +158,8 @@ def successor_seeds(
     return seeds
 
 
-def _key(fingerprint: str, device: torch.device, dtype: torch.dtype) -> str:
-    text = f"{_FORMAT} {fingerprint} {device_key(device)} {dtype} torch {torch.__version__}"
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
 def _read_costs(path: Path) -> StepCosts | None:
-    """Stored costs; ``None`` for an invalid file, which is then re-measured and overwritten."""
+    """Stored costs; ``None`` for a missing or invalid file, which is then written."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return StepCosts(

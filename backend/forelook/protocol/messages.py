@@ -23,6 +23,7 @@ from forelook.protocol.wire import to_json as to_json
 PROTOCOL_VERSION = 2
 WEBSOCKET_PATH = "/rpc"
 
+# Limits of the wire; chosen, not measured.
 MAX_NAME_LENGTH = 8_192  # uris, workspace names, paths
 MAX_CHANGES = 100_000
 MAX_FILES = 4_096

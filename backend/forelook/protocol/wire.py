@@ -102,13 +102,17 @@ class _Member:
     accepts: Callable[[object], bool]
 
 
-def _wrong(where: str, value: object, expected: str) -> InvalidParamsError:
-    error = InvalidParamsError(f"invalid {where or 'params'}: {_shown(value)} (expected {expected})")
-    error.field = where or "params"
+def _refusal(field: str, message: str) -> InvalidParamsError:
+    error = InvalidParamsError(message)
+    error.field = field
     return error
 
 
-def _scalar(expected: str, accepts: Callable[[object], bool]) -> _Member:
+def _wrong(where: str, value: object, expected: str) -> InvalidParamsError:
+    return _refusal(where or "params", f"invalid {where or 'params'}: {_shown(value)} (expected {expected})")
+
+
+def _scalar(expected: str, accepts: Callable[[Any], bool]) -> _Member:
     def decode(value: object, where: str, allow_unknown: bool) -> object:  # noqa: ARG001
         if not accepts(value):
             raise _wrong(where, value, expected)
@@ -123,25 +127,10 @@ def _choice(cls: type[Enum]) -> _Member:
     return replace(name, decode=lambda value, where, unknown: members[name.decode(value, where, unknown)])
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _range_text(limit: AtLeast) -> str:
-    return f"{limit.minimum} or more" if limit.maximum is None else f"{limit.minimum} to {limit.maximum}"
-
-
-def _within(limit: AtLeast, accepts: Callable[[object], bool]) -> Callable[[object], bool]:
-    def check(value: object) -> bool:
-        if not accepts(value) or not isinstance(value, (int, float)):
-            return False
-        return value >= limit.minimum and (limit.maximum is None or value <= limit.maximum)
-
-    return check
+def _limited(member: _Member, limit: AtLeast) -> _Member:
+    most = math.inf if limit.maximum is None else limit.maximum
+    allowed = f"{limit.minimum} or more" if limit.maximum is None else f"{limit.minimum} to {limit.maximum}"
+    return _scalar(f"{member.expected}, {allowed}", lambda v: member.accepts(v) and limit.minimum <= v <= most)
 
 
 def _sized(member: _Member, limit: Length) -> _Member:
@@ -154,9 +143,7 @@ def _sized(member: _Member, limit: Length) -> _Member:
 
     def decode(value: object, where: str, allow_unknown: bool) -> object:
         if isinstance(value, list) and not limit.minimum <= len(value) <= limit.maximum:
-            error = InvalidParamsError(f"invalid {where}: {len(value)} elements (expected {expected})")
-            error.field = where
-            raise error
+            raise _refusal(where, f"invalid {where}: {len(value)} elements (expected {expected})")
         return member.decode(value, where, allow_unknown)
 
     return _Member(expected, decode, member.accepts)
@@ -198,18 +185,19 @@ def _one_of(members: tuple[_Member, ...]) -> _Member:
     return _Member(expected, decode, lambda v: any(member.accepts(v) for member in members))
 
 
-def _member(hint: object) -> _Member:
+_SCALARS: Mapping[object, _Member] = {
+    str: _scalar("string", lambda v: isinstance(v, str)),
+    bool: _scalar("boolean", lambda v: isinstance(v, bool)),
+    int: _scalar("integer", lambda v: isinstance(v, int) and not isinstance(v, bool)),
+    float: _scalar("number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)),
+    NoneType: _scalar("null", lambda v: v is None),
+}
+
+
+def _member(hint: Any) -> _Member:
     """The reader for an annotation."""
-    if hint is str:
-        return _scalar("string", lambda v: isinstance(v, str))
-    if hint is bool:
-        return _scalar("boolean", lambda v: isinstance(v, bool))
-    if hint is int:
-        return _scalar("integer", _is_int)
-    if hint is float:
-        return _scalar("number", _is_number)
-    if hint is NoneType:
-        return _scalar("null", lambda v: v is None)
+    if isinstance(hint, type) and hint in _SCALARS:
+        return _SCALARS[hint]
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _choice(hint)
     if isinstance(hint, type) and is_dataclass(hint):
@@ -220,7 +208,7 @@ def _member(hint: object) -> _Member:
         base, limit = _member(args[0]), args[1]
         if isinstance(limit, Length):
             return _sized(base, limit)
-        return _scalar(f"{base.expected}, {_range_text(limit)}", _within(limit, base.accepts))
+        return _limited(base, limit)
     if origin is tuple:
         return _array(_member(args[0]))
     if origin is dict:
@@ -256,17 +244,12 @@ class _Decoder:
         dot = f"{where}." if where else ""
         members = self.members
         if not allow_unknown and not value.keys() <= members.keys():
-            name = next(key for key in value if key not in members)
-            error = InvalidParamsError(
-                f"unknown field {dot}{name[:100]} of {self.cls.__name__} (expected {', '.join(members) or 'none'})"
-            )
-            error.field = f"{dot}{name[:100]}"
-            raise error
+            name = dot + next(key for key in value if key not in members)[:100]
+            known = ", ".join(members) or "none"
+            raise _refusal(name, f"unknown field {name} of {self.cls.__name__} (expected {known})")
         for name in self.required:
             if name not in value:
-                error = InvalidParamsError(f"missing {dot}{name} (expected {members[name].expected})")
-                error.field = f"{dot}{name}"
-                raise error
+                raise _refusal(dot + name, f"missing {dot}{name} (expected {members[name].expected})")
         return self.cls(
             **{
                 name: member.decode(value[name], dot + name, allow_unknown)

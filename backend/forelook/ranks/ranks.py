@@ -40,6 +40,7 @@ from forelook.model.memory import release_memory
 from forelook.ranks.source import RankSource
 
 logger = logging.getLogger("forelook.server")
+# All of these are chosen, not measured.
 _POLL_S = 0.2
 _LOADING_TIMEOUT_S = 1800.0
 _STEP_TIMEOUT_S = 60.0

@@ -10,14 +10,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 from forelook.config import ServerConfig
 from forelook.errors import ForelookError, ModelError
 from forelook.failures import log_failure
 from forelook.keys import DocumentKey
 from forelook.protocol.messages import EngineState, Status
-from forelook.server.engine import Engine, EngineFactory
+from forelook.server.engine import Engine, EngineFactory, OnStatus
 from forelook.server.metrics import ServerMetrics
 
 logger = logging.getLogger("forelook.server")
@@ -27,14 +26,6 @@ def _close(engine: Engine, loop: asyncio.AbstractEventLoop, closed: asyncio.Even
     engine.close()
     with contextlib.suppress(RuntimeError):  # the loop has already closed
         loop.call_soon_threadsafe(closed.set)
-
-
-class StatusListener(Protocol):
-    """Receives every change of the status."""
-
-    def status_changed(self, status: Status) -> None:
-        """Handle a changed status."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +69,7 @@ class Backend:
         self._failure: ModelError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._status = Status(EngineState.STARTING, message="starting")
-        self._listeners: set[StatusListener] = set()
+        self._listeners: set[OnStatus] = set()
         self._claimed: set[DocumentKey] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
 
@@ -157,10 +148,10 @@ class Backend:
             logger.info("model %s: %s", status.state.value, about)
         self._status = status
         for listener in tuple(self._listeners):
-            listener.status_changed(status)
+            listener(status)
 
-    def listen(self, listener: StatusListener) -> None:
-        """Notify ``listener`` of every change from now on."""
+    def listen(self, listener: OnStatus) -> None:
+        """Call ``listener`` with every changed status from now on."""
         self._listeners.add(listener)
 
     # --- connections
@@ -181,7 +172,7 @@ class Backend:
         self._cancel_idle_timer()
         return True
 
-    def leave(self, listener: StatusListener, principal: str) -> None:
+    def leave(self, listener: OnStatus, principal: str) -> None:
         """Count a closed connection."""
         self._listeners.discard(listener)
         self.metrics_of(principal).disconnected()

@@ -207,7 +207,7 @@ class Connection:
         )
         self._said_hello = True
         self._answer(request_id, result)
-        self._backend.listen(self)
+        self._backend.listen(self.status_changed)
         logger.info("client %s %s connected", params.client_name[:80], params.client_version[:40])
 
     async def _status(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
@@ -382,7 +382,7 @@ class Connection:
             task.cancel()
         for uri in tuple(self._keys):
             self._drop_document(uri)
-        self._backend.leave(self, self._principal)
+        self._backend.leave(self.status_changed, self._principal)
 
 
 def _internal(error: Exception) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,9 +27,9 @@ from forelook.server.backend import ExitHooks
 from forelook.server.engine import EngineFactory
 
 logger = logging.getLogger("forelook.server")
-HARD_LIMIT_FACTOR = 4  # larger messages are read up to this, so that the error can name the limit
-SHUTDOWN_TIMEOUT_S = 5
-CLAIM_TIMEOUT_S = 10.0
+HARD_LIMIT_FACTOR = 4  # larger messages are read up to this, so that the error can name the limit; chosen, not measured
+SHUTDOWN_TIMEOUT_S = 5  # chosen, not measured
+CLAIM_TIMEOUT_S = 10.0  # chosen, not measured
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
@@ -164,28 +165,14 @@ def bind_unix(path: Path) -> socket.socket:
 def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket) -> tuple[Endpoint, AccessPolicy]:
     """The address that clients connect to, and the credentials they need."""
     origins = frozenset(config.allowed_origins)
-    pid = os.getpid()
+    endpoint = partial(Endpoint, pid=os.getpid(), server_version=__version__, lock_path=str(files.lock))
     if listener.family != socket.AF_INET and listener.family != socket.AF_INET6:
-        endpoint = Endpoint(
-            socket_path=str(files.socket),
-            pid=pid,
-            server_version=__version__,
-            lock_path=str(files.lock),
-        )
-        return endpoint, AccessPolicy(origins=origins)
+        return endpoint(socket_path=str(files.socket)), AccessPolicy(origins=origins)
     port: int = listener.getsockname()[1]
     if config.token_file is not None:
         token_path, tokens = config.token_file.resolve(), read_tokens(config.token_file)
     else:
         token_path, tokens = files.token, (new_token(files.token),)
-    endpoint = Endpoint(
-        host=config.host,
-        port=port,
-        tls=config.tls_key is not None,
-        token_path=str(token_path),
-        pid=pid,
-        server_version=__version__,
-        lock_path=str(files.lock),
-    )
+    address = endpoint(host=config.host, port=port, tls=config.tls_key is not None, token_path=str(token_path))
     hosts = accepted_hosts(config.host, config.allowed_hosts)
-    return endpoint, AccessPolicy(tokens=tokens, hosts=hosts, origins=origins)
+    return address, AccessPolicy(tokens=tokens, hosts=hosts, origins=origins)

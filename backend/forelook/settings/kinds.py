@@ -12,8 +12,8 @@ from typing import Any
 Json = Any
 """A value as ``json`` reads it."""
 
-_MAX_TEXT_CHARS = 4096
-_MAX_ITEMS = 1000
+_MAX_TEXT_CHARS = 4096  # chosen, not measured
+_MAX_ITEMS = 1000  # chosen, not measured
 
 
 def _same(value: Any) -> Any:
@@ -189,3 +189,7 @@ def unset(kind: Kind, meaning: str = "") -> Kind:
         from_text=kind.from_text,
         in_shell=kind.in_shell or kind.allowed,
     )
+
+
+DEVICE = pattern(r"auto|cpu|cuda(:[0-9]{1,2})?", '"auto", "cpu", "cuda" or "cuda:N"')
+"""Where a model may run."""

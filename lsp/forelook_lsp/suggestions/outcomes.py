@@ -18,6 +18,7 @@ from forelook_lsp.positions import normalize_newlines
 from forelook_lsp.suggestions.machine import Answer
 
 SETTLE_S = 1.0  # chosen, not measured
+# After how many seconds to look whether accepted text is still there; chosen, not measured.
 RETENTION: tuple[tuple[float, EventKind, EventKind], ...] = (
     (30.0, EventKind.RETAINED_30S, EventKind.REMOVED_30S),
     (300.0, EventKind.RETAINED_300S, EventKind.REMOVED_300S),

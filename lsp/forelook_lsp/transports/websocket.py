@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forelook.config import LOOPBACK_HOSTS
+from forelook.config import check_tls
 from forelook.errors import ConfigError
 from forelook.local.access import AccessPolicy, Refusal, accepted_hosts, server_tls
 from forelook.local.listener import BACKLOG, GuardedListener
@@ -52,10 +52,8 @@ class Listen:
     tls_key: Path | None = None
 
     def __post_init__(self) -> None:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ConfigError("--tls-key", self.tls_key, "a key file, together with --tls-certificate")
-        if self.host not in LOOPBACK_HOSTS and self.tls_certificate is None:
-            raise ConfigError("--websocket", self.host, "a loopback address, unless --tls-certificate is given")
+        names = ("--websocket", "--tls-certificate", "--tls-key")
+        check_tls(self.host, self.tls_certificate, self.tls_key, names)
 
     @classmethod
     def parse_address(cls, address: str) -> tuple[str, int]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from forelook.completion.completer import Completer, PreparedPrompt
 from forelook.completion.document_store import Document
-from forelook.completion.engine.model_state import EngineModel
 from forelook.config import EngineConfig
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.model.loading import LoadedModel
 from forelook.protocol.events import EventKind
 from forelook.protocol.messages import TextChange
 from forelook.workspace.cache import PoolCache
@@ -98,7 +98,7 @@ def test_what_a_workspace_taught_is_there_after_a_restart(rigs: Callable[..., Ri
     line = "result = frobnicate_the_widget(alpha, beta)\n"
     config = EngineConfig(prewarm=False, deadline_ms=20_000)
 
-    def make_pool(workspace: WorkspaceKey, model: EngineModel) -> WorkspacePool:
+    def make_pool(workspace: WorkspaceKey, model: LoadedModel) -> WorkspacePool:
         return WorkspacePool(
             model.tokenizer.encode, cache=PoolCache(tmp_path / "pools", workspace.pool_name, model.fingerprint)
         )

@@ -13,12 +13,13 @@ from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget, StepCosts
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.decoding.layout import causal_layout
-from forelook.decoding.limits import FinishReason, Limits, SamplingParams
+from forelook.decoding.limits import Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.parallel.decoder import ParallelDecoder, shared_costs
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import DecodingError, InsufficientMemoryError, RankLostError
+from forelook.finish_reason import FinishReason
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

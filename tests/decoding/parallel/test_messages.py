@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 import pytest
-from forelook.decoding.limits import FinishReason, Limits, SamplingParams
+from forelook.decoding.limits import Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.parallel.messages import (
     Report,
@@ -18,6 +18,7 @@ from forelook.decoding.parallel.messages import (
 )
 from forelook.decoding.request import DecodeRequest
 from forelook.errors import DecodingError
+from forelook.finish_reason import FinishReason
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from forelook.completion.cursor.brackets import BracketScan, scan_brackets
-from forelook.completion.cursor.stopping import Closer, CursorContext, find_end, indentation_of, look_around
-from forelook.completion.cursor.syntax import Place
+from forelook.completion.cursor.stopping import Closer, CursorContext, find_end, look_around
+from forelook.completion.cursor.syntax import Place, indentation_of
 from forelook.languages import Language, ScopeRule
 from forelook.protocol.messages import Suggestion
 
@@ -25,12 +25,12 @@ class CleanText:
     Attributes:
         text: the text to insert at the cursor.
         num_covered: how many characters of the rest of the line it replaces; ``text`` contains them, in order.
-        unused_tail: generated text beyond ``text``.
+        raw_tail: generated text beyond ``text``, not cleaned.
     """
 
     text: str
     num_covered: int
-    unused_tail: str
+    raw_tail: str
 
 
 def clean(cursor: CursorContext, raw: str, *, multi_line: bool, interrupted: bool = False) -> CleanText | None:
@@ -224,10 +224,9 @@ def _closers_covered(cursor: CursorContext, text: str) -> tuple[int, int]:
 
 def _first_closing(cursor: CursorContext, text: str) -> int | None:
     """Offset of the first closer in the text that the rest of the line also has."""
-    if cursor.open_string is not None and cursor.open_string[1] is Closer.IN_REST:
-        scan = scan_brackets(cursor.language, text, cursor.inside)
-        return None if scan.string_closed_at is None else scan.string_closed_at - len(cursor.open_string[0])
     scan = scan_brackets(cursor.language, text, cursor.inside)
+    if cursor.open_string is not None and cursor.open_string[1] is Closer.IN_REST:
+        return None if scan.string_closed_at is None else scan.string_closed_at - len(cursor.open_string[0])
     for bracket, (_, fate) in zip(scan.unmatched, cursor.open_brackets, strict=False):
         if fate is Closer.IN_REST:
             return bracket.position

@@ -20,13 +20,20 @@ from forelook.completion.cursor.brackets import (
     scan_brackets,
     scan_cached,
 )
-from forelook.completion.cursor.syntax import CursorSyntax, Place, inspect_cursor, window_before
+from forelook.completion.cursor.syntax import (
+    CursorSyntax,
+    Place,
+    first_text_line,
+    indentation_of,
+    inspect_cursor,
+    window_before,
+)
 from forelook.languages import Language, ScopeRule
 
-# The numbers below are chosen, not measured.
+# All of these are chosen, not measured.
 _SCAN_CHARS = 64_000  # scanned for brackets before and after the cursor
 _MAX_LINE_CHARS = 4_000  # of the cursor's line on each side of it; the lines beyond a longer one are not read
-_TAB_WIDTH = 4
+_NEAR_CHARS = 4000  # searched for the nearest lines with text, and for tabs
 # The same text four times in a row. During generation only the end of the text is searched.
 _REPETITION = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
 _REPETITION_CHARS = 160
@@ -132,9 +139,9 @@ def look_around(language: Language, before: str, after: str) -> CursorContext:
         open_brackets=_match_closers(window, after, scan, after_scan, len(rest), rest_closes, complete),
         open_string=_match_string(language, scan, rest_scan, below, rest_closes),
         inside=scan.inside,
-        previous_line=_last_text_line(above),
-        next_line=_first_text_line(below),
-        uses_tabs=_uses_tabs(window[-4000:], after[:2000]),
+        previous_line=first_text_line(reversed(above[-_NEAR_CHARS:].split("\n"))),
+        next_line=first_text_line(below[:_NEAR_CHARS].split("\n")),
+        uses_tabs=_uses_tabs(window[-_NEAR_CHARS:], after[: _NEAR_CHARS // 2]),
     )
 
 
@@ -432,12 +439,6 @@ class _EndFinder:
         return cursor.indentation if cursor.line else None
 
 
-def indentation_of(line: str) -> int:
-    """Columns before a line's first character; a tab advances to the next multiple of four."""
-    expanded = line.expandtabs(_TAB_WIDTH)
-    return len(expanded) - len(expanded.lstrip())
-
-
 def indentation_at(text: str, position: int) -> int:
     """Indentation of the line that contains ``position``."""
     start = text.rfind("\n", 0, position) + 1
@@ -467,20 +468,6 @@ def _end_before(raw: str, end: int) -> int:
     while end > 0 and raw[end - 1] == "\n":
         end -= 1
     return end
-
-
-def _last_text_line(above: str) -> str:
-    for line in reversed(above[-4000:].split("\n")):
-        if line.strip():
-            return line
-    return ""
-
-
-def _first_text_line(below: str) -> str:
-    for line in below[:4000].split("\n"):
-        if line.strip():
-            return line
-    return ""
 
 
 def _uses_tabs(before: str, after: str) -> bool | None:

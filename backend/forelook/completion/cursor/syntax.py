@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -253,23 +254,27 @@ def _by_rules(language: Language, before: str, after: str, scan: BracketScan) ->
         return CursorSyntax(Place.CODE)
     opener = re.compile(language.opener)
     if line.strip():
-        opens = opener.search(line) is not None and not _is_deeper(below, _indentation(line))
+        opens = opener.search(line) is not None and not _is_deeper(below, indentation_of(line))
         return CursorSyntax(Place.CODE, after_opener=opens)
     previous = _previous_line(before)
-    empty = opener.search(previous) is not None and not _is_deeper(below, _indentation(previous))
+    empty = opener.search(previous) is not None and not _is_deeper(below, indentation_of(previous))
     return CursorSyntax(Place.CODE, empty_block=empty, after_comment=_is_comment_line(language, previous))
 
 
 def _is_deeper(below: str, indentation: int) -> bool:
     """Whether the next line with text is indented more than ``indentation`` columns."""
-    following = next((line for line in below.split("\n") if line.strip()), "")
-    return bool(following) and _indentation(following) > indentation
+    following = first_text_line(below.split("\n"))
+    return bool(following) and indentation_of(following) > indentation
 
 
 def _previous_line(before: str) -> str:
     """The last line with text above the cursor's own."""
-    lines = before.split("\n")[:-1]
-    return next((line for line in reversed(lines) if line.strip()), "")
+    return first_text_line(reversed(before.split("\n")[:-1]))
+
+
+def first_text_line(lines: Iterable[str]) -> str:
+    """The first line that is not blank; empty if there is none."""
+    return next((line for line in lines if line.strip()), "")
 
 
 def _is_comment_line(language: Language, line: str) -> bool:
@@ -279,7 +284,8 @@ def _is_comment_line(language: Language, line: str) -> bool:
     return any(stripped.startswith(start) or stripped.endswith(end) for start, end in language.block_comments)
 
 
-def _indentation(line: str) -> int:
+def indentation_of(line: str) -> int:
+    """Columns before a line's first character; a tab advances to the next multiple of four."""
     expanded = line.expandtabs(4)
     return len(expanded) - len(expanded.lstrip())
 

@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from forelook.decoding.drafting.budget import StepBudget, StepCosts
+from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.model.loading import LoadedModel
-from forelook.model.step_costs import measured_budget, step_costs, stored_step_costs, successor_seeds
+from forelook.model.step_costs import measured_budget, step_costs, successor_seeds
 
 logger = logging.getLogger(__name__)
 _BUSY_SHARE = 0.75  # of the processors; chosen, not measured
@@ -52,13 +52,12 @@ def measure_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
 def _measure(model: LoadedModel, cache_dir: Path | None) -> Drafting:
     sequence = model.new_sequence()
     name, device, dtype = model.fingerprint, model.device, model.dtype
-    costs: StepCosts | None = None
-    if cache_dir is not None:
-        costs = stored_step_costs(cache_dir, fingerprint=name, device=device, dtype=dtype)
-    if costs is None and _is_busy():
+    may_measure = not _is_busy()
+    costs = step_costs(
+        sequence, cache_dir=cache_dir, fingerprint=name, device=device, dtype=dtype, may_measure=may_measure
+    )
+    if costs is None:
         logger.info("step costs not measured: the machine is busy")
-    elif costs is None:
-        costs = step_costs(sequence, cache_dir=cache_dir, fingerprint=name, device=device, dtype=dtype)
     start = model.config.bos_token_id
     seeds = successor_seeds(sequence, [] if start is None else [start], cache_dir=cache_dir, fingerprint=name)
     return Drafting(None if costs is None else measured_budget(costs, device), seeds)

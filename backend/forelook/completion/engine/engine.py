@@ -21,7 +21,7 @@ from forelook.completion.document_store import Document, DocumentStore
 from forelook.completion.engine.answers import Answer
 from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.inbox import Inbox, Job, OnDone, OnPartial
-from forelook.completion.engine.model_state import EngineModel, Loaded, LoadModel, MakeDrafting, ModelState
+from forelook.completion.engine.model_state import Loaded, LoadModel, MakeDrafting, ModelState
 from forelook.completion.engine.pool_keys import pool_key
 from forelook.completion.engine.pools import MakePool, WorkspacePools
 from forelook.completion.engine.speculation import PREWARM_MIN_TOKENS, FollowUp, Prewarm
@@ -33,6 +33,7 @@ from forelook.errors import DecodingError, ForelookError, RequestCancelledError,
 from forelook.failures import log_failure, logged
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.model.loading import LoadedModel
 from forelook.protocol.events import ACCEPTANCES, EventKind
 from forelook.protocol.messages import (
     CompletionEventParams,
@@ -465,5 +466,5 @@ class CompletionEngine:
         self._inbox.command(partial(self._pools.clear, workspace))
 
 
-def _pool_in_memory(_workspace: WorkspaceKey, model: EngineModel) -> WorkspacePool:
+def _pool_in_memory(_workspace: WorkspaceKey, model: LoadedModel) -> WorkspacePool:
     return WorkspacePool(model.tokenizer.encode)

@@ -27,6 +27,7 @@ COUNTS = (
     "prewarmed_tokens",
     "speculations",
 )
+_COSTS = ("forwards", "prompt_tokens", "prefill_tokens", "generated_tokens")  # of an answered or a cancelled request
 # Where the time of answered requests was spent; the rest of ``total`` is the stop rule and clean-up.
 PARTS = ("queue", "prompt", "prefill", "decode", "total")
 
@@ -58,30 +59,21 @@ class EngineMetrics:
         self._latencies_ms.append(stats.total_ms)
         for part in PARTS:
             self._spent_ms[part] += getattr(stats, f"{part}_ms")
-        self._counts.update(
-            suggestions=len(result.suggestions),
-            forwards=stats.num_forwards,
-            decode_steps=stats.num_steps,
-            prompt_tokens=stats.num_prompt_tokens,
-            prefill_tokens=stats.num_prefill_tokens,
-            generated_tokens=stats.num_generated_tokens,
-            drafted_tokens=stats.num_drafted_tokens,
-            accepted_tokens=stats.num_accepted_tokens,
-        )
+        self._counts.update(suggestions=len(result.suggestions), decode_steps=stats.num_steps)
+        self._add_cost(stats, *_COSTS, "drafted_tokens", "accepted_tokens")
         if self._total is not None:
             self._total.add_result(result)
 
     def add_cancelled(self, stats: RequestStats) -> None:
         """Add the cost of a cancelled request."""
-        self._counts.update(
-            forwards=stats.num_forwards,
-            cancelled_forwards=stats.num_forwards,
-            prompt_tokens=stats.num_prompt_tokens,
-            prefill_tokens=stats.num_prefill_tokens,
-            generated_tokens=stats.num_generated_tokens,
-        )
+        self._counts.update(cancelled_forwards=stats.num_forwards)
+        self._add_cost(stats, *_COSTS)
         if self._total is not None:
             self._total.add_cancelled(stats)
+
+    def _add_cost(self, stats: RequestStats, *names: str) -> None:
+        for name in names:
+            self._counts[name] += getattr(stats, f"num_{name}")
 
     def to_dict(self) -> dict[str, object]:
         """All counts, percentiles of the latency and the time spent per part, in milliseconds."""

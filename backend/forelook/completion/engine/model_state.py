@@ -5,44 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
-from forelook.completion.completer import Completer, CompletionModel
+from forelook.completion.completer import Completer
 from forelook.completion.engine.drafting import Drafting
 from forelook.completion.sequences import SequencePool
 from forelook.config import EngineConfig
 from forelook.errors import DecodingError, ForelookError
 from forelook.failures import log_failure, logged
+from forelook.model.loading import LoadedModel
 from forelook.protocol.messages import EngineState, Status
 
-
-class EngineModel(CompletionModel, Protocol):
-    """What the engine needs of a loaded model."""
-
-    @property
-    def name(self) -> str:
-        """As the user gave it."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies model, revision and tokenizer."""
-        ...
-
-    @property
-    def weight_format(self) -> str:
-        """The number format of the weights, as users know it."""
-        ...
-
-    @property
-    def status_line(self) -> str:
-        """What a user should know about this model."""
-        ...
-
-
 OnProgress = Callable[[float, str], None]
-LoadModel = Callable[[OnProgress], EngineModel]
-MakeDrafting = Callable[[EngineModel], Drafting]
+LoadModel = Callable[[OnProgress], LoadedModel]
+MakeDrafting = Callable[[LoadedModel], Drafting]
 
 
 class Loaded:
@@ -53,7 +28,7 @@ class Loaded:
         new_completer: makes a completer without caches.
     """
 
-    def __init__(self, model: EngineModel, new_completer: Callable[[], Completer]) -> None:
+    def __init__(self, model: LoadedModel, new_completer: Callable[[], Completer]) -> None:
         self.model = model
         self._new_completer = new_completer
         self._completers: dict[str, Completer] = {}
@@ -150,7 +125,7 @@ class ModelState:
         """Whether there is a model that must be reloaded before use."""
         return self.loaded is None and self.status.state is EngineState.READY
 
-    def _set_loaded(self, model: EngineModel) -> None:
+    def _set_loaded(self, model: LoadedModel) -> None:
         drafting = self.drafting
         new_completer = partial(Completer, model, self._config, budget=drafting.budget, loop=drafting.loop)
         self.loaded = Loaded(model, new_completer)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 
-from forelook.completion.engine.model_state import EngineModel, ModelState
+from forelook.completion.engine.model_state import ModelState
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.failures import logged
 from forelook.keys import WorkspaceKey
+from forelook.model.loading import LoadedModel
 from forelook.workspace.pool import WorkspacePool
 
-MakePool = Callable[[WorkspaceKey, EngineModel], WorkspacePool]
+MakePool = Callable[[WorkspaceKey, LoadedModel], WorkspacePool]
 
 
 class WorkspacePools:

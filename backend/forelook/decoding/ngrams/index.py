@@ -30,7 +30,7 @@ MAX_MATCH = 16
 MAX_REACH = 32
 """Maximum number of tokens of a continuation. Chosen, not measured."""
 
-NOBODY = 0
+NO_OWNER = 0
 """Owner of a position that is no entry: a border, a copy kept for context, or a stale token."""
 
 HEAD_TOKENS = 4096
@@ -43,8 +43,7 @@ _SHIFTS = tuple(_KEY_BITS * (_KEY_TOKENS - 1 - k) for k in range(_KEY_TOKENS))
 _MAX_KEY = (1 << 64) - 1
 _MAX_SEGMENTS = 8  # measured: docs/decisions.md, "The workspace pool"
 _LENGTH_RATIO = 8  # likewise
-_OWN_SCAN = 1024  # this and the following are chosen, not measured
-_MERGE_TOKENS = 8192
+_MERGE_TOKENS = 8192  # this and the following are chosen, not measured
 _SEGMENT_RATIO = 4
 _WIDE_SCAN = 96
 _HEAD_SCAN = 192
@@ -223,7 +222,7 @@ class NgramIndex:
 
     def disown(self, start: int, end: int) -> None:
         """Make entries ``[start, end)``, all of them live, stale."""
-        self._owners[start:end] = NOBODY
+        self._owners[start:end] = NO_OWNER
         self._num_owned -= end - start
 
     def _reserve(self, length: int) -> None:
@@ -250,9 +249,7 @@ class NgramIndex:
 
     # -- lookup -------------------------------------------------------------------------------------------------
 
-    def find(
-        self, context: Sequence[int], *, limit: int, reach: int, owner: int = NOBODY, without: int = NOBODY
-    ) -> Evidence:
+    def find(self, context: Sequence[int], *, limit: int, reach: int, without: int = NO_OWNER) -> Evidence:
         """Entries that match the end of ``context``, longest matches first, about ``limit`` of them.
 
         If there is a long match, entries that agree on only a token or two are left out.
@@ -261,13 +258,12 @@ class NgramIndex:
             context: tokens before the next one, the nearest last.
             limit: maximum number of entries.
             reach: tokens of continuation to return.
-            owner: entries of this owner are not crowded out by others.
             without: entries of this owner are left out.
         """
         tail = list(context[-MAX_MATCH:])
         if not tail or self._length == MAX_MATCH:
             return _NO_EVIDENCE
-        positions = self._candidates(tail, limit, owner)
+        positions = self._candidates(tail, limit)
         if not positions:
             return _NO_EVIDENCE
         places = np.array(positions)
@@ -276,12 +272,12 @@ class NgramIndex:
         wanted = np.array([*tail[::-1], *_NO_TOKEN[len(tail) :]], dtype=np.int32)
         matches = (rows[:, MAX_MATCH::-1] != wanted).argmax(1).tolist()
         owners = self._owners[places].tolist()
-        # Integers that sort by match, then owner, then as gathered: for a few dozen places faster than arrays.
+        # Integers that sort by match, then as gathered: for a few dozen places faster than arrays.
         total = len(positions)
         scores = [
-            (2 * match + (who == owner)) * total - number
-            for number, match, who, token in zip(range(total), matches, owners, rows[:, -1].tolist(), strict=True)
-            if match and who != NOBODY and who != without and token != BORDER
+            match * total - number
+            for number, match, owner, token in zip(range(total), matches, owners, rows[:, -1].tolist(), strict=True)
+            if match and owner != NO_OWNER and owner != without and token != BORDER
         ]
         if not scores:
             return _NO_EVIDENCE
@@ -296,7 +292,7 @@ class NgramIndex:
             [view[(place := positions[number]) + 1 : place + 1 + reach].tolist() for number in chosen],
         )
 
-    def _candidates(self, tail: list[int], limit: int, owner: int) -> list[int]:
+    def _candidates(self, tail: list[int], limit: int) -> list[int]:
         """Positions worth comparing: more than ``limit`` only where many match four tokens."""
         found = self._scan_head(tail)
         room = limit - len(found) // 2
@@ -311,7 +307,7 @@ class NgramIndex:
                 ranges.append((segment, ends))
                 low, high = ends[depth - 1], ends[depth]
                 if low < high:
-                    room -= self._take(segment, low, high, _WIDE_SCAN, owner, found, newest=True)
+                    room -= _take(segment, low, high, _WIDE_SCAN, found, newest=True)
         for level in range(depth - 2, -1, -1):
             for segment, ends in ranges:
                 if room <= 0:
@@ -319,10 +315,10 @@ class NgramIndex:
                 quota = room
                 low, high = ends[level], ends[level + 1]
                 if low < high:
-                    room -= self._take(segment, low, high, quota, owner, found)
+                    room -= _take(segment, low, high, quota, found)
                 low, high = ends[last - level - 1], ends[last - level]
                 if low < high:
-                    room -= self._take(segment, low, high, quota, owner, found)
+                    room -= _take(segment, low, high, quota, found)
         return found
 
     @staticmethod
@@ -338,29 +334,6 @@ class NgramIndex:
             highs.append(high if high <= _MAX_KEY else _MAX_KEY)
         return np.array(lows + highs[::-1], dtype=np.uint64)
 
-    def _take(
-        self,
-        segment: Segment,
-        low: int,
-        high: int,
-        quota: int,
-        owner: int,
-        found: list[int],
-        *,
-        newest: bool = False,
-    ) -> int:
-        """Add the positions of entries ``[low, high)``, at most about ``quota``, the newest or a sample; how many."""
-        size = high - low
-        if size <= quota:
-            found += segment.positions[low:high].tolist()
-            return size
-        entries = segment.positions[low:high]
-        before = len(found)
-        if owner != NOBODY and size <= _OWN_SCAN:
-            found += entries[self._owners[entries] == owner][-(quota // 2 + 1) :].tolist()
-        found += (entries[-quota:] if newest else entries[:: size // quota + 1]).tolist()
-        return len(found) - before
-
     def _scan_head(self, tail: list[int]) -> list[int]:
         start = max(self._sorted_length, self._length - 2 * self._head_tokens)
         if start >= self._length:
@@ -370,7 +343,7 @@ class NgramIndex:
             return []
         hits += start
         if len(hits) > _HEAD_SCAN:
-            hits = hits[self._owners[hits] != NOBODY]  # stale entries must not crowd out live ones
+            hits = hits[self._owners[hits] != NO_OWNER]  # stale entries must not crowd out live ones
         if len(hits) > _HEAD_SCAN and len(tail) > 1:
             closer = hits[self._tokens[hits - 1] == tail[-2]]
             hits = closer if len(closer) else hits
@@ -413,7 +386,7 @@ class NgramIndex:
     def _sort_head(self) -> None:
         start = self._sorted_length
         end = min(start + self._head_tokens, self._length)
-        positions = np.flatnonzero(self._owners[start:end] != NOBODY) + start
+        positions = np.flatnonzero(self._owners[start:end] != NO_OWNER) + start
         self._sorted_length = end
         if len(positions) == 0:
             return
@@ -455,7 +428,7 @@ class NgramIndex:
             yield
             slices = [slice(int(cut[block]), int(cut[block + 1])) for cut in cuts]
             block_positions = np.concatenate([p.positions[s] for p, s in zip(parts, slices, strict=True)])
-            live = self._owners[block_positions] != NOBODY
+            live = self._owners[block_positions] != NO_OWNER
             block_positions = block_positions[live]
             block_keys = np.concatenate([p.keys[s] for p, s in zip(parts, slices, strict=True)])[live]
             order = block_keys.argsort(kind="stable")
@@ -466,3 +439,13 @@ class NgramIndex:
         yield
         merged = [Segment(keys[:filled], positions[:filled])] if filled else []
         self._segments[first : first + len(parts)] = merged
+
+
+def _take(segment: Segment, low: int, high: int, quota: int, found: list[int], *, newest: bool = False) -> int:
+    """Add the positions of entries ``[low, high)``, at most about ``quota``, the newest or a sample; how many."""
+    size = high - low
+    entries = segment.positions[low:high]
+    if size > quota:
+        entries = entries[-quota:] if newest else entries[:: size // quota + 1]
+    found += entries.tolist()
+    return len(entries)

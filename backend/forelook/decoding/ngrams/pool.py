@@ -1,8 +1,8 @@
 """The n-gram pool: documents of a workspace as a draft source.
 
-Which tokens followed the tokens before the cursor, wherever those occurred before? Longest matches weigh most, then the
-same file, recent files, and files whose drafts were accepted. Continuations that agree are merged, and each draft token
-carries the share of the evidence behind it.
+Which tokens followed the tokens before the cursor, wherever those occurred before? Longest matches weigh most, then
+recent files, and files whose drafts were accepted. Continuations that agree are merged, and each draft token has the
+share of the evidence for it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
-from forelook.decoding.ngrams.index import HEAD_TOKENS, MAX_MATCH, MAX_REACH, NOBODY, IndexState, NgramIndex, TokenArray
-from forelook.decoding.ngrams.ranking import ELSEWHERE, SAME_DOCUMENT, Places, rank
+from forelook.decoding.ngrams.index import (
+    HEAD_TOKENS,
+    MAX_MATCH,
+    MAX_REACH,
+    NO_OWNER,
+    IndexState,
+    NgramIndex,
+    TokenArray,
+)
+from forelook.decoding.ngrams.ranking import ELSEWHERE, Places, rank
 from forelook.errors import ConfigError
 
 _EVIDENCE_LIMIT = 12  # measured: docs/decisions.md, "The workspace pool"
-_SAME_DOCUMENT_FACTOR = 0.25
-"""The cursor's position in the document is unknown here: the factor of a middling distance. Chosen, not measured."""
 
 STALE_TOKENS = 1 << 16
 """Default number of stale tokens before they are dropped. Chosen, not measured."""
@@ -387,7 +393,6 @@ class NgramPool:
         *,
         max_candidates: int,
         max_length: int,
-        document: Hashable | None = None,
         without: Hashable | None = None,
     ) -> list[Draft]:
         """Guess what follows ``context``, best guess first.
@@ -396,10 +401,9 @@ class NgramPool:
             context: the tokens before the next one.
             max_candidates: maximum number of drafts.
             max_length: maximum number of tokens per draft.
-            document: the document that contains the context; its entries weigh more.
             without: a document whose entries are left out, because another source covers it.
         """
-        places = self.places(context, reach=max_length, document=document, without=without)
+        places = self.places(context, reach=max_length, without=without)
         return rank(places, max_candidates=max_candidates, max_length=max_length, origin=DraftOrigin.WORKSPACE)
 
     def places(
@@ -407,38 +411,25 @@ class NgramPool:
         context: Sequence[int],
         *,
         reach: int,
-        document: Hashable | None = None,
         without: Hashable | None = None,
         limit: int = _EVIDENCE_LIMIT,
     ) -> Places:
-        """Where the end of ``context`` stands in the documents.
+        """Where the end of ``context`` occurs in the documents.
 
         Args:
             context: the tokens before the next one.
             reach: tokens of continuation wanted.
-            document: a document whose places weigh more.
-            without: a document whose places are left out, because the caller has it at hand.
-            limit: most places, the longest matches first.
+            without: a document whose places are left out, because another source covers it.
+            limit: maximum number of places, the longest matches first.
         """
-        owner = self._owner(document)
-        left_out = self._owner(without)
-        evidence = self._index.find(context, limit=limit, reach=min(reach, MAX_REACH), owner=owner, without=left_out)
+        document = self._documents.get(without)
+        left_out = NO_OWNER if document is None else document.owner
+        evidence = self._index.find(context, limit=limit, reach=min(reach, MAX_REACH), without=left_out)
         owners = evidence.owners
         factor_of: dict[int, float] = {}
-        for who in set(owners):
-            found = self._by_owner[who]
-            if who == owner:
-                factor_of[who] = found.weight * _SAME_DOCUMENT_FACTOR
-            else:
-                age = (self._clock - found.stamp) / _RECENT_DOCUMENTS
-                factor_of[who] = found.weight * (1.0 + _RECENCY / (1.0 + age))
-        return Places(
-            evidence.match_lengths,
-            [factor_of[who] for who in owners],
-            [SAME_DOCUMENT if who == owner else ELSEWHERE for who in owners],
-            evidence.continuations,
-        )
-
-    def _owner(self, key: Hashable | None) -> int:
-        document = self._documents.get(key) if key is not None else None
-        return NOBODY if document is None else document.owner
+        for owner in set(owners):
+            found = self._by_owner[owner]
+            age = (self._clock - found.stamp) / _RECENT_DOCUMENTS
+            factor_of[owner] = found.weight * (1.0 + _RECENCY / (1.0 + age))
+        factors = [factor_of[owner] for owner in owners]
+        return Places(evidence.match_lengths, factors, [ELSEWHERE] * len(owners), evidence.continuations)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from operator import itemgetter
 
@@ -36,10 +36,7 @@ def _weights(logarithms: Sequence[float], rise: float) -> tuple[float, ...]:
 
 
 ELSEWHERE = _weights([-1.8, -0.15, 0.8, 1.55, 2.75, 3.25, 3.9, 4.3, 4.55, 4.75, 4.95], 0.15)
-"""Weight of a place in another document."""
-
-SAME_DOCUMENT = _weights([0.75, 2.55, 3.65, 4.45, 5.05, 5.45, 5.75, 6.05, 6.35], 0.15)
-"""Weight of a place in the document being edited, before its distance counts."""
+"""Weight of a place in a document of the pool."""
 
 AFTER_CURSOR = _weights([2.0, 2.9, 4.2, 4.5, 4.8, 5.0], 0.15)
 """Weight of the text right after the cursor, which matches by its place alone, by how many of its tokens came, and one.
@@ -52,28 +49,21 @@ _ESCAPE = tuple(
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Places:
     """Places that agree with the end of the context, in parallel lists.
 
     Attributes:
         match_lengths: how many context tokens a place agrees with, at least one.
-        factors: what multiplies a place's weight: distance, acceptance.
+        factors: what multiplies a place's weight: recency, acceptance.
         weights: the weights by match length that apply to it.
         continuations: the tokens after it, all equally many; a border closes them.
     """
 
-    match_lengths: list[int] = field(default_factory=list)
-    factors: list[float] = field(default_factory=list)
-    weights: list[tuple[float, ...]] = field(default_factory=list)
-    continuations: list[list[int]] = field(default_factory=list)
-
-    def extend(self, other: Places) -> None:
-        """Add another source's places."""
-        self.match_lengths += other.match_lengths
-        self.factors += other.factors
-        self.weights += other.weights
-        self.continuations += other.continuations
+    match_lengths: list[int]
+    factors: list[float]
+    weights: list[tuple[float, ...]]
+    continuations: list[list[int]]
 
 
 _Place = tuple[float, list[int], tuple[float, ...], float, int]

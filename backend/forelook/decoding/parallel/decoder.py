@@ -1,6 +1,6 @@
 """Rank 0 of lookahead parallelism: each rank has a full replica and computes part of every step.
 
-Ranks exchange token ids only. Rank 0 serves: it alone knows the deadline, the constraint and the cancel flag. A drafter
+Ranks exchange token ids only. Rank 0 leads: it alone knows the deadline, the constraint and the cancel flag. A drafter
 with a recipe is a function of the prompt and the outcomes, so every rank runs its own; rank 0 sends the plans of any
 other drafter. Source: Fu et al., arXiv 2402.02057, section 3.4.
 """

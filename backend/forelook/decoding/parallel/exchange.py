@@ -13,13 +13,14 @@ from types import TracebackType
 
 from forelook.decoding.drafting.drafter import Drafter, StepPlan, StepState
 from forelook.decoding.drafting.tree import DraftTree
-from forelook.decoding.limits import FinishReason, Limits
+from forelook.decoding.limits import Limits
 from forelook.decoding.parallel.group import RankGroup
 from forelook.decoding.parallel.messages import Report, RequestMessage, plan_from_ints, plan_to_ints
 from forelook.decoding.parallel.partition import PlanPart, join_argmax, partition_plan
 from forelook.decoding.steps import StepOutcome
 from forelook.decoding.verification import Verified
 from forelook.errors import DecodingError, ForelookError, RankLostError
+from forelook.finish_reason import FinishReason
 
 
 class RequestEndedError(Exception):
@@ -64,7 +65,7 @@ class RankSteps:
         return self._message.drafts_on_prompt
 
     def interrupted(self, limits: Limits, *, in_prefill: bool = False) -> FinishReason | None:
-        """Rank 0 alone looks at deadline and cancel flag; the others are told, in the prefill through the store."""
+        """Rank 0 alone checks deadline and cancel flag; it informs the others, in the prefill through the store."""
         reason: FinishReason | None = None
         if self._leads:
             reason = limits.interrupted()

@@ -85,7 +85,7 @@ class RankGroup:
         self._finish_posted()
         mine = torch.tensor(values, dtype=torch.int64, device=self._device)
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        self._wait(lambda: self._steps.allgather([everyone], [mine], self._allgather_options()))
+        self._wait(lambda: self._steps.allgather([everyone], [mine], self._timed(AllgatherOptions())))
         rows: list[list[int]] = torch.stack(everyone).tolist()
         return rows
 
@@ -95,7 +95,7 @@ class RankGroup:
         mine = torch.tensor(values, dtype=torch.int64, device=self._device)
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
         self._posted = (
-            self._begin(lambda: self._steps.allgather([everyone], [mine], self._allgather_options())),
+            self._begin(lambda: self._steps.allgather([everyone], [mine], self._timed(AllgatherOptions()))),
             mine,
             everyone,
         )
@@ -107,21 +107,21 @@ class RankGroup:
         first[0] = len(values)
         head = values[: _MESSAGE_INTS - 1]
         first[1 : 1 + len(head)] = torch.tensor(head, dtype=torch.int64)
-        self._wait(lambda: self._control.broadcast([first], self._broadcast_options()))
+        self._wait(lambda: self._control.broadcast([first], self._timed(BroadcastOptions())))
         if len(head) < len(values):
             rest = torch.tensor(values[len(head) :], dtype=torch.int64)
-            self._wait(lambda: self._control.broadcast([rest], self._broadcast_options()))
+            self._wait(lambda: self._control.broadcast([rest], self._timed(BroadcastOptions())))
 
     def receive(self) -> list[int]:
         """Other ranks: wait for rank 0's next message, without a limit."""
         self._finish_posted()
         first = torch.zeros(_MESSAGE_INTS, dtype=torch.int64)
-        self._wait(lambda: self._control.broadcast([first], self._broadcast_options()))
+        self._wait(lambda: self._control.broadcast([first], self._timed(BroadcastOptions())))
         length = int(first[0])
         values: list[int] = first[1 : min(length + 1, _MESSAGE_INTS)].tolist()
         if len(values) < length:
             rest = torch.zeros(length - len(values), dtype=torch.int64)
-            self._wait(lambda: self._control.broadcast([rest], self._broadcast_options()))
+            self._wait(lambda: self._control.broadcast([rest], self._timed(BroadcastOptions())))
             values += rest.tolist()
         return values
 
@@ -145,13 +145,7 @@ class RankGroup:
 
     # --- collectives
 
-    def _allgather_options(self) -> Any:
-        options = AllgatherOptions()
-        options.timeout = self._timeout
-        return options
-
-    def _broadcast_options(self) -> Any:
-        options = BroadcastOptions()
+    def _timed(self, options: Any) -> Any:
         options.timeout = self._timeout
         return options
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from forelook.decoding.drafting.drafter import DrafterRecipe, StepPlan
 from forelook.decoding.drafting.tree import DraftTree
-from forelook.decoding.limits import FinishReason, Limits, SamplingParams
+from forelook.decoding.limits import Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.lookahead.window import LookaheadWindow
 from forelook.decoding.request import DecodeRequest
 from forelook.errors import DecodingError
+from forelook.finish_reason import FinishReason
 
 UNLOAD, LOAD, DISMISS = [0], [1], list[int]()
 """Orders of rank 0; a request is longer."""
@@ -107,7 +108,7 @@ def report_ints(recipe: DrafterRecipe | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one rank tells the others after its forward.
+    """What one rank reports to the others after its forward.
 
     Attributes:
         error_code: of the error that its forward raised, 0 for none.
