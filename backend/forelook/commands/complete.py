@@ -8,11 +8,12 @@ import queue
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forelook.commands.command_context import CommandContext, given_endpoint, identity_of
+from forelook.commands.output import Answer, Source, show_completion
 from forelook.config import EngineConfig
 from forelook.errors import (
     BackendUnreachableError,
@@ -30,17 +31,6 @@ from forelook.protocol import messages
 
 if TYPE_CHECKING:
     from forelook.server.engine import EngineFactory
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file and the cursor in it."""
-
-    path: Path
-    text: str
-    offset: int
-    language_id: str
-    workspace: str
 
 
 def read_source(path: Path, position: tuple[int, int], language_id: str | None) -> Source:
@@ -106,19 +96,8 @@ def complete(options: argparse.Namespace, context: CommandContext) -> int:
     )
     ask = _complete_here if options.no_backend else _complete_over_wire
     answer = ask(source, params, options, context)
-    from forelook.commands.output import show_completion
-
     show_completion(source, options.at, answer, options.json)
     return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A completion, the state of the model it came from, and how long it took."""
-
-    result: messages.CompletionResult
-    status: messages.Status
-    latency_ms: float
 
 
 def _complete_over_wire(

@@ -5,20 +5,40 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forelook.commands.command_context import complain
 from forelook.protocol import messages
 
 if TYPE_CHECKING:
-    from forelook.commands.complete import Answer, Source
     from forelook.commands.doctor import Check
 
 NUM_LINES_AROUND = 4  # chosen, not measured
 
 # Control characters become their pictures; tab and newline stay.
 _CONTROLS_SHOWN = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421, 155: 0x241B}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file and the cursor in it."""
+
+    path: Path
+    text: str
+    offset: int
+    language_id: str
+    workspace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A completion, the state of the model it came from, and how long it took."""
+
+    result: messages.CompletionResult
+    status: messages.Status
+    latency_ms: float
 
 
 def show_completion(source: Source, position: tuple[int, int], answer: Answer, as_json: bool) -> None:
