@@ -111,10 +111,10 @@ def test_folder_without_config_is_not_a_checkpoint(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model.gguf", "model.safetensors"])
+@pytest.mark.parametrize("name", ["model.bin", "model.safetensors"])
 def test_single_file_says_which_formats_are_read(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match="folder of a Hugging Face checkpoint"):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match="GGUF file or the folder of a Hugging Face checkpoint"):
         load(tmp_path / name)
 
 
@@ -255,7 +255,7 @@ def test_checkpoint_quantized_beforehand_says_what_to_do_instead(single: Path, m
     assert repr(method or "unknown") in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["model.Q4_K_M.gguf", "consolidated.00.pth", "pytorch_model.bin", "model.pt"])
+@pytest.mark.parametrize("name", ["consolidated.00.pth", "pytorch_model.bin", "model.pt"])
 def test_folder_of_another_format_names_what_it_holds_and_what_is_read(single: Path, name: str) -> None:
     (single / "model.safetensors").rename(single / name)
     with pytest.raises(CheckpointError, match=rf"found only {name}; only safetensors are supported"):

@@ -21,7 +21,7 @@ from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
 from forelook.protocol.messages import EngineState
 
 OLDEST_PYTHON = (3, 10)
-PACKAGES = ("numpy", "tokenizers", "safetensors", "starlette", "uvicorn", "websockets", "pygls", "tree-sitter")
+PACKAGES = ("numpy", "gguf", "tokenizers", "safetensors", "starlette", "uvicorn", "websockets", "pygls", "tree-sitter")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +23,11 @@ from forelook.model.quantization import Quantize
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+def has_safetensors(folder: Path) -> bool:
+    """Whether a folder has weights in safetensors, in one file or in shards."""
+    return (folder / INDEX_NAME).is_file() or (folder / SINGLE_NAME).is_file()
 
 
 def shard_files(folder: Path) -> dict[str, Path] | None:
@@ -50,12 +57,39 @@ def shard_files(folder: Path) -> dict[str, Path] | None:
     return files
 
 
+class TensorFile(Protocol):
+    """A file of tensors."""
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        """The tensor of a name."""
+
+
+OpenFile = Callable[[str], tuple[Path, TensorFile]]
+"""The file of a tensor, by the tensor's name, and its path."""
+
+
+class TensorSource(Protocol):
+    """Weights that are not in safetensors, under the names that they would have there.
+
+    Attributes:
+        num_bytes: total size of the tensors that it returns.
+        described_by: what states their shapes, for errors.
+    """
+
+    num_bytes: int
+    described_by: str
+
+    def opened(self) -> AbstractContextManager[OpenFile]:
+        """While entered, the function that finds a tensor."""
+
+
 class _Reader:
     """Reads tensors by name, checks their shapes, converts the dtype and counts bytes."""
 
     def __init__(
         self,
-        open_file: Callable[[str], tuple[Path, safe_open]],
+        open_file: OpenFile,
+        described_by: str,
         dtype: torch.dtype,
         device: torch.device,
         on_bytes: Callable[[int], None],
@@ -63,6 +97,7 @@ class _Reader:
     ) -> None:
         self._quantize = quantize
         self._open_file = open_file
+        self._described_by = described_by
         self._dtype = dtype
         self._device = device
         self._on_bytes = on_bytes
@@ -101,29 +136,36 @@ class _Reader:
     def _read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         path, file = self._open_file(name)
         try:
-            tensor: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]  # safetensors ships no types for it
+            tensor = file.get_tensor(name)
         except SafetensorError as error:
             raise CheckpointError(f"{path}: tensor {name} cannot be read ({error}); download it again") from error
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {list(tensor.shape)}, but config.json implies {list(shape)}; "
-                "use the config.json that was published with these weights"
+                f"{path}: {name} has shape {list(tensor.shape)}, but {self._described_by} implies {list(shape)}; "
+                f"use the {self._described_by} that was published with these weights"
             )
         if not tensor.is_floating_point():
             raise CheckpointError(
                 f"{path}: {name} has dtype {tensor.dtype}, a quantized format; use float32, float16 or bfloat16 weights"
+            )
+        if not math.isfinite(
+            float(tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32))
+        ):
+            raise CheckpointError(
+                f"{path}: {name} contains values that are not finite (NaN or infinity); download it again, or choose "
+                "another checkpoint"
             )
         self._on_bytes(tensor.nbytes)
         return tensor
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Callable[[str], tuple[Path, safe_open]]]:
+def _opened(folder: Path) -> Iterator[OpenFile]:
     shards = shard_files(folder)
     with ExitStack() as stack:
         files: dict[Path, safe_open] = {}
 
-        def open_file(name: str) -> tuple[Path, safe_open]:
+        def open_file(name: str) -> tuple[Path, TensorFile]:
             path = folder / SINGLE_NAME if shards is None else shards.get(name)
             if path is None:
                 raise CheckpointError(f"{folder / INDEX_NAME}: tensor {name} is in no shard; download it again")
@@ -151,6 +193,7 @@ def read_weights(
     device: torch.device,
     on_fraction: Callable[[float], None],
     quantize: Quantize | None = None,
+    source: TensorSource | None = None,
 ) -> LlamaWeights:
     """Read the weights of a checkpoint, in the layout of the forward pass.
 
@@ -161,11 +204,13 @@ def read_weights(
         device: of the result.
         on_fraction: called with the share of bytes read so far.
         quantize: applied to each matrix of the layers after it is read.
+        source: of the weights, instead of the safetensors in the folder.
 
     Raises:
         CheckpointError: a file or tensor is missing, damaged, or has another shape.
     """
-    total = max(checkpoint_bytes(folder), 1)
+    total = max(checkpoint_bytes(folder) if source is None else source.num_bytes, 1)
+    described_by = "config.json" if source is None else source.described_by
     done = 0
 
     def on_bytes(count: int) -> None:
@@ -173,8 +218,8 @@ def read_weights(
         done += count
         on_fraction(min(done / total, 1.0))
 
-    with _opened(folder) as open_file:
-        reader = _Reader(open_file, dtype, device, on_bytes, quantize)
+    with _opened(folder) if source is None else source.opened() as open_file:
+        reader = _Reader(open_file, described_by, dtype, device, on_bytes, quantize)
         embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         layers = tuple(_read_layer(reader, config, f"model.layers.{index}.") for index in range(config.num_layers))
         final_norm = norm_weight(reader.one("model.norm.weight", config.hidden_size))

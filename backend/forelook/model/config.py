@@ -20,11 +20,13 @@ class RopeConfig:
             the model's own maximum, which is Forelook's limit.
         theta: base period.
         parameters: numbers of the scaling, named as in the config.
+        frequency_factors: what each frequency is divided by, besides; empty for nothing. Some GGUF files have them.
     """
 
     kind: str
     theta: float
     parameters: Mapping[str, float]
+    frequency_factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, TokenizerError
-from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, read_weights
+from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, has_safetensors, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.families import InfillOrder
@@ -22,6 +22,8 @@ from forelook.model.forward.layers import LlamaWeights, kv_cache_dtype
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import choose_step_ops
+from forelook.model.gguf.checkpoint import GgufCheckpoint, own_format, read_checkpoint
+from forelook.model.gguf.files import HubGguf, find_gguf, gguf_on_hub, parts_of
 from forelook.model.infill import InfillFormat, infill_formats
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
 from forelook.model.quantization import QUANTIZED_DTYPES, quantizer
@@ -107,7 +109,8 @@ def load_model(
     """Load a Llama-family checkpoint.
 
     Args:
-        model: a folder, a hub id (``owner/name``), or ``None`` for the bundled starter model.
+        model: a folder, a GGUF file, a hub id (``owner/name``), a GGUF file on the hub (``owner/name:file.gguf``), or
+            ``None`` for the bundled starter model.
         revision: a hub branch, tag or commit.
         folder: folder with the files of a hub id, if known; the hub is then not contacted.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -130,17 +133,16 @@ def load_model(
     report(0.0, f"Loading {name}")
     if folder is None:
         folder = STARTER_MODEL_PATH if model is None else find_checkpoint(model, revision, report)
+    elif model is not None and (file := gguf_on_hub(model)) is not None:
+        folder = folder / file.name
 
-    raw = _read_json(folder / "config.json")
-    config = parse_config(raw, str(folder / "config.json"))
-    generation = _read_json(folder / "generation_config.json", required=False)
-    tokenizer = CodeTokenizer.from_file(folder / "tokenizer.json")
+    read = _read_files(folder)
+    config, tokenizer, eos_ids = read.config, read.tokenizer, read.eos_token_ids
     if tokenizer.vocab_size > config.vocab_size and not _extra_ids_are_control(tokenizer, config.vocab_size):
         raise TokenizerError(
-            f"{folder / 'tokenizer.json'} has ids up to {tokenizer.vocab_size - 1}, but the model has only "
+            f"{read.tokenizer_path} has ids up to {tokenizer.vocab_size - 1}, but the model has only "
             f"{config.vocab_size} embeddings; use the tokenizer.json that was published with the model"
         )
-    eos_ids = sorted({*config.eos_token_ids, *token_ids(generation.get("eos_token_id"))})
     formats = infill_formats(
         tokenizer,
         model_name=name,
@@ -148,24 +150,37 @@ def load_model(
         bos_token_id=config.bos_token_id,
         eos_token_ids=eos_ids,
     )
+    if read.gguf is not None and read.gguf.sentinels is not None:
+        formats = own_format(formats, read.gguf.sentinels, config.bos_token_id, eos_ids)
     infills = formats[0].order is not InfillOrder.PLAIN
     if not infills and not allow_left_to_right:
         raise TokenizerError(
-            f"{name}: {folder / 'tokenizer.json'} has none of the infill sentinels that this version supports, so "
+            f"{name}: {read.tokenizer_path} has none of the infill sentinels that this version supports, so "
             "the model would ignore the text after the cursor; choose a model trained to infill, or accept it with "
             "`forelook serve --left-to-right`"
         )
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
     check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device), quantized)
+    source = None if read.gguf is None else read.gguf.tensors(torch_dtype)
     with out_of_memory_named(f"the weights of {name}"):
         weights = read_weights(
-            folder, config, torch_dtype, torch_device, lambda fraction: report(fraction, f"Loading {name}"), quantize
+            folder,
+            config,
+            torch_dtype,
+            torch_device,
+            lambda fraction: report(fraction, f"Loading {name}"),
+            quantize,
+            source,
         )
-    line = "" if infills else f"{name} was not trained to infill; text after the cursor is ignored"
+    lines = [] if infills else [f"{name} was not trained to infill; text after the cursor is ignored"]
+    if source is not None and source.cost():
+        logger.info("%s: %s", name, source.cost())
+        lines.append(source.cost())
+    line = "; ".join(lines)
     loaded = LoadedModel(
         name=name,
         revision=revision,
-        fingerprint=_fingerprint(name, f"{revision or ''}{quantized or ''}", folder, tokenizer),
+        fingerprint=_fingerprint(name, f"{revision or ''}{quantized or ''}", read),
         device=torch_device,
         dtype=torch_dtype,
         weight_format=quantized or str(torch_dtype).removeprefix("torch."),
@@ -231,10 +246,10 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def find_checkpoint(
     model: str, revision: str | None, report: ProgressCallback, *, download: Callable[..., str] | None = None
 ) -> Path:
-    """The folder of a model; a hub id is downloaded first.
+    """The folder or the first GGUF file of a model; a hub id is downloaded first.
 
     Args:
-        model: a folder or a hub id.
+        model: as for :func:`load_model`.
         revision: a hub branch, tag or commit.
         report: called before the hub is contacted.
         download: ``huggingface_hub.snapshot_download`` by default.
@@ -244,21 +259,35 @@ def find_checkpoint(
         CheckpointError: a single file.
     """
     folder = Path(model).expanduser()
+    gguf = find_gguf(folder) if model and not has_safetensors(folder) else None
+    if gguf is not None:
+        return parts_of(gguf)[0]
     if model and folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelNotFoundError(f"{folder} has no config.json; give the folder of a Hugging Face checkpoint")
+            raise ModelNotFoundError(
+                f"{folder} has no config.json and no GGUF file; give the folder of a Hugging Face checkpoint or a "
+                "GGUF file"
+            )
         return folder
     if folder.is_file():
         raise CheckpointError(
-            f"{folder} is a single file; give the folder of a Hugging Face checkpoint (config.json, tokenizer.json and "
-            "safetensors). GGUF, GPTQ, AWQ, EXL2 and pickled checkpoints are not supported"
+            f"{folder} is a single file and no GGUF file; give a GGUF file or the folder of a Hugging Face checkpoint "
+            "(config.json, tokenizer.json and safetensors). GPTQ, AWQ, EXL2 and pickled checkpoints are not supported"
         )
+    if (file := gguf_on_hub(model)) is not None:
+        return _download(file.repository, revision, report, download, file) / file.name
     if not model or model.startswith(("/", ".", "~")) or model.endswith("/") or model.count("/") > 1:
         raise ModelNotFoundError(f"model {model!r} is neither a folder nor a hub id such as owner/name")
     return _download(model, revision, report, download)
 
 
-def _download(model: str, revision: str | None, report: ProgressCallback, download: Callable[..., str] | None) -> Path:
+def _download(
+    model: str,
+    revision: str | None,
+    report: ProgressCallback,
+    download: Callable[..., str] | None,
+    file: HubGguf | None = None,
+) -> Path:
     # Imported lazily: the import takes a quarter of a second, which local models do not need.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -266,10 +295,9 @@ def _download(model: str, revision: str | None, report: ProgressCallback, downlo
     where = model if revision is None else f"{model} at revision {revision}"
     report(0.0, f"Downloading {where} from the hub, unless it is cached; the first download can take long")
     fetch = snapshot_download if download is None else download
+    wanted = ["*.json", "*.safetensors"] if file is None else list(file.part_names)
     try:
-        path = fetch(
-            model, revision=revision, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["consolidated*"]
-        )
+        path = fetch(model, revision=revision, allow_patterns=wanted, ignore_patterns=["consolidated*"])
     except HFValidationError as error:
         raise ModelNotFoundError(f"{model!r} is neither a folder nor a hub id such as owner/name") from error
     except LocalEntryNotFoundError as error:
@@ -303,13 +331,53 @@ def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
     return value
 
 
-def _fingerprint(name: str, revision: str | None, folder: Path, tokenizer: CodeTokenizer) -> str:
-    """A hash of the configuration, the tokenizer, and the names and sizes of the weight files."""
-    digest = hashlib.sha256()
-    for part in (name, revision or "", tokenizer.fingerprint):
-        digest.update(part.encode() + b"\0")
+@dataclass(frozen=True, slots=True)
+class _ReadFiles:
+    """A model's files, read except for the weights.
+
+    Attributes:
+        config: shapes and constants.
+        tokenizer: text to ids and back.
+        tokenizer_path: where the tokenizer was read from.
+        eos_token_ids: ends of sequence.
+        gguf: the rest of a GGUF model; ``None`` for a folder of safetensors.
+        content: identifies configuration and weights.
+    """
+
+    config: LlamaConfig
+    tokenizer: CodeTokenizer
+    tokenizer_path: Path
+    eos_token_ids: tuple[int, ...]
+    gguf: GgufCheckpoint | None
+    content: bytes
+
+
+def _read_files(path: Path) -> _ReadFiles:
+    """Read what is at the path of a model: a folder of safetensors or a GGUF file."""
+    if path.is_file():
+        gguf = read_checkpoint(path)
+        ends = tuple(sorted(set(gguf.config.eos_token_ids)))
+        return _ReadFiles(gguf.config, gguf.tokenizer, path, ends, gguf, gguf.content_key.encode())
+    config = parse_config(_read_json(path / "config.json"), str(path / "config.json"))
+    generation = _read_json(path / "generation_config.json", required=False)
+    ends = tuple(sorted({*config.eos_token_ids, *token_ids(generation.get("eos_token_id"))}))
+    tokenizer_path = path / "tokenizer.json"
+    return _ReadFiles(config, CodeTokenizer.from_file(tokenizer_path), tokenizer_path, ends, None, _content(path))
+
+
+def _content(folder: Path) -> bytes:
+    """The configuration, and the names and sizes of the weight files."""
+    found = b""
     for path in sorted([folder / "config.json", folder / INDEX_NAME, folder / SINGLE_NAME]):
         if path.is_file():
             content = path.read_bytes() if path.suffix == ".json" else str(path.stat().st_size).encode()
-            digest.update(path.name.encode() + b"\0" + content)
+            found += path.name.encode() + b"\0" + content
+    return found
+
+
+def _fingerprint(name: str, revision: str, read: _ReadFiles) -> str:
+    digest = hashlib.sha256()
+    for part in (name, revision, read.tokenizer.fingerprint):
+        digest.update(part.encode() + b"\0")
+    digest.update(read.content)
     return digest.hexdigest()[:24]

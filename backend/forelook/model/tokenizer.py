@@ -119,10 +119,16 @@ class CodeTokenizer:
         fingerprint: a hash of the ``tokenizer.json``.
     """
 
-    def __init__(self, tokenizer_json: str, where: str) -> None:
-        """Build from the text of a ``tokenizer.json``; ``where`` names it in errors."""
+    def __init__(self, tokenizer_json: str | dict[str, Any], where: str, fingerprint: str | None = None) -> None:
+        """Build from a ``tokenizer.json``.
+
+        Args:
+            tokenizer_json: its text or its parsed content; the latter may be changed.
+            where: names its origin in errors.
+            fingerprint: identifies it; by default the hash of its text.
+        """
         try:
-            raw: dict[str, Any] = json.loads(tokenizer_json)
+            raw: dict[str, Any] = json.loads(tokenizer_json) if isinstance(tokenizer_json, str) else tokenizer_json
             added: list[dict[str, Any]] = list(raw.get("added_tokens") or [])
             control = [token for token in added if _is_control(token)]
             # With encode_special_tokens, tokens that are flagged as special stay text when they occur in text.
@@ -132,8 +138,7 @@ class CodeTokenizer:
             raw["post_processor"] = None
             raw["truncation"] = raw["padding"] = None
             self._with_space = _build(raw)
-            _drop_implicit_space(raw)
-            self._tokenizer = _build(raw)
+            self._tokenizer = _build(raw) if _drop_implicit_space(raw) else self._with_space
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise TokenizerError(f"{where} is not a readable tokenizer: {error}; download it again") from error
 
@@ -142,7 +147,10 @@ class CodeTokenizer:
         self.special_ids = frozenset(int(token["id"]) for token in control)
         literal = {int(token["id"]) for token in added} - self.special_ids
         self.vocab_size = max(self._ids.values(), default=0) + 1
-        self.fingerprint = hashlib.sha256(tokenizer_json.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        if fingerprint is None:
+            text = tokenizer_json if isinstance(tokenizer_json, str) else json.dumps(tokenizer_json)
+            fingerprint = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self.fingerprint = fingerprint
         self._bytes = self._piece_bytes(literal, _is_byte_level(raw), where)
 
     @classmethod
@@ -242,19 +250,25 @@ def _is_byte_level(raw: dict[str, Any]) -> bool:
     return any(part["type"] == "ByteLevel" for name in ("pre_tokenizer", "decoder") for part in _components(raw, name))
 
 
-def _drop_implicit_space(raw: dict[str, Any]) -> None:
-    """Edit a tokenizer.json so that encoding adds no leading space to a text."""
+def _drop_implicit_space(raw: dict[str, Any]) -> bool:
+    """Edit a tokenizer.json so that encoding adds no leading space to a text; returns whether it did add one."""
+    changes = False
     if (normalizer := raw.get("normalizer")) is not None:
-        parts = [part for part in _components(raw, "normalizer") if part["type"] != "Prepend"]
+        all_parts = _components(raw, "normalizer")
+        parts = [part for part in all_parts if part["type"] != "Prepend"]
+        changes = len(parts) < len(all_parts)
         raw["normalizer"] = {"type": "Sequence", "normalizers": parts} if parts else None
         if normalizer["type"] != "Sequence" and parts:
             raw["normalizer"] = parts[0]
     for part in _components(raw, "pre_tokenizer"):
         if part["type"] == "Metaspace":
+            changes = True
             part["prepend_scheme"] = "never"
             part.pop("add_prefix_space", None)
         elif part["type"] == "ByteLevel":
+            changes = changes or bool(part.get("add_prefix_space", True))
             part["add_prefix_space"] = False
+    return changes
 
 
 def _byte_of_character() -> dict[str, int]:

@@ -27,6 +27,8 @@ def inverse_frequencies(rope: RopeConfig, head_size: int) -> tuple[torch.Tensor,
     """Radians per position of each rotated pair, [head_size / 2], and the factor on cosine and sine."""
     exponents = torch.arange(0, head_size, 2, dtype=torch.int64).to(torch.float32) / head_size
     frequencies = 1.0 / rope.theta**exponents
+    if rope.frequency_factors:
+        frequencies = frequencies / torch.tensor(rope.frequency_factors)
     if rope.kind == "linear":
         return frequencies / rope.parameters["factor"], 1.0
     if rope.kind == "llama3":

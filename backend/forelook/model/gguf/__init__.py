@@ -1,0 +1,1 @@
+"""Models in GGUF files: header, configuration, vocabulary and weights."""
