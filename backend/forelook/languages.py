@@ -69,7 +69,7 @@ class Language:
         trailing_comma: whether a comma may precede a closing bracket.
         opener: regular expression of a line end that opens a block; used without a grammar and where it is unsure.
         closing_line: regular expression of a whole line that closes a keyword block.
-        placeholder: what stands for the code to come when the grammar parses an empty place.
+        placeholder: represents the code to come when the grammar parses an empty place.
         body_nodes: grammar nodes that contain the statements, members or items of a block.
         delimiter_nodes: named grammar nodes that delimit a block, such as tags.
         comment_nodes, string_nodes: grammar nodes of comments and strings.
@@ -78,7 +78,7 @@ class Language:
         import_nodes: grammar nodes of top-level imports.
         import_words: words that start an import line.
         import_calls: functions whose call imports a file.
-        index_stems: file stems that stand for their folder in an import, such as ``__init__``.
+        index_stems: file stems that represent their folder in an import, such as ``__init__``.
     """
 
     name: str

@@ -182,7 +182,7 @@ def test_an_empty_or_too_long_prompt_is_an_error(decode):
     model = ScriptedModel.saying(3, SCRIPT, then=END, max_positions=10)
     with pytest.raises(DecodingError, match="prompt_ids is empty"):
         list(decode(DecodeRequest([], Limits(5)), model))
-    with pytest.raises(ContextOverflowError, match="has 11 tokens, the model holds 10"):
+    with pytest.raises(ContextOverflowError, match="has 11 tokens, over the limit of 10"):
         list(decode(DecodeRequest([1] * 11, Limits(5)), model))
 
 

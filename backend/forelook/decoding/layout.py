@@ -25,7 +25,7 @@ class StepLayout:
 
     Attributes:
         token_ids: [T] tokens to run.
-        positions: [T] absolute positions (the committed prefix holds 0 .. num_cached-1).
+        positions: [T] absolute positions (the committed prefix has 0 .. num_cached-1).
         visibility: [T, T] True where the row's token sees the column's token, its own diagonal included; ``None``
             means causal. Committed tokens are always visible. Rows see only rows at or before them.
         logit_rows: [R] rows whose logits the caller needs, ascending.

@@ -20,17 +20,17 @@ forward, which a drafted step uses better. A keystroke leaves a few tokens to ru
 
 
 def begin_prompt(model: StepModel, prompt_ids: Sequence[int], stats: DecodingStats) -> list[int]:
-    """Keep what the cache already holds of the prompt and return the tokens still to run, at least one.
+    """Keep what the cache already has of the prompt and return the tokens still to run, at least one.
 
     Raises:
         DecodingError: the prompt is empty.
         ContextOverflowError: the prompt alone exceeds the model's positions.
     """
     if len(prompt_ids) == 0:
-        raise DecodingError("prompt_ids is empty: give at least one token, for instance the start token")
+        raise DecodingError("prompt_ids is empty; give at least one token, for instance the start token")
     if len(prompt_ids) > model.max_positions:
         raise ContextOverflowError(
-            f"prompt_ids has {len(prompt_ids)} tokens, the model holds {model.max_positions}: shorten the prompt"
+            f"prompt_ids has {len(prompt_ids)} tokens, over the limit of {model.max_positions}; shorten the prompt"
         )
     num_reused = min(common_prefix(list(model.cached_ids), list(prompt_ids)), len(prompt_ids) - 1)
     model.truncate(num_reused)

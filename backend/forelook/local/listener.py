@@ -1,6 +1,6 @@
 """A TCP listener whose unauthenticated connections are few and short-lived.
 
-Anybody on the machine, or on the network, can connect before showing a token. Until then a connection costs one
+Any process on the machine, or on the network, can connect before it sends a token. Until then a connection costs one
 descriptor, for seconds; it never takes the place of an authenticated one.
 """
 

@@ -47,7 +47,7 @@ def create_app(
         policy: who may connect.
         hooks: end the process.
         on_authenticated: called with the address of every client that was let in.
-        settings: what clients are told about how the engine was started.
+        settings: how the engine was started, as clients see it.
     """
     backend = Backend(factory, config, hooks, settings)
 

@@ -48,7 +48,7 @@ class Backend:
         factory: makes the engine; called once, in a thread.
         config: limits.
         hooks: end the process.
-        settings: what clients are told about how the engine was started.
+        settings: how the engine was started, as clients see it.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ def serve(
         paths: the user's folders.
         config: address and limits.
         on_listening: called once clients can discover the endpoint and connect.
-        settings: what clients are told about how the engine was started.
+        settings: how the engine was started, as clients see it.
 
     Raises:
         EndpointError: another backend serves the identity, or the address cannot be bound.

@@ -13,7 +13,7 @@ from forelook.errors import ConfigError
 class LookaheadWindow:
     """N-1 rows of guesses after the current token c, which is column 0 of row 0.
 
-    Row 0 holds columns 1 .. W-1, the other rows columns 0 .. W-1. With c at position p, row r's column i guesses
+    Row 0 has columns 1 .. W-1, the other rows columns 0 .. W-1. With c at position p, row r's column i guesses
     position p+r+i. All rows are seeded at once, so that the first forward already yields n-grams. Source: Fu et al.,
     arXiv 2402.02057, section 3.1.
 

@@ -132,7 +132,7 @@ class NgramIndex:
 
     @property
     def nbytes(self) -> int:
-        """Memory held."""
+        """Memory in bytes."""
         segments = sum(s.keys.nbytes + s.positions.nbytes for s in self._segments)
         return self._tokens.nbytes + self._owners.nbytes + segments
 

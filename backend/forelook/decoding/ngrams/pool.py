@@ -124,7 +124,7 @@ class NgramPool:
 
     @property
     def nbytes(self) -> int:
-        """Memory held by log and segments."""
+        """Memory of log and segments in bytes."""
         return self._index.nbytes
 
     def __contains__(self, key: Hashable) -> bool:
@@ -238,7 +238,7 @@ class NgramPool:
         return True
 
     def _evict(self, kept: Hashable | None) -> None:
-        """Drop documents touched longest ago until the bound holds; the one just written goes last, and is cut."""
+        """Drop documents touched longest ago until the bound is met; the one just written is last, and is cut."""
         if self.num_tokens <= self._max_tokens:
             return
         for key in self.document_keys():

@@ -19,7 +19,7 @@ from forelook.model.forward.projection import Projection
 class LayerWeights:
     """One decoder layer; projections that read the same input are one matrix.
 
-    Rows of queries and keys are interleaved: the two numbers that rotate together stand side by side and are one
+    Rows of queries and keys are interleaved: the two numbers that rotate together are adjacent and form one
     complex number. Scores do not change, as queries and keys are permuted alike.
     """
 
@@ -43,7 +43,7 @@ class LlamaWeights:
         head: C → V.
         rotations: [positions, D / 2] complex numbers that turn queries and keys.
         attention: how queries meet keys and values on this device.
-        nbytes: bytes of memory held.
+        nbytes: memory in bytes.
     """
 
     config: LlamaConfig
@@ -80,12 +80,12 @@ def kv_cache_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def interleave_halves(weight: Tensor, head_size: int) -> Tensor:
-    """Put row i of each head's second half behind row i of its first: [heads D, …] → the same shape."""
+    """Put row i of each head's second half after row i of its first: [heads D, …] → the same shape."""
     return weight.view(-1, 2, head_size // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
 def norm_weight(weight: Tensor) -> Tensor:
-    """A norm's weight as :func:`rms_norm` wants it on the weight's device."""
+    """A norm's weight as :func:`rms_norm` needs it on the weight's device."""
     return torch.cat([weight, weight]) if weight.device.type == "cpu" else weight
 
 
