@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from forelook.errors import BackendUnreachableError, EndpointError, ForelookError, MalformedMessageError
 from forelook.protocol import jsonrpc, messages
@@ -276,25 +276,12 @@ class BackendConnection:
 async def _connect(endpoint: Endpoint) -> ClientConnection:
     from websockets.asyncio.client import connect, unix_connect
 
+    options: dict[str, Any] = {"max_size": MAX_ANSWER_BYTES, "compression": None, "close_timeout": 1}
     if endpoint.socket_path is not None:
-        return await unix_connect(
-            endpoint.socket_path,
-            endpoint.url,
-            max_size=MAX_ANSWER_BYTES,
-            compression=None,
-            open_timeout=5,
-            close_timeout=1,
-        )
-    return await connect(
-        endpoint.url,
-        additional_headers=endpoint.headers(),
-        max_size=MAX_ANSWER_BYTES,
-        compression=None,
-        open_timeout=10,
-        close_timeout=1,
-        proxy=None,
-        ssl=ssl.create_default_context() if endpoint.tls else None,
-    )
+        return await unix_connect(endpoint.socket_path, endpoint.url, open_timeout=5, **options)
+    tls = ssl.create_default_context() if endpoint.tls else None
+    headers = endpoint.headers()
+    return await connect(endpoint.url, additional_headers=headers, open_timeout=10, proxy=None, ssl=tls, **options)
 
 
 async def run_in_thread(function: Callable[[], T]) -> T:

@@ -7,7 +7,7 @@ import itertools
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
@@ -128,25 +128,14 @@ def connected(
 
 def _open(endpoint: Endpoint) -> ClientConnection:
     where = endpoint.description
-    headers = endpoint.headers()
+    options: dict[str, Any] = {"compression": None, "max_size": MAX_ANSWER_BYTES, "open_timeout": OPEN_TIMEOUT_S}
+    websocket: ClientConnection
     try:
         if endpoint.socket_path is not None:
-            return unix_connect(
-                endpoint.socket_path,
-                endpoint.url,
-                compression=None,
-                max_size=MAX_ANSWER_BYTES,
-                open_timeout=OPEN_TIMEOUT_S,
-            )
-        return connect(
-            endpoint.url,
-            additional_headers=headers,
-            compression=None,
-            max_size=MAX_ANSWER_BYTES,
-            open_timeout=OPEN_TIMEOUT_S,
-            proxy=None,
-            ssl=ssl.create_default_context() if endpoint.tls else None,
-        )
+            websocket = unix_connect(endpoint.socket_path, endpoint.url, **options)
+        else:
+            tls = ssl.create_default_context() if endpoint.tls else None
+            websocket = connect(endpoint.url, additional_headers=endpoint.headers(), proxy=None, ssl=tls, **options)
     except InvalidStatus as error:
         status = error.response.status_code
         reason = error.response.body.decode("utf-8", "replace").strip() if error.response.body else ""
@@ -156,3 +145,4 @@ def _open(endpoint: Endpoint) -> ClientConnection:
         raise BackendUnreachableError(
             f"no backend answers at {where} ({type(error).__name__}: {error}); start it with `forelook serve`"
         ) from error
+    return websocket

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
@@ -48,31 +49,22 @@ def connect_or_spawn(
         endpoint = discover(identity, paths)  # another process may have started it meanwhile
         if endpoint is not None:
             return endpoint
-        spawn_backend(identity, paths, environ, settings=settings, timeout_s=timeout_s)
+        _spawn(identity.command_arguments(settings), files.lock.parent, paths, environ, timeout_s)
         endpoint = discover(identity, paths)
     if endpoint is None:
         raise BackendUnreachableError(f"the backend exited right after starting; see {paths.log_path}")
     return endpoint
 
 
-def spawn_backend(
-    identity: BackendIdentity,
-    paths: UserPaths,
-    environ: Mapping[str, str],
-    *,
-    settings: Mapping[str, object] = MappingProxyType({}),
-    timeout_s: float = 60.0,
-) -> int:
+def _spawn(
+    arguments: Sequence[str], runtime_dir: Path, paths: UserPaths, environ: Mapping[str, str], timeout_s: float
+) -> None:
     """Start ``forelook serve`` detached and wait until it announces that it listens.
-
-    Returns:
-        The process id.
 
     Raises:
         BackendUnreachableError: it exited, or announced nothing in time.
     """
-    runtime_dir = make_private_dir(BackendFiles.of(identity, paths).lock.parent)
-    command = [sys.executable, "-m", "forelook", "serve", "--announce", *identity.command_arguments(settings)]
+    command = [sys.executable, "-m", "forelook", "serve", "--announce", *arguments]
     with open_log(paths) as log:
         process = subprocess.Popen(
             command,
@@ -93,7 +85,7 @@ def spawn_backend(
     # A dead backend stays a zombie until its parent has collected its exit status.
     threading.Thread(target=process.wait, name="forelook-backend-reaper", daemon=True).start()
     if "listening" in announced:
-        return process.pid
+        return
     process.terminate()
     reason = announced.get("error") or (f"no response within {timeout_s:g} s" if line is None else "it exited")
     raise BackendUnreachableError(f"the backend did not start: {reason}; see {paths.log_path}")
