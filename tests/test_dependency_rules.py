@@ -23,6 +23,7 @@ LEAVES = {
     "forelook.keys",
     "forelook.languages",
     "forelook.text",
+    "forelook.text_edits",
     "forelook.uris",
     "forelook.failures",
     "forelook.percentiles",
@@ -38,6 +39,7 @@ MODEL_VALUES = {
 }
 ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
+    "forelook.failures": {"forelook.text"},
     "forelook.settings": {"forelook.errors"},
     "forelook.config": LEAVES,
     "forelook.protocol": LEAVES,

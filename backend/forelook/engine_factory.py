@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forelook.config import EngineConfig
+from forelook.errors import EndpointError
 from forelook.keys import WorkspaceKey
 from forelook.local.files import make_private_dir
 from forelook.local.identity import UserPaths
@@ -17,6 +21,8 @@ from forelook.server.engine import Engine, EngineFactory, OnStatus
 if TYPE_CHECKING:
     from forelook.model.loading import LoadedModel
     from forelook.workspace.pool import WorkspacePool
+
+logger = logging.getLogger(__name__)
 
 _POOL_TOKENS = 2_000_000  # chosen, not measured
 
@@ -37,9 +43,9 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
         from forelook.model.loading import load_model
         from forelook.model.memory import release_memory
 
-        make_private_dir(paths.state_dir)
-        if config.persistent_pool:
-            make_private_dir(paths.cache_dir)
+        has_state = _is_usable(paths.state_dir)
+        has_cache = _is_usable(paths.cache_dir)
+        cache_threads: list[ThreadPoolExecutor] = []
         ranks = None
         if rank_source is not None and not config.autoregressive:
             from forelook.ranks.ranks import Ranks
@@ -67,14 +73,18 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
 
         def make_pool(workspace: WorkspaceKey, model: LoadedModel) -> WorkspacePool:
             from forelook.workspace.cache import PoolCache
+            from forelook.workspace.cache_worker import new_cache_thread
             from forelook.workspace.pool import WorkspacePool
 
             cache = None
-            if config.persistent_pool:
+            if config.persistent_pool and has_cache:
+                if not cache_threads:
+                    cache_threads.append(new_cache_thread())
                 cache = PoolCache(paths.pools_dir, workspace.pool_name, model.fingerprint)
             return WorkspacePool(
                 model.tokenizer.encode,
                 cache=cache,
+                cache_thread=cache_threads[0] if cache_threads else None,
                 max_tokens=config.pool_tokens or _POOL_TOKENS,
                 permits=lambda key: not is_secret(workspace.uri, key),
             )
@@ -82,7 +92,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
         def make_drafting(model: LoadedModel) -> Drafting:
             if config.autoregressive:
                 return Drafting()
-            measured = measure_drafting(model, make_private_dir(paths.cache_dir))
+            measured = measure_drafting(model, paths.cache_dir if has_cache else None)
             return measured if ranks is None else ranks.shared(measured)
 
         return CompletionEngine(
@@ -92,7 +102,17 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
             make_pool=make_pool,
             make_drafting=make_drafting,
             release_memory=release,
-            statistics_path=paths.statistics_path,
+            statistics_path=paths.statistics_path if has_state else None,
         )
 
     return make
+
+
+def _is_usable(folder: Path) -> bool:
+    """Make a private folder; without one the engine works, but keeps nothing for its next start."""
+    try:
+        make_private_dir(folder)
+    except EndpointError as error:
+        logger.warning("%s; nothing is kept there for the next start", error)
+        return False
+    return True

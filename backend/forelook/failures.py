@@ -7,7 +7,11 @@ import logging
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from forelook.text import printable
+
 logger = logging.getLogger(__name__)
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 _MAX_FRAMES = 6  # chosen, not measured: the innermost frames identify the fault
 
@@ -40,3 +44,12 @@ def logged(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - border of a thread: background work must not end it
         log_failure(what, error)
+
+
+class OneLineFormatter(logging.Formatter):
+    """Writes each message on one line, whatever a peer put into it: nobody can forge a line of the log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of the standard library
+        """The line, with control characters escaped."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)

@@ -1,4 +1,4 @@
-"""Common ends of two sequences, and the size of a text as UTF-8."""
+"""Common ends of two sequences, the size of a text as UTF-8, and text of peers made fit for a log line."""
 
 from __future__ import annotations
 
@@ -46,3 +46,8 @@ def utf8_size_above(text: str, limit: int) -> int | None:
         return None
     size = len(text.encode("utf-8", "surrogatepass"))
     return size if size > limit else None
+
+
+def printable(text: str) -> str:
+    """``text`` on one line: control characters and other unprintable ones are escaped, as in a Python literal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

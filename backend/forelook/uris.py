@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _DRIVE = re.compile("/[a-zA-Z]:")
 
 
+def split_uri(uri: str) -> SplitResult:
+    """The parts of a URI; one that is malformed is all path, so that rules about names still see its parts."""
+    try:
+        return urlsplit(uri)
+    except ValueError:  # for example "file://[", an address that does not end
+        return SplitResult("", "", uri, "", "")
+
+
 def uri_path(uri: str) -> str:
     """The decoded path of a URI; a Windows drive letter is lower case, since editors differ in it."""
-    path = unquote(urlsplit(uri).path)
+    path = unquote(split_uri(uri).path)
     return path[0] + path[1].lower() + path[2:] if _DRIVE.match(path) else path
 
 
@@ -24,7 +32,7 @@ def path_within(folder_uri: str, uri: str) -> str | None:
 
 def local_path(uri: str) -> Path | None:
     """The file that a URI names, for a notebook cell the notebook; ``None`` where the URI names no local file."""
-    parts = urlsplit(uri)
+    parts = split_uri(uri)
     path = uri_path(uri)
     if parts.scheme not in ("file", "vscode-notebook-cell") or not path:
         return None

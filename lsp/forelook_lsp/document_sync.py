@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from forelook.errors import LimitError
@@ -12,6 +13,7 @@ from forelook.text import utf8_size_above
 from forelook.uris import local_path
 
 from forelook_lsp.backend_connection import BackendConnection
+from forelook_lsp.batch_edits import MIN_EDITS, BatchEdits, edit_within_lines
 from forelook_lsp.indexing import Indexing
 from forelook_lsp.mirror import Cell, Document, EditorChange, Mirror, Part, smallest_edit
 from forelook_lsp.notebooks import Notebook
@@ -61,7 +63,10 @@ class DocumentSync:
             return
         if not changes and version == part.editor_version:
             return  # Neovim up to 0.7 repeats a version so
-        self._edit(part, (self._mirror.edit_of(part, change) for change in changes))
+        if len(changes) < MIN_EDITS:
+            self._edit(part, (self._mirror.edit_of(part, change) for change in changes))
+        else:
+            self._edit_at_once(part, changes)
         cell = self._mirror.cells.get(uri)
         if cell is None:
             part.document.editor_version = version
@@ -216,9 +221,39 @@ class DocumentSync:
         document = part.document
         edits: list[messages.TextChange] = []
         for edit in changes:
-            self._suggestions.will_edit(document, edit)
+            self._suggestions.will_edit(document.uri, document.text, edit)
             part.apply(edit)
             edits.append(edit)
+        self._edited(document, edits)
+        if edits:
+            self._suggestions.edited(document, edits[0] if len(edits) == 1 else None)
+
+    def _edit_at_once(self, part: Part, changes: Sequence[EditorChange]) -> None:
+        """Apply many changes, and send the one change that has the same effect."""
+        document, lines, old = part.document, part.lines, part.lines.text
+        is_whole = lines is document.lines
+        start = max((number + 1 for number, change in enumerate(changes) if change.range is None), default=0)
+        if start:  # what came before it is replaced
+            lines = Lines(changes[start - 1].text)
+        edits = [(*change.range, change.text) for change in changes[start:] if change.range is not None]
+        follows = is_whole and not start and self._suggestions.follows(document.uri)
+        edited = None if follows else edit_within_lines(lines, edits, self._mirror.encoding)
+        if edited is None:
+            batch = BatchEdits(lines, self._mirror.encoding)
+            batch.apply(edits, partial(self._suggestions.will_edit, document.uri) if follows else None)
+            edited = batch.lines()
+        edit = smallest_edit(old, edited.text)
+        whole = messages.TextChange(edit.start + part.start, edit.end + part.start, edit.text)
+        if not follows:
+            self._suggestions.will_edit(document.uri, document.text, whole)
+        part.lines.become(edited)
+        if not is_whole:
+            document.lines.replace(whole.start, whole.end, whole.text)
+        self._edited(document, [whole])
+        self._suggestions.edited(document, None)
+
+    def _edited(self, document: Document, edits: Sequence[messages.TextChange]) -> None:
+        """Send the edits of a document, or all of its text."""
         document.version += 1
         if document.sent:
             if sum(len(edit.text) for edit in edits) > MAX_CHANGE_CHARS or self._too_large(document):
@@ -229,7 +264,6 @@ class DocumentSync:
                 self._backend.notify(messages.DOCUMENT_CHANGE, params)
         elif document.refused_length is None or len(document.text) < document.refused_length:
             self._send(document)  # what prevented it may have passed
-        self._suggestions.edited(document, edits)
 
     def _too_large(self, document: Document) -> str:
         limits = self._backend.limits

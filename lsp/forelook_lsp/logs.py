@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from forelook.errors import ConfigError
+from forelook.failures import LOG_FORMAT, OneLineFormatter
 from forelook.local.log_handler import LogHandler
 
 FOREIGN_LOGGERS = ("pygls", "asyncio", "websockets", "cattrs", "concurrent")
@@ -51,7 +52,7 @@ def set_up_logging(level: str, path: Path | None) -> None:
             expected = f"a writable file: {error.strerror or error}"
             raise ConfigError("--log-file", str(path), expected) from error
         handler = LogHandler(os.fdopen(descriptor, "a", encoding="utf-8"), path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(OneLineFormatter(LOG_FORMAT))
     handler.addFilter(WithoutArguments())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from forelook.protocol.messages import TextChange
 from forelook.text import common_prefix, common_suffix
@@ -11,8 +12,7 @@ from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.suggestions.cache import Place
 
 
-@dataclass(frozen=True, slots=True)
-class EditorRange:
+class EditorRange(NamedTuple):
     """A range in the editor's units: lines and characters."""
 
     start_line: int
@@ -21,8 +21,7 @@ class EditorRange:
     end_character: int
 
 
-@dataclass(frozen=True, slots=True)
-class EditorChange:
+class EditorChange(NamedTuple):
     """A change in the editor's units; without a range it replaces the whole text."""
 
     range: EditorRange | None

@@ -46,8 +46,18 @@ def offset_of_units(line: str, units: int, encoding: PositionEncoding) -> int:
 
     A count beyond the line means its end, as in LSP; one inside a code point means the start of that code point.
     """
-    if encoding is PositionEncoding.UTF32 or line.isascii():
-        return min(units, len(line))
+    head = line[:units]  # no code point is shorter than a unit
+    if encoding is PositionEncoding.UTF32 or head.isascii():
+        return len(head)
+    codec, width = ("utf-16-le", 2) if encoding is PositionEncoding.UTF16 else ("utf-8", 1)
+    try:
+        data = head.encode(codec)
+    except UnicodeEncodeError:  # lone surrogates cannot be decoded again
+        return _offset_by_steps(head, units, encoding)
+    return len(data[: width * units].decode(codec, "ignore"))  # ignores a code point that the cut splits
+
+
+def _offset_by_steps(line: str, units: int, encoding: PositionEncoding) -> int:
     taken = start = 0
     # Whole chunks are counted in C: a line may have a million characters.
     while start + _UNITS_CHUNK <= len(line):
@@ -76,9 +86,14 @@ class Lines:
 
     __slots__ = ("_starts", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, starts: list[int] | None = None) -> None:
         self.text = text
-        self._starts = [0, *line_starts(text)]
+        self._starts = [0, *line_starts(text)] if starts is None else starts
+
+    @property
+    def starts(self) -> list[int]:
+        """The offset of the first character of each line."""
+        return self._starts
 
     @property
     def num_lines(self) -> int:
@@ -114,6 +129,10 @@ class Lines:
         line = self.line_at(offset)
         start = self._starts[line]
         return line, units_before(self.text[start : self.line_end(line)], offset - start, encoding)
+
+    def become(self, other: Lines) -> None:
+        """Have the text of ``other``."""
+        self.text, self._starts = other.text, other.starts
 
     def replace(self, start: int, end: int, new: str) -> None:
         """Replace ``[start, end)`` by ``new``; only the new text is searched for line ends."""

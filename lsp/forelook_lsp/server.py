@@ -175,7 +175,9 @@ class ForelookServer(LanguageServer):
         self.window.documents.open(document.uri, str(document.language_id), document.version, document.text)
 
     def _did_change(self, params: types.DidChangeTextDocumentParams) -> None:
-        self._change(params.text_document, params.content_changes)
+        document = params.text_document
+        changes: Any = params.content_changes  # already ours: see lsp_protocol
+        self.window.documents.change(document.uri, document.version, changes)
 
     def _change(
         self,

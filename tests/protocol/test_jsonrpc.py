@@ -17,6 +17,7 @@ from forelook.protocol.messages import (
     CompletionParams,
     RequestStats,
 )
+from forelook.protocol.wire import MAX_INTEGER
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
         read()
 
 
-@given(st.text(), st.integers(), st.integers(0), st.booleans())
+@given(st.text(), st.integers(-MAX_INTEGER, MAX_INTEGER), st.integers(0, MAX_INTEGER - 1), st.booleans())
 def test_what_is_encoded_decodes_to_the_same(text: str, version: int, offset: int, partial: bool) -> None:
     selected = messages.SelectedCompletion(offset, offset + 1, text)
     params = CompletionParams("u", version, offset, selected=selected, partial=partial)

@@ -67,6 +67,7 @@ class FakeEngine:
         self.partials: tuple[str, ...] = ()
         self.answer: Answer = suggest_length
         self.closed = False
+        self.has_failed = False
 
     def start(self) -> None:
         if self._ready:

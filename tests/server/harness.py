@@ -126,6 +126,7 @@ class Running:
         self.made = asyncio.Event()
         self.idle = asyncio.Event()
         self.shutdown = asyncio.Event()
+        self.failed = asyncio.Event()
 
     @property
     def engine(self) -> FakeEngine:
@@ -180,7 +181,7 @@ async def running(
         loop.call_soon_threadsafe(state.made.set)
         return engine
 
-    hooks = ExitHooks(idle=state.idle.set, shutdown=state.shutdown.set)
+    hooks = ExitHooks(idle=state.idle.set, shutdown=state.shutdown.set, failed=state.failed.set)
     listening = asyncio.Event()
     server = Server(create_app(factory, config, policy or AccessPolicy(), hooks), config, listening.set)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from forelook.commands.arguments import read_configs
 from forelook.commands.command_context import CommandContext
 from forelook.errors import ForelookError
+from forelook.failures import LOG_FORMAT, OneLineFormatter
 from forelook.local.endpoint import Endpoint
 from forelook.local.identity import BackendIdentity
 from forelook.local.log_handler import stderr_handler
@@ -60,8 +61,9 @@ def serve(options: argparse.Namespace, context: CommandContext) -> int:
 
 
 def _log_to_stderr(level: str, log_path: Path) -> None:
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=level.upper(), format=form, handlers=[stderr_handler(log_path, sys.stderr)])
+    handler = stderr_handler(log_path, sys.stderr)
+    handler.setFormatter(OneLineFormatter(LOG_FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("uvicorn", "uvicorn.error", "websockets", "asyncio"):  # below this they log frames: users' text
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 

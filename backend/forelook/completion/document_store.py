@@ -6,12 +6,14 @@ Offsets are in code points. Lines end as in LSP: only at ``\\n``, ``\\r\\n`` or 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import TextChange
+from forelook.text_edits import EditableText
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _LINE_BREAKS = re.compile("\r\n|\r")
@@ -68,26 +70,31 @@ class Document:
 
 
 def apply_changes(text: str, changes: Sequence[TextChange]) -> str:
-    """Apply changes in order, each to the result of those before it.
+    """Apply changes in order, each to the result of those before it, in time linear in the text and the changes.
 
     Raises:
         PositionError: a range is outside its text.
     """
+    edited = EditableText(text)
     for number, change in enumerate(changes):
-        if not 0 <= change.start <= change.end <= len(text):
+        if not 0 <= change.start <= change.end <= len(edited):
             raise PositionError(
-                f"changes[{number}] = [{change.start}, {change.end}) is outside the document, which has {len(text)} "
+                f"changes[{number}] = [{change.start}, {change.end}) is outside the document, which has {len(edited)} "
                 "characters; close and reopen it"
             )
-        text = text[: change.start] + change.text + text[change.end :]
-    return text
+        edited.replace(change.start, change.end, change.text)
+    return str(edited)
 
 
 class DocumentStore:
-    """The open documents by key. Use it from one thread; its snapshots are safe to share."""
+    """The open documents by key. Its snapshots are safe to share.
+
+    Any thread may call it, but the calls about one document must not overlap, except for ``find`` and ``close``.
+    """
 
     def __init__(self, max_chars: int) -> None:
         self._max_chars = max_chars
+        self._lock = threading.Lock()
         self._documents: dict[DocumentKey, Document] = {}
 
     def __len__(self) -> int:
@@ -96,6 +103,10 @@ class DocumentStore:
     def count(self, principal: str) -> int:
         """Number of open documents of one user."""
         return sum(document.workspace.principal == principal for document in tuple(self._documents.values()))
+
+    def find(self, key: DocumentKey) -> Document | None:
+        """The current snapshot of a document; ``None`` if it is not open."""
+        return self._documents.get(key)
 
     def get(self, key: DocumentKey) -> Document:
         """The current snapshot of an open document.
@@ -137,7 +148,10 @@ class DocumentStore:
         text = apply_changes(old.text, changes)
         self._check_size(text)
         document = Document(old.workspace, key, old.language_id, version, text)
-        self._documents[key] = document
+        with self._lock:
+            if self._documents.get(key) is not old:
+                raise UnknownDocumentError("the document was closed while it changed")
+            self._documents[key] = document
         return document
 
     def close(self, key: DocumentKey) -> Document:
@@ -146,8 +160,9 @@ class DocumentStore:
         Raises:
             UnknownDocumentError: it is not open.
         """
-        document = self.get(key)
-        del self._documents[key]
+        with self._lock:
+            document = self.get(key)
+            del self._documents[key]
         return document
 
     def _check_size(self, text: str) -> None:

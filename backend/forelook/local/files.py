@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from forelook.errors import EndpointError
 
@@ -23,8 +23,16 @@ else:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 OpenFile = Callable[[str, int, int], int]
 """Opens a path with flags and a mode and returns a descriptor, as ``os.open`` does."""
+
+DAMAGED_SUFFIX = ".damaged"
+"""Ends the name of a file that could not be read and was set aside."""
+
+_NO_STATE_FILE = (errno.EINVAL, errno.EFBIG, errno.EISDIR)  # what stands in its place is none of our files
+MAX_STATE_BYTES = 256 * 2**20  # chosen, not measured: no file of our own state is near that
 
 TEMPORARY_SUFFIX = ".new"
 """Ends the name of a file that is being written; a killed process leaves it behind."""
@@ -131,6 +139,32 @@ def read_regular_file(path: Path, max_bytes: int, *, follows_links: bool = False
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
     return data
+
+
+def read_or_set_aside(path: Path, read: Callable[[bytes], T]) -> T | None:
+    """What ``read`` makes of a file of our own; a file it fails on is renamed, so that it cannot fail every start.
+
+    Args:
+        path: the file.
+        read: parses and checks the content. Whatever it raises means damage, except running out of memory.
+
+    Returns:
+        ``None`` if there is no file that can be read.
+    """
+    try:
+        return read(read_regular_file(path, MAX_STATE_BYTES, follows_links=True))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - damage raises anything: RecursionError, OverflowError, BadZipFile …
+        if isinstance(error, OSError) and error.errno not in _NO_STATE_FILE:
+            logger.warning("cannot read %s (%s); continuing without it", path, error.strerror)
+            return None
+        logger.warning("set aside %s (%s); continuing without it", path, type(error).__name__)
+        with contextlib.suppress(OSError):
+            path.replace(path.with_name(path.name + DAMAGED_SUFFIX))
+        return None
 
 
 def _flush_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from forelook.errors import CheckpointError, InsufficientDiskError, ModelNotFoundError, UnsupportedArchitectureError
-from forelook.local.files import write_atomically
+from forelook.local.files import read_or_set_aside, write_atomically
 from forelook.model.catalogue import missing_files
 from forelook.model.config import parse_config
 
@@ -356,21 +356,21 @@ def _first_line(error: BaseException) -> str:
 
 
 def recorded(path: Path) -> dict[str, Pulled]:
-    """The pulled models by hub id; an unreadable file counts as empty."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            model: Pulled(
-                model,
-                entry["revision"],
-                entry["commit"],
-                Path(entry["folder"]),
-                tuple(HubFile(**file) for file in entry["files"]),
-            )
-            for model, entry in raw.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+    """The pulled models by hub id; a damaged file counts as empty and is set aside."""
+    return read_or_set_aside(path, _parse_records) or {}
+
+
+def _parse_records(data: bytes) -> dict[str, Pulled]:
+    return {
+        str(model): Pulled(
+            str(model),
+            str(entry["revision"]),
+            str(entry["commit"]),
+            Path(entry["folder"]),
+            tuple(HubFile(**file) for file in entry["files"]),
+        )
+        for model, entry in json.loads(data).items()
+    }
 
 
 def record(path: Path, pulled: Pulled) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import platform
 import time
-import zipfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ import torch
 from forelook.decoding.drafting.budget import StepBudget, StepCosts
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds, measure_successor_seeds
 from forelook.decoding.layout import StepModel, lay_out
-from forelook.errors import ConfigError
-from forelook.local.files import write_atomically
+from forelook.local.files import read_or_set_aside, write_atomically
 
 _FORMAT = 3
 # Measured step sizes in tokens, and the longer of two prefixes. Chosen, not measured.
@@ -125,13 +125,13 @@ def step_costs(
     text = f"{_FORMAT} {fingerprint} {device_key(device)} {dtype} torch {torch.__version__}"
     key = hashlib.sha256(text.encode()).hexdigest()[:24]
     path = None if cache_dir is None else cache_dir / f"step-costs-{key}.json"
-    costs = None if path is None else _read_costs(path)
+    costs = None if path is None else read_or_set_aside(path, _parse_costs)
     if costs is None and may_measure:
         costs = measure_step_costs(model)
         if path is not None:
             content = {"format": _FORMAT, "device": device_key(device), "dtype": str(dtype), **asdict(costs)}
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(content))
+            write_atomically(path, json.dumps(content, allow_nan=False))
     return costs
 
 
@@ -148,8 +148,8 @@ def successor_seeds(
     """
     name = hashlib.sha256(f"{_FORMAT} {fingerprint} {start_ids}".encode()).hexdigest()[:24]
     path = None if cache_dir is None else cache_dir / f"successors-{name}.npz"
-    if path is not None and path.exists():
-        stored = _read_seeds(path, model.vocab_size)
+    if path is not None:
+        stored = read_or_set_aside(path, partial(_parse_seeds, vocab_size=model.vocab_size))
         if stored is not None:
             return stored
     seeds = measure_successor_seeds(model, start_ids)
@@ -158,28 +158,21 @@ def successor_seeds(
     return seeds
 
 
-def _read_costs(path: Path) -> StepCosts | None:
-    """Stored costs; ``None`` for a missing or invalid file, which is then written."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return StepCosts(
-            tuple(int(size) for size in content["sizes"]),
-            tuple(float(value) for value in content["seconds"]),
-            tuple(float(value) for value in content["seconds_per_cached"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
-        return None
+def _parse_costs(data: bytes) -> StepCosts:
+    content = json.loads(data)
+    seconds = [tuple(float(value) for value in content[name]) for name in ("seconds", "seconds_per_cached")]
+    if not all(math.isfinite(value) for values in seconds for value in values):
+        raise ValueError("a cost that is not finite")
+    return StepCosts(tuple(int(size) for size in content["sizes"]), *seconds)
 
 
-def _read_seeds(path: Path, vocab_size: int) -> SuccessorSeeds | None:
-    """Stored seeds; ``None`` for an invalid file, which is then recomputed and overwritten."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            seeds = SuccessorSeeds(content["token_ids"].astype(np.int64), content["probabilities"].astype(np.float32))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, ConfigError):
-        return None
+def _parse_seeds(data: bytes, vocab_size: int) -> SuccessorSeeds:
+    with np.load(io.BytesIO(data), allow_pickle=False) as content:
+        seeds = SuccessorSeeds(content["token_ids"].astype(np.int64), content["probabilities"].astype(np.float32))
     ids = seeds.token_ids
-    return seeds if len(ids) == vocab_size and ids.min() >= 0 and ids.max() < vocab_size else None
+    if len(ids) != vocab_size or ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError("seeds of another vocabulary")
+    return seeds
 
 
 def _write_seeds(path: Path, seeds: SuccessorSeeds) -> None:

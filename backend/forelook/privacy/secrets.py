@@ -6,11 +6,10 @@ The language server applies it to what it sends, and the backend again to what i
 from __future__ import annotations
 
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from forelook.errors import PrivacyError
 from forelook.privacy.ignore_rules import IgnoreRules
-from forelook.uris import path_within, uri_path
+from forelook.uris import path_within, split_uri, uri_path
 
 _SECRET_STEMS = (
     "*credential*",
@@ -67,8 +66,15 @@ def is_secret_path(path: str) -> bool:
         return False
     if parts[-1].lower() in SECRET_FILE_NAMES:
         return True
-    names = [part.encode("utf-8", "surrogateescape") for part in parts]
+    names = [_bytes_of(part) for part in parts]
     return _is_secret_folder(tuple(names[:-1])) or bool(_SECRETS.verdict(b"/".join(names), is_directory=False))
+
+
+def _bytes_of(name: str) -> bytes:
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that no file system made
+        return name.encode("utf-8", "surrogatepass")
 
 
 @lru_cache(maxsize=4096)
@@ -86,7 +92,7 @@ def is_secret(workspace: str, name: str) -> bool:
         workspace: the folder's URI; its own name does not count.
         name: a URI, or a path relative to the workspace.
     """
-    if not urlsplit(name).scheme:
+    if not split_uri(name).scheme:
         return is_secret_path(name)
     path = path_within(workspace, name)
     # Outside the workspace only the file name counts: the folders above it are not part of the project.

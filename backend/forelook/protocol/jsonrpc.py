@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from forelook.errors import ForelookError, MalformedMessageError, ProtocolError
-from forelook.protocol.wire import json_kind, to_json
+from forelook.protocol.wire import MAX_INTEGER, Length, json_kind, to_json
 
 INTERNAL_ERROR = -32603
+MAX_ID_LENGTH = 256
 
-RequestId = int | str
+RequestId = int | Annotated[str, Length(0, MAX_ID_LENGTH)]
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -161,12 +162,18 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON number")
 
 
+def _readable_id(value: object) -> RequestId | None:
+    """The id of a message; ``None`` if it is none that a peer may choose, since ids are kept, compared and logged."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_ID_LENGTH else None
+    is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
+    return value if is_integer and isinstance(value, int) else None
+
+
 def _decode_envelope(content: dict[str, object]) -> Message:
     has_id = "id" in content
     raw_id = content.get("id")
-    request_id: RequestId | None = None
-    if isinstance(raw_id, (int, str)) and not isinstance(raw_id, bool):
-        request_id = raw_id
+    request_id = _readable_id(raw_id)
 
     def invalid(message: str) -> ProtocolError:
         error = ProtocolError(message)
@@ -183,14 +190,17 @@ def _decode_envelope(content: dict[str, object]) -> Message:
         if not has_id:
             return Notification(method, params)
         if request_id is None:
-            raise invalid(f"invalid id: {json_kind(raw_id)} (expected an integer or a string)")
+            raise invalid(
+                f"invalid id: {json_kind(raw_id)} (expected an integer or a string of at most "
+                f"{MAX_ID_LENGTH} characters)"
+            )
         return Request(request_id, method, params)
     if "error" in content:
         error = content["error"]
         if not isinstance(error, dict):
             raise invalid(f"invalid error: {json_kind(error)} (expected an object)")
         code, text, data = error.get("code"), error.get("message"), error.get("data")
-        if not isinstance(code, int) or not isinstance(text, str):
+        if not isinstance(code, int) or abs(code) > MAX_INTEGER or not isinstance(text, str):
             raise invalid("invalid error (expected an integer code and a string message)")
         return ErrorResponse(request_id, code, text, data if isinstance(data, dict) else {})
     if "result" in content:

@@ -25,14 +25,16 @@ WEBSOCKET_PATH = "/rpc"
 
 # Limits of the wire; chosen, not measured.
 MAX_NAME_LENGTH = 8_192  # uris, workspace names, paths
+MAX_LABEL_LENGTH = 256  # names of languages and programs, versions
 MAX_CHANGES = 100_000
 MAX_FILES = 4_096
 MAX_SUGGESTIONS = 8
 MAX_NEW_TOKENS = 4_096
 MAX_DEADLINE_MS = 600_000
-
+MAX_SUGGESTION_CHARS = 2**24
 
 Name = Annotated[str, Length(1, MAX_NAME_LENGTH)]
+Label = Annotated[str, Length(0, MAX_LABEL_LENGTH)]
 Count = Annotated[int, AtLeast(0)]
 Milliseconds = Annotated[float, AtLeast(0)]
 Share = Annotated[float, AtLeast(0, 1)]
@@ -103,8 +105,8 @@ class HelloParams:
     """The first message of a connection; the same in every protocol version, so that any two can compare theirs."""
 
     protocol_version: Count
-    client_name: Name
-    client_version: str = ""
+    client_name: Annotated[str, Length(1, MAX_LABEL_LENGTH)]
+    client_version: Label = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class DocumentOpenParams:
 
     workspace: Name
     uri: Name
-    language_id: str
+    language_id: Label
     version: int
     text: str
 
@@ -282,9 +284,9 @@ class CompletionEventParams:
     """
 
     workspace: Name
-    language_id: str
+    language_id: Label
     kind: EventKind
-    num_chars: Count = 0
+    num_chars: Annotated[int, AtLeast(0, MAX_SUGGESTION_CHARS)] = 0
     first_use: bool = False
     text: str | None = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
@@ -14,13 +13,19 @@ from forelook.errors import InvalidParamsError
 
 T = TypeVar("T")
 
+MAX_INTEGER = 2**53 - 1
+"""Bound of every number, in both directions: what all JSON readers represent exactly."""
+
+MAX_TEXT_LENGTH = 2**28
+"""Bound of every string that has no bound of its own: document text, which the size of a message limits first."""
+
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """The annotated number is ``minimum`` or more, and at most ``maximum`` where one is given."""
+    """The annotated number is ``minimum`` or more, and at most ``maximum``."""
 
     minimum: int
-    maximum: int | None = None
+    maximum: int = MAX_INTEGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ def _shown(value: object) -> str:
     """A value for an error message. Of text only the length: it may be document text."""
     if value is None:
         return "null"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_INTEGER:
+        return f"an integer of {value.bit_length()} bits, over 53"  # Python refuses to print the longest
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)[:40]
     if isinstance(value, str):
@@ -127,9 +134,22 @@ def _choice(cls: type[Enum]) -> _Member:
     return replace(name, decode=lambda value, where, unknown: members[name.decode(value, where, unknown)])
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT_LENGTH
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
+
+
+def _is_number(value: object) -> bool:
+    # the comparison is false for NaN and the infinities, and never overflows, as a conversion to float would
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
+
+
 def _limited(member: _Member, limit: AtLeast) -> _Member:
-    most = math.inf if limit.maximum is None else limit.maximum
-    allowed = f"{limit.minimum} or more" if limit.maximum is None else f"{limit.minimum} to {limit.maximum}"
+    most = limit.maximum
+    allowed = f"{limit.minimum} or more" if most == MAX_INTEGER else f"{limit.minimum} to {most}"
     return _scalar(f"{member.expected}, {allowed}", lambda v: member.accepts(v) and limit.minimum <= v <= most)
 
 
@@ -186,10 +206,10 @@ def _one_of(members: tuple[_Member, ...]) -> _Member:
 
 
 _SCALARS: Mapping[object, _Member] = {
-    str: _scalar("string", lambda v: isinstance(v, str)),
+    str: _scalar("string", _is_text),
     bool: _scalar("boolean", lambda v: isinstance(v, bool)),
-    int: _scalar("integer", lambda v: isinstance(v, int) and not isinstance(v, bool)),
-    float: _scalar("number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)),
+    int: _scalar("integer", _is_int),
+    float: _scalar("number", _is_number),
     NoneType: _scalar("null", lambda v: v is None),
 }
 

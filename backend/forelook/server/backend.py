@@ -22,6 +22,9 @@ from forelook.server.metrics import ServerMetrics
 logger = logging.getLogger("forelook.server")
 
 
+FAILED_DELAY_S = 0.5  # chosen, not measured: clients receive the status before the process ends
+
+
 def _close(engine: Engine, loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
     engine.close()
     with contextlib.suppress(RuntimeError):  # the loop has already closed
@@ -35,10 +38,12 @@ class ExitHooks:
     Attributes:
         idle: there was no connection for the idle time.
         shutdown: a client requested it.
+        failed: the engine has stopped; clients start another process.
     """
 
     idle: Callable[[], None]
     shutdown: Callable[[], None]
+    failed: Callable[[], None]
 
 
 class Backend:
@@ -149,6 +154,8 @@ class Backend:
         self._status = status
         for listener in tuple(self._listeners):
             listener(status)
+        if self._engine is not None and self._engine.has_failed and self._loop is not None:
+            self._loop.call_later(FAILED_DELAY_S, self.hooks.failed)
 
     def listen(self, listener: OnStatus) -> None:
         """Call ``listener`` with every changed status from now on."""

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from forelook import __version__
 from forelook.errors import (
@@ -18,6 +18,7 @@ from forelook.errors import (
     DocumentTextError,
     ForelookError,
     LimitError,
+    MalformedMessageError,
     PrivacyError,
     ProtocolError,
     RequestCancelledError,
@@ -31,10 +32,14 @@ from forelook.protocol import jsonrpc, messages
 from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, RequestId, Response
 from forelook.server.backend import Backend
 from forelook.server.engine import RunningCompletion
-from forelook.text import utf8_size_above
+from forelook.text import printable, utf8_size_above
 
 logger = logging.getLogger("forelook.server")
 
+LONG_MESSAGE_CHARS = 2**18  # chosen, not measured: reading one takes about a millisecond
+MANY_CHANGES = 500  # chosen, not measured: applying them takes about a millisecond
+
+R = TypeVar("R")
 _Handler = Callable[..., Coroutine[Any, Any, None]]
 
 
@@ -93,9 +98,14 @@ class Connection:
         """Handle one text frame. Errors are answered, not raised."""
         try:
             self._check_size(text)
-            message = jsonrpc.decode_message(text)
+            # A thread keeps the other clients going: a message may take a large part of a second to read.
+            message = await _off_loop(len(text) > LONG_MESSAGE_CHARS, jsonrpc.decode_message, text)
         except ProtocolError as error:
             self._refuse(error.request_id, error)
+            return
+        except Exception as error:  # noqa: BLE001 - edge: one message fails, not the connection
+            log_failure("a message", error)
+            self._refuse(None, MalformedMessageError("the message cannot be read"))
             return
         if isinstance(message, Request):
             await self._take_request(message)
@@ -120,7 +130,7 @@ class Connection:
             method = messages.request_method(request.method)
             self._metrics.message(method.name)
             self._check_request(request)
-            params = messages.from_json(method.params, request.params)
+            params: Any = messages.from_json(method.params, request.params)
             await self._requests[method.name](request.id, params)
         except ForelookError as error:
             self._refuse(request.id, error)
@@ -141,11 +151,12 @@ class Connection:
         try:
             method = messages.notification_method(notification.method)
             self._metrics.message(method.name)
-            if isinstance(notification.params, dict) and isinstance(notification.params.get("uri"), str):
-                uri = notification.params["uri"]
+            if isinstance(notification.params, dict):
+                uri = _readable_uri(notification.params.get("uri"))
             if not self._said_hello:
                 raise ProtocolError(f"{notification.method} before hello; the first request must be hello")
-            params = messages.from_json(method.params, notification.params)
+            is_long = _has_many_changes(notification.params)
+            params: Any = await _off_loop(is_long, messages.from_json, method.params, notification.params)
             await self._notifications[method.name](params)
         except ForelookError as error:
             self._report(notification.method, error.code, str(error), uri)
@@ -208,7 +219,8 @@ class Connection:
         self._said_hello = True
         self._answer(request_id, result)
         self._backend.listen(self.status_changed)
-        logger.info("client %s %s connected", params.client_name[:80], params.client_version[:40])
+        name, version = printable(params.client_name[:80]), printable(params.client_version[:40])
+        logger.info("client %s %s connected", name, version)
 
     async def _status(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
         self._answer(request_id, self._backend.status)
@@ -316,7 +328,9 @@ class Connection:
 
     async def _change(self, params: messages.DocumentChangeParams) -> None:
         engine = await self._backend.engine()
-        engine.change_document(self._key(params.uri), params.version, params.changes)
+        key = self._key(params.uri)
+        is_long = len(params.changes) > MANY_CHANGES
+        await _off_loop(is_long, engine.change_document, key, params.version, params.changes)
 
     async def _close(self, params: messages.DocumentCloseParams) -> None:
         self._key(params.uri)
@@ -383,6 +397,21 @@ class Connection:
         for uri in tuple(self._keys):
             self._drop_document(uri)
         self._backend.leave(self.status_changed, self._principal)
+
+
+async def _off_loop(is_long: bool, call: Callable[..., R], *args: Any) -> R:
+    """Call in a thread if that may take long, so that it delays no other client; messages stay in order."""
+    return await asyncio.to_thread(call, *args) if is_long else call(*args)
+
+
+def _has_many_changes(params: object) -> bool:
+    changes = params.get("changes") if isinstance(params, dict) else None
+    return isinstance(changes, list) and len(changes) > MANY_CHANGES
+
+
+def _readable_uri(value: object) -> str | None:
+    """A URI that may be repeated in an error."""
+    return value if isinstance(value, str) and len(value) <= messages.MAX_NAME_LENGTH else None
 
 
 def _internal(error: Exception) -> str:

@@ -21,7 +21,16 @@ class RunningCompletion(Protocol):
 
 
 class Engine(Protocol):
-    """A completion engine. Callbacks may come from any thread; calls come from the event loop's."""
+    """A completion engine. Callbacks may come from any thread.
+
+    Calls come from the event loop's thread; ``change_document`` may come from another one, but then no other call about
+    the document overlaps it, except for ``close_document``.
+    """
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has stopped for good, so that the process must be replaced."""
+        ...
 
     def start(self) -> None:
         """Start loading the model; returns at once."""

@@ -111,7 +111,11 @@ def serve(
             logger.info("exiting: %s", reason)
             server.should_exit = True
 
-        hooks = ExitHooks(idle=lambda: stop("idle"), shutdown=lambda: stop("shutdown requested"))
+        hooks = ExitHooks(
+            idle=lambda: stop("idle"),
+            shutdown=lambda: stop("shutdown requested"),
+            failed=lambda: stop("the engine failed"),
+        )
         # On a Unix socket, the mode of its file has already kept out everybody else.
         on_authenticated = listener.authenticated if isinstance(listener, GuardedListener) else lambda _client: None
         server = Server(create_app(factory, config, policy, hooks, on_authenticated, settings), config, listening)

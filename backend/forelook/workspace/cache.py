@@ -49,6 +49,7 @@ from forelook.workspace.cache_format import (
 
 logger = logging.getLogger(__name__)
 _FILE_NAME = re.compile(r"(\d+)\.(base|journal)")
+_MAX_POOLS = 1000  # folders of one user; chosen, not measured
 _WRITE_BYTES = 1 << 20  # per system call; chosen, not measured
 
 
@@ -105,6 +106,11 @@ class PoolCache:
         return self._folder
 
     @property
+    def exists(self) -> bool:
+        """Whether there is a folder, sound or not."""
+        return self._folder.exists()
+
+    @property
     def journal_bytes(self) -> int:
         """Size of the journal after its header; 0 before the first append."""
         return self._journal_bytes
@@ -117,8 +123,9 @@ class PoolCache:
         Raises:
             PoolCacheError: the folder cannot be created or written.
         """
-        if self._lock is not None:
+        if self._lock is not None and self._is_in_place(self._lock):
             return True
+        self.release()
         try:
             for folder in (self._root, self._folder):  # may be links, unlike the folder of the token
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,7 +136,15 @@ class PoolCache:
         if self._lock is None:
             return False
         self._generation = max(self._generations(), default=0)
+        self._journal_bytes = 0
         return True
+
+    def _is_in_place(self, lock: IO[bytes]) -> bool:
+        """Whether the lock is still the file in the folder: somebody may have deleted the folder."""
+        try:
+            return os.path.samestat(os.fstat(lock.fileno()), (self._folder / "lock").stat())
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Let another process become the writer."""
@@ -148,7 +163,9 @@ class PoolCache:
             try:
                 with path.open("rb") as file:
                     state, digests = read_base(file, self._identity)
-            except (OSError, ValueError, PoolCacheError) as error:
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - damage raises anything
                 self.reject(generation, error)
             else:
                 return Restored(generation, state, digests, self._read_journal(generation))
@@ -167,7 +184,9 @@ class PoolCache:
                 changes, is_sound = read_journal(file, self._identity, generation)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, PoolCacheError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - damage raises anything
             self._set_aside(path, error)
             return []
         if not is_sound:
@@ -207,6 +226,8 @@ class PoolCache:
         """
         self._check_writer()
         path = self._path(self._generation, "journal")
+        if not self._path(self._generation, "base").exists():
+            raise PoolCacheError(f"{path} has lost its base; the pool is written again")
         data = journal_records(changes)
         if self._journal_bytes == 0:
             self._write_whole(path, [journal_header(self._identity, self._generation), data])
@@ -279,13 +300,14 @@ class PoolCache:
             if folder.is_dir():
                 entries = [entry.stat() for entry in folder.iterdir()]
                 sizes.append((max((e.st_mtime for e in entries), default=0.0), sum(e.st_size for e in entries), folder))
-        total = sum(size for _, size, _ in sizes)
+        total, count = sum(size for _, size, _ in sizes), len(sizes)
         for _, size, folder in sorted(sizes):
-            if total <= self._max_bytes:
+            if total <= self._max_bytes and count <= _MAX_POOLS:
                 return
             if folder != self._folder and _delete_unused(folder):
                 logger.info("deleted the pool in %s (limit %d bytes)", folder, self._max_bytes)
                 total -= size
+                count -= 1
 
 
 def _delete_unused(folder: Path) -> bool:

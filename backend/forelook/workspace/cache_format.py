@@ -154,7 +154,7 @@ def _read_header(file: IO[bytes], magic: bytes) -> dict[str, Any]:
 
 
 def _encode_change(change: Change) -> bytes:
-    key = change.key.encode("utf-8", "surrogateescape")
+    key = change.key.encode("utf-8", "surrogatepass")
     ids = b"" if change.ids is None else np.ascontiguousarray(change.ids, dtype="<i4").tobytes()
     operation = _REMOVE if change.ids is None else _SET if change.end is None else _REPLACE
     fields = _PAYLOAD.pack(operation, change.start, change.end or 0, change.digest, len(key), len(ids) // 4)
@@ -165,8 +165,15 @@ def _encode_change(change: Change) -> bytes:
 def _decode_change(payload: bytes) -> Change:
     operation, start, end, digest, key_length, num_ids = _PAYLOAD.unpack_from(payload)
     middle = _PAYLOAD.size + key_length
-    key = payload[_PAYLOAD.size : middle].decode("utf-8", "surrogateescape")
+    key = _decode_key(payload[_PAYLOAD.size : middle])
     ids = np.frombuffer(payload, dtype="<i4", count=num_ids, offset=middle).astype(np.int32)
     if operation == _REMOVE:
         return Change(key, 0, None, None)
     return Change(key, start, None if operation == _SET else end, ids, digest)
+
+
+def _decode_key(data: bytes) -> str:
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # written by 0.1.0, which could not write every name
+        return data.decode("utf-8", "surrogateescape")

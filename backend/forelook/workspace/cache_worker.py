@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from forelook.decoding.ngrams.pool import NgramPool, PoolState
 from forelook.errors import PoolCacheError
+from forelook.failures import log_failure
 from forelook.workspace.cache import PoolCache, Restored
 from forelook.workspace.cache_format import Change
 
@@ -23,13 +24,19 @@ class RestoredPool:
     digests: dict[str, int]
 
 
+def new_cache_thread() -> ThreadPoolExecutor:
+    """One thread for the disk."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="forelook-pool-cache")
+
+
 class CacheWorker:
-    """One thread that owns a :class:`PoolCache`. Errors are logged here; the pool continues in memory.
+    """Owns a :class:`PoolCache` on one thread. Errors are logged here; the pool continues in memory.
 
     Args:
         cache: the files.
         max_tokens: limit of a restored pool.
         permits: whether the document of a key may be used; others are dropped from a restored pool.
+        thread: one thread, which several workers may share; ``None`` for one of its own.
     """
 
     def __init__(
@@ -37,11 +44,13 @@ class CacheWorker:
         cache: PoolCache,
         max_tokens: int,
         permits: Callable[[str], bool] = lambda key: True,  # noqa: ARG005 - the name is part of the interface
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._cache = cache
         self._permits = permits
         self._max_tokens = max_tokens
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forelook-pool-cache")
+        self._owns_thread = thread is None
+        self._thread = thread or new_cache_thread()
         self._last_error = ""
         self._write: Future[bool] | None = None
         self._was_refused = False
@@ -94,8 +103,11 @@ class CacheWorker:
 
     def close(self) -> None:
         """Finish pending work and let other processes write."""
-        self._thread.submit(self._cache.release)
-        self._thread.shutdown(wait=True)
+        released = self._thread.submit(self._cache.release)
+        if self._owns_thread:
+            self._thread.shutdown(wait=True)
+        else:
+            released.result()
 
     def _submit(self, write: Callable[[], None]) -> None:
         self._write = self._thread.submit(self._run, write)
@@ -114,10 +126,15 @@ class CacheWorker:
         except PoolCacheError as error:
             self._log_once(error)
             return False
+        except Exception as error:  # noqa: BLE001 - border of the thread: the next save tries again
+            log_failure("saving a pool", error)
+            return False
         self._last_error = ""
         return True
 
     def _restore(self) -> RestoredPool | None:
+        if not self._cache.exists:
+            return None  # no folder for a name that may never have anything to keep
         try:
             self._was_refused = not self._cache.acquire()
         except PoolCacheError as error:
@@ -128,7 +145,9 @@ class CacheWorker:
                 return None
             try:
                 return _build(restored, restored.state, self._max_tokens, self._permits)
-            except ValueError as error:  # sound checksums around parts that do not fit: a bug in the writer
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - sound checksums around parts that do not fit: a bug in the writer
                 if not self._cache.reject(restored.generation, error):
                     return None
 

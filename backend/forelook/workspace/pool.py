@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ ACCEPTED_WEIGHT = 2.0
 
 _ACCEPTED_TOKENS = 1 << 14  # chosen, not measured
 _BATCH_CHARS = 2048  # of a file per step of a slice; chosen, not measured
+_MAX_WAITING_CHARS = 64 * 2**20  # of files that wait to be indexed; chosen, not measured
 _JOURNAL_LIMIT_BYTES = 1 << 21  # chosen, not measured: a longer journal is replaced by a base
 _RETRY_S = 30.0  # after a failed write; chosen, not measured
 _CONFIRM_S = 30.0  # after the last files; chosen, not measured
@@ -71,6 +72,7 @@ class WorkspacePool:
         encode: Encode,
         *,
         cache: PoolCache | None = None,
+        cache_thread: ThreadPoolExecutor | None = None,
         max_tokens: int = 1 << 20,
         permits: Callable[[str], bool] = lambda key: True,  # noqa: ARG005 - the name is part of the interface
         catch_up_s: float = 0.01,
@@ -81,6 +83,7 @@ class WorkspacePool:
         Args:
             encode: text to token ids.
             cache: keeps the pool between starts; ``None`` for a pool in memory only.
+            cache_thread: one thread for the disk, which several pools may share; ``None`` for one of its own.
             max_tokens: limit; the least recently used documents are dropped first.
             permits: whether the document of a key may be used; others in the cache are dropped.
             catch_up_s: maximum time that a request waits for its document's latest text to be indexed.
@@ -96,17 +99,19 @@ class WorkspacePool:
         self._open: dict[str, LineTokens] = {}
         self._changed: dict[str, str] = {}
         self._waiting: OrderedDict[str, str] = OrderedDict()
+        self._num_waiting_chars = 0
         self._digests: dict[str, int] = {}
         self._unconfirmed: set[str] = set()
         self._files_came_s: float | None = None
         self._job: Iterator[None] | None = None
         self._cache_path = "" if cache is None else str(cache.folder)
-        self._worker = None if cache is None else CacheWorker(cache, max_tokens, self._permits_key)
+        self._worker = None if cache is None else CacheWorker(cache, max_tokens, self._permits_key, cache_thread)
         self._restoring: Future[RestoredPool | None] | None = None
         if self._worker is not None:
             self._restoring = self._worker.restore()
         self._journal: list[Change] = []
         self._needs_base = True
+        self._has_files = False
         self._retry_at_s = 0.0
 
     # --- documents
@@ -115,8 +120,12 @@ class WorkspacePool:
         """Add an open document; it is indexed in the next slices."""
         self._open[key] = LineTokens(self._splitter)
         self._changed[key] = text
-        self._waiting.pop(key, None)
+        self._take_waiting(key)
         self._unconfirmed.discard(key)
+
+    def is_open(self, key: str) -> bool:
+        """Whether the document of a key is open."""
+        return key in self._open
 
     def change_document(self, key: str, text: str) -> None:
         """Replace the text of an open document; the difference is tokenized in the next slice."""
@@ -130,7 +139,9 @@ class WorkspacePool:
         self._finish_job()
         text = self._changed.pop(key, None)
         if text is not None:
+            self._take_waiting(key)
             self._waiting[key] = text
+            self._num_waiting_chars += len(text)
         elif (lines := self._open[key]).pieces and key in self._pool:
             self._digests[key] = _digest(lines.text)
         del self._open[key]
@@ -139,16 +150,20 @@ class WorkspacePool:
         """Add files that are not open, in order of relevance; they are indexed when nothing else is left to do."""
         self._files_came_s = self._clock()
         for key, text in files:
-            if key not in self._open:
-                self._waiting[key] = text
             self._unconfirmed.discard(key)
+            if key in self._open:
+                continue
+            num_chars = self._num_waiting_chars + len(text) - len(self._waiting.get(key, ""))
+            if num_chars <= _MAX_WAITING_CHARS:  # the rest are less relevant than those that wait
+                self._num_waiting_chars = num_chars
+                self._waiting[key] = text
 
     def remove_files(self, keys: Iterable[str]) -> None:
         """Drop files and documents; an open one stays open but is not in the pool until it changes."""
         self._adopt_restored(wait=False)
         self._finish_job()
         for key in keys:
-            self._waiting.pop(key, None)
+            self._take_waiting(key)
             self._changed.pop(key, None)
             if key in self._open:
                 self._open[key] = LineTokens(self._splitter)
@@ -233,11 +248,15 @@ class WorkspacePool:
         if (self._pool.is_behind or not has_waiting) and self._pool.step():
             return True
         if has_waiting:
-            key, text = self._waiting.popitem(last=False)
+            key, text = next(iter(self._waiting.items()))
+            self._take_waiting(key)
             self._job = self._indexing_file(key, text)
             return True
         self._drop_unconfirmed()
         return False
+
+    def _take_waiting(self, key: str) -> None:
+        self._num_waiting_chars -= len(self._waiting.pop(key, ""))
 
     def _catch_up(self, key: str) -> bool:
         """Index one document's latest text within ``catch_up_s``; returns whether it is up to date."""
@@ -325,6 +344,27 @@ class WorkspacePool:
         if self._worker is not None and not self._needs_base:
             self._journal.append(change)
 
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether a later :meth:`save` may have something to write."""
+        worker = self._worker
+        if worker is None:
+            return False
+        is_unwritten = self._needs_base and (self._has_files or self._pool.num_tokens > 0)
+        return (
+            self._restoring is not None
+            or worker.is_busy
+            or worker.last_write_failed
+            or bool(self._journal)
+            or is_unwritten
+        )
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing is lost by closing it until the workspace is used again."""
+        is_idle = not (self._open or self._changed or self._waiting or self._job is not None)
+        return self._worker is not None and is_idle and not self.has_unsaved
+
     def save(self) -> None:
         """Write what has changed since the last call, in the background."""
         worker = self._worker
@@ -340,8 +380,11 @@ class WorkspacePool:
         if self._needs_base or worker.journal_bytes > _JOURNAL_LIMIT_BYTES:
             if self._clock() < self._retry_at_s:
                 return
+            if not self._has_files and not self._pool.num_tokens:
+                return  # nothing to keep, and nothing on disk to replace
             self._journal.clear()
             self._needs_base = False
+            self._has_files = True
             digests = {key: digest for key, digest in self._digests.items() if key in self._pool}
             worker.write_base(self._pool.dump(), digests)
         elif self._journal:
@@ -389,6 +432,7 @@ class WorkspacePool:
         self._pool.clear()
         self._job = None
         self._waiting.clear()
+        self._num_waiting_chars = 0
         self._digests.clear()
         self._unconfirmed.clear()
         self._journal.clear()
@@ -396,6 +440,7 @@ class WorkspacePool:
         for key, lines in self._open.items():
             self._changed.setdefault(key, lines.text)
             self._open[key] = LineTokens(self._splitter)
+        self._has_files = False
         if self._worker is not None:
             self._worker.delete()
 
@@ -408,6 +453,7 @@ class WorkspacePool:
         restored = restoring.result()
         if restored is None:
             return
+        self._has_files = True
         newer, self._pool = self._pool, restored.pool
         for key in newer.document_keys():
             self._pool.set_document(key, newer.tokens(key))

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import Protocol
 
 from forelook.protocol.events import EventCounts, EventKind
 from forelook.protocol.messages import TextChange
@@ -28,6 +29,14 @@ MAX_TRACKED = 64  # chosen, not measured
 MAX_COMPARED = 2000  # chosen, not measured
 
 _AUTO_CLOSED = frozenset(("()", "[]", "{}", "<>", '""', "''", "``"))
+
+
+class Sliceable(Protocol):
+    """A text of which only slices are read."""
+
+    def __getitem__(self, where: slice, /) -> str:
+        """The characters of a slice."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +162,11 @@ class Outcomes:
                 self._show(outcomes, uri, showing)
         return outcomes
 
-    def edited(self, uri: str, before: str, edit: TextChange, now_s: float) -> list[Outcome]:
+    def follows(self, uri: str) -> bool:
+        """Whether an edit of the document may concern a suggestion."""
+        return uri in self._showings or any(accepted.uri == uri for accepted in self._accepted)
+
+    def edited(self, uri: str, before: Sliceable, edit: TextChange, now_s: float) -> list[Outcome]:
         """A document is about to change by ``edit``; ``before`` is its text until then."""
         outcomes: list[Outcome] = []
         for accepted in self._accepted:
@@ -314,7 +327,7 @@ def similar(accepted: str, now: str) -> bool:
     return matcher.ratio() >= MIN_SIMILARITY
 
 
-def _inserted_at(before: str, edit: TextChange, showing: _Showing) -> str | None:
+def _inserted_at(before: Sliceable, edit: TextChange, showing: _Showing) -> str | None:
     """Return the text that ``edit`` inserts at the cursor, ``None`` if it changes more than the suggestion would.
 
     Editors send an insertion either as one, or as the replacement of a longer range that starts and ends with its old
@@ -332,7 +345,7 @@ def _inserted_at(before: str, edit: TextChange, showing: _Showing) -> str | None
     return rest[: len(rest) - len(tail)] if len(rest) >= len(tail) and rest.endswith(tail) else None
 
 
-def _deleted_before(before: str, edit: TextChange, cursor: int, num_typed: int) -> str | None:
+def _deleted_before(before: Sliceable, edit: TextChange, cursor: int, num_typed: int) -> str | None:
     """Return the text that ``edit`` deletes before the cursor, ``None`` if it is more than was typed."""
     if edit.text or edit.end != cursor or cursor - edit.start > num_typed:
         return None

@@ -27,7 +27,7 @@ from forelook_lsp.suggestions.machine import (
     SuggestionMachine,
     Withdraw,
 )
-from forelook_lsp.suggestions.outcomes import Outcome, Outcomes
+from forelook_lsp.suggestions.outcomes import Outcome, Outcomes, Sliceable
 from forelook_lsp.suggestions.pacing import Timing
 
 logger = logging.getLogger(__name__)
@@ -126,15 +126,18 @@ class SuggestionRequests:
                 self._machine.cancelled(query.query_id, self._clock())
                 self._set_timer()
 
-    def will_edit(self, document: Document, edit: messages.TextChange) -> None:
-        """A document is about to change."""
-        self._report(self._outcomes.edited(document.uri, document.text, edit, self._clock()))
+    def follows(self, uri: str) -> bool:
+        """Whether an edit of the document may concern a suggestion."""
+        return self._outcomes.follows(uri)
 
-    def edited(self, document: Document, edits: Sequence[messages.TextChange]) -> None:
-        """A document has changed, in one place or several."""
-        if edits:
-            place = document.place_at(edits[0].start + len(edits[0].text)) if len(edits) == 1 else None
-            self._perform(self._machine.edited(document.uri, place, self._clock()))
+    def will_edit(self, uri: str, before: Sliceable, edit: messages.TextChange) -> None:
+        """A document is about to change; ``before`` is its text until then."""
+        self._report(self._outcomes.edited(uri, before, edit, self._clock()))
+
+    def edited(self, document: Document, edit: messages.TextChange | None) -> None:
+        """A document has changed by ``edit``, or in several places."""
+        place = document.place_at(edit.start + len(edit.text)) if edit is not None else None
+        self._perform(self._machine.edited(document.uri, place, self._clock()))
 
     def closed(self, uri: str) -> None:
         """A document was closed, or must not be sent to the backend any more."""

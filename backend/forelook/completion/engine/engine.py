@@ -19,11 +19,12 @@ from pathlib import Path
 from forelook.completion.completer import Cancelled, Completed, Hints, RequestControl
 from forelook.completion.document_store import Document, DocumentStore
 from forelook.completion.engine.answers import Answer
+from forelook.completion.engine.documents import DocumentFeed
 from forelook.completion.engine.drafting import Drafting
-from forelook.completion.engine.inbox import Inbox, Job, OnDone, OnPartial
+from forelook.completion.engine.inbox import Inbox, Job, OnDone, OnPartial, Turn
 from forelook.completion.engine.model_state import Loaded, LoadModel, MakeDrafting, ModelState
 from forelook.completion.engine.pool_keys import pool_key
-from forelook.completion.engine.pools import MakePool, WorkspacePools
+from forelook.completion.engine.pools import MakePool, WorkspacePools, pool_in_memory
 from forelook.completion.engine.speculation import PREWARM_MIN_TOKENS, FollowUp, Prewarm
 from forelook.completion.engine.users import OWNER, User, Users
 from forelook.config import EngineConfig
@@ -33,7 +34,6 @@ from forelook.errors import DecodingError, ForelookError, RequestCancelledError,
 from forelook.failures import log_failure, logged
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
-from forelook.model.loading import LoadedModel
 from forelook.protocol.events import ACCEPTANCES, EventKind
 from forelook.protocol.messages import (
     CompletionEventParams,
@@ -45,9 +45,10 @@ from forelook.protocol.messages import (
     TextChange,
     TriggerKind,
 )
-from forelook.workspace.pool import WorkspacePool
 
 _SAVE_EVERY_S = 5.0  # chosen, not measured
+_INDEX_EVERY_S = 0.1  # while work never pauses; chosen, not measured
+_FAILED_PAUSE_S = 0.2  # chosen, not measured: work that fails every time must not take a whole core
 
 
 class CompletionEngine:
@@ -82,14 +83,17 @@ class CompletionEngine:
         self._config = config
         self._clock = clock
         self._documents = DocumentStore(config.max_document_chars)
+        self.has_failed = False
+        """Whether the engine's thread has ended without being asked to; its process must be replaced."""
         self._users = Users(prewarm=config.prewarm, statistics_path=statistics_path)
         self._inbox = Inbox()
         self._thread: threading.Thread | None = None
 
         # Only the engine's thread changes these.
         self._model = ModelState(load, make_drafting or (lambda _model: Drafting()), config, release_memory, on_status)
-        self._pools = WorkspacePools(make_pool or _pool_in_memory, self._model, config.index_slice_s)
-        self._saved_s = self._used_s = clock()
+        self._pools = WorkspacePools(make_pool or pool_in_memory, self._model, config.index_slice_s, clock)
+        self._feed = DocumentFeed(self._documents, self._inbox, self._model, self._pools, self._users, clock)
+        self._saved_s = self._used_s = self._indexed_s = clock()
 
     @property
     def status(self) -> Status:
@@ -111,16 +115,39 @@ class CompletionEngine:
     # --- the engine's thread: one turn
 
     def _run(self) -> None:
-        self._model.load()
-        self._used_s = self._clock()
-        while self._turn():
-            pass
-        self._pools.close()
-        self._users.usage.save()
+        try:
+            self._model.load()
+            self._used_s = self._clock()
+            while self._turn():
+                pass
+        except BaseException as error:  # noqa: BLE001 - the last border: clients must learn that nothing answers
+            self._fail(error)
+        with logged("closing the pools"):
+            self._pools.close()
+        with logged("saving the counts"):
+            self._users.usage.save()
+
+    def _fail(self, error: BaseException) -> None:
+        """Let no request wait for a thread that has ended."""
+        log_failure("the engine's thread", error)
+        self.has_failed = True
+        self._model.fail(f"the engine stopped ({type(error).__name__}); the backend restarts")
+        for job in self._inbox.fail():
+            job.finish(DecodingError("the engine stopped; see the backend's log"))
 
     def _turn(self) -> bool:
-        """Do the most urgent piece of work; returns False to end the thread."""
+        """Do the most urgent piece of work; returns False to end the thread, which no failure does."""
         turn = self._inbox.take()
+        try:
+            self._take_turn(turn)
+        except Exception as error:  # noqa: BLE001 - border of the thread
+            log_failure("a turn of the engine", error)
+            if turn.job is not None:
+                turn.job.finish(DecodingError(f"the engine failed ({type(error).__name__}); see the backend's log"))
+            self._inbox.wait(_FAILED_PAUSE_S)
+        return turn.job is not None or not turn.closing
+
+    def _take_turn(self, turn: Turn) -> None:
         failure = self._ensure_loaded() if turn.wants_model and not turn.closing else None
         for command in turn.commands:
             with logged("a document change"):
@@ -129,27 +156,40 @@ class CompletionEngine:
             self._answer(turn.job, failure)
             self._used_s = self._clock()
             self._inbox.finished()
-        elif turn.closing:
-            return False
-        elif not turn.commands:
+        if turn.job is not None or turn.commands:
+            self._work_in_turn()
+        elif not turn.closing:
             self._inbox.wait(self._work_idle())
-        return True
+
+    def _work_in_turn(self) -> None:
+        """One slice of what otherwise waits for a pause, so that edits without one lose only seconds of learning."""
+        now_s = self._clock()
+        if now_s - self._indexed_s >= _INDEX_EVERY_S and self._model.loaded is not None:
+            self._indexed_s = now_s
+            self._pools.index()
+        if self._save_due_s() <= now_s:
+            self._save()
 
     def _work_idle(self) -> float | None:
         """Do one slice of background work; returns seconds until there is more, ``None`` for until woken."""
         if self._model.loaded is None:
             return None
-        if self._work_ahead(self._model.loaded) or self._pools.index():
-            return 0
-        now_s, save_s, unload_s = self._clock(), self._save_due_s(), self._unload_due_s()
-        if save_s <= now_s:
+        now_s = self._clock()
+        if self._save_due_s() <= now_s:
             self._save()
             return 0
+        if self._work_ahead(self._model.loaded):
+            return 0
+        self._indexed_s = now_s
+        if self._pools.index():
+            return 0
+        self._pools.close_unused()
+        now_s, save_s, unload_s = self._clock(), self._save_due_s(), self._unload_due_s()
         if unload_s <= now_s:
             self._unload()
             return 0
         prewarm_s = min(user.speculation.prewarm_due_s for user in self._users.in_turn())
-        next_s = min(prewarm_s, save_s, unload_s)
+        next_s = min(prewarm_s, save_s, unload_s, self._pools.close_due_s)
         return None if math.isinf(next_s) else max(0.0, next_s - now_s)
 
     def _work_ahead(self, loaded: Loaded) -> bool:
@@ -190,10 +230,9 @@ class CompletionEngine:
             outcome = DecodingError(f"the completion failed ({type(error).__name__}); see the backend's log")
             if loaded is not None:
                 loaded.drop(user.name)  # the state of its caches is unknown
-        with logged("a completion's callback"):
-            job.on_done(outcome)
+        job.finish(outcome)
         if loaded is not None:
-            self._drop_unused(user.name, loaded)
+            self._feed.drop_unused(user.name, loaded)
 
     def _complete(self, user: User, job: Job, loaded: Loaded | None) -> CompletionResult:
         if job.cancelled.is_set():
@@ -234,11 +273,6 @@ class CompletionEngine:
             sources.append(previous)
         context = user.context.choose(document, offset) if loaded.completer(user.name).wants_context else ()
         return Hints(context, sources, self._pools.memory(document.workspace), after)
-
-    def _drop_unused(self, name: str, loaded: Loaded) -> None:
-        """Free the KV caches of a user without documents; the owner's are kept."""
-        if name != OWNER and self._documents.count(name) == 0:
-            loaded.drop(name)
 
     # --- the engine's thread: between requests
 
@@ -315,15 +349,9 @@ class CompletionEngine:
 
         Raises:
             DocumentTextError: it is too large.
+            LimitError: too much waits for the engine.
         """
-        document = self._documents.open(workspace, key, language_id, version, text)
-
-        def take() -> None:
-            self._users.of(workspace.principal).context.touch(document)
-            if (pool := self._pools.get(workspace)) is not None:
-                pool.open_document(pool_key(workspace, key), text)
-
-        self._inbox.command(take, wants_model=True)
+        self._feed.open(workspace, key, language_id, version, text)
 
     def change_document(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> None:
         """Apply changes, each to the text that those before it left.
@@ -331,18 +359,7 @@ class CompletionEngine:
         Raises:
             DocumentError: one of its kinds; nothing was applied.
         """
-        document = self._documents.change(key, version, changes)
-        cursor = changes[-1].start + len(changes[-1].text) if changes else None
-
-        def update() -> None:
-            user = self._users.of(document.workspace.principal)
-            user.context.touch(document)
-            if (pool := self._pools.get(document.workspace)) is not None:
-                pool.change_document(pool_key(document.workspace, key), document.text)
-            if cursor is not None:
-                user.speculation.edited(key, cursor, self._clock())
-
-        self._inbox.command(update, wants_model=True)
+        self._feed.change(key, version, changes)
 
     def close_document(self, key: DocumentKey) -> None:
         """Forget a document; its text stays in the pool of its workspace.
@@ -350,39 +367,19 @@ class CompletionEngine:
         Raises:
             UnknownDocumentError: it is not open.
         """
-        document = self._documents.close(key)
-        name = document.workspace.principal
-
-        def close() -> None:
-            user = self._users.of(name)
-            user.context.forget(key)
-            user.speculation.forget(key)
-            user.answers.forget(key)
-            if (pool := self._pools.get(document.workspace)) is not None:
-                pool.close_document(pool_key(document.workspace, key))
-            if (loaded := self._model.loaded) is not None:
-                loaded.completer(name).prompts.forget(key)
-                self._drop_unused(name, loaded)
-
-        self._inbox.command(close)
+        self._feed.close(key)
 
     def add_workspace_files(self, workspace: WorkspaceKey, files: Sequence[tuple[str, str]]) -> None:
-        """Index files that are not open, at low priority."""
+        """Index files that are not open, at low priority.
 
-        def add() -> None:
-            if (pool := self._pools.get(workspace)) is not None:
-                pool.add_files(files)
-
-        self._inbox.command(add, wants_model=True)
+        Raises:
+            LimitError: too much waits for the engine.
+        """
+        self._feed.add_files(workspace, files)
 
     def remove_workspace_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
         """Drop such files from the pool."""
-
-        def remove() -> None:
-            if (pool := self._pools.get(workspace)) is not None:
-                pool.remove_files(paths)
-
-        self._inbox.command(remove)
+        self._feed.remove_files(workspace, paths)
 
     # --- requests
 
@@ -417,7 +414,10 @@ class CompletionEngine:
             return job
         metrics = self._users.of(document.workspace.principal).metrics
         metrics.add("requests")
-        metrics.add("superseded", self._inbox.submit(job))
+        for older in self._inbox.submit(job):
+            metrics.add("superseded")
+            metrics.add("cancelled")
+            older.finish(RequestCancelledError("superseded before it started"))
         return job
 
     def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:
@@ -434,7 +434,7 @@ class CompletionEngine:
             if event.kind in ACCEPTANCES and event.text and (pool := self._pools.get(workspace)) is not None:
                 pool.accept(loaded.model.tokenizer.encode(event.text))
 
-        self._inbox.command(record)
+        self._inbox.command(record, num_chars=len(event.text or ""))
 
     # --- statistics
 
@@ -464,7 +464,3 @@ class CompletionEngine:
     def clear_pool(self, workspace: WorkspaceKey) -> None:
         """Empty a workspace's pool, its copy on disk too."""
         self._inbox.command(partial(self._pools.clear, workspace))
-
-
-def _pool_in_memory(_workspace: WorkspaceKey, model: LoadedModel) -> WorkspacePool:
-    return WorkspacePool(model.tokenizer.encode)

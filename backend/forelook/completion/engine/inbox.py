@@ -8,12 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from forelook.completion.document_store import Document
-from forelook.errors import ForelookError
+from forelook.errors import ForelookError, LimitError
+from forelook.failures import logged
 from forelook.protocol.messages import CompletionParams, CompletionResult
 
 OnPartial = Callable[[str], None]
 OnDone = Callable[[CompletionResult | ForelookError], None]
 Command = Callable[[], None]
+
+MAX_WAITING_CHARS = 64 * 2**20  # chosen, not measured: two workspaces of the maximum size
+MAX_COMMANDS = 100_000  # chosen, not measured
 
 
 @dataclass(eq=False)
@@ -27,10 +31,18 @@ class Job:
     arrived_s: float
     deadline_s: float
     cancelled: threading.Event = field(default_factory=threading.Event)
+    is_answered: bool = False
 
     def cancel(self) -> None:
         """Stop before the next forward; ``on_done`` is then called with a RequestCancelledError."""
         self.cancelled.set()
+
+    def finish(self, outcome: CompletionResult | ForelookError) -> None:
+        """Answer it, unless it has its answer."""
+        if not self.is_answered:
+            self.is_answered = True
+            with logged("a completion's callback"):
+                self.on_done(outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +63,74 @@ class Turn:
 
 
 class Inbox:
-    """Filled from the caller's thread, emptied by the engine's."""
+    """Filled from the callers' threads, emptied by the engine's. What waits is bounded in characters and commands."""
 
     def __init__(self) -> None:
         self._wake = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._commands: deque[Command] = deque()
         self._running: Job | None = None
-        self._closing = False
+        self._closing = self._failed = False
         self._wants_model = False
+        self._waiting_chars = 0
 
     # --- the caller's thread
 
-    def submit(self, job: Job) -> int:
-        """Queue a request and cancel older ones of its document; returns the number of cancelled ones."""
-        num_superseded = 0
+    def submit(self, job: Job) -> list[Job]:
+        """Queue a request and cancel older ones of its document.
+
+        Returns:
+            The older ones that had not started, for the caller to answer; none of their snapshots waits any longer.
+        """
+        key = job.document.key
         with self._wake:
-            for other in (*self._jobs, self._running):
-                if other is not None and other.document.key == job.document.key and not other.cancelled.is_set():
-                    num_superseded += 1
-                    other.cancel()
+            superseded = [other for other in self._jobs if other.document.key == key]
+            if superseded:
+                self._jobs = deque(other for other in self._jobs if other.document.key != key)
+            if self._running is not None and self._running.document.key == key:
+                self._running.cancel()
             self._jobs.append(job)
             self._wake.notify_all()
-        return num_superseded
+        return superseded
 
-    def command(self, command: Command, *, wants_model: bool = False) -> None:
-        """Queue work. ``wants_model`` reloads an unloaded model, where a request is likely to follow."""
+    def has_room(self, num_chars: int) -> bool:
+        """Whether a command with so many characters of text may wait too."""
+        return self._waiting_chars + num_chars <= MAX_WAITING_CHARS
+
+    def command(
+        self, command: Command, *, wants_model: bool = False, num_chars: int = 0, is_bounded: bool = True
+    ) -> None:
+        """Queue work.
+
+        Args:
+            command: runs on the engine's thread.
+            wants_model: whether to reload an unloaded model, where a request is likely to follow.
+            num_chars: the text that the command keeps in memory.
+            is_bounded: whether it counts against the bounds; what removes state must always get in.
+
+        Raises:
+            LimitError: too much waits already, while the engine is busy.
+        """
         with self._wake:
+            if self._failed:
+                return
+            if is_bounded and (len(self._commands) >= MAX_COMMANDS or not self.has_room(num_chars)):
+                raise LimitError("too much work waits for the engine, which is busy; send this again later")
             self._commands.append(command)
+            self._waiting_chars += num_chars
             self._wants_model |= wants_model
             self._wake.notify_all()
+
+    def fail(self) -> list[Job]:
+        """Drop what waits and what will come: the engine's thread has failed. Returns the unanswered requests."""
+        with self._wake:
+            jobs = [job for job in (self._running, *self._jobs) if job is not None]
+            self._failed = True
+            self._running = None
+            self._jobs.clear()
+            self._commands.clear()
+            self._waiting_chars = 0
+        return jobs
 
     def close(self) -> None:
         """Cancel every request and let the engine's thread end."""
@@ -100,6 +150,7 @@ class Inbox:
             job = self._jobs.popleft() if self._jobs else None
             commands = list(self._commands)
             self._commands.clear()
+            self._waiting_chars = 0
             self._running = job
             wants_model, self._wants_model = self._wants_model or job is not None, False
             return Turn(job, commands, wants_model, self._closing)

@@ -120,6 +120,10 @@ class ModelState:
             self._release_memory()
         self._set_message(f"unloaded after {idle_s:g} s idle; reloads on the next edit")
 
+    def fail(self, reason: str) -> None:
+        """The engine cannot answer any more; the status is ERROR for good."""
+        self._set_status(Status(EngineState.ERROR, message=reason))
+
     @property
     def is_unloaded(self) -> bool:
         """Whether there is a model that must be reloaded before use."""
@@ -147,4 +151,5 @@ class ModelState:
 
     def _set_status(self, status: Status) -> None:
         self.status = status
-        self._on_status(status)
+        with logged("reporting the status"):
+            self._on_status(status)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from forelook.keys import DocumentKey, WorkspaceKey
-from forelook.uris import path_within
+from forelook.uris import path_within, split_uri
 
 
 def pool_key(workspace: WorkspaceKey, document: DocumentKey) -> str:
@@ -16,6 +14,6 @@ def pool_key(workspace: WorkspaceKey, document: DocumentKey) -> str:
     name = document.uri
     path = path_within(workspace.uri, name) if name.startswith("file:") else None
     if path is not None:
-        fragment = urlsplit(name).fragment
+        fragment = split_uri(name).fragment
         name = path + (f"#{fragment}" if fragment else "")
     return name if document.window == 1 else f"{name}#window={document.window}"

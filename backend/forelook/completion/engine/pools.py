@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -14,38 +18,92 @@ from forelook.workspace.pool import WorkspacePool
 
 MakePool = Callable[[WorkspaceKey, LoadedModel], WorkspacePool]
 
+logger = logging.getLogger(__name__)
+
+MAX_OPEN = 64  # chosen, not measured: more workspaces than connections
+CLOSE_AFTER_S = 300.0  # chosen, not measured
+_MAX_MEMORIES = 128  # chosen, not measured
+
+
+def pool_in_memory(_workspace: WorkspaceKey, model: LoadedModel) -> WorkspacePool:
+    """A pool that is not kept on disk."""
+    return WorkspacePool(model.tokenizer.encode)
+
 
 class WorkspacePools:
-    """Pools by workspace, made on first use. Only the engine's thread calls it; any thread may call ``stats``.
+    """Pools by workspace, opened on use and closed once unused.
+
+    Only the engine's thread calls it; any thread may call ``stats``.
 
     Args:
         make_pool: makes the pool of a workspace for the tokenizer of a model.
         model: where the model comes from; without one no pool is made.
         slice_s: time of one slice of indexing.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, make_pool: MakePool, model: ModelState, slice_s: float) -> None:
+    def __init__(
+        self, make_pool: MakePool, model: ModelState, slice_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._make_pool = make_pool
         self._model = model
         self._slice_s = slice_s
-        self._pools: dict[WorkspaceKey, WorkspacePool] = {}
-        self._memories: dict[WorkspaceKey, DraftMemory] = {}
+        self._clock = clock
+        self._pools: OrderedDict[WorkspaceKey, WorkspacePool] = OrderedDict()  # the last used last
+        self._used_s: dict[WorkspaceKey, float] = {}
+        self._memories: OrderedDict[WorkspaceKey, DraftMemory] = OrderedDict()
         self.has_unsaved = False
 
     def get(self, workspace: WorkspaceKey) -> WorkspacePool | None:
-        """The pool of a workspace, for use; ``None`` before the first model was loaded."""
+        """The pool of a workspace, for use; ``None`` before the first model was loaded, or if too many are in use."""
         pool = self._pools.get(workspace)
         loaded = self._model.loaded
-        if pool is None and loaded is not None:
+        if pool is None and loaded is not None and self._has_room():
             pool = self._pools[workspace] = self._make_pool(workspace, loaded.model)
-        self.has_unsaved |= pool is not None
+        if pool is not None:
+            self._pools.move_to_end(workspace)
+            self._used_s[workspace] = self._clock()
+            self.has_unsaved = True
         return pool
+
+    def _has_room(self) -> bool:
+        """Close the pool that was used longest ago if all places are taken; False if all have open documents."""
+        if len(self._pools) < MAX_OPEN:
+            return True
+        oldest = next((key for key, pool in self._pools.items() if pool.stats().num_open == 0), None)
+        if oldest is None:
+            logger.warning("%d workspaces have open documents; drafting without a pool in further ones", MAX_OPEN)
+            return False
+        self._close(oldest)
+        return True
+
+    def close_unused(self) -> None:
+        """Close what has had no open document and no use for a while and is on disk."""
+        now_s = self._clock()
+        for workspace in [key for key, used_s in self._used_s.items() if used_s + CLOSE_AFTER_S <= now_s]:
+            if self._pools[workspace].is_unused:
+                self._close(workspace)
+            else:
+                self._used_s[workspace] = now_s  # ask again later
+
+    @property
+    def close_due_s(self) -> float:
+        """When the next pool may be closed; infinite without any."""
+        return min(self._used_s.values(), default=math.inf) + CLOSE_AFTER_S
+
+    def _close(self, workspace: WorkspaceKey) -> None:
+        del self._used_s[workspace]
+        with logged("closing a pool"):
+            self._pools.pop(workspace).close()
 
     def memory(self, workspace: WorkspaceKey) -> DraftMemory:
         """What earlier requests of a workspace taught the drafter."""
         memory = self._memories.get(workspace)
         if memory is None:
             memory = self._memories[workspace] = DraftMemory(self._model.drafting.seeds)
+            if len(self._memories) > _MAX_MEMORIES:
+                self._memories.popitem(last=False)
+        self._memories.move_to_end(workspace)
         return memory
 
     def clear(self, workspace: WorkspaceKey) -> None:
@@ -72,12 +130,12 @@ class WorkspacePools:
         for pool in self._pools.values():
             with logged("saving a pool"):
                 pool.save()
+                self.has_unsaved |= pool.has_unsaved
 
     def close(self) -> None:
         """Save, and release the files."""
-        for pool in self._pools.values():
-            with logged("closing a pool"):
-                pool.close()
+        for workspace in tuple(self._pools):
+            self._close(workspace)
 
     def stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         """Counts of one workspace's pool."""

@@ -8,13 +8,16 @@ from collections import Counter
 from pathlib import Path
 
 from forelook.errors import EndpointError
-from forelook.local.files import file_lock, write_atomically
+from forelook.local.files import file_lock, read_or_set_aside, write_atomically
 from forelook.protocol.events import ACCEPTANCES, EventCounts, EventKind
 from forelook.protocol.messages import CompletionEventParams
 
 logger = logging.getLogger(__name__)
 _VERSION = 1
 _LOCK_TIMEOUT_S = 10.0  # chosen, not measured: a save takes milliseconds
+_MAX_COUNT = 2**62
+_MAX_LANGUAGES = 200  # chosen, not measured; further ones count as "other"
+_MAX_COUNTS = 100 * _MAX_LANGUAGES
 
 
 class UsageCounters:
@@ -28,15 +31,26 @@ class UsageCounters:
         self._path = path
         self._total = self._read()
         self._unsaved: Counter[str] = Counter()
+        self._languages = {key.partition(".")[0] for key in self._total}
 
     def record(self, event: CompletionEventParams) -> None:
         """Count one event."""
-        language = event.language_id if event.language_id.isidentifier() and len(event.language_id) <= 40 else "other"
+        language = self._language(event.language_id)
         kind = f"{language}.{event.kind.value}"
         for key, count in ((kind, 1), (f"{kind}_chars", event.num_chars), (f"{language}.used", int(event.first_use))):
             if count:
-                self._total[key] += count
+                self._total[key] = min(_MAX_COUNT, self._total[key] + count)
                 self._unsaved[key] += count
+
+    def _language(self, language_id: str) -> str:
+        """The name a language is counted under; what a client sends must not let the file grow without end."""
+        if not language_id.isidentifier() or not language_id.isascii() or len(language_id) > 40:
+            return "other"
+        if language_id not in self._languages:
+            if len(self._languages) >= _MAX_LANGUAGES:
+                return "other"
+            self._languages.add(language_id)
+        return language_id
 
     def to_dict(self) -> dict[str, object]:
         """Sums over all languages, accept rate, saved keystrokes, and the counts of each language."""
@@ -71,7 +85,8 @@ class UsageCounters:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with file_lock(self._path.with_suffix(".lock"), _LOCK_TIMEOUT_S, "saving the usage counts"):
                 merged = self._read()
-                merged.update(self._unsaved)
+                for key, count in self._unsaved.items():
+                    merged[key] = min(_MAX_COUNT, merged[key] + count)
                 write_atomically(self._path, json.dumps({"version": _VERSION, "counts": dict(sorted(merged.items()))}))
         except (OSError, EndpointError) as error:
             logger.warning("cannot save the usage counts to %s: %s", self._path, error)
@@ -80,18 +95,18 @@ class UsageCounters:
         self._unsaved.clear()
 
     def _read(self) -> Counter[str]:
-        if self._path is None or not self._path.is_file():
-            return Counter()
-        try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            if content["version"] != _VERSION:
-                raise ValueError(f"version {content['version']!r} is not {_VERSION}")
-            return _with_uses(Counter({str(key): int(count) for key, count in content["counts"].items()}))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning(
-                "cannot read the usage counts in %s (%s); starting from zero", self._path, type(error).__name__
-            )
-            return Counter()
+        read = None if self._path is None else read_or_set_aside(self._path, _parse)
+        return Counter() if read is None else read
+
+
+def _parse(data: bytes) -> Counter[str]:
+    content = json.loads(data)
+    if content["version"] != _VERSION:
+        raise ValueError(f"version {content['version']!r} is not {_VERSION}")
+    counts = {str(key): int(count) for key, count in content["counts"].items()}
+    if len(counts) > _MAX_COUNTS or not all(0 <= count <= _MAX_COUNT for count in counts.values()):
+        raise ValueError("counts that no use adds up to")
+    return _with_uses(Counter(counts))
 
 
 def _with_uses(counts: Counter[str]) -> Counter[str]:
