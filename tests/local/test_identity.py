@@ -51,6 +51,10 @@ def test_a_model_folder_is_the_same_from_everywhere(tmp_path: Path, monkeypatch:
     by_relative = BackendIdentity("model").normalized()
     assert by_relative == BackendIdentity(str(tmp_path / "model")).normalized()
     assert BackendIdentity("owner/name").normalized().model == "owner/name"
+    (tmp_path / "model" / "m.gguf").symlink_to(tmp_path / "blob")
+    (tmp_path / "blob").write_bytes(b"GGUF")
+    by_relative = BackendIdentity("model/m.gguf").normalized()
+    assert by_relative.model == str(tmp_path / "model" / "m.gguf"), "not the blob, whose name says nothing"
 
 
 def test_a_path_too_long_for_a_socket_moves_to_the_short_folder(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ class FakeHub:
         cut_at: per file, after how many bytes the connection is cut; each cut is made once.
         altered: per file, what is sent instead.
         num_requests: of any kind.
+        architecture: what the hub says of GGUF files.
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
@@ -30,6 +31,7 @@ class FakeHub:
         self.altered: dict[str, bytes] = {}
         self.num_requests = 0
         self.commit = COMMIT
+        self.architecture: str | None = None
         self.endpoint = ""
 
     def describe(self) -> dict[str, object]:
@@ -37,11 +39,12 @@ class FakeHub:
         for name, content in self.files.items():
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             sibling: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": blob}
-            if name.endswith(".safetensors"):
+            if name.endswith((".safetensors", ".gguf")):
                 digest = hashlib.sha256(content).hexdigest()
                 sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
             siblings.append(sibling)
-        return {"id": "owner/model", "sha": self.commit, "siblings": siblings}
+        described: dict[str, object] = {"id": "owner/model", "sha": self.commit, "siblings": siblings}
+        return described if self.architecture is None else {**described, "gguf": {"architecture": self.architecture}}
 
 
 @contextmanager

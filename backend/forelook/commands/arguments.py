@@ -150,12 +150,14 @@ def models_arguments(parser: argparse.ArgumentParser) -> None:
     setting_arguments(parser, "models", {"device": "auto"})
     parser.add_argument("--all", action="store_true", help="also recommend models that do not fit this machine")
     parser.add_argument("--folder", type=Path, action="append", default=[], metavar="DIR",
-                        help="also look for checkpoints in this folder; may be repeated")  # fmt: skip
+                        help="also look for checkpoints and GGUF files in this folder; may be repeated")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def pull_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``pull``."""
-    parser.add_argument("model", metavar="MODEL[@REVISION]", help="a hub id such as Qwen/Qwen2.5-Coder-1.5B")
+    parser.add_argument(
+        "model", metavar="MODEL[@REVISION]", help="a hub id such as Qwen/Qwen2.5-Coder-1.5B, or OWNER/REPO:FILE.gguf"
+    )
     parser.add_argument("--offline", action="store_true", help="verify local files only; no network")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

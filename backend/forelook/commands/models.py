@@ -18,6 +18,7 @@ def models(options: argparse.Namespace, context: CommandContext) -> int:
 
     from forelook.model.catalogue import Machine, installed_models, recommend
     from forelook.model.forward.layers import kv_cache_dtype
+    from forelook.model.gguf.stores import Stores, installed_gguf
     from forelook.model.hub import hub_from, recorded
     from forelook.model.loading import STARTER_MODEL_PATH, choose_device, choose_dtype
     from forelook.model.memory import available_memory
@@ -28,6 +29,7 @@ def models(options: argparse.Namespace, context: CommandContext) -> int:
     hub = hub_from(context.environ, context.paths.models_path)
     pinned = {name: pulled.commit for name, pulled in recorded(hub.records_path).items()}
     installed = list(installed_models(STARTER_MODEL_PATH, hub.cache_dir, options.folder, pinned))
+    installed += installed_gguf(hub.cache_dir, Stores.of(context.environ), options.folder, pinned)
     fits = [fit for fit in recommend(machine) if options.all or (fit.fits and not fit.is_slow)]
     if options.json:
         print(

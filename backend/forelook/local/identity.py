@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -97,7 +97,7 @@ class BackendIdentity:
     """What one backend serves; editors that ask for the same one share it.
 
     Attributes:
-        model: a folder or a hub id, ``None`` for the starter model.
+        model: a folder, a GGUF file or a hub id, ``None`` for the starter model.
         revision, device, dtype: as asked for, not as resolved.
     """
 
@@ -112,9 +112,17 @@ class BackendIdentity:
         return cls(config.model, config.revision, config.device, config.dtype).normalized()
 
     def normalized(self) -> BackendIdentity:
-        """The same identity with an absolute model folder, so that it does not depend on the working folder."""
-        if self.model is not None and Path(self.model).is_dir():
-            return BackendIdentity(str(Path(self.model).resolve()), self.revision, self.device, self.dtype)
+        """The same identity with an absolute model path, so that it does not depend on the working folder.
+
+        The last part of a file's path stays as it is: the hub's cache links a file's name to a hash.
+        """
+        if self.model is None:
+            return self
+        path = Path(self.model)
+        if path.is_dir():
+            return replace(self, model=str(path.resolve()))
+        if path.is_file():
+            return replace(self, model=str(path.parent.resolve() / path.name))
         return self
 
     @property

@@ -22,6 +22,8 @@ from forelook.errors import CheckpointError, InsufficientDiskError, ModelNotFoun
 from forelook.local.files import read_or_set_aside, write_atomically
 from forelook.model.catalogue import missing_files
 from forelook.model.config import parse_config
+from forelook.model.gguf.architectures import find_architecture, read_config
+from forelook.model.gguf.files import HubGguf, gguf_on_hub, read_parts
 
 _WANTED = ("*.json", "*.safetensors", "README.md", "LICENSE*", "NOTICE*")
 _UNWANTED = ("consolidated*", "*/*")
@@ -92,15 +94,19 @@ class Pulled:
 
 
 def split_revision(text: str) -> tuple[str, str | None]:
-    """Split ``MODEL[@REVISION]``.
+    """Split ``MODEL[@REVISION]``, where ``MODEL`` is ``owner/name`` or ``owner/name:file.gguf``.
 
     Raises:
         ModelNotFoundError: ``MODEL`` is not a hub id.
     """
     model, at, revision = text.partition("@")
+    if gguf_on_hub(model) is not None and (revision or not at):
+        return model, revision or None
     owner, slash, name = model.partition("/")
     if not (owner and slash and name) or "/" in name or (at and not revision):
-        raise ModelNotFoundError(f"model {text!r} is not a hub id such as owner/name or owner/name@revision")
+        raise ModelNotFoundError(
+            f"model {text!r} is not a hub id such as owner/name, owner/name@revision or owner/name:file.gguf"
+        )
     return model, revision or None
 
 
@@ -108,7 +114,7 @@ def pull(model: str, revision: str | None, hub: Hub, on_progress: OnProgress) ->
     """Download a model, verify all files and record the commit; files that already exist are only verified.
 
     Args:
-        model: hub id.
+        model: hub id, or ``owner/name:file.gguf`` for a GGUF file.
         revision: a branch, tag or commit; the main branch by default.
         hub: source and destination.
         on_progress: called with the progress of each file.
@@ -122,7 +128,10 @@ def pull(model: str, revision: str | None, hub: Hub, on_progress: OnProgress) ->
     asked = "main" if revision is None else revision
     if hub.is_offline:
         return _check_offline(model, asked, hub, on_progress)
-    commit, files = _describe(model, asked, hub)
+    gguf = gguf_on_hub(model)
+    if gguf is not None:
+        return _pull_gguf(model, gguf, asked, hub, on_progress)
+    commit, files, _ = _describe(model, asked, hub)
     chosen = choose_files(model, files)
     config = next(file for file in chosen if file.name == "config.json")
     small_first = sorted(chosen, key=lambda file: (file is not config, file.size))
@@ -139,6 +148,37 @@ def pull(model: str, revision: str | None, hub: Hub, on_progress: OnProgress) ->
     lacking = missing_files(folder)
     if lacking:
         raise CheckpointError(f"{model} at {commit}: {lacking} on the hub; choose another revision")
+    pulled = Pulled(model, asked, commit, folder, tuple(chosen))
+    record(hub.records_path, pulled)
+    return pulled
+
+
+def _pull_gguf(model: str, gguf: HubGguf, asked: str, hub: Hub, on_progress: OnProgress) -> Pulled:
+    """Download one GGUF file or all parts of a split one, and the card and license next to it."""
+    repository = gguf.repository
+    commit, files, architecture = _describe(repository, asked, hub)
+    if architecture is not None:
+        find_architecture(architecture, model)
+    by_name = {file.name: file for file in files}
+    missing = [name for name in gguf.part_names if name not in by_name]
+    if missing:
+        others = sorted(name for name in by_name if name.lower().endswith(".gguf"))
+        raise ModelNotFoundError(
+            f"{repository} at revision {asked} has no file {missing[0]}; it has "
+            f"{', '.join(others[:12]) or 'no GGUF files'}"
+        )
+    papers = [file for file in files if fnmatch(file.name, "README.md") or fnmatch(file.name, "LICENSE*")]
+    chosen = [*papers, *(by_name[name] for name in gguf.part_names)]
+    folder = hub.cache_dir / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
+    (folder.parents[1] / "blobs").mkdir(parents=True, exist_ok=True)
+    _check_room(model, chosen, folder, hub)
+    for file in chosen:
+        if file.algorithm == "sha256" and not (folder / file.name).is_file():
+            _fetch_blob(repository, commit, file, folder.parents[1] / "blobs", hub, on_progress)
+        _fetch(repository, commit, file, hub, on_progress)
+        _check(folder, file)
+        on_progress(file.name, file.size, file.size)
+    read_config(read_parts(folder / gguf.name))  # what cannot run is said now
     pulled = Pulled(model, asked, commit, folder, tuple(chosen))
     record(hub.records_path, pulled)
     return pulled
@@ -171,7 +211,8 @@ def choose_files(model: str, files: list[HubFile]) -> list[HubFile]:
     return chosen
 
 
-def _describe(model: str, revision: str, hub: Hub) -> tuple[str, list[HubFile]]:
+def _describe(model: str, revision: str, hub: Hub) -> tuple[str, list[HubFile], str | None]:
+    """The commit of a revision, its files, and the architecture of its GGUF files as far as the hub knows it."""
     from huggingface_hub import HfApi
 
     with _explained(model, revision, hub):
@@ -185,7 +226,9 @@ def _describe(model: str, revision: str, hub: Hub) -> tuple[str, list[HubFile]]:
             files.append(HubFile(sibling.rfilename, sibling.size, sibling.blob_id, "git"))
     if info.sha is None:
         raise ModelNotFoundError(f"{model} at revision {revision}: the hub returned no commit; try again later")
-    return info.sha, files
+    described = getattr(info, "gguf", None)
+    architecture = described.get("architecture") if isinstance(described, dict) else None
+    return info.sha, files, architecture if isinstance(architecture, str) else None
 
 
 def _fetch(model: str, commit: str, file: HubFile, hub: Hub, on_progress: OnProgress) -> Path:

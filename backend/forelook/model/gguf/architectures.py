@@ -90,12 +90,25 @@ def architecture_of(file: GgufFile) -> Architecture:
     name = file.metadata.get("general.architecture")
     if not isinstance(name, str):
         raise CheckpointError(f"{file.path} names no general.architecture; convert it again with a current llama.cpp")
+    return find_architecture(name, str(file.path))
+
+
+def find_architecture(name: str, where: str) -> Architecture:
+    """The architecture of a name.
+
+    Args:
+        name: value of ``general.architecture``.
+        where: names the model in the error.
+
+    Raises:
+        UnsupportedArchitectureError: Forelook does not compute it.
+    """
     found = _ARCHITECTURES.get(name)
     if found is not None and found.model_type in FAMILIES:
         return found
     ours = ", ".join(row.name for row in _ARCHITECTURES.values() if row.model_type in FAMILIES)
     raise UnsupportedArchitectureError(
-        f"{file.path}: general.architecture is {name!r}; choose a model of one of these architectures: {ours}"
+        f"{where}: general.architecture is {name!r}; choose a model of one of these architectures: {ours}"
     )
 
 
