@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from forelook.errors import PrivacyError
+from forelook.privacy import rules
 from forelook.privacy.rules import MAX_FILE_BYTES, WorkspacePrivacy, content_reason, is_generated_name
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -244,3 +245,32 @@ def test_folders_of_dependencies_are_not_walked(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert [path.name for path in WorkspacePrivacy(tmp_path).walk()] == ["a.py"]
     assert not WorkspacePrivacy(tmp_path).permits(Path("node_modules/x/a.js"))
+
+
+@pytest.mark.parametrize("has_proc", [True, False])
+def test_a_folder_swapped_between_the_check_and_the_opening_gives_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_proc: bool
+) -> None:
+    root, outside = tmp_path / "w", tmp_path / "outside"
+    for folder in (root / "sub", outside):
+        folder.mkdir(parents=True)
+    (root / "sub" / "a.py").write_text("harmless\n")
+    (outside / "a.py").write_text("not yours\n")
+    if not has_proc:
+        monkeypatch.setattr(rules, "_name_of", lambda _descriptor, name: name)
+    privacy = rules.WorkspacePrivacy(root)
+    really_open = os.open
+
+    def swap_and_open(path: os.PathLike[str], flags: int, *more: int) -> int:
+        (root / "sub").rename(root / "kept")
+        (root / "sub").symlink_to(outside)
+        try:
+            return really_open(path, flags, *more)
+        finally:
+            if not has_proc:  # swapped back at once: only the file's identity tells
+                (root / "sub").unlink()
+                (root / "kept").rename(root / "sub")
+
+    monkeypatch.setattr(rules.os, "open", swap_and_open)
+    with pytest.raises(PrivacyError):
+        privacy.read(Path("sub/a.py"))

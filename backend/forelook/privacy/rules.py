@@ -184,11 +184,19 @@ class WorkspacePrivacy:
         excluded = self.reason(path)
         if excluded is not None:
             raise PrivacyError(f"{path} is excluded: {excluded}")
+        resolved = (self._root / path).resolve()
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
-        descriptor = os.open((self._root / path).resolve(), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(resolved, flags)
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode):
                 raise PrivacyError(f"{path} is excluded: not a regular file")
+            # The name may have become another file since it was checked: what counts is the file that is open.
+            opened = _name_of(descriptor, resolved)
+            excluded = self.reason(opened)
+            if excluded is not None or not os.path.samestat(info, opened.lstat()):
+                raise PrivacyError(f"{path} is excluded: {excluded or 'replaced while it was opened'}")
             data = file.read(MAX_FILE_BYTES + 1)
         excluded = content_reason(data)
         if excluded is not None:
@@ -273,3 +281,11 @@ class WorkspacePrivacy:
 
 def _join(parts: Parts) -> bytes:
     return b"/".join(map(os.fsencode, parts))
+
+
+def _name_of(descriptor: int, name: Path) -> Path:
+    """The path of an open file as the system knows it, where it tells; otherwise ``name``."""
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115 - the link's text, not a path to follow
+    except OSError:
+        return name
