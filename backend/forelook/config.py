@@ -166,7 +166,6 @@ class EngineConfig:
     partial_every_s: float = setting(0.025, number(0.0, 10.0), "Interval of a running request's partial results.")
     prewarm: bool = setting(True, boolean(), "Prefill the prompt around the last edit while idle.")
     index_slice_s: float = setting(0.001, number(1e-6, 0.1), "Length of one slice of background indexing.")
-    max_document_chars: int = setting(8_000_000, integer(1, 2**31), "Larger documents are refused.")
 
     def __post_init__(self) -> None:
         check(self)

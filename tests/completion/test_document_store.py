@@ -43,7 +43,7 @@ def test_changes_apply_one_after_the_other(text: str, edits: list[tuple[int, int
 
 
 def test_a_change_outside_is_refused_and_nothing_is_applied() -> None:
-    store = DocumentStore(1000)
+    store = DocumentStore()
     store.open(WORKSPACE, KEY, "python", 1, "abc")
     with pytest.raises(PositionError, match=r"changes\[1\]"):
         store.change(KEY, 2, [TextChange(0, 1, "x"), TextChange(2, 9, "y")])
@@ -52,14 +52,14 @@ def test_a_change_outside_is_refused_and_nothing_is_applied() -> None:
 
 
 def test_old_snapshots_stay_as_they_were() -> None:
-    store = DocumentStore(1000)
+    store = DocumentStore()
     old = store.open(WORKSPACE, KEY, "python", 1, "abc")
     store.change(KEY, 2, [TextChange(0, 3, "new")])
     assert (old.text, old.version) == ("abc", 1)
 
 
 def test_versions_only_grow() -> None:
-    store = DocumentStore(1000)
+    store = DocumentStore()
     store.open(WORKSPACE, KEY, "python", 3, "abc")
     for version in (2, 3):
         with pytest.raises(StaleDocumentError):
@@ -67,24 +67,23 @@ def test_versions_only_grow() -> None:
 
 
 def test_opening_again_replaces() -> None:
-    store = DocumentStore(1000)
+    store = DocumentStore()
     store.open(WORKSPACE, KEY, "python", 9, "abc")
     store.open(WORKSPACE, KEY, "python", 1, "new")
     assert store.get(KEY).text == "new"
 
 
 def test_too_large_is_refused_with_the_limit() -> None:
-    store = DocumentStore(10)
-    with pytest.raises(DocumentTextError, match="10"):
-        store.open(WORKSPACE, KEY, "python", 1, "x" * 11)
+    store = DocumentStore()
     store.open(WORKSPACE, KEY, "python", 1, "x" * 9)
-    with pytest.raises(DocumentTextError):
-        store.change(KEY, 2, [TextChange(0, 0, "yy")])
+    with pytest.raises(DocumentTextError, match="11 bytes, over the limit of 10"):
+        store.change(KEY, 2, [TextChange(0, 0, "é")], max_bytes=10)
     assert store.get(KEY).text == "x" * 9
+    assert store.change(KEY, 2, [TextChange(0, 0, "y")], max_bytes=10).text == "y" + "x" * 9
 
 
 def test_unknown_documents_are_named_as_such() -> None:
-    store = DocumentStore(10)
+    store = DocumentStore()
     for call in (store.get, store.close):
         with pytest.raises(UnknownDocumentError):
             call(KEY)

@@ -56,7 +56,7 @@ class FakeEngine:
         self._ready = ready
         self._worker = ThreadPoolExecutor(max_workers=64, thread_name_prefix="fake-engine")
         self.status = Status(EngineState.STARTING)
-        self.documents = DocumentStore(8_000_000)
+        self.documents = DocumentStore()
         self.files: dict[tuple[WorkspaceKey, str], str] = {}
         self.events: list[tuple[WorkspaceKey, CompletionEventParams]] = []
         self.requests: list[CompletionParams] = []
@@ -87,8 +87,10 @@ class FakeEngine:
     ) -> None:
         self.documents.open(workspace, key, language_id, version, text)
 
-    def change_document(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> None:
-        self.documents.change(key, version, changes)
+    def change_document(
+        self, key: DocumentKey, version: int, changes: Sequence[TextChange], max_bytes: int | None = None
+    ) -> None:
+        self.documents.change(key, version, changes, max_bytes=max_bytes)
 
     def close_document(self, key: DocumentKey) -> None:
         self.documents.close(key)

@@ -224,6 +224,21 @@ async def test_a_document_over_the_limit_is_refused_and_serving_goes_on(tmp_path
         assert await client.complete() == "1000@0"
 
 
+async def test_a_change_is_held_to_the_limit_that_hello_announces(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_document_bytes=2_000)
+    async with running(tmp_path, config) as server, server.client() as client:
+        await client.open("é" * 999)
+        grown = [{"start": 0, "end": 0, "text": "é"}]
+        await client.notify("document/change", {"uri": URI, "version": 2, "changes": grown})
+        assert await client.complete(version=2) == "1000@0"
+        await client.notify("document/change", {"uri": URI, "version": 3, "changes": grown})
+        refused = await client.next("notification/error")
+        assert (refused["code"], refused["uri"]) == (-32044, URI)
+        assert "2002 bytes, over the limit of 2000" in str(refused["message"])
+        await client.open("é" * 1_000)
+        assert await client.complete() == "1000@0"
+
+
 async def test_a_message_over_the_limit_gets_an_error_not_a_closed_socket(tmp_path: Path) -> None:
     config = ServerConfig(idle_timeout_s=None, max_message_bytes=20_000)
     async with running(tmp_path, config) as server, server.client() as client:

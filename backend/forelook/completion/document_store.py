@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import TextChange
+from forelook.text import utf8_size_above
 from forelook.text_edits import EditableText
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
@@ -92,8 +93,7 @@ class DocumentStore:
     Any thread may call it, but the calls about one document must not overlap, except for ``find`` and ``close``.
     """
 
-    def __init__(self, max_chars: int) -> None:
-        self._max_chars = max_chars
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._documents: dict[DocumentKey, Document] = {}
 
@@ -120,18 +120,15 @@ class DocumentStore:
         return document
 
     def open(self, workspace: WorkspaceKey, key: DocumentKey, language_id: str, version: int, text: str) -> Document:
-        """Add a document, or replace it: an editor that reconnects opens its documents again.
-
-        Raises:
-            DocumentTextError: it is larger than the limit.
-        """
-        self._check_size(text)
+        """Add a document, or replace it: an editor that reconnects opens its documents again."""
         document = Document(workspace, key, language_id, version, text)
         self._documents[key] = document
         return document
 
-    def change(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> Document:
-        """Apply an edit and return the new snapshot.
+    def change(
+        self, key: DocumentKey, version: int, changes: Sequence[TextChange], *, max_bytes: int | None = None
+    ) -> Document:
+        """Apply an edit and return the new snapshot, which may have ``max_bytes`` as UTF-8.
 
         Raises:
             UnknownDocumentError: it is not open.
@@ -146,7 +143,11 @@ class DocumentStore:
                 "close and reopen the document"
             )
         text = apply_changes(old.text, changes)
-        self._check_size(text)
+        if max_bytes is not None and (num_bytes := utf8_size_above(text, max_bytes)) is not None:
+            raise DocumentTextError(
+                f"the document has {num_bytes} bytes, over the limit of {max_bytes}; "
+                "completion is disabled for it until it is shorter"
+            )
         document = Document(old.workspace, key, old.language_id, version, text)
         with self._lock:
             if self._documents.get(key) is not old:
@@ -164,10 +165,3 @@ class DocumentStore:
             document = self.get(key)
             del self._documents[key]
         return document
-
-    def _check_size(self, text: str) -> None:
-        if len(text) > self._max_chars:
-            raise DocumentTextError(
-                f"the document has {len(text)} characters, over the limit of {self._max_chars}; "
-                "completion is disabled for it"
-            )

@@ -328,9 +328,9 @@ class Connection:
 
     async def _change(self, params: messages.DocumentChangeParams) -> None:
         engine = await self._backend.engine()
-        key = self._key(params.uri)
+        key, limit = self._key(params.uri), self._backend.config.max_document_bytes
         is_long = len(params.changes) > MANY_CHANGES
-        await _off_loop(is_long, engine.change_document, key, params.version, params.changes)
+        await _off_loop(is_long, engine.change_document, key, params.version, params.changes, limit)
 
     async def _close(self, params: messages.DocumentCloseParams) -> None:
         self._key(params.uri)

@@ -46,7 +46,9 @@ class Engine(Protocol):
         """Mirror a document; raises DocumentError."""
         ...
 
-    def change_document(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> None:
+    def change_document(
+        self, key: DocumentKey, version: int, changes: Sequence[TextChange], max_bytes: int | None = None
+    ) -> None:
         """Apply changes; raises DocumentError."""
         ...
 

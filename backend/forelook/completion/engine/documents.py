@@ -54,7 +54,6 @@ class DocumentFeed:
         """Mirror a document.
 
         Raises:
-            DocumentTextError: it is too large.
             LimitError: too much waits for the engine.
         """
         former = self._store.find(key)
@@ -67,13 +66,15 @@ class DocumentFeed:
             self._store.close(document.key)
             raise
 
-    def change(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> None:
-        """Apply changes, each to the text that those before it left.
+    def change(
+        self, key: DocumentKey, version: int, changes: Sequence[TextChange], max_bytes: int | None = None
+    ) -> None:
+        """Apply changes, each to the text that those before it left; the result may have ``max_bytes`` as UTF-8.
 
         Raises:
             DocumentError: one of its kinds; nothing was applied.
         """
-        self._store.change(key, version, changes)
+        self._store.change(key, version, changes, max_bytes=max_bytes)
         is_waiting = key in self._cursors
         if changes or not is_waiting:
             self._cursors[key] = changes[-1].start + len(changes[-1].text) if changes else None

@@ -82,7 +82,7 @@ class CompletionEngine:
     ) -> None:
         self._config = config
         self._clock = clock
-        self._documents = DocumentStore(config.max_document_chars)
+        self._documents = DocumentStore()
         self.has_failed = False
         """Whether the engine's thread has ended without being asked to; its process must be replaced."""
         self._users = Users(prewarm=config.prewarm, statistics_path=statistics_path)
@@ -348,18 +348,19 @@ class CompletionEngine:
         """Mirror a document.
 
         Raises:
-            DocumentTextError: it is too large.
             LimitError: too much waits for the engine.
         """
         self._feed.open(workspace, key, language_id, version, text)
 
-    def change_document(self, key: DocumentKey, version: int, changes: Sequence[TextChange]) -> None:
-        """Apply changes, each to the text that those before it left.
+    def change_document(
+        self, key: DocumentKey, version: int, changes: Sequence[TextChange], max_bytes: int | None = None
+    ) -> None:
+        """Apply changes, each to the text that those before it left; the result may have ``max_bytes`` as UTF-8.
 
         Raises:
             DocumentError: one of its kinds; nothing was applied.
         """
-        self._feed.change(key, version, changes)
+        self._feed.change(key, version, changes, max_bytes)
 
     def close_document(self, key: DocumentKey) -> None:
         """Forget a document; its text stays in the pool of its workspace.
