@@ -83,6 +83,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
                 cache = PoolCache(paths.pools_dir, workspace.pool_name, model.fingerprint)
             return WorkspacePool(
                 model.tokenizer.encode,
+                splitter=model.tokenizer.splitter,
                 cache=cache,
                 cache_thread=cache_threads[0] if cache_threads else None,
                 max_tokens=config.pool_tokens or _POOL_TOKENS,

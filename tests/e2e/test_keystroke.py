@@ -102,6 +102,31 @@ async def test_another_text_before_the_cursor_gets_another_answer(editor: LspCli
     assert "left" in second["insertText"]
 
 
+async def test_a_notebooks_cell_is_completed_as_if_the_notebook_were_a_file(editor: LspClient) -> None:
+    cells = ["vscode-notebook-cell:/w/n.ipynb#" + name for name in "abc"]
+    texts = [
+        "def compute_shipping_fee(weight, distance):\n    return 3 * weight + 0.1 * distance\n",
+        "%%bash\nls",
+        "weight, distance = 3, 120\nfee = compute_s",
+    ]
+    items = [{"uri": uri, "languageId": "python", "version": 1, "text": texts[at]} for at, uri in enumerate(cells)]
+    notebook = {
+        "uri": "file:///w/n.ipynb",
+        "notebookType": "jupyter-notebook",
+        "version": 1,
+        "cells": [{"kind": 2, "document": uri} for uri in cells],
+    }
+    await editor.notify("notebookDocument/didOpen", {"notebookDocument": notebook, "cellTextDocuments": items})
+    (in_cell,) = await editor.complete(cells[2], 1, 15)
+    closed = {"notebookDocument": {"uri": "file:///w/n.ipynb"}, "cellTextDocuments": [{"uri": uri} for uri in cells]}
+    await editor.notify("notebookDocument/didClose", closed)  # else it would be context of the file
+    await editor.open("file:///w/file.py", f"{texts[0]}\n{texts[2]}")
+    (in_file,) = await editor.complete("file:///w/file.py", 4, 15)
+    assert in_cell["insertText"] == in_file["insertText"]
+    assert in_cell["insertText"].startswith("fee = compute_shipping_fee(")
+    assert in_cell["range"]["start"] == {"line": 1, "character": 0}
+
+
 async def test_the_shell_gives_the_same_text_as_the_editor(
     editor: LspClient, home: dict[str, str], tmp_path: Path
 ) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 from forelook.model.tokenizer import Encode, TextSplitter
-from forelook.workspace.line_tokens import LineTokens
+from forelook.workspace.line_tokens import MAX_PART_CHARS, LineTokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -18,6 +19,11 @@ from tests.fakes import AWKWARD_TOKENIZERS
 def starter_encode(repository: Path) -> Encode:
     tokenizer = Tokenizer.from_file(str(repository / "backend/forelook/starter_model/tokenizer.json"))
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@functools.cache
+def splitter_of(encode: Encode) -> TextSplitter:
+    return TextSplitter(encode)
 
 
 LINES = [
@@ -48,7 +54,7 @@ def test_edited_tokens_are_the_tokens_of_the_text(
     starter_encode: Encode, name: str, text: str, data: st.DataObject
 ) -> None:
     encode = starter_encode if name == "starter" else AWKWARD_TOKENIZERS[name][0]
-    splitter = TextSplitter(encode)
+    splitter = splitter_of(encode)
     lines = LineTokens(splitter)
     tokens: list[int] = []
     for _ in range(4):
@@ -109,10 +115,30 @@ def test_a_large_text_is_tokenized_a_little_at_a_time(starter_encode: Encode) ->
 def test_tokens_until_a_place_cover_the_pieces_that_begin_before_it(
     starter_encode: Encode, text: str, offset: int
 ) -> None:
-    lines = LineTokens(TextSplitter(starter_encode))
+    lines = LineTokens(splitter_of(starter_encode))
     lines.update(text)
     offset = min(offset, len(text))
     end = text.find("\n", offset)
     covered = text if end < 0 else text[:end]
     expected = 0 if offset == 0 else len(starter_encode(covered))
     assert lines.tokens_until(offset) == expected
+
+
+def test_a_line_of_a_million_characters_has_no_tokens_and_its_neighbors_do(starter_encode: Encode) -> None:
+    longest = 0
+
+    def encode(text: str) -> list[int]:
+        nonlocal longest
+        longest = max(longest, len(text))
+        return starter_encode(text)
+
+    splitter = TextSplitter(encode)
+    lines = LineTokens(splitter)
+    head, tail, longest = "x = 1", "\ny = 2", 0
+    for middle in ("\n" + "b, " * 350_000, "\n" + "b, " * 350_000 + "c"):
+        lines.update(head + middle + tail)
+        assert lines.num_tokens == len(starter_encode(head)) + len(starter_encode(tail))
+        assert lines.text == head + middle + tail
+    assert longest <= MAX_PART_CHARS
+    lines.update(head + "\nb, " + tail)
+    assert lines.num_tokens == len(starter_encode(head + "\nb, " + tail))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.workspace.cache import PoolCache
+from forelook.workspace.line_tokens import MAX_PART_CHARS
 from forelook.workspace.pool import WorkspacePool
 
 from tests.workspace.conftest import Clock, MakePool, drafted, encode_bytes, settle
@@ -336,3 +337,23 @@ def test_a_request_does_not_wait_for_a_large_document_to_be_indexed() -> None:
     settle(pool)
     assert sum(encoded) >= len(HELPER) * 100
     assert drafted(pool, "main.py", "def convert_every") == "thing(values"
+
+
+def test_no_step_tokenizes_a_long_line() -> None:
+    encoded: list[int] = []
+
+    def encode(text: str) -> list[int]:
+        encoded.append(len(text))
+        return encode_bytes(text)
+
+    pool = WorkspacePool(encode, catch_up_s=60.0)
+    encoded.clear()
+    text = "first = 1\n" + "b, " * 300_000 + "\nlast = 2\n"
+    pool.add_files([("file.py", text)])
+    pool.open_document("open.py", text)
+    settle(pool)
+    pool.change_document("open.py", text.replace("b, b", "c", 1))
+    assert pool.tokens_after("open.py", 0) is not None
+    settle(pool)
+    assert max(encoded) <= MAX_PART_CHARS
+    assert bytes(pool.tokens_of("file.py")) == b"first = 1\nlast = 2\n"

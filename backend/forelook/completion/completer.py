@@ -39,6 +39,7 @@ from forelook.protocol.messages import (
 )
 
 _LOOK_AROUND_CHARS = 64_000  # on each side of the cursor; chosen, not measured
+_LOOK_AROUND_STEP = 1_024
 _MAX_ATTEMPTS_PER_SUGGESTION = 2  # chosen, not measured
 _SAMPLING_TOP_P = 0.95  # chosen, not measured
 _PREWARM_CHUNK = 64  # tokens between two looks at the inbox; chosen, not measured
@@ -342,7 +343,9 @@ class Completer:
 
 def _around(text: str, offset: int) -> tuple[str, str]:
     """The text before and after a cursor that stop rules and clean-up look at."""
-    before = model_text(text[max(0, offset - _LOOK_AROUND_CHARS) : offset])
+    # The window starts at a multiple of a step: where it is one long line, a keystroke then changes its end only.
+    steps = max(0, -((_LOOK_AROUND_CHARS - offset) // _LOOK_AROUND_STEP))
+    before = model_text(text[steps * _LOOK_AROUND_STEP : offset])
     return before, model_text(text[offset : offset + _LOOK_AROUND_CHARS + 1])
 
 

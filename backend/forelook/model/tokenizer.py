@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -22,6 +23,8 @@ from tokenizers import Tokenizer
 
 from forelook.errors import TokenizerError
 from forelook.model.families import CONTROL_TOKENS
+
+logger = logging.getLogger(__name__)
 
 # Control tokens by convention, besides those of the infill templates; some tokenizers do not flag them as special.
 _CONTROL_TOKEN = re.compile(r"<\|.*\|>|<｜.*｜>|<(?:s|/s|unk|pad|bos|eos|mask)>")
@@ -64,6 +67,9 @@ class TextSplitter:
     it uses the finest border at which splitting leaves the tokens of all probes unchanged. If no border passes, it
     never splits.
 
+    The probes cover what a tokenizer's patterns look at. With the vocabulary's own tokens among them they cover its
+    merges too: where no token contains a border, no merge crosses one.
+
     Attributes:
         encode: text to token ids.
         border: where text is split.
@@ -80,17 +86,26 @@ class TextSplitter:
         "x  \n  y \t\n\t z\n\n \n)\n);\n\n};\n/* é — 漢字 */\n  // 🙂\n1\n22\n   333\n",
     )
 
-    def __init__(self, encode: Encode) -> None:
+    def __init__(self, encode: Encode, tokens: Iterable[str] = ()) -> None:
+        """Find the border.
+
+        Args:
+            encode: text to token ids.
+            tokens: the texts of the vocabulary's tokens that contain line breaks.
+        """
         self.encode = encode
-        probes = (*self._PROBES, _random_probe())
+        probes = (*self._PROBES, *tokens, _random_probe())
         self.border = next(border for border in Border if all(self._keeps_tokens(border, probe) for probe in probes))
+        if self.border is Border.NOWHERE:
+            logger.warning("the tokenizer joins lines everywhere; text is tokenized whole, which costs time per key")
 
     def split(self, text: str) -> list[str]:
         """The parts of ``text``. None is empty, and joined they are the text."""
         return _split(text, self.border)
 
     def _keeps_tokens(self, border: Border, probe: str) -> bool:
-        return [token for part in _split(probe, border) for token in self.encode(part)] == self.encode(probe)
+        parts = _split(probe, border)
+        return len(parts) == 1 or [token for part in parts for token in self.encode(part)] == self.encode(probe)
 
 
 @cache
@@ -187,6 +202,12 @@ class CodeTokenizer:
     def token_id(self, content: str) -> int | None:
         """The id of a token by its name in the vocabulary, control tokens included."""
         return self._ids.get(content)
+
+    @cached_property
+    def splitter(self) -> TextSplitter:
+        """Where text can be split before it is tokenized."""
+        joined = (data for data in self._bytes if len(data) > 1 and b"\n" in data)
+        return TextSplitter(self.encode, [data.decode("utf-8", "replace") for data in joined])
 
     @cached_property
     def all_bytes(self) -> tuple[bytes, ...]:

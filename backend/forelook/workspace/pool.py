@@ -71,6 +71,7 @@ class WorkspacePool:
         self,
         encode: Encode,
         *,
+        splitter: TextSplitter | None = None,
         cache: PoolCache | None = None,
         cache_thread: ThreadPoolExecutor | None = None,
         max_tokens: int = 1 << 20,
@@ -82,6 +83,7 @@ class WorkspacePool:
 
         Args:
             encode: text to token ids.
+            splitter: where text can be split; by default it is found out.
             cache: keeps the pool between starts; ``None`` for a pool in memory only.
             cache_thread: one thread for the disk, which several pools may share; ``None`` for one of its own.
             max_tokens: limit; the least recently used documents are dropped first.
@@ -90,7 +92,7 @@ class WorkspacePool:
             clock: seconds, for retries.
         """
         self._encode = encode
-        self._splitter = TextSplitter(encode)
+        self._splitter = splitter or TextSplitter(encode)
         self._max_tokens = max_tokens
         self._permits = permits
         self._catch_up_s = catch_up_s

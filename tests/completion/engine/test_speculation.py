@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
+import pytest
 from forelook.completion.completer import Completed
 from forelook.completion.document_store import Document
 from forelook.completion.engine.answers import Answer, LatestAnswers
 from forelook.completion.engine.speculation import PREWARM_AFTER_S, Speculation
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
-from forelook.protocol.messages import CompletionParams, CompletionResult, SelectedCompletion, Suggestion
+from forelook.protocol.messages import (
+    CompletionParams,
+    CompletionResult,
+    MultiLine,
+    SelectedCompletion,
+    Suggestion,
+    TriggerKind,
+)
 
 WORKSPACE, OTHER = WorkspaceKey("", "w"), WorkspaceKey("", "other")
 A, B = DocumentKey(1, "file:///a.py"), DocumentKey(1, "file:///b.py")
@@ -61,6 +71,40 @@ def test_a_result_is_used_for_exactly_its_text_and_cursor() -> None:
     assert speculation.result_for(follow_up.document, request_at(5, SelectedCompletion(4, 5, "10"))) is None
     speculation.forget(A)
     assert speculation.result_for(follow_up.document, request_at(5)) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"trigger": TriggerKind.INVOKED},
+        {"num_suggestions": 2},
+        {"max_new_tokens": 8},
+        {"multi_line": MultiLine.NEVER},
+        {"selected": SelectedCompletion(4, 5, "10")},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_result_is_used_for_no_other_request(other: dict[str, Any]) -> None:
+    speculation = Speculation(prewarm=True)
+    speculation.shown(answer("x = ", "1"))
+    follow_up = speculation.take_follow_up()
+    assert follow_up is not None
+    speculation.add_result(follow_up, completed())
+    same = replace(request_at(5), partial=True, deadline_ms=200)
+    assert speculation.result_for(follow_up.document, same) is not None
+    assert speculation.result_for(follow_up.document, replace(same, **other)) is None
+    assert speculation.result_for(replace(follow_up.document, language_id="ruby"), same) is None
+
+
+def test_a_follow_up_is_computed_under_the_settings_of_its_request() -> None:
+    speculation = Speculation(prewarm=True)
+    given = answer("x = ", "1")
+    asked = replace(given.request, max_new_tokens=7, multi_line=MultiLine.NEVER, trigger=TriggerKind.INVOKED)
+    speculation.shown(replace(given, request=asked))
+    follow_up = speculation.take_follow_up()
+    assert follow_up is not None
+    assert (follow_up.request.max_new_tokens, follow_up.request.multi_line) == (7, MultiLine.NEVER)
+    assert follow_up.request.trigger is TriggerKind.AUTOMATIC
 
 
 def test_old_results_make_room() -> None:

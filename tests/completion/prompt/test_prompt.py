@@ -227,3 +227,33 @@ def test_remembered_windows_never_show_another_text(edits: list[tuple[int, str]]
         suffix = ByteTokenizer().decode(prompt.suffix_ids).rstrip("\ufffd")
         line_end = text.find("\n", offset) if "\n" in text[offset:] else len(text)
         assert text[offset:].startswith(suffix) or text[line_end:].startswith(suffix)
+
+
+def test_a_key_on_a_line_of_a_million_characters_tokenizes_little_and_keeps_the_prompts_start(
+    starter: CodeTokenizer,
+) -> None:
+    text, offset = "x = 1\na = [" + "1, b, 'c', " * 90_000 + "\ny = 2\n", 500_000
+    builder = PromptBuilder(starter, BUDGET)
+    starts: list[list[int]] = []
+    for _ in range(5):
+        encoded = builder.encoder.num_encoded_chars
+        prompt = build(builder, text, offset)
+        assert builder.encoder.num_encoded_chars - encoded <= 4_000
+        assert len(prompt.prefix_ids) >= 100
+        assert len(prompt.suffix_ids) >= 50
+        assert size(prompt) <= BUDGET.num_tokens
+        assert text[:offset].endswith(prompt.prefix)
+        starts.append(prompt.prefix_ids[:50])
+        text, offset = text[:offset] + "q" + text[offset:], offset + 1
+    assert len({tuple(start) for start in starts}) <= 2
+
+
+@pytest.mark.parametrize("name", AWKWARD_TOKENIZERS)
+def test_long_lines_fit_the_budget_whatever_the_tokenizer(name: str) -> None:
+    builder = PromptBuilder(OneWayTokenizer(AWKWARD_TOKENIZERS[name][0]), BUDGET)
+    for line in ("ab " * 30_000, "  " * 40_000, "x" * 50_000):
+        text = f"first = 1\n{line}\nlast\n"
+        for offset in (0, 9, 10, 40_000, len(text)):
+            prompt = build(builder, text, offset)
+            assert size(prompt) <= BUDGET.num_tokens
+            assert text[:offset].endswith(prompt.prefix)

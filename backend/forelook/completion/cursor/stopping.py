@@ -32,7 +32,8 @@ from forelook.languages import Language, ScopeRule
 
 # All of these are chosen, not measured.
 _SCAN_CHARS = 64_000  # scanned for brackets before and after the cursor
-_MAX_LINE_CHARS = 4_000  # of the cursor's line on each side of it; the lines beyond a longer one are not read
+_MAX_LINE_CHARS = 2_000  # of the cursor's line on each side of it; the lines beyond a longer one are not read
+_LINE_STEP = 256  # the part of a long line that is read starts at a multiple, so that a keystroke reparses little
 _NEAR_CHARS = 4000  # searched for the nearest lines with text, and for tabs
 # The same text four times in a row. During generation only the end of the text is searched.
 _REPETITION = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
@@ -116,7 +117,8 @@ def look_around(language: Language, before: str, after: str) -> CursorContext:
     window = window_before(before, _SCAN_CHARS)
     line_start = window.rfind("\n") + 1
     if len(window) - line_start > _MAX_LINE_CHARS:
-        window, line_start = window[-_MAX_LINE_CHARS:], 0
+        first = line_start + (len(window) - line_start - _MAX_LINE_CHARS) // _LINE_STEP * _LINE_STEP
+        window, line_start = window[first:], 0
     above, line = window[:line_start], window[line_start:]
     above_scan = scan_cached(language, above)
     scan = join_scans(above_scan, scan_brackets(language, line, above_scan.inside), line_start)

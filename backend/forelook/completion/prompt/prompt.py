@@ -15,7 +15,7 @@ from typing import Protocol
 from forelook.completion.cursor.brackets import rest_is_closers
 from forelook.completion.document_store import Document, model_text
 from forelook.keys import DocumentKey
-from forelook.model.tokenizer import TextSplitter
+from forelook.model.tokenizer import CodeTokenizer, TextSplitter
 
 # All of these are chosen, not measured.
 _MAX_CACHED_LINES = 20_000
@@ -50,7 +50,8 @@ class LineEncoder:
         self._tokenizer = tokenizer
         self._cache: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self.num_encoded_chars = 0
-        self.split = TextSplitter(tokenizer.encode).split
+        splitter = tokenizer.splitter if isinstance(tokenizer, CodeTokenizer) else TextSplitter(tokenizer.encode)
+        self.split = splitter.split
 
     def encode_piece(self, piece: str) -> tuple[int, ...]:
         """Ids of one part."""
@@ -235,7 +236,7 @@ class PromptBuilder:
         whole = len(prefix) == len(before) and offset <= self._max_chars
         if not whole and prefix.startswith("\n"):
             prefix = prefix[1:]
-        prefix_ids = self.encoder.encode(prefix, starts_document=True)[-max(for_prefix, 1) :]
+        prefix_ids = _last(self.encoder.encode(prefix, starts_document=True), max(for_prefix, 1))
         suffix_ids = [token for _, ids in suffix_pieces for token in ids]
         if not suffix and after:
             suffix_ids = self.encoder.encode(after[: min(for_suffix * 4, self._max_line_chars)])[:for_suffix]
@@ -301,6 +302,13 @@ def _fit(pieces: list[tuple[str, tuple[int, ...]]], num_tokens: int) -> list[tup
             break
         kept.append((piece, ids))
     return kept
+
+
+def _last(ids: list[int], num_tokens: int) -> list[int]:
+    """The last tokens, at most ``num_tokens``; a step fewer, so that the first one stays the first for a while."""
+    excess = max(0, len(ids) - num_tokens)
+    step = max(1, min(64, num_tokens // 4))
+    return ids[-(-excess // step) * step :]
 
 
 def _raw_length(text: str, num_chars: int, *, start: int | None = None, end: int | None = None) -> int:
