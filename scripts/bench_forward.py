@@ -8,12 +8,12 @@ turns. The table shows medians; the last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
-from bench.results import add_json_argument, print_result, public_name
-from bench.steps import branched_layout, random_ids
+from bench.arguments import benchmark_parser
+from bench.results import print_result, public_name
+from bench.steps import branched_layout, hf_step, random_ids
 from bench.summary import medians_ms
+from bench.tables import forward
 from bench.turns import Step, compare_steps
 from forelook.decoding.layout import causal_layout
 from forelook.model.forward.llama import LlamaSequence
@@ -30,35 +30,21 @@ def our_step(sequence: LlamaSequence, prefix: list[int], num_tokens: int) -> Ste
 
 
 def transformers_step(model: torch.nn.Module, prefix: list[int], num_tokens: int) -> Step:
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=model.config)
-    if prefix:
-        model(torch.tensor([prefix]), past_key_values=cache)
     layout = branched_layout(num_tokens, len(prefix), model.config.vocab_size)
     ids, positions = torch.from_numpy(layout.token_ids)[None], torch.from_numpy(layout.positions)[None]
     mask = None
     if layout.visibility is not None:
         mask = torch.ones(1, 1, num_tokens, len(prefix) + num_tokens, dtype=torch.bool)
         mask[0, 0, :, len(prefix) :] = torch.from_numpy(layout.visibility)
-
-    def step() -> None:
-        model(ids, attention_mask=mask, position_ids=positions, past_key_values=cache)
-        cache.crop(-num_tokens)
-
-    return step
+    return hf_step(model, torch.tensor([prefix]), ids, attention_mask=mask, position_ids=positions)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="folder or hub id (default: the starter model)")
-    parser.add_argument("--dtype", default="auto")
+    parser = benchmark_parser(__doc__, "model", "dtype", "threads")
     parser.add_argument("--prefixes", type=int, nargs="+", default=[64, 256, 512, 900])
     parser.add_argument("--tails", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--repeats", type=int, default=60)
-    parser.add_argument("--threads", type=int, help="torch's threads (default: all cores)")
     parser.add_argument("--without-transformers", action="store_true")
-    add_json_argument(parser)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -71,10 +57,7 @@ def main() -> None:
 
         reference = AutoModelForCausalLM.from_pretrained(options.model or STARTER_MODEL_PATH, dtype=loaded.dtype).eval()
 
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    print(f"{loaded.name}, {dtype}, {torch.get_num_threads()} threads; median ms")
-    print("prefix  tail  forelook  transformers  ratio")
+    medians: dict[str, dict[str, dict[str, float]]] = {}
     with torch.inference_mode():
         for prefix_length in options.prefixes:
             prefix = random_ids(prefix_length, sequence.vocab_size)
@@ -84,13 +67,12 @@ def main() -> None:
                 steps = {"forelook": our_step(sequence, prefix, num_tokens)}
                 if reference is not None:
                     steps["transformers"] = transformers_step(reference, prefix, num_tokens)
-                medians = medians_ms(compare_steps(steps, options.repeats))
-                results.setdefault(str(prefix_length), {})[str(num_tokens)] = medians
-                line = f"{prefix_length:6d} {num_tokens:5d} {medians['forelook']:9.2f}"
-                if reference is not None:
-                    line += f" {medians['transformers']:13.2f} {medians['transformers'] / medians['forelook']:6.1f}"
-                print(line, flush=True)
-    print_result("forward", {"model": public_name(loaded.name), "dtype": dtype, "median_ms": results}, options.json)
+                row = medians_ms(compare_steps(steps, options.repeats))
+                medians.setdefault(str(prefix_length), {})[str(num_tokens)] = row
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    result = {"model": public_name(loaded.name), "dtype": dtype, "median_ms": medians}
+    print(*forward(result), sep="\n")
+    print_result("forward", result, options.json)
 
 
 if __name__ == "__main__":

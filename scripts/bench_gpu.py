@@ -11,7 +11,6 @@ line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import platform
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "backend")]
 
 import torch
-from bench import plots
+from bench.arguments import benchmark_parser
 from bench.gpu import (
     copy_bandwidth,
     measure_attention,
@@ -31,7 +30,9 @@ from bench.gpu import (
     measure_transformers,
 )
 from bench.gpu_model import SHAPES, Plan, make_plan, random_weights
-from bench.results import add_json_argument, print_result
+from bench.plots import Line, Panel, draw
+from bench.results import print_result
+from bench.tables import print_rows
 from forelook.model.forward.step_ops import choose_step_ops
 
 
@@ -69,53 +70,36 @@ def _ratio(upper: object, lower: object) -> float | None:
 def show(report: dict[str, Any]) -> None:
     print(f"{report['device']}, torch {torch.__version__}, {report['dtype']}, shape {report['shape']}")
     print(f"copy bandwidth {report['copy_gb_per_s']:.0f} GB/s; attention of a step: {report['step_attention']}")
-    print("\nprefix  tail  floor ms  captured ms  over floor  uncaptured ms")
-    for row in report["grid"]:
-        print(
-            f"{row['prefix']:6d} {row['tail']:5d} {row['floor_ms']:9.3f} {row['captured']:12.3f}"
-            f" {row['over_floor']:11.2f} {row['uncaptured']:14.3f}"
-        )
-    print("\nattention     alone ms  in the step ms")
-    for row in report["attention"]:
-        if row["step_ms"] is None:
-            print(f"{row['name']:13s} {row['reason']}")
-        else:
-            print(f"{row['name']:13s} {row['attention_ms']:8.3f} {row['step_ms']:15.3f}")
+    print("\nsteps, ms")
+    print_rows(report["grid"])
+    print("\nattention, ms")
+    print_rows(report["attention"])
     print("\none token after the prefix, ms")
-    for name, value in report["transformers"].items():
-        print(f"  {name:32s} {value if isinstance(value, str) else format(value, '.3f')}")
-    print(f"\nhost: {', '.join(f'{name} {value:.3f}' for name, value in report['host_gap'].items())}")
-    for name in ("autoregressive", "lookahead"):
-        figures = report["generation"][name]
-        print(f"{name}: {figures['decode_tokens_per_s']:.0f} tokens/s, {figures['tokens_per_step']:.2f} per step")
+    print_rows({"forward": name, "ms": value} for name, value in report["transformers"].items())
+    print()
+    print_rows([report["host_gap"]])
+    print_rows({"method": name, **report["generation"][name]} for name in ("autoregressive", "lookahead"))
     print("\nmust reach (H200, 7B shapes, bfloat16)")
-    for row in report["must_reach"]:
-        value = "not measured" if row["value"] is None else f"{row['value']:.3f}"
-        word = {True: "reached", False: "NOT reached", None: ""}[row["reached"]]
-        print(f"  {row['measure']:70s} {row['bar']:8s} {value:>12s}  {word}")
+    print_rows(report["must_reach"])
 
 
 def plot(report: dict[str, Any], folder: Path) -> None:
+    lines: list[Line] = []
+    for number, prefix in enumerate(sorted({row["prefix"] for row in report["grid"]})):
+        rows = [row for row in report["grid"] if row["prefix"] == prefix]
+        tails = [row["tail"] for row in rows]
+        lines.append((f"prefix {prefix}", tails, [row["captured"] for row in rows], f"C{number}o-"))
+        lines.append((None, tails, [row["floor_ms"] for row in rows], f"C{number}:"))
+    title = f"Step time, {report['shape']}, {report['device']}"
+    panel = Panel("tokens of the step, T", "ms; dotted: the bandwidth floor", lines, title, "log")
     try:
-        figure, axes = plots.subplots()
+        draw(folder / "step_time.png", panel)
     except ImportError:
         print("no plots: matplotlib is not installed")
-        return
-    for prefix in sorted({row["prefix"] for row in report["grid"]}):
-        rows = [row for row in report["grid"] if row["prefix"] == prefix]
-        axes.plot([row["tail"] for row in rows], [row["captured"] for row in rows], "o-", label=f"prefix {prefix}")
-        axes.axhline(rows[0]["floor_ms"], linestyle=":", linewidth=0.8)
-    axes.set_xscale("log", base=2)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("tokens of the step, T")
-    axes.set_ylabel("ms; dotted: the bandwidth floor")
-    axes.set_title(f"Step time, {report['shape']}, {report['device']}")
-    axes.legend()
-    plots.save(figure, folder / "step_time.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--shape", choices=tuple(SHAPES), help="7b by default, tiny with --smoke")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"))
@@ -123,7 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plots", type=Path, metavar="DIR")
     parser.add_argument("--without-transformers", action="store_true")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, few repeats, on a CPU where there is no GPU")
-    add_json_argument(parser)
     options = parser.parse_args(arguments)
     plan = make_plan(
         options.shape or ("tiny" if options.smoke else "7b"),

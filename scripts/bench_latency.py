@@ -25,18 +25,17 @@ stop rules and limits. The last line is one JSON object with all figures.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from bench import plots
-from bench.latency import Typist, details, measure, ratios, summary
-from bench.results import REPOSITORY, add_json_argument, print_result
+from bench.arguments import benchmark_parser
+from bench.latency import Figures, Typist, measure, ratios, report
+from bench.plots import Line, Panel, draw
+from bench.results import REPOSITORY, print_result
+from bench.tables import print_rows
 from bench.traces import Session, editing_sessions, folder_sessions, function_sessions
-from rich.console import Console
-from rich.table import Table
 
 ENGINES = ("hf_greedy", "autoregressive", "forelook")
 
@@ -49,35 +48,19 @@ def sessions_of(trace: str, folder: Path, limit: int | None) -> Iterable[Session
     return function_sessions(limit or 264)
 
 
-def print_table(results: dict[str, dict[str, object]]) -> None:
-    table = Table(title="keystroke to reply")
-    table.add_column("measure")
-    for name in results:
-        table.add_column(name, justify="right")
-    for measure_name in next(iter(results.values())):
-        table.add_row(measure_name, *(str(result[measure_name]) for result in results.values()))
-    Console().print(table)
-
-
-def plot(path: Path, latencies: dict[str, dict[str, list[float]]], trace: str) -> None:
-    figure, axes = plots.subplots(size=(8, 4.5))
-    for name, by_source in latencies.items():
+def plot(path: Path, results: dict[str, Figures], trace: str) -> None:
+    lines: list[Line] = []
+    for name, figures in results.items():
         for source, style in (("new", "-"), ("kept", "--"), ("hit", ":")):
-            values = sorted(by_source.get(source, []))
-            if values:
-                shares = [(index + 1) / len(values) for index in range(len(values))]
-                axes.plot(values, shares, style, label=f"{name}, {source} (n={len(values)})")
-    axes.set_xscale("log")
-    axes.set_xlabel("milliseconds from keystroke to reply")
-    axes.set_ylabel("share of requests answered")
-    axes.set_title(f"Keystroke to reply, trace “{trace}”")
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend()
-    plots.save(figure, path)
+            values = sorted(figures.latency_ms[source])
+            shares = [(index + 1) / len(values) for index in range(len(values))]
+            lines.append((f"{name}, {source} (n={len(values)})", values, shares, style))
+    title = f"Keystroke to reply, trace “{trace}”"
+    draw(path, Panel("milliseconds from keystroke to reply", "share of requests answered", lines, title, "log"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Latency of the real language server, keystroke to reply.")
+    parser = benchmark_parser(__doc__, "model", "plot")
     parser.add_argument("--trace", choices=("functions", "editing", "folder"), default="functions")
     parser.add_argument("--path", type=Path, default=REPOSITORY, help="the folder of --trace folder")
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
@@ -86,9 +69,6 @@ def main() -> None:
     parser.add_argument("--keys-per-second", type=float, default=20.0)
     parser.add_argument("--pace", choices=("steady", "human"), default="steady")
     parser.add_argument("--deadline-ms", type=int, help="the engine's deadline (default: the product's)")
-    parser.add_argument("--model", help="checkpoint folder or hub id (default: the starter model)")
-    parser.add_argument("--plot", type=Path, help="write a plot of all latencies, as PNG")
-    add_json_argument(parser)
     options = parser.parse_args()
     sessions = [
         replace(session, edits=session.edits[: options.keys])
@@ -98,10 +78,11 @@ def main() -> None:
     figures = asyncio.run(
         measure(options.engine, sessions, typist, model=options.model, deadline_ms=options.deadline_ms)
     )
-    engines = {name: summary(found) | details(found) for name, found in figures.items()}
-    print_table(engines)
+    engines = {name: report(found) for name, found in figures.items()}
+    names = next(iter(engines.values()))
+    print_rows({"measure": name, **{engine: str(found[name]) for engine, found in engines.items()}} for name in names)
     if options.plot:
-        plot(options.plot, {name: found.latency_ms for name, found in figures.items()}, options.trace)
+        plot(options.plot, figures, options.trace)
     content = {"trace": options.trace, "pace": options.pace, "engines": engines, "ratios": ratios(figures)}
     print_result("latency", content, options.json)
 

@@ -12,16 +12,18 @@ last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from bench.arguments import benchmark_parser
 from bench.parallel import Setup, lookahead_steps, save_checkpoint, transformers_steps
-from bench.results import add_json_argument, print_result
+from bench.results import print_result
 from bench.summary import medians_ms
+from bench.tables import parallel
 from forelook.decoding.drafting.drafter import StepState
 from forelook.decoding.parallel.group import RankGroup
 from forelook.decoding.parallel.partition import partition_plan
@@ -33,8 +35,6 @@ def rank_main(rank: int, setup: Setup, folder: str, num_parameters: int, json_pa
     size = setup.ranks
     group = RankGroup(dist.FileStore(str(path / "ranks"), size), rank, size)
     lookahead = lookahead_steps(path, group, setup)
-    if rank == 0:
-        print(medians_ms(lookahead), flush=True)
     store = dist.FileStore(str(path / "default"), size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     with torch.inference_mode():
@@ -52,42 +52,30 @@ def report(
     json_path: Path | None,
 ) -> None:
     plan = setup.drafter().plan(StepState([], 0, 1, 64, 1024, None))
-    tokens = [1 + share.num_tokens for share in partition_plan(plan, setup.ranks)]
-    print(
-        f"{num_parameters / 1e6:.0f} M parameters, {setup.dtype}, {setup.ranks} ranks of one thread, "
-        f"{setup.prefix} tokens cached"
-    )
-    print(
-        f"a step of {setup.tail} tokens (W = {setup.window_size}, G = {setup.max_candidates}, N = {setup.ngram_size})"
-    )
-    print(f"tokens per rank with lookahead parallelism: {tokens}")
-    rows = [("lookahead step, Forelook", medians_ms(lookahead))]
-    rows += [(f"{count} token{'s' * (count > 1)}, transformers", medians_ms(times)) for count, times in plain.items()]
-    ratios: dict[str, dict[str, float]] = {}
-    for title, row in rows:
-        ratios[title] = {name: round(value / row["one rank"], 3) for name, value in row.items()}
-        for name, value in row.items():
-            print(f"{title:<28} {name:<20} {value:9.2f} ms  {ratios[title][name]:6.3f} of one rank")
-    result = {
-        "num_parameters": num_parameters,
-        "num_ranks": setup.ranks,
-        "window_size": setup.window_size,
-        "ngram_size": setup.ngram_size,
-        "max_candidates": setup.max_candidates,
-        "tokens_per_step": setup.tail,
-        "tokens_per_rank": tokens,
-        "prefix": setup.prefix,
-        "dtype": setup.dtype,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "median_ms": dict(rows),
-        "ratio_to_one_rank": ratios,
-        "lookahead_parallel_ratio": ratios[rows[0][0]]["lookahead parallel"],
+    medians = {"lookahead step, Forelook": medians_ms(lookahead)}
+    for count, times in plain.items():
+        medians[f"{count} token{'s' * (count > 1)}, transformers"] = medians_ms(times)
+    ratios = {
+        title: {name: round(value / row["one rank"], 3) for name, value in row.items()}
+        for title, row in medians.items()
     }
+    result = {
+        **asdict(setup),
+        "num_parameters": num_parameters,
+        "tokens_per_step": setup.tail,
+        "tokens_per_rank": [1 + share.num_tokens for share in partition_plan(plan, setup.ranks)],
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "median_ms": medians,
+        "ratio_to_one_rank": ratios,
+        "lookahead_parallel_ratio": ratios["lookahead step, Forelook"]["lookahead parallel"],
+    }
+    print(*(f"{name} {value}" for name, value in result.items() if not isinstance(value, dict)), sep=", ")
+    print(*parallel(result), sep="\n")
     print_result("parallel", result, json_path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--window-size", type=int, default=15)
     parser.add_argument("--max-candidates", type=int, default=15)
     parser.add_argument("--ngram-size", type=int, default=5)
@@ -97,7 +85,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    add_json_argument(parser)
     options = vars(parser.parse_args())
     json_path = options.pop("json")
     setup = Setup(**options)

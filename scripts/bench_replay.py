@@ -24,32 +24,33 @@ object.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from bench import plots
+from bench.arguments import benchmark_parser
+from bench.plots import Panel, draw
 from bench.replay import METHODS, ReplaySettings, run
-from bench.results import add_json_argument, print_result
+from bench.results import print_result
+from bench.tables import replay
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Plot tokens per step, and the share of drafts accepted, by method."""
-    figure, axes = plots.subplots(2, size=(10, 3.6))
     kinds = {"methods": "replaced lines kept", "methods_replaced_deleted": "replaced lines deleted"}
-    for axis, measure in zip(axes, ("tokens_per_step", "accepted_share"), strict=True):
-        for offset, (kind, label) in enumerate(kinds.items()):
-            places = [number + 0.4 * offset for number in range(len(METHODS))]
-            bars = axis.bar(places, [result[kind][name][measure] for name in METHODS], width=0.38, label=label)
-            axis.bar_label(bars, fmt="%.2f", fontsize=8)
-        axis.set_xticks([number + 0.2 for number in range(len(METHODS))], METHODS, fontsize=8)
-        axis.set_title(f"{result['repo']}: {measure.replace('_', ' ')}")
-        axis.legend(fontsize=8)
-    plots.save(figure, path)
+    panels = (
+        Panel(
+            "method",
+            measure.replace("_", " "),
+            [(label, METHODS, [result[kind][name][measure] for name in METHODS], "o") for kind, label in kinds.items()],
+            result["repo"],
+        )
+        for measure in ("tokens_per_step", "accepted_share")
+    )
+    draw(path, *panels)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, "plot")
     parser.add_argument("--repo", type=Path, required=True, help="a git repository")
     parser.add_argument("--name", help="its name in the result (default: its folder's name)")
     parser.add_argument("--commits", type=int, default=100, help="number of commits, the newest")
@@ -61,16 +62,13 @@ def main() -> None:
     )
     parser.add_argument("--published-n", type=int, default=5, help="N")
     parser.add_argument("--published-g", type=int, default=15, help="G; the budget cuts what does not fit")
-    parser.add_argument("--out", type=Path, help="write a plot, as PNG")
-    add_json_argument(parser)
     arguments = vars(parser.parse_args())
-    out, json_path = arguments.pop("out"), arguments.pop("json")
+    plot_path, json_path = arguments.pop("plot"), arguments.pop("json")
     arguments["name"] = arguments["name"] or arguments["repo"].resolve().name
     result = run(ReplaySettings(**arguments))
-    if out is not None:
-        plot(result, out)
-    for kind in ("methods", "methods_replaced_deleted"):
-        print(kind, *(f"{name} {result[kind][name]['tokens_per_step']:.2f}" for name in METHODS))
+    if plot_path is not None:
+        plot(result, plot_path)
+    print(*replay(result), sep="\n")
     print_result("replay", result, json_path)
 
 

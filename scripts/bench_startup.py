@@ -8,77 +8,58 @@ Usage: python scripts/bench_startup.py [--runs N]
 
 from __future__ import annotations
 
-import argparse
+import asyncio
 import statistics
-import subprocess
 import sys
 import time
-from typing import Any
 
-from bench import lsp_frames
+from bench.arguments import benchmark_parser
+from bench.lsp_client import stdio_server
 from bench.processes import private_environment
-from bench.results import add_json_argument, print_result
+from bench.results import print_result
+from bench.tables import startup
 
 BAR_MS = 500.0
-INITIALIZE: dict[str, Any] = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "processId": None,
-        "rootUri": None,
-        "capabilities": {
-            "general": {"positionEncodings": ["utf-16"]},
-            "workspace": {"configuration": True, "workspaceFolders": True},
-            "textDocument": {"inlineCompletion": {}, "synchronization": {"didSave": True}},
-            "window": {"workDoneProgress": True},
-        },
+INITIALIZE = {
+    "processId": None,
+    "rootUri": None,
+    "capabilities": {
+        "general": {"positionEncodings": ["utf-16"]},
+        "workspace": {"configuration": True, "workspaceFolders": True},
+        "textDocument": {"inlineCompletion": {}, "synchronization": {"didSave": True}},
+        "window": {"workDoneProgress": True},
     },
 }
 
 
-def start_once(environment: dict[str, str]) -> float:
+async def start_once(environment: dict[str, str]) -> float:
     """Return the milliseconds from starting the process to the whole answer."""
-    command = [sys.executable, "-m", "forelook_lsp"]
     started_s = time.perf_counter()
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(lsp_frames.encode(INITIALIZE))
-        process.stdin.flush()
-        answer = lsp_frames.read(process.stdout)
+    async with stdio_server(environment) as server:
+        answer = await server.client.request("initialize", INITIALIZE)
         elapsed_ms = (time.perf_counter() - started_s) * 1000
-        if answer is None:
-            raise SystemExit("the language server exited before it answered initialize")
-        if "inlineCompletionProvider" not in answer["result"]["capabilities"]:
+        if "inlineCompletionProvider" not in answer["capabilities"]:
             raise SystemExit("the answer to initialize does not offer inline completion")
-        process.stdin.write(lsp_frames.encode({"jsonrpc": "2.0", "id": 2, "method": "shutdown"}))
-        process.stdin.write(lsp_frames.encode({"jsonrpc": "2.0", "method": "exit"}))
-        process.stdin.close()
-        if process.wait(timeout=10) != 0:
-            raise SystemExit(f"the language server exited with code {process.returncode}")
+        await server.client.request("shutdown")
+        await server.client.notify("exit")
+        if (code := await server.wait()) != 0:
+            raise SystemExit(f"the language server exited with code {code}")
     return elapsed_ms
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--runs", type=int, default=9)
-    add_json_argument(parser)
     options = parser.parse_args()
     with private_environment() as environment:
         environment["HOME"] = environment["XDG_CONFIG_HOME"]
-        cold_ms = start_once(environment)
-        times_ms = sorted(start_once(environment) for _ in range(options.runs))
+        cold_ms, *times_ms = [asyncio.run(start_once(environment)) for _ in range(1 + options.runs)]
     median_ms = statistics.median(times_ms)
-    print(f"first start (not counted) {cold_ms:7.1f} ms")
-    print(f"fastest                   {times_ms[0]:7.1f} ms")
-    print(f"median of {options.runs:<3}             {median_ms:7.1f} ms   (goal: under {BAR_MS:.0f})")
-    print(f"slowest                   {times_ms[-1]:7.1f} ms")
-    figures = {"median_ms": median_ms, "min_ms": times_ms[0], "max_ms": times_ms[-1], "bar_ms": BAR_MS}
-    rounded = {name: round(value, 1) for name, value in figures.items()}
-    print_result("startup", {"runs": options.runs, **rounded}, options.json)
+    figures = {"median_ms": median_ms, "min_ms": min(times_ms), "max_ms": max(times_ms), "bar_ms": BAR_MS}
+    result = {"runs": options.runs, **{name: round(value, 1) for name, value in figures.items()}}
+    print(f"first start (not counted) {cold_ms:.1f} ms")
+    print(*startup(result))
+    print_result("startup", result, options.json)
     return 0 if median_ms < BAR_MS else 1
 
 

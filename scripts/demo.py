@@ -17,7 +17,15 @@ import time
 from pathlib import Path
 
 from bench.lsp_client import LspClient
-from bench.processes import backend, editor, position, private_environment, until_ready
+from bench.processes import (
+    backend,
+    editor,
+    engine_counts,
+    position,
+    private_environment,
+    statistics_of,
+    until_ready,
+)
 from bench.results import REPOSITORY
 from bench.scenes import Scene, scenes
 from rich.console import Console
@@ -48,12 +56,6 @@ async def complete(client: LspClient, uri: str, before: str) -> tuple[str, str, 
     return items[0]["insertText"], before[len(before) - num_replaced :], elapsed_ms
 
 
-async def counts(client: LspClient) -> dict[str, int]:
-    """Return the counters of the backend's engine."""
-    answer = await client.request("workspace/executeCommand", {"command": "forelook.stats"})
-    return {name: value for name, value in answer["backend"]["engine"].items() if isinstance(value, int)}
-
-
 def show(console: Console, path: Path, scene: Scene, ghost: str, replaced: str) -> None:
     """Print the excerpt around the cursor, with the ghost text in place."""
     before = scene.before[: len(scene.before) - len(replaced)] if replaced else scene.before
@@ -76,9 +78,9 @@ async def show_file(client: LspClient, path: Path, source: str, console: Console
     await client.open(uri, source)
     for version, scene in enumerate(scenes(source), start=2):
         await client.change(uri, version, {"text": scene.text})
-        before = await counts(client)
+        before = engine_counts(await statistics_of(client))
         ghost, replaced, elapsed_ms = await complete(client, uri, scene.before)
-        after = await counts(client)
+        after = engine_counts(await statistics_of(client))
         spent = {name: after[name] - before.get(name, 0) for name in after}
         show(console, path, scene, ghost, replaced)
         tokens, steps = spent["generated_tokens"], spent["decode_steps"]

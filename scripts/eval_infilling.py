@@ -16,55 +16,38 @@ Usage: python scripts/eval_infilling.py [--model PATH_OR_ID] [--limit N] [--cut 
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import Any
 
-from bench.infilling import CUTS, KINDS, evaluate_keystrokes, evaluate_lines, problems
-from bench.results import DATA, add_json_argument, print_result, public_name
+from bench.arguments import benchmark_parser
+from bench.infilling import CUTS, evaluate_keystrokes, evaluate_lines, problems
+from bench.results import DATA, print_result, public_name
+from bench.tables import quality
 from forelook.completion.completer import Completer
 from forelook.config import EngineConfig
 from forelook.errors import ForelookError
 from forelook.model.loading import load_model
 
 
-def print_report(result: dict[str, Any]) -> None:
-    """Print the table."""
-    print(f"{'cut':>9} {'answer':>10} {'n':>5} {'exact':>7}  {'interval':<16} {'similar':>7} {'pass@1':>7}  interval")
-    for where, figures in result.get("cuts", {}).items():
-        for kind in KINDS:
-            score = figures[kind]
-            print(
-                f"{where:>9} {kind:>10} {figures['num_problems']:>5} {score['exact_match']!s:>7}  "
-                f"{score['exact_match_interval']!s:<16} {score['edit_similarity']!s:>7} {score['pass_at_1']!s:>7}  "
-                f"{score['pass_at_1_interval']}"
-            )
-    if "keystrokes" in result:
-        print(f"keystrokes: {result['keystrokes']}")
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Quality of suggestions: single-line infilling and keystrokes saved.")
-    parser.add_argument("--model", help="a checkpoint folder or hub id (default: the starter model)")
+    defaults = EngineConfig()
+    parser = benchmark_parser(__doc__, "model", "dtype")
     parser.add_argument("--limit", type=int, help="problems (default: all 1033)")
     parser.add_argument("--keystrokes", type=int, default=0, help="functions to type key by key (default: none)")
     parser.add_argument("--cut", nargs="+", choices=CUTS, default=list(CUTS), help="position of the cursor")
     parser.add_argument("--examples", type=int, default=0, help="answers to print per cut")
-    parser.add_argument("--dtype", default="auto", help="of the weights")
     parser.add_argument("--no-tests", action="store_true", help="do not run the functions' tests")
-    parser.add_argument("--context-share", type=float, help="share of the prompt for other files")
-    parser.add_argument("--suffix-share", type=float, help="share of the prompt for the text after the cursor")
-    add_json_argument(parser)
+    parser.add_argument(
+        "--context-share", type=float, default=defaults.context_share, help="of the prompt, for other files"
+    )
+    parser.add_argument(
+        "--suffix-share", type=float, default=defaults.suffix_share, help="of the prompt, for the text after the cursor"
+    )
     options = parser.parse_args()
     if not (DATA / "humaneval-infilling").is_dir():
         parser.error("../shared/data/humaneval-infilling is missing; put the data sets next to this checkout")
-    shares = {
-        name: value
-        for name, value in (("context_share", options.context_share), ("suffix_share", options.suffix_share))
-        if value is not None
-    }
+    config = EngineConfig(context_share=options.context_share, suffix_share=options.suffix_share)
     try:
-        completer = Completer(load_model(options.model, dtype=options.dtype), EngineConfig(**shares))
+        completer = Completer(load_model(options.model, dtype=options.dtype), config)
     except ForelookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -77,7 +60,7 @@ def main() -> int:
         }
     if options.keystrokes:
         result["keystrokes"] = evaluate_keystrokes(completer, options.keystrokes)
-    print_report(result)
+    print(*quality(result), sep="\n")
     print_result("infilling", result, options.json)
     return 0
 

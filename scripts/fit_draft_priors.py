@@ -11,23 +11,18 @@ monotonous, and as its last line one JSON object.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.datasets import BenchPrompt, workspace_prompts
-from bench.methods import WarmPool
+from bench.arguments import benchmark_parser
+from bench.datasets import workspace_prompts
+from bench.methods import MethodSettings, OurMethods
+from bench.results import print_result, public_name
+from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftOrigin
-from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
-from forelook.decoding.limits import Limits
-from forelook.decoding.loop import decode
-from forelook.decoding.request import DecodeRequest
-from forelook.model.loading import LoadedModel, load_model
-from forelook.model.step_costs import successor_seeds
+from forelook.model.loading import load_model
 
 NUM_BUCKETS = 8
 MATCHED = (DraftOrigin.PROMPT, DraftOrigin.OUTPUT, DraftOrigin.WORKSPACE)
@@ -70,46 +65,25 @@ def monotonous(rates: Sequence[tuple[int, int]], between: tuple[float, float]) -
     ]
 
 
-def run(model: LoadedModel, prompts: Sequence[BenchPrompt], max_new_tokens: int) -> CountingCalibration:
-    """Decode every prompt with all sources and count what became of their guesses."""
-    sequence = model.new_sequence()
-    bos = model.config.bos_token_id
-    seeds = successor_seeds(sequence, [] if bos is None else [bos], cache_dir=None, fingerprint=model.fingerprint)
-    calibration = CountingCalibration()
-    pool = WarmPool()
-    for prompt in prompts:
-        request = DecodeRequest(
-            prompt.prompt_ids,
-            Limits(max_new_tokens, model.stop_token_ids),
-            context=prompt.context,
-            boundary_ids=frozenset(model.tokenizer.special_ids),
-        )
-        sources = [] if prompt.documents is None else [pool.knowing(prompt.documents)]
-        drafter = TreeDrafter(request, sequence, sources=sources, memory=DraftMemory(seeds, calibration))
-        for _ in decode(request, sequence, drafter):
-            pass
-    return calibration
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, "model", "limit", "max-new-tokens", limit=150, max_new_tokens=48)
     parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--model")
-    parser.add_argument("--limit", type=int, default=150, help="prompts per folder")
-    parser.add_argument("--max-new-tokens", type=int, default=48)
     arguments = parser.parse_args()
     model = load_model(arguments.model, device="cpu", dtype="auto")
     bos = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
     room = model.max_positions - arguments.max_new_tokens - len(bos)
-    prompts: list[BenchPrompt] = []
+    calibration = CountingCalibration()
+    settings = MethodSettings(arguments.max_new_tokens)
+    methods = OurMethods(model, settings, budget=StepBudget(), calibration=calibration)
+    num_prompts = 0
     for folder in arguments.folders:
-        taken = workspace_prompts(folder, model, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
-        for index, prompt in enumerate(taken):
+        prompts = workspace_prompts(folder, model, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
+        for index, prompt in enumerate(prompts):
             ids = prompt.context[-room:]
-            prompts.append(
-                prompt if index % 2 else replace(prompt, prompt_ids=[*bos, *ids], context=ids, documents=None)
-            )
-    counts = run(model, prompts, arguments.max_new_tokens).counts
+            plain = replace(prompt, prompt_ids=[*bos, *ids], context=ids, documents=None)
+            methods.forelook(prompt if index % 2 else plain)
+            num_prompts += 1
+    counts = calibration.counts
     tables: dict[str, list[list[float]]] = {}
     tries_of: dict[str, list[list[int]]] = {}
     for name, origins in (("matched", MATCHED), ("successor", (DraftOrigin.SUCCESSOR,))):
@@ -124,8 +98,8 @@ def main() -> None:
             tables.setdefault(name, []).append(rates)
             tries_of.setdefault(name, []).append([tries for tries, _ in cells])
             print(f"{name:<10} matched {match}{'+' if match == 3 else ' '} {rates}  of {[tries for tries, _ in cells]}")
-    print(json.dumps({"num_prompts": len(prompts), "tables": tables, "tries": tries_of}))
-    sys.stdout.flush()
+    content = {"model": public_name(model.name), "num_prompts": num_prompts, "tables": tables, "tries": tries_of}
+    print_result("draft_priors", content, arguments.json)
 
 
 if __name__ == "__main__":

@@ -45,14 +45,12 @@ def manifest_property(row: Setting) -> dict[str, Any]:
 
 def page_table(settings: Iterable[Setting]) -> str:
     """The settings that editors may send, as a Markdown table."""
-    return TABLE_HEAD + "".join(page_row(row) for row in settings if row.in_editors)
-
-
-def page_row(row: Setting) -> str:
-    """A setting's line in the table."""
-    default = json.dumps(row.kind.to_json(row.default))
-    machine = "yes" if row.machine else ""
-    return f"| `forelook.{row.name}` | {row.kind.allowed} | `{default}` | {machine} | {row.text} |\n"
+    rows = (
+        (f"`forelook.{row.name}`", row.kind.allowed, f"`{json.dumps(row.kind.to_json(row.default))}`",
+         "yes" if row.machine else "", row.text)
+        for row in settings if row.in_editors
+    )  # fmt: skip
+    return TABLE_HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def generated() -> dict[Path, str]:

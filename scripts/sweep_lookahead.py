@@ -10,76 +10,56 @@ step. A warm pool outlives its prompts. Plots step compression against log2 of t
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 from pathlib import Path
 
 import numpy as np
-from bench import plots
-from bench.datasets import has_repetition, load_prompts
-from bench.results import DATA, REPOSITORY, add_json_argument, print_result, public_name
-from bench.sweep import Setting, expected_accepted, fit, group, sweep, timed
-from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.limits import Limits
-from forelook.decoding.request import DecodeRequest
+from bench.arguments import benchmark_parser
+from bench.datasets import load_prompts
+from bench.plots import Line, Panel, draw
+from bench.results import REPOSITORY, print_result, public_name
+from bench.sweep import Setting, clean_prompts, expected_accepted, fit, group, sweep
+from bench.tables import print_rows
 from forelook.model.loading import load_model
 from forelook.model.step_costs import device_key
 
 
 def plot(settings: list[Setting], fits: dict[str, dict[str, float] | None], folder: Path) -> list[str]:
     """Plot step compression and speed-up against log2 of the FLOPs per step; return the files' names."""
-    written = []
-    groups = group(settings)
-    for name, label, value in (
-        ("step-compression", "step compression (tokens per step)", lambda s: s.compression),
-        ("speed-up", "speed-up over autoregressive", lambda s: s.speedup),
-    ):
-        figure, axes = plots.subplots()
-        for title, members in groups.items():
-            ordered = sorted(members, key=lambda s: s.nominal_tail)
-            # x: FLOPs per step in units of one token's forward, as published (full window and all candidates)
-            points = axes.plot(
-                [math.log2(s.nominal_tail) for s in ordered], [value(s) for s in ordered], "o", label=title, alpha=0.7
-            )
-            fitted = fits.get(title)
-            if name == "step-compression" and fitted is not None:
-                widths = np.geomspace(1, 64, 40)
-                gamma = 4
-                axes.plot(
-                    [math.log2(1 + 2 * width * gamma) for width in widths],
-                    [
-                        (fitted["f"] - 1 + expected_accepted(fitted["alpha"], gamma, width)) / fitted["f"]
-                        for width in widths
-                    ],
-                    color=points[0].get_color(),
-                    linewidth=1,
-                )
-        axes.axhline(1.0, color="grey", linewidth=0.8)
-        axes.set_xlabel("log2 (FLOPs per step / FLOPs of one token)")
-        axes.set_ylabel(label)
-        axes.legend(fontsize=8)
-        axes.grid(alpha=0.3)
-        written.append(f"sweep-{name}.png")
-        plots.save(figure, folder / written[-1])
-    return written
+    compression: list[Line] = []
+    speedup: list[Line] = []
+    for number, (title, members) in enumerate(group(settings).items()):
+        ordered = sorted(members, key=lambda s: s.nominal_tail)
+        # x: FLOPs per step in units of one token's forward, as published (full window and all candidates)
+        flops = [math.log2(s.nominal_tail) for s in ordered]
+        compression.append((title, flops, [s.compression for s in ordered], f"C{number}o"))
+        speedup.append((title, flops, [s.speedup for s in ordered], f"C{number}o"))
+        fitted = fits.get(title)
+        if fitted is not None:
+            gamma, widths = 4, np.geomspace(1, 64, 40)
+            expected = [
+                (fitted["f"] - 1 + expected_accepted(fitted["alpha"], gamma, width)) / fitted["f"] for width in widths
+            ]
+            compression.append((None, [math.log2(1 + 2 * width * gamma) for width in widths], expected, f"C{number}-"))
+    x_label = "log2 (FLOPs per step / FLOPs of one token)"
+    panels = {
+        "sweep-step-compression.png": Panel(x_label, "step compression (tokens per step)", compression),
+        "sweep-speed-up.png": Panel(x_label, "speed-up over autoregressive", speedup),
+    }
+    for name, panel in panels.items():
+        draw(folder / name, panel)
+    return list(panels)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, "data", "model", "dtype", "device", "limit", "max-new-tokens", limit=8)
     parser.add_argument("--dataset", default="humaneval")
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--model")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--limit", type=int, default=8)
-    parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--window-sizes", type=int, nargs="+", default=[1, 3, 7, 15])
     parser.add_argument("--ngram-sizes", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--candidates", type=int, nargs="+", default=[1, 3, 7, 15])
     parser.add_argument("--only-equal", action="store_true", help="only settings with W = G")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "images", help="folder of the plots")
-    add_json_argument(parser)
     arguments = parser.parse_args()
     model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
     prompts = load_prompts(
@@ -89,14 +69,7 @@ def main() -> None:
         limit=arguments.limit,
         max_new_tokens=arguments.max_new_tokens,
     )
-    # Small models loop, which flatters every setting: leave out prompts whose output does.
-    sequence = model.new_sequence()
-    limits = Limits(arguments.max_new_tokens, model.stop_token_ids)
-    clean = [
-        p
-        for p in prompts
-        if not has_repetition(timed(autoregressive(DecodeRequest(p.prompt_ids, limits), sequence))[0])
-    ]
+    clean = clean_prompts(model, prompts, arguments.max_new_tokens)
     settings = [
         Setting(window, ngram, candidates, reference, warm)
         for window, ngram, candidates, reference, warm in itertools.product(
@@ -108,12 +81,8 @@ def main() -> None:
     fits = {title: fit(members) for title, members in group(settings).items()}
     for title, members in group(settings).items():
         print(f"\n{title}: fitted {fits[title]}")
-        print(f"  {'W':>3}{'N':>3}{'G':>4}{'FLOPs/step':>12}{'mean T':>8}{'compression':>13}{'speed-up':>10}")
-        for s in sorted(members, key=lambda s: (s.ngram_size, s.window_size, s.max_candidates)):
-            print(
-                f"  {s.window_size:>3}{s.ngram_size:>3}{s.max_candidates:>4}{s.nominal_tail:>12}{s.mean_tail:>8.1f}"
-                f"{s.compression:>13.3f}{s.speedup:>10.3f}"
-            )
+        ordered = sorted(members, key=lambda s: (s.ngram_size, s.window_size, s.max_candidates))
+        print_rows(setting.result() for setting in ordered)
     written = plot(settings, fits, arguments.out)
     content = {
         "dataset": public_name(arguments.dataset),

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,15 +24,23 @@ PAGE = REPOSITORY / "docs" / "benchmarks.md"
 RESULTS = REPOSITORY / "docs" / "benchmarks" / "results"
 
 
-def run_all(benchmarks: list[Benchmark], results: Path, *, is_quick: bool) -> None:
+def run_all(benchmarks: list[Benchmark], results: Path, *, is_quick: bool) -> list[Benchmark]:
+    """Run the benchmarks, also after one has failed; return those that have a result."""
+    finished: list[Benchmark] = []
     for benchmark in benchmarks:
         started_s = time.monotonic()
         print(f"{benchmark.name}: {' '.join(benchmark.command(is_quick=is_quick))}", flush=True)
-        run(benchmark, results, is_quick=is_quick)
+        try:
+            run(benchmark, results, is_quick=is_quick)
+        except subprocess.CalledProcessError as error:
+            print(f"{benchmark.name}: {error}", flush=True)
+        else:
+            finished.append(benchmark)
         print(f"{benchmark.name}: {time.monotonic() - started_s:.0f} s", flush=True)
+    return finished
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", action="store_true", help="measure before rendering")
     parser.add_argument("--quick", action="store_true", help="run with tiny settings; print tables, write no page")
@@ -39,18 +49,22 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to update")
     arguments = parser.parse_args()
     benchmarks = [benchmark for benchmark in SUITE if arguments.only is None or benchmark.name in arguments.only]
+    finished, started_s = benchmarks, time.monotonic()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
-            run_all(benchmarks, Path(folder), is_quick=True)
-            for benchmark in benchmarks:
+            finished = run_all(benchmarks, Path(folder), is_quick=True)
+            for benchmark in finished:
                 result = json.loads(Path(folder, f"{benchmark.name}.json").read_text("utf-8"))
                 print(f"\n## {benchmark.name}\n", *section(benchmark, result, is_quick=True), sep="\n")
-        return
-    if arguments.run:
-        run_all(benchmarks, arguments.results, is_quick=False)
-    page = arguments.page.read_text("utf-8")
-    arguments.page.write_text(updated(page, benchmarks, arguments.results), "utf-8")
+    else:
+        if arguments.run:
+            finished = run_all(benchmarks, arguments.results, is_quick=False)
+        page = arguments.page.read_text("utf-8")
+        arguments.page.write_text(updated(page, finished, arguments.results), "utf-8")
+    failed = [benchmark.name for benchmark in benchmarks if benchmark not in finished]
+    print(f"\n{len(finished)} tables in {time.monotonic() - started_s:.0f} s; failed: {', '.join(failed) or 'none'}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

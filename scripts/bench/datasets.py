@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-
-DATASETS = ("humaneval", "classeval", "mbpp", "gsm8k", "mtbench", "humaneval-infilling", "workspace")
 
 DATASET_FILES = {
     "humaneval": "humaneval/HumanEval.jsonl.gz",
@@ -20,6 +19,7 @@ DATASET_FILES = {
     "mtbench": "mtbench/question.jsonl",
     "humaneval-infilling": "humaneval-infilling/HumanEval-SingleLineInfilling.jsonl.gz",
 }
+DATASETS = (*DATASET_FILES, "workspace")
 _SUFFIX_SHARE = 0.3
 
 
@@ -63,7 +63,7 @@ def load_prompts(
     """
     path = Path(dataset).expanduser()
     if path.is_dir():
-        return workspace_prompts(path, model, limit=limit or 64, max_new_tokens=max_new_tokens)
+        return workspace_prompts(path, model, limit=limit or 100, max_new_tokens=max_new_tokens)
     name = dataset
     if dataset in DATASET_FILES:
         rows = list(records(data_dir / DATASET_FILES[dataset]))
@@ -90,9 +90,22 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     if path.name.removesuffix(".gz").endswith(".json"):
-        yield from json.loads(text)
+        content = json.loads(text)
+        yield from content if isinstance(content, list) else [content]
     else:
         yield from (json.loads(line) for line in text.splitlines() if line.strip())
+
+
+def source_tokens(
+    folders: Iterable[Path], encode: Callable[[str], list[int]], num_tokens: int
+) -> Iterator[tuple[Path, list[int]]]:
+    """Yield Python files as tokens until there are ``num_tokens``; the last file is cut there."""
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
+        if num_tokens <= 0:
+            return
+        ids = encode(path.read_text("utf-8", "replace"))[:num_tokens]
+        num_tokens -= len(ids)
+        yield path, ids
 
 
 def _hub_records(dataset: str) -> list[dict[str, Any]]:
@@ -104,47 +117,45 @@ def _hub_records(dataset: str) -> list[dict[str, Any]]:
     return list(loaded["test" if "test" in loaded else next(iter(loaded))])
 
 
+def _listed(value: Any) -> list[str]:
+    """Return a list that some of these files spell as Python source."""
+    return [str(item) for item in (ast.literal_eval(value) if isinstance(value, str) else value)]
+
+
+def _mbpp_text(record: dict[str, Any]) -> str:
+    tests = "\n".join(_listed(record["test_list"]))
+    return f'"""\n{record["text"]}\n{tests}\n"""\n'
+
+
+_FORMATS: dict[str, tuple[set[str], Callable[[dict[str, Any]], str] | None]] = {
+    "humaneval-infilling": ({"prompt", "suffix"}, None),
+    "classeval": (
+        {"skeleton"},
+        lambda record: f"{record['skeleton'].rstrip()}\n\n\n{record['class_constructor'].rstrip()}\n",
+    ),
+    "gsm8k": ({"question", "answer"}, lambda record: f"Question: {record['question']}\nAnswer:"),
+    "mtbench": ({"turns"}, lambda record: f"User: {_listed(record['turns'])[0]}\nAssistant:"),
+    "mbpp": ({"text", "test_list"}, _mbpp_text),
+    "humaneval": ({"prompt"}, lambda record: str(record["prompt"])),
+}
+"""Prompt formats: the fields of a record, and its text before the cursor; ``None`` for infilling."""
+
+
 def _kind(record: dict[str, Any]) -> str:
     """Return the name of the prompt format that fits a record."""
-    for fields, kind in (
-        ({"prompt", "suffix"}, "humaneval-infilling"),
-        ({"skeleton"}, "classeval"),
-        ({"question", "answer"}, "gsm8k"),
-        ({"turns"}, "mtbench"),
-        ({"text", "test_list"}, "mbpp"),
-        ({"prompt"}, "humaneval"),
-    ):
+    for kind, (fields, _) in _FORMATS.items():
         if fields <= record.keys():
             return kind
     raise SystemExit(f"no prompt format fits records with the fields {sorted(record)}")
 
 
-def _listed(value: Any) -> list[str]:
-    """Return a list that some of these files spell as Python source."""
-    if isinstance(value, str):
-        import ast
-
-        value = ast.literal_eval(value)
-    return [str(item) for item in value]
-
-
 def _prompt(kind: str, index: int, record: dict[str, Any], model: PromptModel, room: int) -> BenchPrompt:
     name = f"{kind}/{record.get('task_id', record.get('question_id', index))}"
-    if kind == "humaneval-infilling":
+    text_of = _FORMATS[kind][1]
+    if text_of is None:
         # Newline and indentation are one token, so the prompt stops before them for every method.
         return _infill_prompt(name, record["prompt"].rstrip(), record["suffix"], model, room)
-    if kind == "humaneval":
-        text = record["prompt"]
-    elif kind == "classeval":
-        text = f"{record['skeleton'].rstrip()}\n\n\n{record['class_constructor'].rstrip()}\n"
-    elif kind == "mbpp":
-        tests = "\n".join(_listed(record["test_list"]))
-        text = f'"""\n{record["text"]}\n{tests}\n"""\n'
-    elif kind == "gsm8k":
-        text = f"Question: {record['question']}\nAnswer:"
-    else:
-        text = f"User: {_listed(record['turns'])[0]}\nAssistant:"
-    ids = model.tokenizer.encode_prefix(text)
+    ids = model.tokenizer.encode_prefix(text_of(record))
     start = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
     ids = ids[-(room - len(start)) :]
     return BenchPrompt(name, [*start, *ids], ids)

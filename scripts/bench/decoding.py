@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from forelook.decoding.layout import StepModel, causal_layout
 from forelook.decoding.limits import GREEDY, SamplingParams
-from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
 
 from bench.datasets import BenchPrompt, has_repetition
-from bench.methods import Method, OurMethods, Run
+from bench.methods import Method, MethodSettings, OurMethods, Run
+from bench.random_llama import save_random_llama
 from bench.results import public_name
-from bench.summary import median_interval
-from bench.turns import take_turns
+from bench.summary import median_interval, rounded_percentile
+from bench.turns import take_turns, with_progress
 
 PAIRS = (
     ("autoregressive", "hf_greedy"),
@@ -33,7 +32,7 @@ PAIRS = (
     ("forelook", "hf_greedy"),
     ("forelook", "lookahead_published"),
 )
-NEAR_TIE = 1e-4
+FORELOOK_FIGURES = ("tokens_per_s", "tokens_per_step", "identical_share")
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -60,42 +59,42 @@ class Comparison:
     divergences: list[Divergence] = field(default_factory=list)
 
 
-def compare(
-    dataset: str,
-    model: LoadedModel,
-    prompts: list[BenchPrompt],
-    methods: dict[str, Method],
-    repeats: int,
-    seconds: float | None = None,
-) -> Comparison:
-    """Run every method on every prompt, in turns; of repeats the median counts.
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure.
 
-    With a time limit in ``seconds`` prompts run in a scattered order until it is reached, so that those left out are
-    not the last ones of the data set.
+    Attributes:
+        repeats: runs per method and prompt; the median counts.
+        seconds: time limit. Prompts then run in a scattered order until it is reached, so that those left out are not
+            the last ones of the data set.
     """
+
+    repeats: int = 1
+    seconds: float | None = None
+
+
+def compare(
+    dataset: str, model: LoadedModel, prompts: list[BenchPrompt], methods: dict[str, Method], effort: Effort
+) -> Comparison:
+    """Run every method on every prompt, in turns."""
     result = Comparison(dataset, model.name, str(model.device), str(model.dtype).removeprefix("torch."))
-    if seconds is not None:
+    if effort.seconds is not None:
         prompts = [prompts[index] for index in sorted(range(len(prompts)), key=lambda index: index * GOLDEN % 1.0)]
-    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    deadline = time.monotonic() + (math.inf if effort.seconds is None else effort.seconds)
     result.runs = {name: [] for name in methods}
     for method in methods.values():  # warm-up, not counted
         method(prompts[0])
-    show = sys.stderr.isatty()
-    for index, prompt in enumerate(prompts):
+    for index, prompt in enumerate(with_progress(prompts, dataset)):
         if time.monotonic() > deadline:
             break
         result.prompts.append(prompt)
         turns = {name: lambda method=method, prompt=prompt: [method(prompt)] for name, method in methods.items()}
-        for name, runs in take_turns(turns, repeats, warmup=0, first=index).items():
+        for name, runs in take_turns(turns, effort.repeats, warmup=0, first=index).items():
             result.runs[name].append(sorted(runs, key=lambda run: run.total_s)[len(runs) // 2])
-        if show:
-            print(f"\r{dataset}: {index + 1}/{len(prompts)}", end="", file=sys.stderr)
-    if show:
-        print(file=sys.stderr)
     return result
 
 
-def find_divergences(result: Comparison, source: str | None, revision: str | None) -> None:
+def find_divergences(result: Comparison, source: str | None) -> None:
     """Record outputs that differ from the autoregressive one, with the float64 margin of the top two tokens there."""
     oracle: StepModel | None = None
     for name, runs in result.runs.items():
@@ -108,7 +107,7 @@ def find_divergences(result: Comparison, source: str | None, revision: str | Non
             shorter = min(len(run.token_ids), len(expected.token_ids))
             place = next((place for place, (left, right) in pairs if left != right), shorter)
             if oracle is None:
-                oracle = load_model(source, revision=revision, device="cpu", dtype="float64").new_sequence()
+                oracle = load_model(source, device="cpu", dtype="float64").new_sequence()
             oracle.truncate(0)
             layout = causal_layout([*prompt.prompt_ids, *expected.token_ids[:place]], 0)
             top = oracle.forward(layout)[0].topk(2).values
@@ -130,19 +129,19 @@ def summarize(result: Comparison, kept: Sequence[int]) -> dict[str, Any]:
         per_token = [run.ms_per_token for run in runs if run.token_ids]
         figures: dict[str, Any] = {
             "tokens_per_s": round(tokens / total, 1),
-            "ms_per_token_p50": round(float(np.percentile(per_token, 50)), 3),
-            "ms_per_token_p95": round(float(np.percentile(per_token, 95)), 3),
+            "ms_per_token_p50": rounded_percentile(per_token, 50, 3),
+            "ms_per_token_p95": rounded_percentile(per_token, 95, 3),
             "tokens_per_step": round(tokens / steps, 3),
             "ms_per_step": round(1e3 * total / steps, 3),
             "decode_tokens_per_s": round(decode_tokens / decode, 1) if decode > 0 else None,
-            "ttft_ms_p50": round(1e3 * float(np.median([run.first_s for run in runs])), 2),
+            "ttft_ms_p50": rounded_percentile([1e3 * run.first_s for run in runs], 50),
         }
         if "autoregressive" in result.runs:
             same = [all_runs[i].token_ids == result.runs["autoregressive"][i].token_ids for i in kept]
             figures["identical_share"] = round(sum(same) / len(same), 4)
         if all(run.host_s is not None for run in runs):
             host = [1e3 * run.host_s / run.num_steps for run in runs if run.host_s is not None and run.num_steps]
-            figures["host_ms_per_step_p50"] = round(float(np.median(host)), 3)
+            figures["host_ms_per_step_p50"] = rounded_percentile(host, 50, 3)
         methods[name] = figures
     ratios: dict[str, Any] = {}
     for fast, slow in PAIRS:
@@ -180,30 +179,21 @@ def report(result: Comparison) -> dict[str, Any]:
 
 
 def sampling_rows(
-    model: LoadedModel,
-    dataset: str,
-    prompts: list[BenchPrompt],
-    *,
-    max_new_tokens: int,
-    published: PublishedSettings,
-    repeats: int,
-    seconds: float | None,
+    model: LoadedModel, dataset: str, prompts: list[BenchPrompt], settings: MethodSettings, effort: Effort
 ) -> list[dict[str, Any]]:
     """Compare forelook with autoregressive decoding, greedy and at rising temperatures, with the same seeds."""
     rows = []
     for temperature in (0.0, 0.3, 0.7, 1.0):
         sampling = SamplingParams(temperature, seed=7) if temperature else GREEDY
-        ours = OurMethods(model, max_new_tokens, published, sampling)
-        methods = {name: ours.methods()[name] for name in ("autoregressive", "forelook")}
-        content = report(compare(dataset, model, prompts, methods, repeats, seconds))
+        ours = OurMethods(model, replace(settings, sampling=sampling)).methods()
+        methods = {name: ours[name] for name in ("autoregressive", "forelook")}
+        content = report(compare(dataset, model, prompts, methods, effort))
         part = content["clean"] if content["clean"]["num_prompts"] else content
         rows.append(
             {
                 "temperature": temperature,
                 "num_clean": content["clean"]["num_prompts"],
-                "tokens_per_s": part["methods"]["forelook"]["tokens_per_s"],
-                "tokens_per_step": part["methods"]["forelook"]["tokens_per_step"],
-                "identical_share": part["methods"]["forelook"]["identical_share"],
+                **{name: part["methods"]["forelook"][name] for name in FORELOOK_FIGURES},
                 "decode": part["ratios"]["forelook/autoregressive"]["decode"],
                 "all_prompts_decode": content["ratios"]["forelook/autoregressive"]["decode"],
             }
@@ -216,36 +206,13 @@ def random_checkpoint(shape: str, folder: Path) -> str:
 
     It measures what a step of that size costs. Its output is noise or a loop, so its tokens per step mean nothing.
     """
-    import transformers
-
     layers, hidden = (int(part) for part in shape.split("x"))
-    config = transformers.LlamaConfig.from_pretrained(STARTER_MODEL_PATH)
-    config.num_hidden_layers, config.hidden_size, config.intermediate_size = layers, hidden, hidden * 11 // 4
-    config.num_attention_heads = config.num_key_value_heads = hidden // 64
-    config.head_dim = 64
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
-    target = folder / f"random-{sum(part.numel() for part in model.parameters()) / 1e6:.0f}M"
-    model.save_pretrained(target)
-    for path in STARTER_MODEL_PATH.iterdir():
-        if path.is_file() and path.suffix != ".safetensors" and path.name != "config.json":
+    target = folder / f"random-{shape}"
+    raw = json.loads((STARTER_MODEL_PATH / "config.json").read_text("utf-8"))
+    raw |= {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": hidden * 11 // 4, "head_dim": 64}
+    raw["num_attention_heads"] = raw["num_key_value_heads"] = hidden // 64
+    save_random_llama(target, torch.bfloat16, **raw)
+    for path in STARTER_MODEL_PATH.glob("*.json"):
+        if path.name != "config.json":
             shutil.copy(path, target)
     return str(target)
-
-
-def folder_documents(folder: Path, model: LoadedModel, num_tokens: int) -> dict[str, list[int]]:
-    """Return Python files of a folder as tokens, ``num_tokens`` in all."""
-    documents: dict[str, list[int]] = {}
-    total = 0
-    for path in sorted(folder.rglob("*.py")):
-        if total >= num_tokens:
-            break
-        ids = model.tokenizer.encode(path.read_text(encoding="utf-8", errors="replace"))[: num_tokens - total]
-        documents[str(path)] = ids
-        total += len(ids)
-    if total < num_tokens:
-        raise SystemExit(
-            f"--pool-folder {folder}: its Python files have {total} tokens, fewer than --pool-tokens {num_tokens}; "
-            "lower it or name a larger folder"
-        )
-    return documents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from forelook.model.forward.step_attention import step_attention_choices
 from forelook.model.step_costs import measure_step_costs
 
 from bench.gpu_model import Plan, fill, new_sequence, read_bytes
-from bench.steps import branched_layout, random_ids
+from bench.methods import timed_run
+from bench.steps import branched_layout, hf_step, random_ids
 from bench.summary import medians_ms
 from bench.turns import Step, compare_steps
 
@@ -145,9 +146,7 @@ def measure_attention(plan: Plan, weights: LlamaWeights) -> list[dict[str, Any]]
 def measure_transformers(plan: Plan, weights: LlamaWeights) -> dict[str, float | str]:
     """Return the time of one token after the same prefix, transformers' forward and ours in turns."""
     import transformers
-    from transformers import DynamicCache, StaticCache
 
-    results: dict[str, float | str] = {}
     prefix_ids = torch.tensor([random_ids(plan.prefix, plan.config.vocab_size)], device=plan.device)
     one = torch.tensor([[5]], device=plan.device)
     sequence = new_sequence(plan, weights, captured=True, capacity=plan.prefix + 16)
@@ -155,6 +154,7 @@ def measure_transformers(plan: Plan, weights: LlamaWeights) -> dict[str, float |
     ours = our_step(sequence, causal_layout([5], plan.prefix))
     fields = {key: value for key, value in plan.raw.items() if key not in ("model_type", "rope_theta")}
     config = transformers.LlamaConfig(**fields, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    results: dict[str, float | str] = {}
     for attention in ("eager", "sdpa", "flash_attention_2"):
         try:
             with torch.device(plan.device):
@@ -164,29 +164,28 @@ def measure_transformers(plan: Plan, weights: LlamaWeights) -> dict[str, float |
         except (ImportError, ValueError) as error:
             results[f"HF {attention}"] = f"not available: {str(error)[:80]}"
             continue
+
+        def run(ids: torch.Tensor, model: Any = model, **options: Any) -> None:
+            model(ids, **options).logits.argmax(dim=-1).tolist()
+
         with torch.inference_mode():
-            cache = DynamicCache(config=model.config)
-            model(prefix_ids, past_key_values=cache)
-
-            def step(model: Any = model, cache: Any = cache) -> None:
-                model(one, past_key_values=cache).logits.argmax(dim=-1).tolist()
-                cache.crop(-1)
-
-            medians = step_medians_ms(plan, {"theirs": step, "ours": ours})
+            medians = step_medians_ms(plan, {"theirs": hf_step(run, prefix_ids, one), "ours": ours})
         results[f"HF {attention}"], results[f"ours next to HF {attention}"] = medians["theirs"], medians["ours"]
         if attention == "sdpa":
-            results |= _compiled(plan, model, StaticCache, prefix_ids, one, ours)
-        del model, cache
+            results |= _compiled(plan, model, prefix_ids, one, ours)
+        del model, run
     return results
 
 
 def _compiled(
-    plan: Plan, model: Any, make_cache: Any, prefix_ids: torch.Tensor, one: torch.Tensor, ours: Step
+    plan: Plan, model: Any, prefix_ids: torch.Tensor, one: torch.Tensor, ours: Step
 ) -> dict[str, float | str]:
     """Return the same for transformers' static cache, compiled for low overhead as its documentation says."""
+    from transformers import StaticCache
+
     try:
         with torch.no_grad():
-            cache = make_cache(config=model.config, max_cache_len=plan.prefix + 16)
+            cache = StaticCache(config=model.config, max_cache_len=plan.prefix + 16)
             model(prefix_ids, past_key_values=cache)
             how = {"backend": "eager"} if plan.smoke else {"mode": "reduce-overhead", "fullgraph": True}
             compiled = torch.compile(model.forward, **how)
@@ -214,22 +213,21 @@ def measure_generation(plan: Plan, weights: LlamaWeights) -> dict[str, Any]:
     budget = StepBudget(measure_step_costs(sequence, repeats=plan.repeats))
     prompt = random_ids(plan.prefix, plan.config.vocab_size)
     request = DecodeRequest(prompt, Limits(plan.num_new_tokens))
-    runs: dict[str, Callable[[DecodingStats], Any]] = {
+    starts: dict[str, Callable[[DecodingStats], Iterator[list[int]]]] = {
         "autoregressive": lambda stats: autoregressive(request, sequence, stats),
         "lookahead": lambda stats: decode(request, sequence, TreeDrafter(request, sequence, budget=budget), stats),
     }
     results: dict[str, Any] = {}
-    outputs: dict[str, list[int]] = {}
-    for name, run in runs.items():
-        for _ in range(2):  # the first run captures
-            sequence.truncate(0)
-            stats, started_s = DecodingStats(), time.perf_counter()
-            outputs[name] = [token for ids in run(stats) for token in ids]
-            elapsed_s = time.perf_counter() - started_s
+    outputs: dict[str, tuple[int, ...]] = {}
+    for name, start in starts.items():
+        timed_run(sequence, start)  # captures
+        run = timed_run(sequence, start)
+        outputs[name] = run.token_ids
+        decode_s = max(run.total_s - run.first_s, 1e-9)
         results[name] = {
-            "tokens_per_s": len(outputs[name]) / elapsed_s,
-            "decode_tokens_per_s": max(0, len(outputs[name]) - 1) / max(stats.decode_s, 1e-9),
-            "tokens_per_step": stats.tokens_per_step,
+            "tokens_per_s": len(run.token_ids) / run.total_s,
+            "decode_tokens_per_s": max(0, len(run.token_ids) - 1) / decode_s,
+            "tokens_per_step": len(run.token_ids) / run.num_steps,
         }
     pairs = list(zip(outputs["autoregressive"], outputs["lookahead"], strict=False))
     results["common_tokens"] = next((i for i, (left, right) in enumerate(pairs) if left != right), len(pairs))

@@ -30,6 +30,11 @@ COMMON = {
     "rope_theta": 1e6, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
 }  # fmt: skip
 
+SMOKE: dict[str, Any] = {
+    "prefixes": (16, 64), "tails": (1, 8, 20), "prefix": 64, "long_prefix": 128, "repeats": 2, "copy_bytes": 2**20,
+    "num_new_tokens": 8, "smoke": True,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -53,14 +58,14 @@ class Plan:
     raw: dict[str, Any]
     device: torch.device
     dtype: torch.dtype
-    prefixes: tuple[int, ...]
-    tails: tuple[int, ...]
-    prefix: int
-    long_prefix: int
-    repeats: int
-    copy_bytes: int
-    num_new_tokens: int
-    smoke: bool
+    prefixes: tuple[int, ...] = (0, 256, 1024, 4096, 8192)
+    tails: tuple[int, ...] = (1, 8, 16, 32, 64, 128)
+    prefix: int = 1024
+    long_prefix: int = 4096
+    repeats: int = 50
+    copy_bytes: int = 2**30
+    num_new_tokens: int = 256
+    smoke: bool = False
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -73,21 +78,9 @@ def make_plan(shape: str, *, device_name: str, dtype: str | None, repeats: int, 
     device = torch.device("cpu" if smoke and not torch.cuda.is_available() else device_name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device found; use --smoke to run the same code on a CPU")
-    return Plan(
-        shape=shape,
-        config=parse_config(raw, "bench"),
-        raw=raw,
-        device=device,
-        dtype=getattr(torch, dtype or ("float32" if device.type == "cpu" else "bfloat16")),
-        prefixes=(16, 64) if smoke else (0, 256, 1024, 4096, 8192),
-        tails=(1, 8, 20) if smoke else (1, 8, 16, 32, 64, 128),
-        prefix=64 if smoke else 1024,
-        long_prefix=128 if smoke else 4096,
-        repeats=2 if smoke else repeats,
-        copy_bytes=2**20 if smoke else 2**30,
-        num_new_tokens=8 if smoke else 256,
-        smoke=smoke,
-    )
+    config, chosen = parse_config(raw, "bench"), dtype or ("float32" if device.type == "cpu" else "bfloat16")
+    plan = Plan(shape, config, raw, device, getattr(torch, chosen), repeats=repeats)
+    return replace(plan, **SMOKE) if smoke else plan
 
 
 def random_weights(plan: Plan) -> LlamaWeights:

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from forelook.completion.completer import Cancelled, Completer, Hints, RequestControl
 from forelook.completion.document_store import Document
@@ -27,14 +27,18 @@ MAX_NEW_TOKENS = 64
 
 @dataclass(frozen=True)
 class Problem:
-    """A function without one line."""
+    """A function without one line, by the names of the data set."""
 
-    name: str
+    task_id: str
     entry_point: str
     prompt: str
     suffix: str
-    line: str
+    canonical_solution: str
     test: str
+
+    @property
+    def line(self) -> str:
+        return self.canonical_solution.rstrip("\n")
 
     def cut(self, where: str) -> tuple[str, str] | None:
         """Return the line before and after the cursor; ``None`` where the line has no such cut."""
@@ -84,17 +88,7 @@ def problems(limit: int | None) -> list[Problem]:
     rows = list(records(DATA / DATASET_FILES["humaneval-infilling"]))
     step = max(1, len(rows) // limit) if limit else 1
     chosen = rows[::step][: limit or len(rows)]
-    return [
-        Problem(
-            row["task_id"],
-            row["entry_point"],
-            row["prompt"],
-            row["suffix"],
-            row["canonical_solution"].rstrip("\n"),
-            row["test"],
-        )
-        for row in chosen
-    ]
+    return [Problem(**{field.name: row[field.name] for field in fields(Problem)}) for row in chosen]
 
 
 def ask(completer: Completer, text: str, offset: int, multi_line: MultiLine) -> tuple[str, float]:
@@ -138,7 +132,7 @@ def evaluate_lines(
             scores[kind].add(answer, wanted)
             programs[kind].append(f"{before}{answer}{after}\n{problem.test}\ncheck({problem.entry_point})\n")
         if len(milliseconds) <= examples:
-            print(f"{problem.name} {where}: wanted {wanted!r} truncated {first_line(raw)!r} shown {shown!r}")
+            print(f"{problem.task_id} {where}: wanted {wanted!r} truncated {first_line(raw)!r} shown {shown!r}")
     if run_tests:
         with ThreadPoolExecutor(2) as pool:
             for kind, score in scores.items():

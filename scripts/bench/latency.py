@@ -9,17 +9,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-from forelook.percentiles import percentile
 
 from bench.lsp_client import LspClient
-from bench.processes import backend, editor, position, private_environment, until_ready
+from bench.processes import backend, editor, engine_counts, position, private_environment, statistics_of, until_ready
 from bench.results import REPOSITORY
+from bench.summary import rounded_percentile
 from bench.traces import Session, gaps_s
 
 CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
@@ -51,50 +52,25 @@ class Figures:
     num_keys: int = 0
     num_asked: int = 0
     num_cancelled: int = 0
-    num_forwards: int = 0
-    num_cancelled_forwards: int = 0
-    num_background_forwards: int = 0
     num_with_items: int = 0
     cpu_s: float = 0.0
     typing_s: float = 0.0
     session_p50_ms: list[float | None] = field(default_factory=list)
-    spent_ms: dict[str, float] = field(default_factory=dict)
-
-    def add_counts(self, first: Counters, last: Counters) -> None:
-        """Add what the engine counted between two moments."""
-        self.num_forwards += last.engine["forwards"] - first.engine["forwards"]
-        self.num_cancelled_forwards += last.engine["cancelled_forwards"] - first.engine["cancelled_forwards"]
-        self.num_background_forwards += last.engine["background_forwards"] - first.engine["background_forwards"]
-        for part, milliseconds in last.spent_ms.items():
-            self.spent_ms[part] = self.spent_ms.get(part, 0.0) + milliseconds - first.spent_ms[part]
+    counts: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True)
-class Counters:
-    """Counts of the language server and the engine at one moment."""
-
-    answers: dict[str, int]
-    engine: dict[str, int]
-    spent_ms: dict[str, float]
-
-    def since(self, older: Counters) -> tuple[str, int, int]:
-        """Return the source of the answer in between, its forwards and its prefill tokens."""
-        source = next((name for name, count in self.answers.items() if count > older.answers.get(name, 0)), "none")
-        return (
-            source,
-            self.engine["forwards"] - older.engine["forwards"],
-            self.engine["prefill_tokens"] - older.engine["prefill_tokens"],
-        )
+async def counters(client: LspClient) -> Counter[str]:
+    """Return the counts of the language server and the engine at one moment, and the engine's milliseconds."""
+    stats = await statistics_of(client)
+    counts = Counter[str](engine_counts(stats))
+    counts.update({f"answers.{name}": count for name, count in stats["window"]["answers"].items()})
+    counts.update({f"spent_ms.{name}": value for name, value in stats["backend"]["engine"]["spent_ms"].items()})
+    return counts
 
 
-async def counters(client: LspClient) -> Counters:
-    result = await client.request("workspace/executeCommand", {"command": "forelook.stats"})
-    engine = result["backend"]["engine"]
-    return Counters(
-        dict(result["window"]["answers"]),
-        {name: value for name, value in engine.items() if isinstance(value, int)},
-        dict(engine["spent_ms"]),
-    )
+def named(counts: Mapping[str, float], group: str) -> dict[str, float]:
+    """Return the counts of a group, by their names in it."""
+    return {name.removeprefix(group): value for name, value in counts.items() if name.startswith(group)}
 
 
 def anchored_suffix(text: str, offset: int) -> str:
@@ -137,18 +113,19 @@ async def replay(client: LspClient, session: Session, figures: Figures, typist: 
         answer = reply.result() or {}
         figures.num_with_items += bool(answer.get("items"))
         now = await counters(client)
-        source, forwards, prefill = now.since(seen)
-        seen = now
+        spent, seen = now - seen, now
+        source = next(iter(named(spent, "answers.")), "none")
         figures.latency_ms.setdefault(source, []).append(elapsed_ms)
         new_suffix = anchored_suffix(text, cursor)
         if source == "hit":
-            figures.forwards_on_hit += forwards
-        elif source == "new" and forwards and clean:
-            figures.prefill_new.append(prefill)
-            (figures.prefill_same_suffix if new_suffix == suffix else figures.prefill_other).append(prefill)
+            figures.forwards_on_hit += spent["forwards"]
+        elif source == "new" and spent["forwards"] and clean:
+            figures.prefill_new.append(spent["prefill_tokens"])
+            group = figures.prefill_same_suffix if new_suffix == suffix else figures.prefill_other
+            group.append(spent["prefill_tokens"])
         suffix, clean = new_suffix, True
         await asyncio.sleep(max(0.0, gap_s - (time.perf_counter() - started_s)))
-    figures.add_counts(first, await counters(client))  # of the whole session, cancelled requests included
+    figures.counts += await counters(client) - first  # of the whole session, cancelled requests included
     figures.session_p50_ms.append(rounded_percentile(figures.latency_ms["new"][num_new:], 50))
     await client.close(uri)
 
@@ -217,50 +194,43 @@ async def measure(
     return {name: contestant.figures for name, contestant in contestants.items()}
 
 
-def rounded_percentile(values: list[float] | list[int], percent: int) -> float | None:
-    value = percentile(values, percent)
-    return None if value is None else round(float(value), 2)
+def percentiles(name: str, values: Sequence[float], *percents: int) -> dict[str, float | None]:
+    """Return percentiles by name, in which ``{}`` is the percent."""
+    return {name.format(f"p{percent}"): rounded_percentile(values, percent) for percent in percents}
 
 
-def summary(figures: Figures) -> dict[str, object]:
-    """Return the main figures."""
-    new = figures.latency_ms["new"]
-    return {
-        "p50_ms": rounded_percentile(new, 50),
-        "p95_ms": rounded_percentile(new, 95),
-        "p99_ms": rounded_percentile(new, 99),
-        "hit_p99_ms": rounded_percentile(figures.latency_ms["hit"], 99),
-        "prefill_tokens_mean": round(statistics.fmean(figures.prefill_new), 1) if figures.prefill_new else None,
-        "forwards_per_100_keys": round(100 * figures.num_forwards / max(1, figures.num_keys), 1),
-        "cpu_s_per_1000_keys": round(1000 * figures.cpu_s / max(1, figures.num_keys), 2),
-    }
+def mean(values: Sequence[float], digits: int) -> float | None:
+    return round(statistics.fmean(values), digits) if values else None
 
 
-def details(figures: Figures) -> dict[str, object]:
-    """Return all other figures."""
+def report(figures: Figures) -> dict[str, object]:
+    """Return the figures of an engine, the main ones first."""
     latency, asked, keys = figures.latency_ms, max(1, figures.num_asked), max(1, figures.num_keys)
     same, other = figures.prefill_same_suffix, figures.prefill_other
     answered = max(1, len(latency["new"]) + len(latency["kept"]))
     return {
+        **percentiles("{}_ms", latency["new"], 50, 95, 99),
+        **percentiles("hit_{}_ms", latency["hit"], 99),
+        "prefill_tokens_mean": mean(figures.prefill_new, 1),
+        "forwards_per_100_keys": round(100 * figures.counts["forwards"] / keys, 1),
+        "cpu_s_per_1000_keys": round(1000 * figures.cpu_s / keys, 2),
         "keys_per_s": round(keys / figures.typing_s, 2) if figures.typing_s else None,
         "num_keys": figures.num_keys,
-        "num_new": len(latency["new"]),
-        "num_hit": len(latency["hit"]),
-        "num_kept": len(latency["kept"]),
+        **{f"num_{source}": len(latency[source]) for source in ("new", "hit", "kept")},
         "num_cancelled": figures.num_cancelled,
         "answered_with_text_share": round(figures.num_with_items / asked, 3),
-        "mean_ms": round(statistics.fmean(latency["new"]), 2) if latency["new"] else None,
-        "hit_p50_ms": rounded_percentile(latency["hit"], 50),
-        "kept_p50_ms": rounded_percentile(latency["kept"], 50),
-        "kept_p95_ms": rounded_percentile(latency["kept"], 95),
+        "mean_ms": mean(latency["new"], 2),
+        **percentiles("hit_{}_ms", latency["hit"], 50),
+        **percentiles("kept_{}_ms", latency["kept"], 50, 95),
         "forwards_on_hit": figures.forwards_on_hit,
-        "cancelled_forwards_per_100_keys": round(100 * figures.num_cancelled_forwards / keys, 1),
-        "background_forwards_per_100_keys": round(100 * figures.num_background_forwards / keys, 1),
+        "cancelled_forwards_per_100_keys": round(100 * figures.counts["cancelled_forwards"] / keys, 1),
+        "background_forwards_per_100_keys": round(100 * figures.counts["background_forwards"] / keys, 1),
         "same_suffix_share": round(len(same) / max(1, len(same) + len(other)), 3),
-        "same_suffix_prefill_p50": rounded_percentile(same, 50),
-        "same_suffix_prefill_p95": rounded_percentile(same, 95),
-        "other_prefill_p95": rounded_percentile(other, 95),
-        "spent_ms_mean": {part: round(spent / answered, 2) for part, spent in figures.spent_ms.items()},
+        **percentiles("same_suffix_prefill_{}", same, 50, 95),
+        **percentiles("other_prefill_{}", other, 95),
+        "spent_ms_mean": {
+            part: round(spent / answered, 2) for part, spent in named(figures.counts, "spent_ms.").items()
+        },
     }
 
 

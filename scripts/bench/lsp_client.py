@@ -112,11 +112,13 @@ class LspClient:
     def params_of(self, method: str) -> list[Any]:
         return [message["params"] for message in self.received if message["method"] == method]
 
-    async def wait_for_status(self, state: str) -> dict[str, Any]:
+    async def wait_for_status(self, *states: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """Wait until the last status is one of ``states`` and return it."""
+
         def last() -> dict[str, Any]:
             return (self.params_of("forelook/status") or [{}])[-1]
 
-        await self.wait_until(lambda: last().get("state") == state)
+        await self.wait_until(lambda: last().get("state") in states, timeout_s)
         return last()
 
     # --- What an editor does ---------------------------------------------------------------------------------

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from forelook.decoding.autoregressive import autoregressive
+from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
-from forelook.decoding.limits import Limits, SamplingParams
-from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
+from forelook.decoding.layout import StepModel
+from forelook.decoding.limits import GREEDY, Limits, SamplingParams
+from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.loop import decode
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.decoding.request import DecodeRequest
@@ -50,29 +53,60 @@ class Run:
 Method = Callable[[BenchPrompt], Run]
 
 
+@dataclass(frozen=True)
+class MethodSettings:
+    """Settings of our methods; ``published`` is for ``lookahead_published``."""
+
+    max_new_tokens: int
+    published: PublishedSettings = field(default_factory=PublishedSettings)
+    sampling: SamplingParams = GREEDY
+
+
+def timed_run(sequence: StepModel, start: Callable[[DecodingStats], Iterator[list[int]]]) -> Run:
+    """Decode from an empty sequence and time it."""
+    sequence.truncate(0)
+    stats, ids = DecodingStats(), list[int]()
+    first_s = None
+    started_s = time.perf_counter()
+    for tokens in start(stats):
+        if first_s is None:
+            first_s = time.perf_counter() - started_s
+        ids += tokens
+    total_s = time.perf_counter() - started_s
+    host_s = stats.prefill_s + stats.decode_s - stats.forward_s
+    return Run(tuple(ids), total_s, total_s if first_s is None else first_s, stats.num_steps, host_s)
+
+
 class OurMethods:
-    """Autoregressive, published lookahead and forelook over one sequence of our engine."""
+    """Autoregressive, published lookahead and forelook over one sequence of our engine.
+
+    Args:
+        model: what to run.
+        settings: limits, W, N and G, sampling.
+        pool_documents: text in the pool besides each prompt's own documents.
+        budget: drafts per step; measured by default.
+        calibration: of ``forelook``; a new one by default.
+    """
 
     def __init__(
         self,
         model: LoadedModel,
-        max_new_tokens: int,
-        published: PublishedSettings,
-        sampling: SamplingParams,
+        settings: MethodSettings,
         pool_documents: dict[str, list[int]] | None = None,
+        *,
+        budget: StepBudget | None = None,
+        calibration: AcceptanceCalibration | None = None,
     ) -> None:
-        self.model = model
         self.sequence = model.new_sequence()
-        self.limits = Limits(max_new_tokens, model.stop_token_ids)
-        self.published = published
-        self.sampling = sampling
+        self.settings = settings
+        self.limits = Limits(settings.max_new_tokens, model.stop_token_ids)
         self.boundary_ids = frozenset(model.tokenizer.special_ids)
         bos = model.config.bos_token_id
-        self.budget = measured_budget(measure_step_costs(self.sequence), model.device)
+        self.budget = budget or measured_budget(measure_step_costs(self.sequence), model.device)
         self.seeds = successor_seeds(
             self.sequence, [] if bos is None else [bos], cache_dir=None, fingerprint=model.fingerprint
         )
-        self.calibration = AcceptanceCalibration()
+        self.calibration = calibration or AcceptanceCalibration()
         self.warm = DraftMemory(self.seeds)
         self.pool = WarmPool(pool_documents or {})
 
@@ -86,13 +120,12 @@ class OurMethods:
 
     def autoregressive(self, prompt: BenchPrompt) -> Run:
         request = self._request(prompt)
-        return self._timed(lambda stats: autoregressive(request, self.sequence, stats))
+        return timed_run(self.sequence, lambda stats: autoregressive(request, self.sequence, stats))
 
     def lookahead_published(self, prompt: BenchPrompt) -> Run:
         request = self._request(prompt)
-        return self._timed(
-            lambda stats: decode(request, self.sequence, PublishedDrafter(request, self.published), stats)
-        )
+        published = self.settings.published  # its drafter reads the prompt, which is part of the time
+        return timed_run(self.sequence, lambda stats: decode(request, self.sequence, published.drafter(request), stats))
 
     def forelook(self, prompt: BenchPrompt) -> Run:
         return self._forelook(prompt, DraftMemory(self.seeds, self.calibration))
@@ -103,31 +136,15 @@ class OurMethods:
     def _forelook(self, prompt: BenchPrompt, memory: DraftMemory) -> Run:
         sources = [] if prompt.documents is None else [self.pool.knowing(prompt.documents)]
         request = replace(self._request(prompt), context=prompt.context, boundary_ids=self.boundary_ids)
-        return self._timed(
-            lambda stats: decode(
-                request,
-                self.sequence,
-                TreeDrafter(request, self.sequence, sources=sources, budget=self.budget, memory=memory),
-                stats,
-            )
-        )
+
+        def start(stats: DecodingStats) -> Iterator[list[int]]:
+            drafter = TreeDrafter(request, self.sequence, sources=sources, budget=self.budget, memory=memory)
+            return decode(request, self.sequence, drafter, stats)
+
+        return timed_run(self.sequence, start)
 
     def _request(self, prompt: BenchPrompt) -> DecodeRequest:
-        return DecodeRequest(prompt.prompt_ids, self.limits, self.sampling)
-
-    def _timed(self, start: Callable[[DecodingStats], Iterator[list[int]]]) -> Run:
-        self.sequence.truncate(0)
-        stats = DecodingStats()
-        started = time.perf_counter()
-        first_s = None
-        ids: list[int] = []
-        for tokens in start(stats):
-            if first_s is None:
-                first_s = time.perf_counter() - started
-            ids += tokens
-        total_s = time.perf_counter() - started
-        host_s = stats.prefill_s + stats.decode_s - stats.forward_s
-        return Run(tuple(ids), total_s, total_s if first_s is None else first_s, stats.num_steps, host_s)
+        return DecodeRequest(prompt.prompt_ids, self.limits, self.settings.sampling)
 
 
 class WarmPool:
@@ -201,10 +218,6 @@ class HuggingFaceMethods:
                 **options,
             )
         total_s = time.perf_counter() - started
-        new = output[0, ids.shape[1] :].tolist()
-        for place, token in enumerate(new):
-            if token in self._stops:
-                new = new[:place]
-                break
+        new = itertools.takewhile(lambda token: token not in self._stops, output[0, ids.shape[1] :].tolist())
         first_s = marks[0] - started if marks else total_s
         return Run(tuple(new), total_s, first_s, len(marks))

@@ -28,6 +28,8 @@ from forelook.model.checkpoint import read_weights
 from forelook.model.config import parse_config
 from forelook.model.forward.llama import LlamaSequence
 
+from bench.random_llama import save_random_llama
+from bench.steps import hf_step
 from bench.turns import step_times, take_turns
 
 VOCAB = 32016
@@ -93,17 +95,11 @@ class FullDrafter:
 
 def save_checkpoint(folder: Path, setup: Setup) -> int:
     """Write a random checkpoint and return its number of parameters."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=setup.hidden_size, intermediate_size=setup.hidden_size * 8 // 3 // 64 * 64,
-        num_hidden_layers=setup.layers, num_attention_heads=setup.hidden_size // 64, max_position_embeddings=2048,
-        tie_word_embeddings=False,
+    return save_random_llama(
+        folder, setup.torch_dtype, vocab_size=VOCAB, hidden_size=setup.hidden_size,
+        intermediate_size=setup.hidden_size * 8 // 3 // 64 * 64, num_hidden_layers=setup.layers,
+        num_attention_heads=setup.hidden_size // 64, max_position_embeddings=2048, tie_word_embeddings=False,
     )  # fmt: skip
-    model = LlamaForCausalLM(config).to(setup.torch_dtype)
-    model.save_pretrained(folder)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def prompt_of(length: int) -> list[int]:
@@ -169,15 +165,9 @@ def transformers_steps(folder: Path, rank: int, setup: Setup, tail: int) -> dict
     def load() -> LlamaForCausalLM:
         return LlamaForCausalLM.from_pretrained(folder, dtype=setup.torch_dtype).eval()
 
-    def stepper(run: Callable[[torch.Tensor, DynamicCache], None]) -> Callable[[], None]:
-        cache = DynamicCache()
-        run(ids[:, : setup.prefix], cache)
-
-        def step() -> None:
-            run(ids[:, setup.prefix :], cache)
-            cache.crop(-tail)
-
-        return step
+    def next_ids(model: LlamaForCausalLM, ids: torch.Tensor, past_key_values: DynamicCache) -> torch.Tensor:
+        chosen: torch.Tensor = model(ids, past_key_values=past_key_values).logits.argmax(-1)
+        return chosen
 
     single, sharded, stage = load(), load(), load()
     plan = {"lm_head": ColwiseParallel(output_layouts=Replicate())}
@@ -197,25 +187,26 @@ def transformers_steps(folder: Path, rank: int, setup: Setup, tail: int) -> dict
     if rank < size - 1:
         stage.model.norm = torch.nn.Identity()
 
-    def run_pipeline(tokens: torch.Tensor, cache: DynamicCache) -> None:
+    def run_pipeline(tokens: torch.Tensor, past_key_values: DynamicCache) -> None:
         chosen = torch.zeros(tokens.shape[1], dtype=torch.int64)
         if rank == 0:
-            hidden = stage.model(tokens, past_key_values=cache).last_hidden_state
+            hidden = stage.model(tokens, past_key_values=past_key_values).last_hidden_state
         else:
             hidden = torch.empty(1, tokens.shape[1], setup.hidden_size, dtype=setup.torch_dtype)
             dist.recv(hidden, rank - 1)
-            hidden = stage.model(inputs_embeds=hidden, past_key_values=cache).last_hidden_state
+            hidden = stage.model(inputs_embeds=hidden, past_key_values=past_key_values).last_hidden_state
         if rank < size - 1:
             dist.send(hidden.contiguous(), rank + 1)
         else:
             chosen = stage.lm_head(hidden)[0].argmax(-1)
         dist.broadcast(chosen, size - 1)
 
-    steps = {
-        "one rank": stepper(lambda tokens, cache: single(tokens, past_key_values=cache).logits.argmax(-1)),
-        "tensor parallel": stepper(lambda tokens, cache: sharded(tokens, past_key_values=cache).logits.argmax(-1)),
-        "pipeline parallel": stepper(run_pipeline),
+    runs: dict[str, Callable[..., object]] = {
+        "one rank": partial(next_ids, single),
+        "tensor parallel": partial(next_ids, sharded),
+        "pipeline parallel": run_pipeline,
     }
+    steps = {name: hf_step(run, ids[:, : setup.prefix], ids[:, setup.prefix :]) for name, run in runs.items()}
     repeats = STEPS_PER_ROUND if tail > 1 else 4 * STEPS_PER_ROUND
 
     def turn(name: str) -> list[float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,11 @@ from forelook.model.loading import load_model
 from forelook.privacy.secrets import is_secret_path
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_worker import CacheWorker
-from tokenizers import Tokenizer
 
-from bench.history import TOKENIZER_PATH
-from bench.turns import take_turns
+from bench.datasets import source_tokens
+from bench.history import Encoder
+from bench.summary import rounded_percentile
+from bench.turns import take_turns, timed
 
 SLICE_S = 0.001
 STEPS_PER_REQUEST = 12
@@ -28,23 +31,23 @@ CONTEXT_TOKENS = 32
 
 def source_documents(folders: list[Path], num_tokens: int) -> list[np.ndarray]:
     """Return token arrays of Python files, ``num_tokens`` in all; repeated with renamed tokens if there are too few."""
-    tokenizer = Tokenizer.from_file(str(TOKENIZER_PATH))
-    documents: list[np.ndarray] = []
-    total = 0
-    for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
-        ids = np.array(tokenizer.encode(path.read_text("utf-8", "replace"), add_special_tokens=False).ids, np.int32)
-        documents.append(ids[: num_tokens - total])
-        total += len(documents[-1])
-        if total >= num_tokens:
-            return documents
+    found = source_tokens(folders, Encoder(), num_tokens)
+    documents = [np.array(ids, np.int32) for _, ids in found]
+    missing = num_tokens - sum(map(len, documents))
     generator = np.random.default_rng(0)
-    for base in list(documents) * (num_tokens // max(1, total)):
-        renamed = np.where(generator.random(len(base)) < 0.02, generator.integers(8, 8192, len(base)), base)
-        documents.append(renamed.astype(np.int32)[: num_tokens - total])
-        total += len(documents[-1])
-        if total >= num_tokens:
+    for base in itertools.cycle(list(documents)):
+        if missing <= 0:
             break
+        renamed = np.where(generator.random(len(base)) < 0.02, generator.integers(8, 8192, len(base)), base)
+        documents.append(renamed.astype(np.int32)[:missing])
+        missing -= len(documents[-1])
     return documents
+
+
+def first_tokens(documents: Iterable[np.ndarray], num_tokens: int) -> list[np.ndarray]:
+    """Return the first ``num_tokens`` tokens of the documents."""
+    ends = np.cumsum([0, *map(len, documents)])
+    return [ids[: num_tokens - start] for ids, start in zip(documents, ends, strict=False) if start < num_tokens]
 
 
 def lookup_contexts(documents: list[np.ndarray], count: int) -> Iterator[tuple[int, list[int]]]:
@@ -65,7 +68,7 @@ def permits(key: str) -> bool:
     return not is_secret_path(key)
 
 
-def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[str, float]:
+def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[str, float | None]:
     """Return all figures at one size; times are medians over the rounds."""
     num_tokens = sum(map(len, documents))
     rates, restores = [], []
@@ -82,17 +85,14 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
             slowest, stepped = max(slowest, now - stepped), now
         rates.append(num_tokens / (time.perf_counter() - started_s))
         grown = psutil.Process().memory_info().rss - before
-    times = []
+    times_us = []
     for number, context in list(lookup_contexts(documents, num_lookups)):
-        started_s = time.perf_counter()
-        pool.propose(context, max_candidates=8, max_length=15, without=f"{number}.py")
-        times.append(time.perf_counter() - started_s)
+        propose = partial(pool.propose, context, max_candidates=8, max_length=15, without=f"{number}.py")
+        times_us.append(timed(propose)[1] * 1e6)
     with tempfile.TemporaryDirectory() as folder:
         cache = PoolCache(Path(folder), "bench", "starter")
         cache.acquire()
-        started_s = time.perf_counter()
-        cache.write_base(pool.dump(), {})
-        save_s = time.perf_counter() - started_s
+        _, save_s = timed(lambda: cache.write_base(pool.dump(), {}))
         cache.release()
         _, context = next(lookup_contexts(documents, 1))
         for _ in range(rounds):
@@ -104,13 +104,12 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
             restores.append(time.perf_counter() - started_s)
             assert restored.pool.num_tokens == num_tokens
             worker.close()
-    p50, p99 = np.percentile(times, [50, 99]) * 1e6
     return {
         "num_tokens": num_tokens,
         "index_tokens_per_s": round(statistics.median(rates)),
         "slowest_index_step_ms": round(slowest * 1e3, 3),
-        "lookup_p50_us": round(float(p50), 1),
-        "lookup_p99_us": round(float(p99), 1),
+        "lookup_p50_us": rounded_percentile(times_us, 50, 1),
+        "lookup_p99_us": rounded_percentile(times_us, 99, 1),
         "bytes_per_token": round(pool.nbytes / num_tokens, 1),
         "process_bytes_per_token": round(grown / num_tokens, 1),
         "save_s": round(save_s, 3),

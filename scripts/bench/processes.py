@@ -75,14 +75,21 @@ async def until_ready(client: LspClient) -> dict[str, Any]:
     Raises:
         RuntimeError: the model cannot be loaded; the message is the backend's.
     """
+    status = await client.wait_for_status("ready", "error", timeout_s=READY_TIMEOUT_S)
+    if status["state"] == "error":
+        raise RuntimeError(str(status.get("message")))
+    return status
 
-    def last() -> dict[str, Any]:
-        return (client.params_of("forelook/status") or [{}])[-1]
 
-    await client.wait_until(lambda: last().get("state") in ("ready", "error"), READY_TIMEOUT_S)
-    if last()["state"] == "error":
-        raise RuntimeError(str(last().get("message")))
-    return last()
+async def statistics_of(client: LspClient) -> dict[str, Any]:
+    """Return the answer to the command ``forelook.stats``."""
+    stats: dict[str, Any] = await client.request("workspace/executeCommand", {"command": "forelook.stats"})
+    return stats
+
+
+def engine_counts(stats: dict[str, Any]) -> dict[str, int]:
+    """Return the counters of the backend's engine."""
+    return {name: value for name, value in stats["backend"]["engine"].items() if isinstance(value, int)}
 
 
 def position(text: str, offset: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,11 +225,9 @@ class Contest:
     """All methods on the same edits, with one treatment of replaced lines."""
 
     deletes_replaced: bool
-    calibrations: dict[str, AcceptanceCalibration] = field(
-        default_factory=lambda: {name: AcceptanceCalibration() for name in METHODS}
-    )
-    replacing: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in METHODS})
-    inserting: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in METHODS})
+    calibrations: dict[str, AcceptanceCalibration] = field(default_factory=lambda: defaultdict(AcceptanceCalibration))
+    replacing: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    inserting: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
 
     def run(self, edit: Edit, pools: dict[str, NgramPool], settings: ReplaySettings) -> None:
         after = edit.after_deleted if self.deletes_replaced else edit.after

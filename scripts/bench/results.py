@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -44,10 +43,6 @@ def provenance(device: str | None = None) -> dict[str, Any]:
 def public_name(source: str) -> str:
     """Return the name of a model or data set without the path of a folder or file on this machine."""
     return Path(source).name if Path(source).exists() else source
-
-
-def add_json_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the JSON object to this file")
 
 
 def print_result(benchmark: str, content: dict[str, Any], path: Path | None = None, device: str | None = None) -> None:

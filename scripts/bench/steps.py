@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 from forelook.decoding.layout import StepLayout
+
+from bench.turns import Step
 
 
 def random_ids(count: int, vocab_size: int, seed: int = 0) -> list[int]:
@@ -20,3 +25,25 @@ def branched_layout(num_tokens: int, start: int, vocab_size: int) -> StepLayout:
     positions[branch:] -= branch - 1
     ids = np.asarray(random_ids(num_tokens, vocab_size, num_tokens))
     return StepLayout(ids, positions, visibility if num_tokens > 1 else None, np.arange(num_tokens))
+
+
+def hf_step(run: Callable[..., object], prefix: torch.Tensor, ids: torch.Tensor, **options: object) -> Step:
+    """Return a step of a transformers model: ``ids`` after a cached prefix, whose cache then drops them again.
+
+    Args:
+        run: the model, or a function of ids and ``past_key_values``.
+        prefix: ``[1, tokens]``; may be empty.
+        ids: ``[1, tokens]`` of the step.
+        options: further arguments of the step.
+    """
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    if prefix.numel():
+        run(prefix, past_key_values=cache)
+
+    def step() -> None:
+        run(ids, past_key_values=cache, **options)
+        cache.crop(-ids.shape[1])
+
+    return step

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,22 +68,24 @@ def run(benchmark: Benchmark, results: Path, *, is_quick: bool) -> None:
     """Run a benchmark and write its JSON object to the folder of results.
 
     Raises:
-        subprocess.CalledProcessError: the benchmark failed or missed its bar without printing a result.
+        subprocess.CalledProcessError: the benchmark failed, or printed no result.
     """
     command = [sys.executable, *benchmark.command(is_quick=is_quick)]
+    started_s = time.monotonic()
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
     last_line = (done.stdout.splitlines() or [""])[-1]
     if not last_line.startswith("{"):
         raise subprocess.CalledProcessError(done.returncode or 1, command)
     results.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(json.loads(last_line), indent=1)
-    (results / f"{benchmark.name}.json").write_text(content + "\n", encoding="utf-8")
+    content = {**json.loads(last_line), "took_s": round(time.monotonic() - started_s)}
+    (results / f"{benchmark.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def section(benchmark: Benchmark, result: dict[str, Any], *, is_quick: bool = False) -> list[str]:
     """Return the lines of a benchmark's region: command, provenance, table."""
     command = " ".join(["python", *benchmark.command(is_quick=is_quick)])
-    return [f"`{command}`: {tables.measured(result)}", "", *benchmark.render(result)]
+    took = f" Took {result['took_s']} s." if "took_s" in result else ""
+    return [f"`{command}`: {tables.measured(result)}{took}", "", *benchmark.render(result)]
 
 
 def updated(page: str, benchmarks: Iterable[Benchmark], results: Path) -> str:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from forelook.percentiles import percentile
 
 
 def medians_ms(times_s: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the median of each list of seconds, in milliseconds."""
     return {name: round(statistics.median(values) * 1e3, 3) for name, values in times_s.items() if values}
+
+
+def rounded_percentile(values: Iterable[float], percent: int, digits: int = 2) -> float | None:
+    """Return a percentile; ``None`` without values."""
+    value = percentile(values, percent)
+    return None if value is None else round(float(value), digits)
 
 
 def median_interval(values: Sequence[float], seed: int = 0, rounds: int = 2000) -> dict[str, float | int]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,8 +19,9 @@ from forelook.decoding.stats import DecodingStats
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import LoadedModel
 
-from bench.datasets import BenchPrompt
-from bench.turns import rotated
+from bench.datasets import BenchPrompt, has_repetition
+from bench.methods import Run, timed_run
+from bench.turns import rotated, with_progress
 
 
 @dataclass
@@ -38,6 +37,10 @@ class Setting:
     num_steps: int = 0
     num_tail_tokens: int = 0
     speedups: list[float] = field(default_factory=list)
+
+    @property
+    def published(self) -> PublishedSettings:
+        return PublishedSettings(self.window_size, self.ngram_size, self.max_candidates, self.prompt_as_reference)
 
     @property
     def compression(self) -> float:
@@ -83,13 +86,6 @@ class CountedSequence:
         return self._sequence.forward(layout)
 
 
-def timed(stream: Iterator[list[int]]) -> tuple[list[int], float]:
-    """Return the output and its seconds."""
-    started_s = time.perf_counter()
-    ids = [token for tokens in stream for token in tokens]
-    return ids, time.perf_counter() - started_s
-
-
 def expected_accepted(alpha: float, gamma: int, width: int) -> float:
     """Return the expected tokens of a step with ``width`` drafts of ``gamma`` tokens and acceptance ``alpha``."""
     return (gamma + 1) - sum((1.0 - alpha**index) ** width for index in range(1, gamma + 1))
@@ -128,32 +124,43 @@ def sweep(model: LoadedModel, prompts: list[BenchPrompt], settings: list[Setting
     limits = Limits(max_new_tokens, model.stop_token_ids)
     boundaries = frozenset(model.tokenizer.special_ids)
     pools = {id(s): PublishedPool(s.ngram_size, s.max_candidates) for s in settings if s.warm_pool}
-    timed(autoregressive(DecodeRequest(prompts[0].prompt_ids, limits), sequence))  # warm-up
+
+    def run_plain(prompt: BenchPrompt) -> Run:
+        request = DecodeRequest(prompt.prompt_ids, limits)
+        return timed_run(sequence, lambda stats: autoregressive(request, sequence, stats))
+
+    def run_published(prompt: BenchPrompt, setting: Setting) -> Run:
+        request = DecodeRequest(prompt.prompt_ids, limits, boundary_ids=boundaries)
+        counted, pool = CountedSequence(sequence), pools.get(id(setting))
+
+        def start(stats: DecodingStats) -> Iterator[list[int]]:
+            return decode(request, counted, PublishedDrafter(request, setting.published, pool), stats)
+
+        run = timed_run(counted, start)
+        setting.num_tokens += len(run.token_ids)
+        setting.num_steps += run.num_steps
+        setting.num_tail_tokens += counted.num_tail_tokens - len(prompt.prompt_ids) + 1
+        return run
+
+    run_plain(prompts[0])  # warm-up
     num_different = 0
-    for number, prompt in enumerate(prompts):
-        baseline_s = math.nan
+    for number, prompt in enumerate(with_progress(prompts, "sweep")):
         for index, setting in enumerate(rotated(settings, number * 7)):
             if index % 16 == 0:  # repeatedly, so that a slow moment hits both sides
-                sequence.truncate(0)
-                expected, baseline_s = timed(autoregressive(DecodeRequest(prompt.prompt_ids, limits), sequence))
-            sequence.truncate(0)
-            stats = DecodingStats()
-            counted = CountedSequence(sequence)
-            chosen = PublishedSettings(
-                setting.window_size, setting.ngram_size, setting.max_candidates, setting.prompt_as_reference
-            )
-            request = DecodeRequest(prompt.prompt_ids, limits, boundary_ids=boundaries)
-            drafter = PublishedDrafter(request, chosen, pools.get(id(setting)))
-            output, seconds = timed(decode(request, counted, drafter, stats))
-            num_different += output != expected
-            if not output:
-                continue
-            setting.num_tokens += len(output)
-            setting.num_steps += stats.num_steps
-            setting.num_tail_tokens += counted.num_tail_tokens - len(prompt.prompt_ids) + 1
-            setting.speedups.append(baseline_s / seconds * len(output) / max(1, len(expected)))
-        if sys.stderr.isatty():
-            print(f"\r{number + 1}/{len(prompts)}", end="", file=sys.stderr)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+                expected = run_plain(prompt)
+            run = run_published(prompt, setting)
+            num_different += run.token_ids != expected.token_ids
+            if run.token_ids:
+                setting.speedups.append(expected.ms_per_token / run.ms_per_token)
     return num_different
+
+
+def clean_prompts(model: LoadedModel, prompts: list[BenchPrompt], max_new_tokens: int) -> list[BenchPrompt]:
+    """Return the prompts whose output does not loop: small models loop, which flatters every setting."""
+    sequence, limits = model.new_sequence(), Limits(max_new_tokens, model.stop_token_ids)
+    outputs = (autoregressive(DecodeRequest(prompt.prompt_ids, limits), sequence) for prompt in prompts)
+    return [
+        prompt
+        for prompt, output in zip(prompts, outputs, strict=True)
+        if not has_repetition([token for tokens in output for token in tokens])
+    ]

@@ -1,4 +1,4 @@
-"""Markdown tables of docs/benchmarks.md, rendered from results."""
+"""Tables of results: rows for a terminal, and the Markdown of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from typing import Any
 from bench.summary import shown
 
 Result = Mapping[str, Any]
+
+
+def print_rows(rows: Iterable[Mapping[str, object]]) -> None:
+    """Print a table with a column per key; intervals as ``median [low, high]``, ``None`` as an empty cell."""
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  " + "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)), flush=True)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Mapping):
+        return shown(value)
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -95,7 +111,7 @@ def quality(result: Result) -> list[str]:
     rows = [
         (where, figures["num_problems"], kind, share(figures[kind], "exact_match"), figures[kind]["edit_similarity"],
          share(figures[kind], "pass_at_1"))
-        for where, figures in result["cuts"].items()
+        for where, figures in result.get("cuts", {}).items()
         for kind in ("raw", "truncated", "shown")
     ]  # fmt: skip
     lines = markdown(("cut", "n", "answer", "exact match", "edit similarity", "pass@1"), rows)

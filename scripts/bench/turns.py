@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -36,6 +37,21 @@ def take_turns(
             if number >= 0:
                 results[name] += values
     return results
+
+
+def with_progress(items: Sequence[T], title: str) -> Iterator[T]:
+    """Yield the items, counting them on a terminal's standard error."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if sys.stderr.isatty():
+            print(f"\r{title}: {number}/{len(items)}", end="\n" if number == len(items) else "", file=sys.stderr)
+
+
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """Return the result of a call and its seconds."""
+    started_s = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - started_s
 
 
 def step_times(step: Step, count: int, synchronize: Step | None = None) -> list[float]:

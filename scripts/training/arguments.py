@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.samples import DEFAULT_LANGUAGES
+from training.cleaning import LANGUAGE_SHARES
+
+SMOKE = {
+    "from_scratch": True,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "layers": 2,
+    "heads": 2,
+    "max_tokens": 256,
+    "tokens_per_step": 1024,
+    "steps": 12,
+    "warmup_steps": 2,
+}
+"""Options of ``train --smoke``."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--to", type=Path, required=True, help="the tokenizer.json to write")
     part.add_argument("--vocab-size", type=int, default=8192, help="entries, the sentinels and all bytes included")
     part.add_argument("--bytes", type=int, default=40_000_000, help="of text to learn from")
-    part.add_argument("--python-share", type=float, default=DEFAULT_LANGUAGES["python"], help="of the text")
+    part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the text")
 
     part = commands.add_parser("train", help="train on a prepared corpus")
     part.add_argument("corpus", type=Path, nargs="?", help="a prepared corpus")
@@ -44,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--tokens-per-step", type=int, default=8192)
     part.add_argument("--tokens-per-pass", type=int, default=2048, help="of a forward and backward on one rank")
     part.add_argument("--middle-weight", type=float, default=2.0, help="of the answers' tokens in the loss")
-    part.add_argument("--python-share", type=float, default=DEFAULT_LANGUAGES["python"], help="of the samples")
+    part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the samples")
     part.add_argument("--long-share", type=float, default=0.12, help="of samples of more than 640 tokens")
     part.add_argument("--muon-lr", type=float, default=0.01)
     part.add_argument("--adam-lr", type=float, default=0.001)

@@ -5,30 +5,27 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from forelook.languages import ID_BY_SUFFIX
 from numpy.typing import NDArray
 
+LANGUAGE_SHARES: Mapping[str, float] = {
+    "python": 0.65,
+    "typescript": 0.08,
+    "javascript": 0.06,
+    "go": 0.06,
+    "rust": 0.05,
+    "java": 0.05,
+    "cpp": 0.03,
+    "c": 0.02,
+}
+"""The languages of the corpus, with the weight of each in the samples."""
 LANGUAGE_OF_SUFFIX = {
-    ".py": "python",
-    ".ts": "typescript",
-    ".tsx": "typescript",
-    ".mts": "typescript",
-    ".js": "javascript",
-    ".mjs": "javascript",
-    ".cjs": "javascript",
-    ".jsx": "javascript",
-    ".go": "go",
-    ".rs": "rust",
-    ".java": "java",
-    ".c": "c",
-    ".h": "c",
-    ".cc": "cpp",
-    ".cpp": "cpp",
-    ".cxx": "cpp",
-    ".hpp": "cpp",
-    ".hh": "cpp",
+    suffix: language_id.removesuffix("react")
+    for suffix, language_id in ID_BY_SUFFIX.items()
+    if language_id.removesuffix("react") in LANGUAGE_SHARES and suffix != ".pyi"  # a stub has no code to learn from
 }
 MIN_CHARS, MAX_CHARS = 120, 400_000
 _GENERATED = re.compile(

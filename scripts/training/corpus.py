@@ -7,7 +7,6 @@ is left in training, because duplicates are removed first.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from bench.datasets import records
 from numpy.typing import NDArray
 
 from training.cleaning import LANGUAGE_OF_SUFFIX, MAX_CHARS, Benchmarks, Duplicates, reason_to_leave_out
@@ -142,15 +142,9 @@ def prepare(
 def benchmark_texts(folder: Path) -> Iterator[str]:
     """Texts of HumanEval, MBPP, ClassEval and single-line infilling, from a folder with their published files."""
     for path in sorted(folder.rglob("*")):
-        if not any(name in str(path.relative_to(folder)).lower() for name in ("humaneval", "mbpp", "classeval")):
-            continue
-        if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8") as zipped:
-                yield from _strings(json.loads(line) for line in zipped)
-        elif path.suffix == ".jsonl":
-            yield from _strings(json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip())
-        elif path.suffix == ".json":
-            yield from _strings([json.loads(path.read_text("utf-8"))])
+        is_benchmark = any(name in str(path.relative_to(folder)).lower() for name in ("humaneval", "mbpp", "classeval"))
+        if is_benchmark and path.suffix in (".gz", ".json", ".jsonl"):
+            yield from _strings(records(path))
 
 
 def _strings(values: object) -> Iterator[str]:

@@ -5,13 +5,12 @@ The list is ``packages.txt`` next to this file. Each package becomes one folder,
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -42,7 +41,7 @@ def fetch(target: Path, *, path: Path = PACKAGE_LIST, workers: int = 4) -> Itera
         if folder.is_dir():
             return registry, name, "ok"
         with tempfile.TemporaryDirectory(dir=target) as scratch:
-            command = _COMMANDS[registry](name)
+            command = [*_COMMANDS[registry], name]
             try:
                 done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=600)
             except (OSError, subprocess.TimeoutExpired) as error:
@@ -101,25 +100,10 @@ def _write(folder: Path, name: str, data: bytes) -> None:
         path.write_bytes(data)
 
 
-def _pip(name: str) -> list[str]:
-    return [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "-d", ".", name]
-
-
-def _npm(name: str) -> list[str]:
-    return [shutil.which("npm") or "npm", "pack", "--silent", name]
-
-
-def _apt(name: str) -> list[str]:
-    return ["apt-get", "download", "--quiet", name]
-
-
-def _apt_source(name: str) -> list[str]:
-    return ["apt-get", "source", "--download-only", "--quiet", name]
-
-
-_COMMANDS: dict[str, Callable[[str], list[str]]] = {
-    "pypi": _pip,
-    "npm": _npm,
-    "debian": _apt,
-    "debian-source": _apt_source,
+_COMMANDS: dict[str, list[str]] = {
+    "pypi": [sys.executable, *["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "-d", "."]],
+    "npm": ["npm", "pack", "--silent"],
+    "debian": ["apt-get", "download", "--quiet"],
+    "debian-source": ["apt-get", "source", "--download-only", "--quiet"],
 }
+"""The command of each registry, without the package's name."""

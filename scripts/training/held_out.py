@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from forelook.model.tokenizer import CodeTokenizer
@@ -12,12 +11,8 @@ from forelook.model.tokenizer import CodeTokenizer
 from training.corpus import Shelf
 from training.network import Network
 
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Pieces of held-out text, by language; the same for every model."""
-
-    texts: Mapping[str, tuple[str, ...]]
+HeldOut = Mapping[str, tuple[str, ...]]
+"""Pieces of held-out text, by language; the same for every model."""
 
 
 def held_out_texts(shelves: Mapping[str, Shelf], *, bytes_per_language: int, piece_bytes: int = 2400) -> HeldOut:
@@ -42,7 +37,7 @@ def held_out_texts(shelves: Mapping[str, Shelf], *, bytes_per_language: int, pie
                 pieces.append(piece)
         if pieces:
             texts[language] = tuple(pieces)
-    return HeldOut(texts)
+    return texts
 
 
 @torch.no_grad()
@@ -62,7 +57,7 @@ def bits_per_byte(
     most = max_tokens or network.shape.max_position_embeddings
     device = network.embed_tokens.device
     result: dict[str, float] = {}
-    for language, texts in held_out.texts.items():
+    for language, texts in held_out.items():
         nats, num_bytes = 0.0, 0
         for first in range(0, len(texts), 8):
             rows = [[bos_id, *tokenizer.encode(text)] for text in texts[first : first + 8]]

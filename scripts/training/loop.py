@@ -82,7 +82,7 @@ class Trainer:
     tokenizer_json: str
     settings: LoopSettings
     folder: Path
-    held_out: HeldOut | None = None
+    held_out: HeldOut = field(default_factory=dict)
     ranks: Ranks = field(default_factory=Ranks)
     next_sample: int = 0
     num_tokens: int = 0
@@ -123,7 +123,7 @@ class Trainer:
             if self.ranks.rank:
                 continue
             now = time.monotonic()
-            if self.held_out is not None and (now - measured_at > self.settings.held_out_s or self.schedule.is_done):
+            if self.held_out and (now - measured_at > self.settings.held_out_s or self.schedule.is_done):
                 report.held_out = self.measure()
                 measured_at = time.monotonic()
             if now - saved_at > self.settings.checkpoint_s:
@@ -135,8 +135,6 @@ class Trainer:
 
     def measure(self) -> dict[str, float]:
         """Held-out bits per byte now; also kept in the run's history."""
-        if self.held_out is None:
-            return {}
         figures = bits_per_byte(self.network, self.tokenizer, self.held_out, bos_id=0)
         self.history.append({"step": self.schedule.num_steps, "num_tokens": self.num_tokens, "bits_per_byte": figures})
         return figures

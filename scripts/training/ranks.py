@@ -47,16 +47,14 @@ class Ranks:
 
     def largest(self, values: Sequence[float], device: torch.device) -> list[float]:
         """The largest of each value over the ranks, so that all of them decide alike."""
-        return self._reduced(values, device, torch.distributed.ReduceOp.MAX) if self.size > 1 else list(values)
+        return self._reduced(values, device, "MAX")
 
     def sums(self, values: Sequence[float], device: torch.device) -> list[float]:
         """The sum of each value over the ranks."""
-        return self._reduced(values, device, torch.distributed.ReduceOp.SUM) if self.size > 1 else list(values)
+        return self._reduced(values, device, "SUM")
 
-    @staticmethod
-    def _reduced(
-        values: Sequence[float], device: torch.device, how: torch.distributed.ReduceOp.RedOpType
-    ) -> list[float]:
-        tensor: Tensor = torch.tensor(values, dtype=torch.float64, device=device)
-        torch.distributed.all_reduce(tensor, op=how)
+    def _reduced(self, values: Sequence[float], device: torch.device, how: str) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64, device=device)
+        if self.size > 1:
+            torch.distributed.all_reduce(tensor, op=getattr(torch.distributed.ReduceOp, how))
         return [float(value) for value in tensor.tolist()]

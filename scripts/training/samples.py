@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.context import ContextChooser
@@ -69,18 +70,6 @@ class SampleMix:
     max_tokens: int = 2048
 
 
-DEFAULT_LANGUAGES: Mapping[str, float] = {
-    "python": 0.65,
-    "typescript": 0.08,
-    "javascript": 0.06,
-    "go": 0.06,
-    "rust": 0.05,
-    "java": 0.05,
-    "cpp": 0.03,
-    "c": 0.02,
-}
-
-
 class SampleMaker:
     """Makes samples from shelves of source files."""
 
@@ -104,7 +93,8 @@ class SampleMaker:
         self._infill = infill
         self._mix = mix
         self._seed = seed
-        self._end_id = min(infill.stop_token_ids - {_eos_id(tokenizer)}, default=_eos_id(tokenizer))
+        eos_id = _control_id(tokenizer, "</s>")
+        self._end_id = min(infill.stop_token_ids - {eos_id}, default=eos_id)
         self._encoder = LineEncoder(tokenizer)
 
     def make(self, number: int) -> Sample:
@@ -149,9 +139,9 @@ class SampleMaker:
         starts_file = len(file.text) < 3 * size or random_.random() < 0.3
         start = 0 if starts_file else random_.randrange(len(lines))
         text = "\n".join(lines[start:])[: size * 6]
-        ids = [_bos_id(self._tokenizer), *self._encoder.encode(text, starts_document=True)]
+        ids = [_control_id(self._tokenizer, "<s>"), *self._encoder.encode(text, starts_document=True)]
         if len(ids) < size and len(text) == len("\n".join(lines[start:])):
-            ids.append(_eos_id(self._tokenizer))
+            ids.append(_control_id(self._tokenizer, "</s>"))
         return Sample(ids[:size], 0, "plain")
 
     def _infilling(self, shelf: Shelf, index: int, file: SourceFile, random_: random.Random) -> Sample | None:
@@ -161,7 +151,7 @@ class SampleMaker:
         kind, start, end = chosen
         middle = file.text[start:end]
         text = file.text[:start] + file.text[end:]
-        document = Document(WorkspaceKey("", "train"), DocumentKey(1, file.path), shelf.language, 1, text)
+        document = document_of(SourceFile(file.path, text), shelf.language)
         size = self._num_tokens(random_)
         room = size - len(middle) // 2 - 16
         if room < 48:
@@ -195,13 +185,17 @@ class SampleMaker:
         for other in shelf.siblings(index)[: random_.randint(1, 3)]:
             file = shelf[other]
             if len(file.text) <= 40_000:
-                workspace = WorkspaceKey("", "train-" + file.path)
-                chooser.touch(Document(workspace, DocumentKey(1, file.path), shelf.language, 1, file.text))
+                chooser.touch(document_of(file, shelf.language))
         chooser.touch(document)
         chooser.choose(document, offset)
         while chooser.has_work:
             chooser.work()
         return chooser.choose(document, offset)
+
+
+def document_of(file: SourceFile, language: str) -> Document:
+    """Return a file as the backend knows it; all files of the corpus are in one workspace."""
+    return Document(WorkspaceKey("", "train"), DocumentKey(1, file.path), language, 1, file.text)
 
 
 def prefix_first(
@@ -245,22 +239,21 @@ def _some_line(text: str, random_: random.Random) -> tuple[int, int, int] | None
     return None
 
 
-def _empty_line(text: str, random_: random.Random) -> tuple[int, int] | None:
-    """At the start of a line, indentation to come."""
-    line = _some_line(text, random_)
-    return line and (line[0], line[2])
+def _on_a_line(
+    place: Callable[[str, tuple[int, int, int], random.Random], tuple[int, int] | None],
+) -> Callable[[str, random.Random], tuple[int, int] | None]:
+    """Return a cursor on a line with text, if there is one near the one drawn."""
+
+    def find(text: str, random_: random.Random) -> tuple[int, int] | None:
+        line = _some_line(text, random_)
+        return None if line is None else place(text, line, random_)
+
+    return find
 
 
-def _indented_line(text: str, random_: random.Random) -> tuple[int, int] | None:
-    """Behind the indentation of a line."""
-    line = _some_line(text, random_)
-    return line and (line[1], line[2])
-
-
-def _mid_line(text: str, random_: random.Random) -> tuple[int, int] | None:
+def _mid_line(text: str, line: tuple[int, int, int], random_: random.Random) -> tuple[int, int] | None:
     """Anywhere in a line, most often at the border of a word."""
-    line = _some_line(text, random_)
-    if line is None or line[2] - line[1] < 4:
+    if line[2] - line[1] < 4:
         return None
     place = random_.randrange(line[1] + 1, line[2])
     if random_.random() < 0.6:
@@ -270,22 +263,15 @@ def _mid_line(text: str, random_: random.Random) -> tuple[int, int] | None:
     return place, line[2]
 
 
-def _after(pattern: re.Pattern[str]) -> Callable[[str, random.Random], tuple[int, int] | None]:
-    def place(text: str, random_: random.Random) -> tuple[int, int] | None:
-        line = _some_line(text, random_)
-        if line is None:
-            return None
-        ends = [match.end() for match in pattern.finditer(text, line[1], line[2]) if match.end() < line[2]]
-        return (random_.choice(ends), line[2]) if ends else None
-
-    return place
+def _after(
+    pattern: re.Pattern[str], text: str, line: tuple[int, int, int], random_: random.Random
+) -> tuple[int, int] | None:
+    ends = [match.end() for match in pattern.finditer(text, line[1], line[2]) if match.end() < line[2]]
+    return (random_.choice(ends), line[2]) if ends else None
 
 
-def _inside_brackets(text: str, random_: random.Random) -> tuple[int, int] | None:
-    """Behind an opening bracket whose partner the editor has put there."""
-    line = _some_line(text, random_)
-    if line is None:
-        return None
+def _inside_brackets(text: str, line: tuple[int, int, int], random_: random.Random) -> tuple[int, int] | None:
+    """After an opening bracket that the editor has closed."""
     openers = [match.start() for match in _OPENER.finditer(text, line[1], line[2])]
     if not openers:
         return None
@@ -313,11 +299,8 @@ def _body(text: str, random_: random.Random) -> tuple[int, int] | None:
     return start, end
 
 
-def _block(text: str, random_: random.Random) -> tuple[int, int] | None:
-    """A few lines from a cursor behind the indentation of the first."""
-    line = _some_line(text, random_)
-    if line is None:
-        return None
+def _block(text: str, line: tuple[int, int, int], random_: random.Random) -> tuple[int, int]:
+    """A few lines from a cursor after the indentation of the first."""
     end = _end_of_block(text, line[0], line[1] - line[0])
     lines = text[line[1] : end].split("\n")
     return line[1], line[1] + len("\n".join(lines[: random_.randint(2, 10)]))
@@ -351,24 +334,16 @@ def _indent(text: str, start: int) -> int:
 
 
 _CURSORS: dict[str, tuple[float, Callable[[str, random.Random], tuple[int, int] | None]]] = {
-    "empty line": (0.20, _empty_line),
-    "indented line": (0.17, _indented_line),
-    "mid line": (0.18, _mid_line),
-    "after operator": (0.11, _after(_OPERATOR)),
-    "after dot": (0.05, _after(_DOT)),
-    "inside brackets": (0.08, _inside_brackets),
+    "empty line": (0.20, _on_a_line(lambda _text, line, _random: (line[0], line[2]))),
+    "indented line": (0.17, _on_a_line(lambda _text, line, _random: (line[1], line[2]))),
+    "mid line": (0.18, _on_a_line(_mid_line)),
+    "after operator": (0.11, _on_a_line(partial(_after, _OPERATOR))),
+    "after dot": (0.05, _on_a_line(partial(_after, _DOT))),
+    "inside brackets": (0.08, _on_a_line(_inside_brackets)),
     "body": (0.08, _body),
-    "block": (0.06, _block),
+    "block": (0.06, _on_a_line(_block)),
     "random span": (0.07, _random_span),
 }
-
-
-def _bos_id(tokenizer: CodeTokenizer) -> int:
-    return _control_id(tokenizer, "<s>")
-
-
-def _eos_id(tokenizer: CodeTokenizer) -> int:
-    return _control_id(tokenizer, "</s>")
 
 
 def _control_id(tokenizer: CodeTokenizer, name: str) -> int:

@@ -1,0 +1,40 @@
+"""Command-line options that several benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bench.results import DATA
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {"help": "checkpoint folder or hub id (default: the starter model)"},
+    "device": {"default": "auto", "help": "auto, cpu or cuda"},
+    "dtype": {"default": "auto", "help": "of the weights: auto, bfloat16, float16, float32 or float64"},
+    "threads": {"type": int, "help": "torch's threads (default: all cores)"},
+    "data": {"type": Path, "default": DATA, "help": "folder of data sets"},
+    "limit": {"type": int, "help": "maximum number of prompts, evenly spread (default: all)"},
+    "max-new-tokens": {
+        "type": int,
+        "default": 64,
+        "help": "maximum number of tokens per prompt (default: %(default)s)",
+    },
+    "plot": {"type": Path, "metavar": "FILE", "help": "also write a plot, as PNG"},
+    "json": {"type": Path, "metavar": "FILE", "help": "also write the JSON object to this file"},
+}
+
+
+def benchmark_parser(doc: str | None, *names: str, **defaults: object) -> argparse.ArgumentParser:
+    """Return a parser with the named shared options and ``--json``.
+
+    Args:
+        doc: the executable's docstring, shown as its help.
+        names: rows of ``OPTIONS``.
+        defaults: other defaults than the rows', by attribute.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in (*names, "json"):
+        parser.add_argument(f"--{name}", **OPTIONS[name])
+    parser.set_defaults(**defaults)
+    return parser
