@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from bench.arguments import benchmark_parser
+from bench.arguments import add_fields, benchmark_parser
 from bench.parallel import Setup, lookahead_steps, save_checkpoint, transformers_steps
 from bench.results import print_result
 from bench.summary import medians_ms
@@ -76,15 +76,7 @@ def report(
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--window-size", type=int, default=15)
-    parser.add_argument("--max-candidates", type=int, default=15)
-    parser.add_argument("--ngram-size", type=int, default=5)
-    parser.add_argument("--hidden-size", type=int, default=768)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--prefix", type=int, default=256, help="cached tokens")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    add_fields(parser, Setup)
     options = vars(parser.parse_args())
     json_path = options.pop("json")
     setup = Setup(**options)

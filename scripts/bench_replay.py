@@ -27,7 +27,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.arguments import benchmark_parser
+from bench.arguments import add_fields, benchmark_parser
 from bench.plots import Panel, draw
 from bench.replay import METHODS, ReplaySettings, run
 from bench.results import print_result
@@ -53,15 +53,7 @@ def main() -> None:
     parser = benchmark_parser(__doc__, "plot")
     parser.add_argument("--repo", type=Path, required=True, help="a git repository")
     parser.add_argument("--name", help="its name in the result (default: its folder's name)")
-    parser.add_argument("--commits", type=int, default=100, help="number of commits, the newest")
-    parser.add_argument("--budget", type=int, default=15, help="maximum number of draft tokens per step")
-    parser.add_argument("--prompt-tokens", type=int, default=4096)
-    parser.add_argument("--edit-tokens", type=int, default=256, help="maximum number of tokens generated per edit")
-    parser.add_argument(
-        "--lookup-ngram", type=int, default=2, help="max_matching_ngram_size; 2 is transformers' default"
-    )
-    parser.add_argument("--published-n", type=int, default=5, help="N")
-    parser.add_argument("--published-g", type=int, default=15, help="G; the budget cuts what does not fit")
+    add_fields(parser, ReplaySettings)
     arguments = vars(parser.parse_args())
     plot_path, json_path = arguments.pop("plot"), arguments.pop("json")
     arguments["name"] = arguments["name"] or arguments["repo"].resolve().name

@@ -16,16 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from bench import processes
 from bench.lsp_client import LspClient
-from bench.processes import (
-    backend,
-    editor,
-    engine_counts,
-    position,
-    private_environment,
-    statistics_of,
-    until_ready,
-)
 from bench.results import REPOSITORY
 from bench.scenes import Scene, scenes
 from rich.console import Console
@@ -46,7 +38,7 @@ async def complete(client: LspClient, uri: str, before: str) -> tuple[str, str, 
     Returns:
         The ghost text, the text before the cursor that it replaces, and milliseconds.
     """
-    cursor = position(before, len(before))
+    cursor = processes.position(before, len(before))
     started_s = time.perf_counter()
     items = await client.complete(uri, cursor["line"], cursor["character"])
     elapsed_ms = (time.perf_counter() - started_s) * 1000
@@ -78,9 +70,9 @@ async def show_file(client: LspClient, path: Path, source: str, console: Console
     await client.open(uri, source)
     for version, scene in enumerate(scenes(source), start=2):
         await client.change(uri, version, {"text": scene.text})
-        before = engine_counts(await statistics_of(client))
+        before = processes.engine_counts(await processes.statistics_of(client))
         ghost, replaced, elapsed_ms = await complete(client, uri, scene.before)
-        after = engine_counts(await statistics_of(client))
+        after = processes.engine_counts(await processes.statistics_of(client))
         spent = {name: after[name] - before.get(name, 0) for name in after}
         show(console, path, scene, ghost, replaced)
         tokens, steps = spent["generated_tokens"], spent["decode_steps"]
@@ -99,15 +91,15 @@ async def show_file(client: LspClient, path: Path, source: str, console: Console
 
 async def run(files: dict[Path, str], model: str | None, console: Console) -> int:
     command = ["serve", *(["--model", model] if model else [])]
-    with private_environment() as environment:
+    with processes.private_environment() as environment:
         console.print(f"[dim]$ forelook {' '.join(command)}[/]")
-        async with backend(environment, [str(Path(sys.executable).with_name("forelook")), *command]):
+        async with processes.backend(environment, [str(Path(sys.executable).with_name("forelook")), *command]):
             console.print("[dim]$ forelook-lsp[/]")
             started_s = time.perf_counter()
-            async with editor(environment, {"model": model} if model else {}, REPOSITORY) as server:
+            async with processes.editor(environment, {"model": model} if model else {}, REPOSITORY) as server:
                 initialize_ms = (time.perf_counter() - started_s) * 1000
                 with console.status("loading the model …"):
-                    status = await until_ready(server.client)
+                    status = await processes.until_ready(server.client)
                 console.print(
                     f"initialize answered in {initialize_ms:.0f} ms; "
                     f"{status.get('model')} on {status.get('device')} is ready\n"

@@ -97,7 +97,7 @@ def has_learned(before: Mapping[str, float], after: Mapping[str, float]) -> bool
     return bool(before) and all(after[name] < before[name] for name in before)
 
 
-def learn_tokenizer(options: argparse.Namespace) -> int:
+def tokenizer(options: argparse.Namespace) -> int:
     """Learn a vocabulary of a prepared corpus."""
     shares = language_shares(options.python_share)
     learned = train_tokenizer(
@@ -172,7 +172,7 @@ def prepare_corpus(options: argparse.Namespace) -> int:
 COMMANDS = {
     "fetch": fetch_packages,
     "prepare": prepare_corpus,
-    "tokenizer": learn_tokenizer,
+    "tokenizer": tokenizer,
     "train": train,
     "measure": measure,
     "average": average,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +40,12 @@ def benchmark_parser(doc: str | None, *names: str, **defaults: object) -> argpar
         parser.add_argument(f"--{name}", **OPTIONS[name])
     parser.set_defaults(**defaults)
     return parser
+
+
+def add_fields(parser: argparse.ArgumentParser, settings: type) -> None:
+    """Add an option per field of a dataclass that has a default; the class's docstring explains them."""
+    for field in dataclasses.fields(settings):
+        if isinstance(field.default, (int, float, str)):
+            flag = f"--{field.name.replace('_', '-')}"
+            parser.add_argument(flag, type=type(field.default), default=field.default, help="(default: %(default)s)")
+    parser.epilog = inspect.getdoc(settings)

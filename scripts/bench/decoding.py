@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,6 @@ GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass
-class Divergence:
-    """First token at which a method's greedy output differs from the autoregressive one."""
-
-    prompt: str
-    method: str
-    position: int
-    float64_margin: float
-
-
-@dataclass
 class Comparison:
     """All runs of one data set on one model."""
 
@@ -56,7 +46,7 @@ class Comparison:
     dtype: str
     prompts: list[BenchPrompt] = field(default_factory=list)
     runs: dict[str, list[Run]] = field(default_factory=dict)
-    divergences: list[Divergence] = field(default_factory=list)
+    divergences: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,8 @@ def find_divergences(result: Comparison, source: str | None) -> None:
             oracle.truncate(0)
             layout = causal_layout([*prompt.prompt_ids, *expected.token_ids[:place]], 0)
             top = oracle.forward(layout)[0].topk(2).values
-            result.divergences.append(Divergence(prompt.name, name, place, float(top[0] - top[1])))
+            row = {"prompt": prompt.name, "method": name, "position": place}
+            result.divergences.append({**row, "float64_margin": float(top[0] - top[1])})
 
 
 def summarize(result: Comparison, kept: Sequence[int]) -> dict[str, Any]:
@@ -174,7 +165,7 @@ def report(result: Comparison) -> dict[str, Any]:
         "dtype": result.dtype,
         **whole,
         "clean": summarize(result, clean),
-        "divergences": [asdict(divergence) for divergence in result.divergences],
+        "divergences": result.divergences,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -109,27 +110,26 @@ def measure_attention(plan: Plan, weights: LlamaWeights) -> list[dict[str, Any]]
     layout = branched_layout(tail, prefix, config.vocab_size)
     rows: list[dict[str, Any]] = []
     steps: dict[str, Step] = {}
+    generator = torch.Generator(device=plan.device).manual_seed(2)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, device=plan.device).to(weights.kv_dtype)
+
+    queries = random(tail, config.num_heads, config.head_size)
+    cache = random(2 * config.num_kv_heads, prefix + tail, config.head_size)
+    length = torch.tensor([prefix], dtype=torch.int32, device=plan.device)
+    visible = torch.from_numpy(np.tri(tail, dtype=np.bool_)).to(plan.device)
     for choice in step_attention_choices(plan.device, plan.dtype, config.head_size):
         row: dict[str, Any] = {"name": choice.name, "reason": choice.reason}
         rows.append(row)
         if choice.attend is None:
             continue
-        attend = choice.attend
-        generator = torch.Generator(device=plan.device).manual_seed(2)
-
-        def random(*shape: int, generator: torch.Generator = generator) -> torch.Tensor:
-            return torch.randn(*shape, generator=generator, device=plan.device).to(weights.kv_dtype)
-
-        queries = random(tail, config.num_heads, config.head_size)
-        cache = random(2 * config.num_kv_heads, prefix + tail, config.head_size)
-        length = torch.tensor([prefix], dtype=torch.int32, device=plan.device)
-        visible = torch.from_numpy(np.tri(tail, dtype=np.bool_)).to(plan.device)
         try:
             with torch.inference_mode():
                 prepare = CudaGraphs(plan.device) if plan.device.type == "cuda" else run_as_it_is
-                alone = prepare(lambda a=attend, q=queries, c=cache, p=length, v=visible: a(q, c, p, v, 0.1))
+                alone = prepare(partial(choice.attend, queries, cache, length, visible, 0.1))
                 row["attention_ms"] = device_ms(plan, alone)
-                sequence = new_sequence(plan, weights, captured=True, capacity=prefix + tail, attend=attend)
+                sequence = new_sequence(plan, weights, captured=True, capacity=prefix + tail, attend=choice.attend)
                 fill(sequence, prefix)
                 step = our_step(sequence, layout)
                 step()

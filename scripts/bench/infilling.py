@@ -17,7 +17,7 @@ from forelook.protocol.messages import CompletionParams, MultiLine
 from bench.datasets import DATASET_FILES, records
 from bench.results import DATA
 from bench.sandbox import passes
-from bench.summary import wilson_interval
+from bench.summary import mean, wilson_interval
 
 WORKSPACE, FILE = WorkspaceKey("", "eval"), DocumentKey(1, "eval.py")
 CUTS = ("line", "indented", "middle")
@@ -70,15 +70,12 @@ class Score:
         self.empty += not answer.strip()
 
     def to_json(self) -> dict[str, object]:
-        def mean(values: list[bool] | list[float]) -> float | None:
-            return round(statistics.fmean(values), 4) if values else None
-
+        shares: dict[str, object] = {}
+        for name, values in (("exact_match", self.exact), ("pass_at_1", self.passed)):
+            shares |= {name: mean(values, 4), f"{name}_interval": wilson_interval(sum(values), len(values))}
         return {
-            "exact_match": mean(self.exact),
-            "exact_match_interval": wilson_interval(sum(self.exact), len(self.exact)),
-            "edit_similarity": mean(self.similarity),
-            "pass_at_1": mean(self.passed),
-            "pass_at_1_interval": wilson_interval(sum(self.passed), len(self.passed)),
+            **shares,
+            "edit_similarity": mean(self.similarity, 4),
             "empty_share": round(self.empty / max(1, len(self.exact)), 4),
         }
 

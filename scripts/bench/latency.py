@@ -20,7 +20,7 @@ import psutil
 from bench.lsp_client import LspClient
 from bench.processes import backend, editor, engine_counts, position, private_environment, statistics_of, until_ready
 from bench.results import REPOSITORY
-from bench.summary import rounded_percentile
+from bench.summary import mean, rounded_percentile
 from bench.traces import Session, gaps_s
 
 CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
@@ -197,10 +197,6 @@ async def measure(
 def percentiles(name: str, values: Sequence[float], *percents: int) -> dict[str, float | None]:
     """Return percentiles by name, in which ``{}`` is the percent."""
     return {name.format(f"p{percent}"): rounded_percentile(values, percent) for percent in percents}
-
-
-def mean(values: Sequence[float], digits: int) -> float | None:
-    return round(statistics.fmean(values), digits) if values else None
 
 
 def report(figures: Figures) -> dict[str, object]:

@@ -42,18 +42,22 @@ class Setup:
 
     Attributes:
         window_size, max_candidates, ngram_size: W, G and N of lookahead decoding.
+        hidden_size, layers: of the model.
         prefix: cached tokens.
+        rounds: turns of each method.
+        ranks: processes.
+        dtype: of the weights, bfloat16 or float32.
     """
 
-    window_size: int
-    max_candidates: int
-    ngram_size: int
-    hidden_size: int
-    layers: int
-    prefix: int
-    rounds: int
-    ranks: int
-    dtype: str
+    window_size: int = 15
+    max_candidates: int = 15
+    ngram_size: int = 5
+    hidden_size: int = 768
+    layers: int = 12
+    prefix: int = 256
+    rounds: int = 12
+    ranks: int = 2
+    dtype: str = "bfloat16"
 
     @property
     def torch_dtype(self) -> torch.dtype:

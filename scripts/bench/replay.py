@@ -46,7 +46,7 @@ class ReplaySettings:
         prompt_tokens: length of prompts.
         edit_tokens: maximum number of tokens generated per edit.
         lookup_ngram: ``max_matching_ngram_size`` of prompt lookup; 2 is transformers' default.
-        published_n, published_g: N and G of published lookahead.
+        published_n, published_g: N and G of published lookahead; the budget cuts what does not fit.
     """
 
     repo: Path

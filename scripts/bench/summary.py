@@ -15,6 +15,11 @@ def medians_ms(times_s: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: round(statistics.median(values) * 1e3, 3) for name, values in times_s.items() if values}
 
 
+def mean(values: Sequence[float], digits: int) -> float | None:
+    """Return the mean; ``None`` without values."""
+    return round(statistics.fmean(values), digits) if values else None
+
+
 def rounded_percentile(values: Iterable[float], percent: int, digits: int = 2) -> float | None:
     """Return a percentile; ``None`` without values."""
     value = percentile(values, percent)

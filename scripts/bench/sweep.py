@@ -96,16 +96,17 @@ def fit(settings: Sequence[Setting]) -> dict[str, float] | None:
     points = [(s.ngram_size - 1, s.window_size, s.compression) for s in settings if s.window_size == s.max_candidates]
     if len(points) < 3:
         return None
-    best: tuple[float, float, float] | None = None
-    for alpha in np.linspace(0.02, 0.98, 97):
-        values = np.array([expected_accepted(float(alpha), gamma, width) for gamma, width, _ in points])
-        wanted = np.array([compression for _, _, compression in points])
-        for steps in np.linspace(1.0, 20.0, 191):
-            error = float((((steps - 1 + values) / steps - wanted) ** 2).mean())
-            if best is None or error < best[0]:
-                best = (error, float(alpha), float(steps))
-    assert best is not None
-    return {"alpha": round(best[1], 3), "f": round(best[2], 2), "rmse": round(math.sqrt(best[0]), 4)}
+    wanted = np.array([compression for _, _, compression in points])
+    alphas, steps = np.linspace(0.02, 0.98, 97), np.linspace(1.0, 20.0, 191)
+    expected = np.array([[expected_accepted(alpha, gamma, width) for gamma, width, _ in points] for alpha in alphas])
+    f = steps[None, :, None]
+    errors = (((f - 1 + expected[:, None]) / f - wanted) ** 2).mean(axis=2)
+    place = np.unravel_index(errors.argmin(), errors.shape)
+    return {
+        "alpha": round(float(alphas[place[0]]), 3),
+        "f": round(float(steps[place[1]]), 2),
+        "rmse": round(math.sqrt(errors[place]), 4),
+    }
 
 
 def group(settings: Sequence[Setting]) -> dict[str, list[Setting]]:

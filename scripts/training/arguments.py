@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bench.arguments import add_fields
+
 from training.cleaning import LANGUAGE_SHARES
+from training.loop import LoopSettings
 
 SMOKE = {
     "from_scratch": True,
     "hidden_size": 64,
     "intermediate_size": 128,
-    "layers": 2,
-    "heads": 2,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
     "max_tokens": 256,
     "tokens_per_step": 1024,
-    "steps": 12,
+    "total_steps": 12,
     "warmup_steps": 2,
+    "dtype": "float32",
 }
 """Options of ``train --smoke``."""
 
@@ -51,23 +55,24 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--from-scratch", action="store_true", help="fresh weights of the sizes below")
     part.add_argument("--hidden-size", type=int, default=256)
     part.add_argument("--intermediate-size", type=int, default=704)
-    part.add_argument("--layers", type=int, default=6)
-    part.add_argument("--heads", type=int, default=4)
+    part.add_argument("--layers", dest="num_hidden_layers", type=int, default=6)
+    part.add_argument("--heads", dest="num_attention_heads", type=int, default=4)
     part.add_argument("--max-tokens", type=int, default=2048, help="longest sample, and the model's positions")
-    part.add_argument("--tokens-per-step", type=int, default=8192)
-    part.add_argument("--tokens-per-pass", type=int, default=2048, help="of a forward and backward on one rank")
-    part.add_argument("--middle-weight", type=float, default=2.0, help="of the answers' tokens in the loss")
+    add_fields(part, LoopSettings)
     part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the samples")
-    part.add_argument("--long-share", type=float, default=0.12, help="of samples of more than 640 tokens")
+    part.add_argument("--long-share", dest="long", type=float, default=0.12, help="of samples of more than 640 tokens")
     part.add_argument("--muon-lr", type=float, default=0.01)
     part.add_argument("--adam-lr", type=float, default=0.001)
     part.add_argument("--warmup-steps", type=int, default=40)
     part.add_argument("--decay-share", type=float, default=0.45, help="last share of the run, in which rates fall")
     part.add_argument("--minutes", type=float, default=60.0, help="running time; pauses do not count")
     part.add_argument("--finish-at", metavar="HH:MM", help="time of day to be done by, pauses or not")
-    part.add_argument("--steps", type=int, help="measure the run in steps instead, so that it can be repeated exactly")
-    part.add_argument("--checkpoint-s", type=float, default=150.0)
-    part.add_argument("--held-out-s", type=float, default=300.0)
+    part.add_argument(
+        "--steps",
+        dest="total_steps",
+        type=int,
+        help="measure the run in steps instead, so that it can be repeated exactly",
+    )
     part.add_argument("--held-out-bytes", type=int, default=48_000, help="of each language, for the losses on the way")
     part.add_argument("--device", default="cpu")
     part.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")

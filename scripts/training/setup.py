@@ -49,16 +49,8 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
     tokenizer_path = options.tokenizer or (options.init or STARTER_MODEL_PATH) / "tokenizer.json"
     tokenizer = CodeTokenizer.from_file(tokenizer_path)
     if options.from_scratch:
-        network = Network(
-            settings_of(
-                Shape,
-                options,
-                num_hidden_layers=options.layers,
-                num_attention_heads=options.heads,
-                vocab_size=tokenizer.vocab_size,
-                max_position_embeddings=options.max_tokens,
-            )
-        )
+        sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": options.max_tokens}
+        network = Network(settings_of(Shape, options, **sizes))
         network.initialize(torch.Generator().manual_seed(options.seed))
     else:
         network = load_network(options.init or STARTER_MODEL_PATH, max_positions=options.max_tokens)
@@ -72,7 +64,7 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
         bos_token_id=0,
         eos_token_ids=(1,),
     )[0]
-    mix = SampleMix(language_shares(options.python_share), long=options.long_share, max_tokens=options.max_tokens)
+    mix = settings_of(SampleMix, options, languages=language_shares(options.python_share))
     finish_at_s = None if options.finish_at is None else next_time(options.finish_at)
     return Trainer(
         network=network,
@@ -81,7 +73,7 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
         maker=SampleMaker(shelves(corpus, "train"), tokenizer, TokenHealer(tokenizer), infill, mix, seed=options.seed),
         tokenizer=tokenizer,
         tokenizer_json=tokenizer_path.read_text("utf-8"),
-        settings=settings_of(LoopSettings, options, finish_at_s=finish_at_s, total_steps=options.steps),
+        settings=settings_of(LoopSettings, options, finish_at_s=finish_at_s),
         folder=folder,
         held_out=held_out_texts(shelves(corpus, "held_out"), bytes_per_language=options.held_out_bytes),
         ranks=ranks or Ranks(),

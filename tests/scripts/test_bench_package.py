@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
+import write_benchmarks
 from bench import results, suite, turns
 from bench.summary import median_interval, medians_ms, wilson_interval
 
@@ -54,6 +56,43 @@ def test_results_say_machine_and_commit_but_no_host_and_no_path(
     assert str(repository) not in json.dumps(last)
     assert results.public_name(str(tmp_path)) == tmp_path.name
     assert results.public_name("org/model") == "org/model"
+
+
+def test_every_executable_ends_with_a_result_that_names_its_origin(repository: Path) -> None:
+    others = {"demo.py", "generate_settings.py", "hf_greedy_backend.py", "write_benchmarks.py"}
+    sources = {path.name: path.read_text("utf-8") for path in (repository / "scripts").glob("*.py")}
+    assert others <= sources.keys()
+    for name, source in sources.items():
+        if name not in others:
+            assert "print_result(" in source, name
+            assert "json.dumps" not in source, f"{name} prints a result without its origin"
+
+
+def test_a_failing_row_does_not_stop_the_next_ones(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fails.py").write_text("raise SystemExit('no such kernel')")
+    (tmp_path / "works.py").write_text(f"print({json.dumps(json.dumps({'provenance': results.provenance()}))})")
+    rows = [
+        suite.Benchmark(
+            name,
+            os.path.relpath(tmp_path / f"{name}.py", repository / "scripts"),
+            "",
+            "",
+            lambda _result: ["the table"],
+        )
+        for name in ("fails", "works")
+    ]
+    page, old = tmp_path / "page.md", "<!-- begin: fails -->\nold\n<!-- end: fails -->\n"
+    page.write_text(f"{old}<!-- begin: works -->\n<!-- end: works -->\n")
+    monkeypatch.setattr(write_benchmarks, "SUITE", rows)
+    for flags in (["--run"], ["--quick"]):
+        command = ["write_benchmarks.py", *flags, "--page", str(page), "--results", str(tmp_path / "results")]
+        monkeypatch.setattr("sys.argv", command)
+        assert write_benchmarks.main() == 1
+        assert capsys.readouterr().out.splitlines()[-1].endswith("failed: fails")
+    assert page.read_text().startswith(old)
+    assert "the table" in page.read_text()
 
 
 def test_page_has_a_region_for_every_benchmark_and_results_replace_only_theirs(

@@ -42,6 +42,15 @@ def test_the_report_has_the_promised_fields_and_the_clean_prompts_apart():
     assert {"dataset", "model", "device", "dtype", "num_prompts", "methods", "clean"} <= content.keys()
 
 
+def test_percentiles_are_those_of_the_product():
+    result = decoding.Comparison("d", "m", "cpu", "float32")
+    result.runs = {"autoregressive": [run(10, total_s, 0.01) for total_s in (0.1, 0.2, 0.4)]}
+    figures = decoding.summarize(result, range(3))["methods"]["autoregressive"]
+    assert (figures["ms_per_token_p50"], figures["ms_per_token_p95"]) == (20.0, 40.0), (
+        "measured values, not between two"
+    )
+
+
 def test_a_time_limit_leaves_out_prompts_from_all_over_the_data_set():
     prompts = list(range(100))
     seen = []
@@ -52,7 +61,7 @@ def test_a_time_limit_leaves_out_prompts_from_all_over_the_data_set():
         return run(2, 1.0, 0.5)
 
     model = SimpleNamespace(name="m", device="cpu", dtype="torch.float32")
-    result = decoding.compare("d", model, prompts, {"autoregressive": method}, 1, seconds=0.05)
+    result = decoding.compare("d", model, prompts, {"autoregressive": method}, decoding.Effort(seconds=0.05))
     assert 2 <= len(result.prompts) < 60
     assert len(result.runs["autoregressive"]) == len(result.prompts)
     assert max(result.prompts) > 50 > min(result.prompts)

@@ -326,6 +326,28 @@ class TestSamples:
             compared += 1
         assert compared >= 5
 
+    def test_prompts_have_context_from_files_of_the_same_package(self, tmp_path: Path) -> None:
+        uses = (
+            f"def owner_{number}(accounts, amount):\n    account = Account({number})\n    account.deposit(amount)\n"
+            "    return total(accounts) + account.balance\n"
+            for number in range(30)
+        )
+        files = {"bank.py": CODE, "use.py": "\n".join(["from p.bank import Account, total\n\n", *uses])}
+        package(tmp_path / "sources", "p", files)
+        corpus.prepare([tmp_path / "sources"], tmp_path / "out", benchmarks=cleaning.Benchmarks(()), held_out_share=0.0)
+        model = load_model(None)
+        maker = samples.SampleMaker(
+            {"python": corpus.Shelf(tmp_path / "out", "python", "train")},
+            model.tokenizer,
+            model.healer,
+            model.infill,
+            samples.SampleMix({"python": 1.0}, plain=0.0, context=1.0, long=1.0),
+            seed=1,
+        )
+        prompts = [model.tokenizer.decode(maker.make(number).ids) for number in range(20)]
+        both = [prompt for prompt in prompts if "class Account" in prompt and "def owner_" in prompt]
+        assert both, "no prompt has text of both files"
+
     def test_a_sample_is_a_function_of_its_number_and_the_seed(self, trainer: Trainer) -> None:
         maker = trainer.maker
         assert [maker.make(number) for number in range(20)] == [maker.make(number) for number in range(20)]
@@ -499,3 +521,9 @@ class TestRuns:
         assert done.returncode == 0, done.stderr
         figures = json.loads(done.stdout.splitlines()[-1])
         assert figures["after"]["python"] < figures["before"]["python"]
+        assert "commit" in figures["provenance"]
+
+    def test_a_smoke_run_without_held_out_text_has_learned_nothing(self) -> None:
+        assert not train_starter_model.has_learned({}, {})
+        assert not train_starter_model.has_learned({"python": 2.0, "go": 2.0}, {"python": 1.0, "go": 2.0})
+        assert train_starter_model.has_learned({"python": 2.0}, {"python": 1.0})
