@@ -11,7 +11,7 @@ export PYTHON TORCH_INDEX VENV
 help:
 	@echo "make demo    a suggestion from a real model, through the real backend and language server"
 	@echo "make test    all tests"
-	@echo "make bench   measure and rewrite the tables of docs/benchmarks.md (about 40 minutes); bench-quick: tiny settings"
+	@echo "make bench   measure and rewrite the tables of docs/benchmarks.md; bench-quick: the same code with tiny settings"
 	@echo "make check   ruff, mypy (strict) and the tests"
 	@echo "make e2e     the VS Code extension in a real VS Code; downloads one (about 800 MB) on the first call"
 	@echo "make test-extension, make package   the extension's unit tests, and its .vsix"

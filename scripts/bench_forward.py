@@ -11,20 +11,16 @@ from __future__ import annotations
 import torch
 from bench.arguments import benchmark_parser
 from bench.results import print_result, public_name
-from bench.steps import branched_layout, hf_step, random_ids
+from bench.steps import branched_layout, fill, hf_step, random_ids
 from bench.summary import medians_ms
 from bench.tables import forward
 from bench.turns import Step, compare_steps
-from forelook.decoding.layout import causal_layout
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
 
 
 def our_step(sequence: LlamaSequence, prefix: list[int], num_tokens: int) -> Step:
-    sequence.truncate(0)
-    if prefix:
-        sequence.forward(causal_layout(prefix, 0))
-        sequence.commit(range(len(prefix)))
+    fill(sequence, prefix)
     layout = branched_layout(num_tokens, len(prefix), sequence.vocab_size)
     return lambda: sequence.forward(layout)
 

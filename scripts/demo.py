@@ -40,7 +40,7 @@ async def complete(client: LspClient, uri: str, before: str) -> tuple[str, str, 
     """
     cursor = processes.position(before, len(before))
     started_s = time.perf_counter()
-    items = await client.complete(uri, cursor["line"], cursor["character"])
+    items = await client.complete(uri, **cursor)
     elapsed_ms = (time.perf_counter() - started_s) * 1000
     if not items:
         return "", "", elapsed_ms
@@ -50,9 +50,8 @@ async def complete(client: LspClient, uri: str, before: str) -> tuple[str, str, 
 
 def show(console: Console, path: Path, scene: Scene, ghost: str, replaced: str) -> None:
     """Print the excerpt around the cursor, with the ghost text in place."""
-    before = scene.before[: len(scene.before) - len(replaced)] if replaced else scene.before
     visible = ghost[len(replaced) :] if ghost.startswith(replaced) else ghost
-    before_lines = (before + replaced).split("\n")
+    before_lines = scene.before.split("\n")
     after_lines = scene.after.split("\n")
     text = Text("\n".join(before_lines[-LINES_BEFORE:]))
     if visible:

@@ -64,15 +64,12 @@ def load_prompts(
     path = Path(dataset).expanduser()
     if path.is_dir():
         return workspace_prompts(path, model, limit=limit or 100, max_new_tokens=max_new_tokens)
-    name = dataset
     if dataset in DATASET_FILES:
         rows = list(records(data_dir / DATASET_FILES[dataset]))
     elif path.is_file():
         rows = list(records(path))
-        name = _kind(rows[0])
     elif "/" in dataset:
         rows = _hub_records(dataset)
-        name = _kind(rows[0])
     else:
         raise SystemExit(
             f"invalid --dataset: {dataset} (expected one of {', '.join(DATASETS)}, a file, a folder or a hub id)"
@@ -80,7 +77,8 @@ def load_prompts(
     if limit is not None and limit < len(rows):
         rows = [rows[index * len(rows) // limit] for index in range(limit)]
     room = model.max_positions - max_new_tokens
-    return [_prompt(name, index, record, model, room) for index, record in enumerate(rows)]
+    kind = dataset if dataset in DATASET_FILES else _kind(rows[0])
+    return [_prompt(kind, index, record, model, room) for index, record in enumerate(rows)]
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

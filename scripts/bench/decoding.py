@@ -15,6 +15,7 @@ import torch
 from forelook.decoding.layout import StepModel, causal_layout
 from forelook.decoding.limits import GREEDY, SamplingParams
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
+from forelook.text import common_prefix
 
 from bench.datasets import BenchPrompt, has_repetition
 from bench.methods import Method, MethodSettings, OurMethods, Run
@@ -93,9 +94,7 @@ def find_divergences(result: Comparison, source: str | None) -> None:
         for prompt, run, expected in zip(result.prompts, runs, result.runs["autoregressive"], strict=True):
             if run.token_ids == expected.token_ids:
                 continue
-            pairs = enumerate(zip(run.token_ids, expected.token_ids, strict=False))
-            shorter = min(len(run.token_ids), len(expected.token_ids))
-            place = next((place for place, (left, right) in pairs if left != right), shorter)
+            place = common_prefix(run.token_ids, expected.token_ids)
             if oracle is None:
                 oracle = load_model(source, device="cpu", dtype="float64").new_sequence()
             oracle.truncate(0)

@@ -23,10 +23,11 @@ from forelook.model.forward.layers import LlamaWeights
 from forelook.model.forward.static_step import BucketedSequence, run_as_it_is
 from forelook.model.forward.step_attention import step_attention_choices
 from forelook.model.step_costs import measure_step_costs
+from forelook.text import common_prefix
 
-from bench.gpu_model import Plan, fill, new_sequence, read_bytes
+from bench.gpu_model import Plan, new_sequence, read_bytes
 from bench.methods import timed_run
-from bench.steps import branched_layout, hf_step, random_ids
+from bench.steps import branched_layout, fill, hf_step, random_ids
 from bench.summary import medians_ms
 from bench.turns import Step, compare_steps
 
@@ -70,7 +71,7 @@ def measure_grid(plan: Plan, weights: LlamaWeights, bandwidth: float) -> list[di
     rows = []
     for prefix in plan.prefixes:
         for sequence in (captured, uncaptured):
-            fill(sequence, prefix)
+            fill(sequence, random_ids(prefix, plan.config.vocab_size))
         for tail in plan.tails:
             layout = branched_layout(tail, prefix, weights.config.vocab_size)
             steps = {"captured": our_step(captured, layout), "uncaptured": our_step(uncaptured, layout)}
@@ -85,7 +86,7 @@ def measure_host_gap(plan: Plan, weights: LlamaWeights) -> dict[str, float]:
     """Return the time between the device's work of two steps in a real loop that chooses and commits."""
     count = 8 if plan.smoke else 64
     sequence = new_sequence(plan, weights, captured=True, capacity=plan.prefix + count + 16)
-    fill(sequence, plan.prefix)
+    fill(sequence, random_ids(plan.prefix, plan.config.vocab_size))
     layout = causal_layout([5], plan.prefix)
     our_step(sequence, layout)()
     queued = 2 if plan.smoke else 20
@@ -130,7 +131,7 @@ def measure_attention(plan: Plan, weights: LlamaWeights) -> list[dict[str, Any]]
                 alone = prepare(partial(choice.attend, queries, cache, length, visible, 0.1))
                 row["attention_ms"] = device_ms(plan, alone)
                 sequence = new_sequence(plan, weights, captured=True, capacity=prefix + tail, attend=choice.attend)
-                fill(sequence, prefix)
+                fill(sequence, random_ids(prefix, plan.config.vocab_size))
                 step = our_step(sequence, layout)
                 step()
         except Exception as error:  # noqa: BLE001 - a backend that fails must not cost the others' figures
@@ -150,7 +151,7 @@ def measure_transformers(plan: Plan, weights: LlamaWeights) -> dict[str, float |
     prefix_ids = torch.tensor([random_ids(plan.prefix, plan.config.vocab_size)], device=plan.device)
     one = torch.tensor([[5]], device=plan.device)
     sequence = new_sequence(plan, weights, captured=True, capacity=plan.prefix + 16)
-    fill(sequence, plan.prefix)
+    fill(sequence, random_ids(plan.prefix, plan.config.vocab_size))
     ours = our_step(sequence, causal_layout([5], plan.prefix))
     fields = {key: value for key, value in plan.raw.items() if key not in ("model_type", "rope_theta")}
     config = transformers.LlamaConfig(**fields, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
@@ -229,6 +230,4 @@ def measure_generation(plan: Plan, weights: LlamaWeights) -> dict[str, Any]:
             "decode_tokens_per_s": max(0, len(run.token_ids) - 1) / decode_s,
             "tokens_per_step": len(run.token_ids) / run.num_steps,
         }
-    pairs = list(zip(outputs["autoregressive"], outputs["lookahead"], strict=False))
-    results["common_tokens"] = next((i for i, (left, right) in enumerate(pairs) if left != right), len(pairs))
-    return results
+    return {**results, "common_tokens": common_prefix(outputs["autoregressive"], outputs["lookahead"])}

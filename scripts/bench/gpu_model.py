@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from forelook.decoding.layout import causal_layout
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.attention import choose_attention
 from forelook.model.forward.cuda_graphs import CudaGraphs
@@ -15,8 +14,6 @@ from forelook.model.forward.projection import Projection
 from forelook.model.forward.rope import rotation_table
 from forelook.model.forward.static_step import BucketedSequence, StepSpace, run_as_it_is
 from forelook.model.forward.step_ops import choose_step_ops
-
-from bench.steps import random_ids
 
 SHAPES: dict[str, dict[str, Any]] = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -119,19 +116,6 @@ def read_bytes(weights: LlamaWeights, prefix: int) -> int:
     """Return the bytes one step must read: every matrix but the embedding, and the committed keys and values."""
     per_token = weights.config.kv_values_per_token * weights.kv_dtype.itemsize
     return weights.nbytes - weights.embedding.nbytes + prefix * per_token
-
-
-def fill(sequence: BucketedSequence, length: int) -> None:
-    """Commit random tokens up to ``length``."""
-    done = len(sequence.cached_ids)
-    if done > length:
-        sequence.truncate(length)
-    ids = random_ids(length, sequence.vocab_size)
-    while done < length:
-        count = min(512, length - done)
-        sequence.forward(causal_layout(ids[done : done + count], done))
-        sequence.commit(range(count))
-        done += count
 
 
 def new_sequence(

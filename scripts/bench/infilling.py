@@ -18,6 +18,7 @@ from bench.datasets import DATASET_FILES, records
 from bench.results import DATA
 from bench.sandbox import passes
 from bench.summary import mean, wilson_interval
+from bench.turns import timed
 
 WORKSPACE, FILE = WorkspaceKey("", "eval"), DocumentKey(1, "eval.py")
 CUTS = ("line", "indented", "middle")
@@ -92,13 +93,12 @@ def ask(completer: Completer, text: str, offset: int, multi_line: MultiLine) -> 
     """Return the document with the suggestion accepted, if there is one, and milliseconds."""
     document = Document(WORKSPACE, FILE, "python", 1, text)
     request = CompletionParams(document.key.uri, document.version, offset, multi_line=multi_line)
-    started_s = time.monotonic()
-    outcome = completer.complete(document, request, RequestControl(started_s), Hints())
-    elapsed_ms = (time.monotonic() - started_s) * 1e3
+    control = RequestControl(time.monotonic())
+    outcome, seconds = timed(lambda: completer.complete(document, request, control, Hints()))
     if isinstance(outcome, Cancelled) or not outcome.result.suggestions:
-        return text, elapsed_ms
+        return text, seconds * 1e3
     edit = outcome.result.suggestions[0]
-    return text[: edit.start] + edit.text + text[edit.end :], elapsed_ms
+    return text[: edit.start] + edit.text + text[edit.end :], seconds * 1e3
 
 
 def first_line(answer: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import statistics
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from forelook.completion.cursor.brackets import rest_is_closers
 
 from bench.lsp_client import LspClient
 from bench.processes import backend, editor, engine_counts, position, private_environment, statistics_of, until_ready
@@ -23,7 +23,6 @@ from bench.results import REPOSITORY
 from bench.summary import mean, rounded_percentile
 from bench.traces import Session, gaps_s
 
-CLOSERS_ONLY = re.compile(r"""[ \t]*[)>}\]"'`]*[ \t]*[:{;,]?[ \t]*""")
 REPLY_TIMEOUT_S = 60.0
 
 
@@ -77,7 +76,7 @@ def anchored_suffix(text: str, offset: int) -> str:
     """Return the text that begins a suffix-first prompt: from the next line where only closers follow the cursor."""
     end = text.find("\n", offset)
     end = len(text) if end < 0 else end
-    return text[end:] if CLOSERS_ONLY.fullmatch(text[offset:end]) else text[offset:]
+    return text[end if rest_is_closers(text[offset:end]) else offset :]
 
 
 async def replay(client: LspClient, session: Session, figures: Figures, typist: Typist) -> None:
@@ -100,8 +99,7 @@ async def replay(client: LspClient, session: Session, figures: Figures, typist: 
         if not edit.ask:
             continue
         figures.num_asked += 1
-        place = position(text, cursor)
-        number, reply = await client.start_complete(uri, place["line"], place["character"])
+        number, reply = await client.start_complete(uri, **position(text, cursor))
         timeout_s = gap_s if typist.pace == "human" else REPLY_TIMEOUT_S
         done, _ = await asyncio.wait([reply], timeout=timeout_s)
         elapsed_ms = (time.perf_counter() - started_s) * 1e3

@@ -21,6 +21,7 @@ from forelook.workspace.cache_worker import CacheWorker
 
 from bench.datasets import source_tokens
 from bench.history import Encoder
+from bench.steps import fill
 from bench.summary import rounded_percentile
 from bench.turns import take_turns, timed
 
@@ -162,9 +163,7 @@ def decode_steps_while_indexing(documents: list[np.ndarray], num_requests: int) 
     indexing = Indexing(documents)
 
     def request(pool: NgramPool) -> list[float]:
-        sequence.truncate(0)
-        sequence.forward(causal_layout(prompt, 0))
-        sequence.commit(range(len(prompt)))
+        fill(sequence, prompt)
         context, times = list(prompt), []
         for _ in range(STEPS_PER_REQUEST):
             started_s = time.perf_counter()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from forelook.decoding.layout import StepLayout
+from forelook.decoding.layout import StepLayout, StepModel, causal_layout
 
 from bench.turns import Step
 
@@ -14,6 +14,15 @@ from bench.turns import Step
 def random_ids(count: int, vocab_size: int, seed: int = 0) -> list[int]:
     """Return token ids that are no sentinels of a small vocabulary's start."""
     return np.random.default_rng(seed).integers(16, vocab_size, count).tolist()
+
+
+def fill(sequence: StepModel, ids: Sequence[int]) -> None:
+    """Make ``ids`` all that is committed."""
+    sequence.truncate(0)
+    for start in range(0, len(ids), 512):
+        chunk = ids[start : start + 512]
+        sequence.forward(causal_layout(chunk, start))
+        sequence.commit(range(len(chunk)))
 
 
 def branched_layout(num_tokens: int, start: int, vocab_size: int) -> StepLayout:

@@ -56,14 +56,13 @@ def timed(call: Callable[[], T]) -> tuple[T, float]:
 
 def step_times(step: Step, count: int, synchronize: Step | None = None) -> list[float]:
     """Return the seconds of ``count`` steps in a row, each with what ``synchronize`` waits for."""
-    times = []
-    for _ in range(count):
-        started_s = time.perf_counter()
+
+    def whole() -> None:
         step()
         if synchronize is not None:
             synchronize()
-        times.append(time.perf_counter() - started_s)
-    return times
+
+    return [timed(whole)[1] for _ in range(count)]
 
 
 def compare_steps(steps: Mapping[str, Step], repeats: int, synchronize: Step | None = None) -> dict[str, list[float]]:

@@ -51,22 +51,17 @@ class Report:
     """Progress after a step.
 
     Attributes:
-        step, num_tokens: so far.
         loss: mean of the last steps, in nats a token, unweighted.
         middle_loss: the same of the answers alone.
         tokens_per_s: of the last step.
         scale: of the learning rates.
-        progress: from 0 to 1.
+        held_out: bits per byte, where they were measured after this step.
     """
 
-    step: int
-    num_tokens: int
     loss: float
     middle_loss: float
     tokens_per_s: float
     scale: float
-    progress: float
-    gradient_norm: float
     held_out: dict[str, float] | None = None
 
 
@@ -101,7 +96,7 @@ class Trainer:
             begun = time.monotonic()
             step_loss, step_middle, count, next_sample = self._forward_backward(gradients)
             scale = self.schedule.scale
-            norm = self.optimizer.step(scale, gradients.take(self.ranks))
+            self.optimizer.step(scale, gradients.take(self.ranks))
             gradients.clear()
             self.num_tokens += count
             slowest = self.ranks.largest([float(next_sample), time.monotonic() - begun], device)
@@ -110,16 +105,7 @@ class Trainer:
             first = self.schedule.num_steps == 1 or not loss
             loss = step_loss if first else 0.95 * loss + 0.05 * step_loss
             middle = step_middle if first else 0.95 * middle + 0.05 * step_middle
-            report = Report(
-                self.schedule.num_steps,
-                self.num_tokens,
-                loss,
-                middle,
-                count / elapsed,
-                scale,
-                self.schedule.progress,
-                norm,
-            )
+            report = Report(loss, middle, count / elapsed, scale)
             if self.ranks.rank:
                 continue
             now = time.monotonic()

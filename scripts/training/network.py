@@ -161,18 +161,9 @@ def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int]) -> Tensor:
     """Causal attention within each sample; all ``[tokens, heads, head_dim]``."""
-    parts = [
-        F.scaled_dot_product_attention(
-            q.transpose(0, 1).unsqueeze(0),
-            k.transpose(0, 1).unsqueeze(0),
-            v.transpose(0, 1).unsqueeze(0),
-            is_causal=True,
-        )
-        .squeeze(0)
-        .transpose(0, 1)
-        for q, k, v in zip(*(tensor.split(list(lengths)) for tensor in (query, key, value)), strict=True)
-    ]
-    return torch.cat(parts)
+    by_sample = (tensor.transpose(0, 1)[None].split(list(lengths), dim=2) for tensor in (query, key, value))
+    parts = [F.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in zip(*by_sample, strict=True)]
+    return torch.cat(parts, dim=2)[0].transpose(0, 1)
 
 
 def load_network(folder: Path, *, max_positions: int | None = None) -> Network:
@@ -206,11 +197,10 @@ def save_network(network: Network, folder: Path, tokenizer_json: str) -> None:
     """Write a folder that ``forelook serve --model`` loads: bf16 safetensors, config.json, tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        _saved_name(name): value.detach().to("cpu", torch.bfloat16) for name, value in network.named_parameters()
+        _saved_name(name): value.detach().to("cpu", torch.bfloat16).contiguous()
+        for name, value in network.named_parameters()
     }
-    save_file(
-        {name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
-    )
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

@@ -16,7 +16,7 @@ COLUMNS = ("{task.percentage:>5.1f}%", BarColumn(), "{task.description}", TimeEl
 
 def run(trainer: Trainer) -> None:
     """Train with a progress bar, and two lines per minute where there is no terminal."""
-    console = Console()
+    console, schedule = Console(), trainer.schedule
     last_line = 0.0
     with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("first step", total=1.0)
@@ -24,15 +24,15 @@ def run(trainer: Trainer) -> None:
         def watch(report: Report) -> None:
             nonlocal last_line
             words = (
-                f"step {report.step}  {report.num_tokens / 1e6:.2f} M tokens  loss {report.loss:.3f}  "
+                f"step {schedule.num_steps}  {trainer.num_tokens / 1e6:.2f} M tokens  loss {report.loss:.3f}  "
                 f"answers {report.middle_loss:.3f}  {report.tokens_per_s:.0f} tokens/s  lr x{report.scale:.2f}"
             )
-            bar.update(task, completed=report.progress, description=words)
+            bar.update(task, completed=schedule.progress, description=words)
             if report.held_out is not None:
-                console.print(f"step {report.step} held-out bits per byte {report.held_out}", soft_wrap=True)
+                console.print(f"step {schedule.num_steps} held-out bits per byte {report.held_out}", soft_wrap=True)
             if not console.is_terminal and time.monotonic() - last_line > 30:
                 last_line = time.monotonic()
-                print(f"{report.progress:6.1%} {words}", flush=True)
+                print(f"{schedule.progress:6.1%} {words}", flush=True)
 
         trainer.run(watch, stop=stop_signals())
 
