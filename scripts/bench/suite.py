@@ -58,7 +58,7 @@ SUITE = (
               "--dtype float32", tables.parallel),
     Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2", tables.pool),
     Benchmark("replay", "bench_replay.py", "--repo . --name forelook --commits 30",
-              "--repo . --name forelook --commits 2", tables.replay),
+              "--repo . --name forelook --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay),
     Benchmark("quality", "eval_infilling.py", "--limit 1100 --keystrokes 8", "--limit 2 --no-tests --keystrokes 1",
               tables.quality),
 )  # fmt: skip
