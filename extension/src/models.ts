@@ -32,11 +32,10 @@ export async function chooseModel(python: string | undefined, home: string, log:
   const rated = await vscode.window.withProgress(progress, () => ratedModels(python, home, log));
   const choices: readonly Choice[] = [
     { label: "Starter model", description: "bundled, runs on any CPU", model: null },
-    ...group("For this machine", rated.filter(({ usable }) => usable)),
-    ...group("Too large or too slow for this machine", rated.filter(({ usable }) => !usable)),
-    { label: "Your own", kind: vscode.QuickPickItemKind.Separator },
     { label: "$(folder) A folder…", description: "with a Llama-family checkpoint", pick: pickFolder },
     { label: "$(cloud) A hub id…", description: "such as codellama/CodeLlama-7b-hf", pick: pickHubId },
+    ...group("For this machine", rated.filter(({ usable }) => usable)),
+    ...group("Too large or too slow for this machine", rated.filter(({ usable }) => !usable)),
   ];
   const items = choices.map((choice) =>
     choice.model === current && choice.kind === undefined ? { ...choice, label: `$(check) ${choice.label}` } : choice,

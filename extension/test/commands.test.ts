@@ -149,20 +149,19 @@ describe("the model", () => {
       fake.answers = ["own/large"];
       expect(await offered(JSON.stringify(listing))).toEqual([
         expect.stringContaining("Starter model"),
+        expect.stringContaining("A folder"),
+        expect.stringContaining("A hub id"),
         "For this machine",
         "own/small",
         "Too large or too slow for this machine",
         "own/slow",
         "own/large",
-        "Your own",
-        expect.stringContaining("A folder"),
-        expect.stringContaining("A hub id"),
       ]);
       expect(fake.value("forelook.model")).toBe("own/large");
     });
 
     test("is left out if the command fails", async () => {
-      expect(await offered("Traceback")).toHaveLength(4);
+      expect(await offered("Traceback")).toHaveLength(3);
     });
   });
 
