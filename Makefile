@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON TORCH_INDEX VENV
 
-.PHONY: help demo bench bench-quick test generate check e2e test-extension package format lint types setup setup-dev clean
+.PHONY: help demo bench bench-quick test attack generate check e2e test-extension package format lint types setup setup-dev clean
 
 help:
 	@echo "make demo    a suggestion from a real model, through the real backend and language server"
 	@echo "make test    all tests"
 	@echo "make bench   measure and rewrite the tables of docs/benchmarks.md; bench-quick: the same code with tiny settings"
+	@echo "make attack  attacks on real processes, ten minutes; ATTACK_SECONDS=3600 for an hour"
 	@echo "make check   ruff, mypy (strict) and the tests"
 	@echo "make e2e     the VS Code extension in a real VS Code; downloads one (about 800 MB) on the first call"
 	@echo "make test-extension, make package   the extension's unit tests, and its .vsix"
@@ -36,6 +37,10 @@ bench-quick: setup-dev
 
 test: setup-dev
 	@$(BIN)/python -m pytest
+
+ATTACK_SECONDS ?= 600
+attack: setup-dev
+	@$(BIN)/python -m pytest tests/attack --attack-seconds $(ATTACK_SECONDS) -p no:cacheprovider --timeout 7200
 
 generate: setup-dev
 	$(BIN)/python scripts/generate_settings.py

@@ -9,6 +9,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--attack-seconds", type=float, default=0.0, help="how long tests/attack goes on; short by default"
+    )
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of this checkout."""

@@ -1,8 +1,9 @@
-// Makes the .vsix: builds the extension, puts the server's wheel of the same version into it, and packs both.
+// Makes the .vsix: builds the extension, puts the server's wheel of the same version and its
+// lock into it, packs all, and writes the bill of materials beside the package (FILE.cdx.json).
 //   node scripts/package.mjs [--no-server] [--out FILE]
 // Without the wheel, first run installs `forelook` of the same version from the package index.
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -20,11 +21,16 @@ rmSync(serverFolder, { recursive: true, force: true });
 if (!values["no-server"]) {
   mkdirSync(serverFolder);
   run(python(), ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", serverFolder, repository]);
+  // First run installs these versions and checks these hashes.
+  copyFileSync(path.join(repository, "requirements", "run.txt"), path.join(serverFolder, "requirements.txt"));
+  const [torch] = readFileSync(path.join(repository, "constraints.txt"), "utf8").match(/^torch==.*$/m);
+  writeFileSync(path.join(serverFolder, "torch.txt"), `${torch}\n`);
 }
 copyFileSync(path.join(repository, "LICENSE"), path.join(extension, "LICENSE"));
 run(process.execPath, ["esbuild.mjs", "--production"]);
 // The README's images are inside the package, so their links stay as they are.
 await createVSIX({ cwd: extension, packagePath, dependencies: false, allowMissingRepository: true, rewriteRelativeLinks: false });
+run(python(), [path.join(repository, "scripts", "write_sbom.py"), packagePath.replace(/\.vsix$/, ".cdx.json")]);
 console.log(`${path.relative(process.cwd(), packagePath)}: ${(statSync(packagePath).size / 1e6).toFixed(1)} MB`);
 
 function python() {

@@ -1,6 +1,6 @@
 /** Creates the private environment: the extension's own virtual environment with Forelook. */
 
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import * as path from "node:path";
 import type * as vscode from "vscode";
 import type { InterpreterFinder } from "./interpreter";
@@ -68,22 +68,30 @@ export async function install(
       "Python could not create an environment (Debian and Ubuntu need the package python3-venv)",
     );
     const pip = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check"];
+    const wheel = await bundledWheel(installation.extensionPath);
+    const locked = wheel === undefined ? undefined : await bundledLock(installation.extensionPath);
+    const failed = "pip could not install Forelook";
+    if (locked) {
+      // The versions that were tested; pip refuses a file whose hash is not in the lock.
+      const arguments_ = ["--require-hashes", "--no-deps", "-r", locked.requirements];
+      await step("downloading", finder.privatePython, [...pip, ...installation.pipArguments, ...arguments_], failed);
+    }
+    // Each index has other files for one version of PyTorch, so the lock has none of their hashes.
+    const torch = locked?.torch ?? "torch";
     if (installation.torchIndex !== undefined) {
       // A separate step: pip would query an extra index for every package.
       await step(
         "downloading PyTorch",
         finder.privatePython,
-        [...pip, "--index-url", installation.torchIndex, ...installation.pipArguments, "torch"],
+        [...pip, "--index-url", installation.torchIndex, ...installation.pipArguments, torch],
         `pip could not install PyTorch from ${new URL(installation.torchIndex).host}`,
       );
+    } else if (locked) {
+      await step("downloading PyTorch", finder.privatePython, [...pip, ...installation.pipArguments, torch], failed);
     }
-    const source = (await bundledWheel(installation.extensionPath)) ?? `forelook==${installation.version}`;
-    await step(
-      "downloading",
-      finder.privatePython,
-      [...pip, ...installation.pipArguments, source],
-      "pip could not install Forelook",
-    );
+    const source = wheel ?? `forelook==${installation.version}`;
+    const last = locked ? ["--no-deps", source] : [source];
+    await step("downloading", finder.privatePython, [...pip, ...installation.pipArguments, ...last], failed);
   } catch (error) {
     // The next start would find an incomplete environment and fail.
     await rm(finder.privateEnvironment, { recursive: true, force: true });
@@ -102,6 +110,15 @@ export async function bundledWheel(extensionPath: string): Promise<string | unde
   const names = await readdir(folder).catch(() => [] as string[]);
   const wheel = names.find((name) => name.startsWith("forelook-") && name.endsWith(".whl"));
   return wheel && path.join(folder, wheel);
+}
+
+/** The bundled lock: requirements with the hashes of their files, and the pin of PyTorch. */
+export async function bundledLock(
+  extensionPath: string,
+): Promise<{ readonly requirements: string; readonly torch: string } | undefined> {
+  const requirements = path.join(extensionPath, "server", "requirements.txt");
+  const torch = await readFile(path.join(extensionPath, "server", "torch.txt"), "utf8").catch(() => undefined);
+  return torch === undefined ? undefined : { requirements, torch: torch.trim() };
 }
 
 /** A line of pip's output as a progress message, if it is one. */

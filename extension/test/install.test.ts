@@ -82,6 +82,25 @@ test("the wheel that came with the extension is what gets installed", async () =
   expect(await readFile(`${python}.calls`, "utf8")).toContain(wheel);
 });
 
+test("what came with the extension is installed in the pinned versions, with their hashes checked", async () => {
+  await writePython(path.join(folder, "path", "python3"), {});
+  const server = path.join(folder, "server");
+  await mkdir(server);
+  const wheel = path.join(server, "forelook-1.2.3-py3-none-any.whl");
+  await writeFile(wheel, "");
+  await writeFile(path.join(server, "requirements.txt"), "a==1 --hash=sha256:0\n");
+  await writeFile(path.join(server, "torch.txt"), "torch==2.13.0\n");
+  for (const torchIndex of [undefined, "https://torch.example.org/whl/cpu"]) {
+    const python = await installHere(undefined, never, [], torchIndex);
+    const calls = (await readFile(`${python}.calls`, "utf8")).split("\n").filter((call) => call.includes("-m pip install"));
+    expect(calls.map((call) => call.split("--disable-pip-version-check ")[1])).toEqual([
+      `--require-hashes --no-deps -r ${path.join(server, "requirements.txt")}`,
+      torchIndex === undefined ? "torch==2.13.0" : `--index-url ${torchIndex} torch==2.13.0`,
+      `--no-deps ${wheel}`,
+    ]);
+  }
+});
+
 test("a failure names pip's last words and leaves no half environment", async () => {
   await writePython(path.join(folder, "path", "python3"), { pip: "echo 'ERROR: No space left' >&2; exit 1" });
   await expect(installHere()).rejects.toThrow(new InstallError("pip could not install Forelook: ERROR: No space left"));
