@@ -11,14 +11,21 @@ what Forelook would show (``shown``); by exact match, edit similarity, and wheth
 a process with limits). ``--keystrokes`` types functions key by key and accepts every suggestion that is right as a
 whole. ``[low, high]`` are 95% Wilson intervals. The last line is one JSON object.
 
+``--breakage`` measures instead how many suggestions add a syntax error: cursors in files that parse, in every language
+with a grammar, with the model's text, random tokens, text from other places and adversarial text. The files are the
+samples of the repository and those of ``--files``.
+
 Usage: python scripts/eval_infilling.py [--model PATH_OR_ID] [--limit N] [--cut CUT ...] [--keystrokes N] [--no-tests]
+       python scripts/eval_infilling.py --breakage PLACES [--files FOLDER ...] [--model PATH_OR_ID]
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from bench.arguments import benchmark_parser
+from bench.breakage import SAMPLES, evaluate_breakage
 from bench.infilling import CUTS, evaluate_keystrokes, evaluate_lines, problems
 from bench.results import DATA, print_result, public_name
 from bench.tables import quality
@@ -33,6 +40,8 @@ def main() -> int:
     parser = benchmark_parser(__doc__, "model", "dtype")
     parser.add_argument("--limit", type=int, help="problems (default: all 1033)")
     parser.add_argument("--keystrokes", type=int, default=0, help="functions to type key by key (default: none)")
+    parser.add_argument("--breakage", type=int, metavar="PLACES", help="measure suggestions that add a syntax error")
+    parser.add_argument("--files", type=Path, nargs="+", default=[], help="folders of more files for --breakage")
     parser.add_argument("--cut", nargs="+", choices=CUTS, default=list(CUTS), help="position of the cursor")
     parser.add_argument("--examples", type=int, default=0, help="answers to print per cut")
     parser.add_argument("--no-tests", action="store_true", help="do not run the functions' tests")
@@ -43,14 +52,21 @@ def main() -> int:
         "--suffix-share", type=float, default=defaults.suffix_share, help="of the prompt, for the text after the cursor"
     )
     options = parser.parse_args()
-    if not (DATA / "humaneval-infilling").is_dir():
+    if not options.breakage and not (DATA / "humaneval-infilling").is_dir():
         parser.error("../shared/data/humaneval-infilling is missing; put the data sets next to this checkout")
     config = EngineConfig(context_share=options.context_share, suffix_share=options.suffix_share)
     try:
-        completer = Completer(load_model(options.model, dtype=options.dtype), config)
+        model = load_model(options.model, dtype=options.dtype)
+        completer = Completer(model, config)
     except ForelookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if options.breakage:
+        measured = evaluate_breakage(
+            completer, model.tokenizer, [SAMPLES, *options.files], options.breakage, options.examples
+        )
+        print_result("breakage", {"model": public_name(options.model or "starter-model"), **measured}, options.json)
+        return 0
     result: dict[str, object] = {"model": public_name(options.model or "starter-model")}
     if options.limit != 0:
         chosen = problems(options.limit)

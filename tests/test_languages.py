@@ -11,8 +11,9 @@ import pytest
 from forelook import languages
 from forelook.completion.cursor.brackets import scan_brackets
 from forelook.completion.cursor.cleanup import clean
+from forelook.completion.cursor.parsing import parser_for
 from forelook.completion.cursor.stopping import find_end, look_around, wants_block
-from forelook.completion.cursor.syntax import Place, parser_for
+from forelook.completion.cursor.syntax import Place
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.context import ContextChooser, imported_names, signatures_of
 from forelook.keys import DocumentKey, WorkspaceKey

@@ -67,6 +67,7 @@ class Language:
             them mean nothing: character literals, regular expression literals, shell escapes.
         case_parentheses: whether a ``)`` without an opener is ordinary (shell ``case`` labels).
         trailing_comma: whether a comma may precede a closing bracket.
+        needs_head: whether a part of a file parses otherwise than within the file, as PHP does without its ``<?php``.
         opener: regular expression of a line end that opens a block; used without a grammar and where it is unsure.
         closing_line: regular expression of a whole line that closes a keyword block.
         placeholder: represents the code to come when the grammar parses an empty place.
@@ -94,6 +95,7 @@ class Language:
     opaque: tuple[str, ...] = ()
     case_parentheses: bool = False
     trailing_comma: bool = True
+    needs_head: bool = False
     opener: str = _BRACE
     closing_line: str | None = None
     placeholder: str = "forelookcursor"
@@ -287,6 +289,7 @@ _PHP = Language(
     ("tree_sitter_php", "language_php"),
     line_comments=("//", "#"),
     not_before=r"\[",  # an attribute
+    needs_head=True,
     strings=(StringForm('"', '"', multi_line=True), StringForm("'", "'", multi_line=True)),
     body_nodes=_nodes("compound_statement declaration_list match_block switch_block case_statement"),
     string_nodes=_nodes("string string_content encapsed_string heredoc heredoc_body"),
@@ -345,6 +348,7 @@ _HTML = Language(
     line_comments=(),
     block_comments=(("<!--", "-->"),),
     strings=(),
+    needs_head=True,
     opener=r"<(?!/|!|(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)[A-Za-z][^<>]*(?<!/)>\s*$",
     closing_line=r"</[A-Za-z][\w:.-]*>\s*",
     body_nodes=_nodes("element"),

@@ -39,8 +39,8 @@ def test_generation_stops_with_the_line(rigs: Callable[..., Rig]) -> None:
 @pytest.mark.parametrize(
     ("said", "max_new_tokens", "texts"),
     [
-        ("y = [10, 20, 30, 40]\n", 10, ["y = [10,"]),
-        ('y = open("some/path/of/a/file")\n', 20, ["y = open("]),
+        ("y = [10, 20, 30, 40]\n", 10, ["y"]),
+        ('y = open("some/path/of/a/file")\n', 20, ["y = open"]),
         ("a = first\n    b = second\n", 20, ["a = first"]),
         ("'a long text that has no end'\n", 12, []),
     ],

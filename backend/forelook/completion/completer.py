@@ -126,6 +126,7 @@ class _Run:
     hints: Hints
     control: RequestControl
     multi_line: bool
+    invoked: bool
     limits: Limits
     stats: DecodingStats = field(default_factory=DecodingStats)
 
@@ -218,8 +219,9 @@ class Completer:
             return _nothing(FinishReason.EMPTY_PROMPT, control, started_s)
         ready_s = time.monotonic()
         multi_line = _spans_lines(request, prompt.cursor)
-        run = _Run(prompt, hints, control, multi_line, self._limits(prompt, request, control, multi_line))
-        num_wanted = request.num_suggestions if request.trigger is TriggerKind.INVOKED else 1
+        invoked = request.trigger is TriggerKind.INVOKED
+        run = _Run(prompt, hints, control, multi_line, invoked, self._limits(prompt, request, control, multi_line))
+        num_wanted = request.num_suggestions if invoked else 1
         cleaned, greedy = self._generate_all(run, max(1, num_wanted))
         stats = _request_stats(run.stats, control.arrived_s, started_s, ready_s)
         if greedy is None:
@@ -277,7 +279,14 @@ class Completer:
             if reason is FinishReason.CANCELLED:
                 return [], None
             greedy = greedy or generation
-            cleaned = clean(run.prompt.cursor, generation.raw, multi_line=run.multi_line, interrupted=generation.is_cut)
+            cleaned = clean(
+                run.prompt.cursor,
+                generation.raw,
+                multi_line=run.multi_line,
+                interrupted=generation.is_cut,
+                ended=reason is FinishReason.STOP_TOKEN and self._model.infill.sees_suffix,
+                invoked=run.invoked,
+            )
             if cleaned is not None and cleaned.text not in [other.text for other in found]:
                 found.append(cleaned)
             if len(found) >= num_wanted or reason is FinishReason.DEADLINE:

@@ -33,6 +33,11 @@ class InfillFormat:
     file_separator_id: int | None
 
     @property
+    def sees_suffix(self) -> bool:
+        """Whether a prompt contains the text after the cursor."""
+        return self.order is not InfillOrder.PLAIN
+
+    @property
     def num_sentinels(self) -> int:
         """Number of sentinel tokens in a prompt."""
         return sum(isinstance(part, int) for part in self.template)

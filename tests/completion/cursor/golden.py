@@ -18,6 +18,7 @@ def suggest(
     *,
     invoked: bool = False,
     interrupted: bool = False,
+    ended: bool = False,
     piece: int | None = None,
 ) -> Suggestion | None:
     """The edit for a model that would say ``model_text``, handed over ``piece`` characters at a time."""
@@ -30,7 +31,14 @@ def suggest(
             if find_end(cursor, model_text[:size], multi_line=multi_line) is not None:
                 raw, stopped = model_text[:size], True
                 break
-    cleaned = clean(cursor, raw, multi_line=multi_line, interrupted=interrupted and not stopped)
+    cleaned = clean(
+        cursor,
+        raw,
+        multi_line=multi_line,
+        interrupted=interrupted and not stopped,
+        ended=ended and not stopped,
+        invoked=invoked,
+    )
     return None if cleaned is None else to_suggestion(cursor, cleaned, len(before))
 
 

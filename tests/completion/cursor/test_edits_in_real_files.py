@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import pytest
-from forelook.completion.cursor.syntax import parser_for
+from forelook.completion.cursor.parsing import parser_for
 from forelook.languages import language_for
 from forelook.protocol.messages import Suggestion
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from forelook.completion.cursor.brackets import scan_brackets
+from forelook.completion.cursor.parsing import parser_for
 from forelook.completion.cursor.stopping import look_around, wants_block
-from forelook.completion.cursor.syntax import CursorSyntax, Place, inspect_cursor, parser_for, window_before
+from forelook.completion.cursor.syntax import CursorSyntax, Place, inspect_cursor, window_before
 from forelook.languages import LANGUAGES, language_for
 
 GRAMMAR_IDS = (

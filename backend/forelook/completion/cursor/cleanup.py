@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from forelook.completion.cursor.brackets import BracketScan, scan_brackets
+from forelook.completion.cursor.guard import SyntaxGuard, is_balanced, opens_nothing
 from forelook.completion.cursor.stopping import Closer, CursorContext, find_end, look_around
 from forelook.completion.cursor.syntax import Place, indentation_of
 from forelook.languages import Language, ScopeRule
@@ -16,6 +18,11 @@ _NEXT_LINE = re.compile(r"(?P<break>\n+[ \t]*)(?P<line>[^\n]*\S[^\n]*)\n")
 _MIN_OVERLAP = 3  # chosen, not measured
 _ONLY_OPENS = re.compile(r"""[\[({]+|\"\"\"|\'\'\'|["'`]""")
 _PUNCTUATION = re.compile(r"\s*[:;,{]\s*")
+_WORD = re.compile(r"\w+")
+_QUOTES = ("'", '"', "`")
+# Where a text may be cut within a line: after a word, a closer, a quote or a statement.
+_CUT = re.compile(r"""\w+|\"{3}|'{3}|[)\]}>"'`;]""")
+_MAX_LINE_CUTS, _MAX_WORD_CUTS, _MAX_JUDGED = 12, 16, 10  # chosen, not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +40,27 @@ class CleanText:
     raw_tail: str
 
 
-def clean(cursor: CursorContext, raw: str, *, multi_line: bool, interrupted: bool = False) -> CleanText | None:
+def clean(
+    cursor: CursorContext,
+    raw: str,
+    *,
+    multi_line: bool,
+    interrupted: bool = False,
+    ended: bool = False,
+    invoked: bool = False,
+) -> CleanText | None:
     """Clean up generated text; ``None`` if nothing worth inserting is left.
+
+    The document with the result has no more syntax errors than without, and its line is as balanced as it was: where
+    the text would break either, it is cut to its longest beginning that does not.
 
     Args:
         cursor: the cursor's context.
         raw: generated text, from the cursor on.
         multi_line: whether it may span lines.
         interrupted: whether generation was truncated, so that its last line, string or word may be incomplete.
+        ended: whether a model that has seen the text after the cursor ended it by itself, so that both fit together.
+        invoked: whether the user asked, so that the rest of the word at the cursor may be replaced.
     """
     if cursor.splits_delimiter:
         return None
@@ -49,13 +69,75 @@ def clean(cursor: CursorContext, raw: str, *, multi_line: bool, interrupted: boo
         end = _last_whole(cursor, raw)
     kept = raw if end is None else raw[:end]
     tail = raw[len(kept) :]
-    text = _without_trailing_comma(cursor, _indented(cursor, kept))
-    text, covered = _fit_rest(cursor, text)
-    text = _trim(cursor, text, covered)
-    if not text.strip() or (not covered and _only_restates(cursor, text)):
+    word = _WORD.match(cursor.rest)
+    if word is not None:
+        fits = ended and kept == raw
+        return _first_sound(cursor, _before_word(cursor, kept, word.group(), fits=fits, invoked=invoked))
+    found = _first_sound(cursor, _candidates(cursor, kept))
+    if found is None:
         return None
-    whole = not covered and kept.startswith(text) and not kept[len(text) :].strip()
-    return CleanText(text, covered, tail if whole else "")
+    whole = not found.num_covered and kept.startswith(found.text) and not kept[len(found.text) :].strip()
+    return CleanText(found.text, found.num_covered, tail if whole else "")
+
+
+def _first_sound(cursor: CursorContext, candidates: Iterator[tuple[str, int]]) -> CleanText | None:
+    """The first candidate, a text and how much it covers, that neither unbalances nor breaks the document."""
+    guard, seen, num_judged = SyntaxGuard(cursor), set[tuple[str, int]](), 0
+    for text, covered in candidates:
+        if (text, covered) in seen or not text.strip() or (not covered and _only_restates(cursor, text)):
+            continue
+        seen.add((text, covered))
+        if cursor.rest.strip() and not is_balanced(cursor, text, covered):
+            continue
+        if guard.allows(text, covered):
+            return CleanText(text, covered, "")
+        num_judged += 1
+        if num_judged == _MAX_JUDGED:
+            break
+    return None
+
+
+def _candidates(cursor: CursorContext, kept: str) -> Iterator[tuple[str, int]]:
+    """What could be inserted, the longest first: the text, its whole lines, the words of its first line."""
+    yield from _fits(cursor, kept)
+    breaks = [match.start() for match in re.finditer("\n", kept)]
+    first_line = kept.split("\n", 1)[0]
+    words = [match.end() for match in _CUT.finditer(first_line)]
+    for end in breaks[: -_MAX_LINE_CUTS - 1 : -1] + words[: -_MAX_WORD_CUTS - 1 : -1]:
+        cut = kept[:end]
+        if _WORD.search(cut) and (cursor.rest.strip() or opens_nothing(cursor, cut)):
+            yield from _fits(cursor, cut)
+
+
+def _fits(cursor: CursorContext, kept: str) -> Iterator[tuple[str, int]]:
+    """The ways in which a text may meet the rest of the line."""
+    text = _without_trailing_comma(cursor, _indented(cursor, kept))
+    fitted, covered = _fit_rest(cursor, text)
+    yield _trim(cursor, fitted, covered), covered
+    if fitted != text or covered:
+        whole = _trim(cursor, text, 0)
+        if whole[-1:] not in _QUOTES or opens_nothing(cursor, whole):
+            yield whole, 0
+
+
+def _before_word(
+    cursor: CursorContext, kept: str, word: str, *, fits: bool, invoked: bool
+) -> Iterator[tuple[str, int]]:
+    """What may be inserted where a word follows the cursor. No part of the text: its words belong to another line.
+
+    A text that ends with the word; one that the model ended there itself (``fits``); on request, another word in place
+    of the rest of this one.
+    """
+    size = max(_overlap(kept, cursor.rest), len(word) if kept.endswith(word) else 0)
+    if size >= len(word):
+        yield kept[:-size], 0
+    elif fits:
+        yield kept, 0
+    replacement = _WORD.match(kept)
+    if not invoked or replacement is None or replacement.group() == word:
+        return
+    if _subsequence_length(word, replacement.group()) == len(word):
+        yield replacement.group(), len(word)
 
 
 def next_line(language: Language, before: str, after: str, tail: str) -> str:
@@ -262,11 +344,16 @@ def _subsequence_length(rest: str, closing: str) -> int:
 
 def _without_overlap(text: str, rest: str) -> str:
     """Drop the end of the text that the rest of the line repeats."""
+    return text[: len(text) - _overlap(text, rest)]
+
+
+def _overlap(text: str, rest: str) -> int:
+    """Length of the end of the text that the rest of the line repeats."""
     for following in (rest.rstrip(), rest.strip()):
         for size in range(min(len(text), len(following)), 0, -1):
             if text.endswith(following[:size]) and (size == len(following) or size >= _MIN_OVERLAP):
-                return text[:-size]
-    return text
+                return size
+    return 0
 
 
 def _trim(cursor: CursorContext, text: str, covered: int) -> str:

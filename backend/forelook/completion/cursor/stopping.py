@@ -58,6 +58,7 @@ class CursorContext:
 
     Attributes:
         language: of the document.
+        before, after: all text around the cursor that may be looked at.
         line: the line's text before the cursor.
         rest: the line's text after the cursor.
         rest_closes: whether ``rest`` is blank or closers only.
@@ -71,6 +72,8 @@ class CursorContext:
     """
 
     language: Language
+    before: str
+    after: str
     line: str
     rest: str
     rest_closes: bool
@@ -134,6 +137,8 @@ def look_around(language: Language, before: str, after: str) -> CursorContext:
     syntax = inspect_cursor(language, window, after, scan)
     return CursorContext(
         language=language,
+        before=before,
+        after=after,
         line=line,
         rest=rest,
         rest_closes=rest_closes,

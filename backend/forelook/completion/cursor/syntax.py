@@ -1,25 +1,21 @@
 """The syntax around a cursor: by tree-sitter if the language has a grammar, else by indentation and brackets.
 
-Only a window around the cursor is parsed, which takes about a millisecond. Grammars load on first use.
+Only a window around the cursor is parsed, which takes about a millisecond.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 
 import tree_sitter
 
 from forelook.completion.cursor.brackets import BracketScan
+from forelook.completion.cursor.parsing import reparser
 from forelook.languages import Language, ScopeRule
-from forelook.text import common_prefix, common_suffix
 
-logger = logging.getLogger(__name__)
 # The parsed window. Chosen, not measured.
 _CHARS_BEFORE = 16_000
 _CHARS_AFTER = 4_000
@@ -52,21 +48,6 @@ class CursorSyntax:
     after_comment: bool = False
 
 
-@cache
-def parser_for(language: Language) -> tree_sitter.Parser | None:
-    """The parser of a language; ``None`` if it has no grammar or the grammar's package cannot be loaded."""
-    if language.grammar is None:
-        return None
-    module_name, function_name = language.grammar
-    try:
-        module = importlib.import_module(module_name)
-        return tree_sitter.Parser(tree_sitter.Language(getattr(module, function_name)()))
-    except (ImportError, AttributeError, ValueError, OSError) as error:
-        # A missing grammar costs precision, not completion.
-        logger.warning("no grammar for %s (%s); falling back to indentation and brackets", language.name, error)
-        return None
-
-
 def inspect_cursor(language: Language, before: str, after: str, scan: BracketScan) -> CursorSyntax:
     """Determine the syntax at the cursor between ``before`` and ``after``.
 
@@ -78,50 +59,6 @@ def inspect_cursor(language: Language, before: str, after: str, scan: BracketSca
     """
     before, after = window_before(before, _CHARS_BEFORE), after[:_CHARS_AFTER]
     return _by_grammar(language, before, after, scan) or _by_rules(language, before, after, scan)
-
-
-def parse(language: Language, text: str) -> tree_sitter.Tree | None:
-    """The syntax tree of ``text``; ``None`` without a grammar."""
-    parser = parser_for(language)
-    return None if parser is None else parser.parse(text.encode("utf-8", "replace"))
-
-
-class _Reparser:
-    """Parses successive versions of a text incrementally; a keystroke costs about a tenth of a full parse."""
-
-    def __init__(self, parser: tree_sitter.Parser) -> None:
-        self._parser = parser
-        self._data = b""
-        self._tree: tree_sitter.Tree | None = None
-
-    def parse(self, text: str) -> tree_sitter.Tree:
-        """The syntax tree of ``text``."""
-        data = text.encode("utf-8", "replace")
-        if self._tree is None:
-            self._tree = self._parser.parse(data)
-        elif data != self._data:
-            start = common_prefix(self._data, data)
-            same = common_suffix(self._data[start:], data[start:])
-            old_end, new_end = len(self._data) - same, len(data) - same
-            self._tree.edit(
-                start, old_end, new_end, _point(data, start), _point(self._data, old_end), _point(data, new_end)
-            )
-            self._tree = self._parser.parse(data, self._tree)
-        self._data = data
-        return self._tree
-
-
-@cache
-def _reparser(language: Language, use: str) -> _Reparser | None:
-    """One reparser per use, so that successive texts are similar. Not thread-safe: only the engine thread calls it."""
-    del use
-    parser = parser_for(language)
-    return None if parser is None else _Reparser(parser)
-
-
-def _point(data: bytes, position: int) -> tuple[int, int]:
-    """Row and byte column."""
-    return data.count(b"\n", 0, position), position - (data.rfind(b"\n", 0, position) + 1)
 
 
 def window_before(before: str, num_chars: int) -> str:
@@ -154,10 +91,10 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
         return None if place is None else CursorSyntax(place)
     if not line_is_blank and not at_line_end:
         return CursorSyntax(Place.CODE)
-    reparser = _reparser(language, "with placeholder")
-    if reparser is None:
+    parses = reparser(language, "with placeholder")
+    if parses is None:
         return None
-    tree = reparser.parse(before + inserted + after)
+    tree = parses.parse(before + inserted + after)
     position = len((before + inserted[: len(inserted) - len(inserted.lstrip())]).encode("utf-8", "replace"))
     node = tree.root_node.descendant_for_byte_range(position, position + 4)
     body = _enclosing_body(language, node)
@@ -182,10 +119,10 @@ def _by_grammar(language: Language, before: str, after: str, scan: BracketScan) 
 
 def _place(language: Language, before: str, after: str, scan: BracketScan) -> Place | None:
     """Comment, string or code at the cursor; ``None`` without a grammar."""
-    reparser = _reparser(language, "as it is")
-    if reparser is None:
+    parses = reparser(language, "as it is")
+    if parses is None:
         return None
-    tree = reparser.parse(before + after)
+    tree = parses.parse(before + after)
     position = len(before.encode("utf-8", "replace"))
     node = tree.root_node.descendant_for_byte_range(max(position - 1, 0), position)
     while node is not None:

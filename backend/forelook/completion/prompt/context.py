@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import tree_sitter
 
-from forelook.completion.cursor.syntax import parse
+from forelook.completion.cursor.parsing import parse
 from forelook.completion.document_store import Document, model_text
 from forelook.keys import DocumentKey
 from forelook.languages import Language, language_for
