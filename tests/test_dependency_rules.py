@@ -43,8 +43,9 @@ ALLOWED: dict[str, set[str]] = {
     "forelook.settings": {"forelook.errors"},
     "forelook.config": LEAVES,
     "forelook.protocol": LEAVES,
-    "forelook.privacy": LEAVES,
-    "forelook.local": LEAVES | {"forelook.config", "forelook.protocol"},
+    "forelook.privacy": LEAVES | {"forelook.local.files"},
+    "forelook.local.files": LEAVES,
+    "forelook.local": LEAVES | {"forelook.config", "forelook.protocol", "forelook.local.files"},
     **{name: LEAVES | DECODING_VALUES - {name} for name in DECODING_VALUES},
     "forelook.decoding.ngrams": LEAVES | DECODING_VALUES,
     "forelook.decoding.lookahead": LEAVES | DECODING_VALUES,
@@ -125,7 +126,8 @@ LSP_MAY_TOUCH_SOCKETS = {
     "forelook_lsp.transports.websocket",
     "forelook_lsp.__main__",
 }
-READS_ENVIRONMENT = {"forelook.commands.cli", "forelook.__main__", "forelook_lsp.__main__"}
+# The last only passes PATH and the user's folders to git.
+READS_ENVIRONMENT = {"forelook.commands.cli", "forelook.__main__", "forelook_lsp.__main__", "forelook.privacy.git"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

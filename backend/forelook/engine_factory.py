@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from forelook.config import EngineConfig
 from forelook.errors import EndpointError
@@ -77,7 +78,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
             from forelook.workspace.pool import WorkspacePool
 
             cache = None
-            if config.persistent_pool and has_cache:
+            if config.persistent_pool and has_cache and urlsplit(workspace.uri).scheme:  # no folder's stay in memory
                 if not cache_threads:
                     cache_threads.append(new_cache_thread())
                 cache = PoolCache(paths.pools_dir, workspace.pool_name, model.fingerprint)

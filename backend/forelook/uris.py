@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -28,6 +29,21 @@ def path_within(folder_uri: str, uri: str) -> str | None:
     folder = uri_path(folder_uri).rstrip("/") + "/"
     path = uri_path(uri)
     return path.removeprefix(folder) if path.startswith(folder) and path != folder else None
+
+
+def named_paths(uri: str) -> tuple[str, ...]:
+    """The decoded paths that a URI of any scheme names: its own, and the one in the query of a ``git:`` URI."""
+    found = [uri_path(uri)]
+    query = unquote(split_uri(uri).query)
+    if query.startswith("{"):
+        try:
+            named = json.loads(query)
+        except (ValueError, RecursionError):
+            named = None
+        path = named.get("path") if isinstance(named, dict) else None
+        if isinstance(path, str):
+            found.append(path)
+    return tuple(found)
 
 
 def local_path(uri: str) -> Path | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from forelook.errors import LimitError
+from forelook.privacy.content import LONGEST_SECRET, secret_reason
 from forelook.protocol import messages
 from forelook.text import utf8_size_above
 from forelook.uris import local_path
 
-from forelook_lsp.backend_connection import BackendConnection
+from forelook_lsp.backend_connection import BackendConnection, run_in_thread
 from forelook_lsp.batch_edits import MIN_EDITS, BatchEdits, edit_within_lines
-from forelook_lsp.indexing import Indexing
+from forelook_lsp.indexing import NO_WORKSPACE, Indexing
 from forelook_lsp.mirror import Cell, Document, EditorChange, Mirror, Part, smallest_edit
 from forelook_lsp.notebooks import Notebook
 from forelook_lsp.positions import Lines
@@ -22,6 +24,9 @@ from forelook_lsp.suggestions.requests import SuggestionRequests
 
 logger = logging.getLogger(__name__)
 
+NOT_JUDGED = "it is not known yet whether it may be read"
+CONTAINS = "it contains"  # begins every reason that lies in the text
+MAX_LOOKED_AT_CHARS = 20_000  # of inserted text on the event loop: 3 ms; chosen, not measured
 MAX_CHANGE_CHARS = 1_000_000  # a larger change is sent as a new document; chosen, not measured
 
 
@@ -79,6 +84,8 @@ class DocumentSync:
         document = self._mirror.documents.pop(uri, None)
         if document is None:
             return False
+        if document.judged is not None:
+            document.judged.cancel()
         self._suggestions.closed(uri)
         if document.sent:
             self._backend.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(uri))
@@ -180,17 +187,18 @@ class DocumentSync:
     def recheck(self) -> None:
         """Apply changed folders or ignore rules: withdraw documents that are excluded now, send those that are not."""
         for document in self._mirror.documents.values():
-            path = local_path(document.uri)
-            if path is None:
-                continue
-            withheld, workspace = self._indexing.withheld(path), self._indexing.workspace_of(path)
-            if (withheld, workspace) == (document.withheld, document.workspace):
-                continue
-            document.withheld, document.workspace = withheld, workspace
-            self._withdraw(document)
-            if withheld:
-                self._indexing.forget([path])
-            self._send(document)
+            self._judge(document)
+
+    async def judged(self, uri: str) -> None:
+        """Wait until it is known whether a document, or a cell's notebook, may be sent."""
+        part = self._mirror.part(uri)
+        if part is not None and part.document.judged is not None:
+            await asyncio.wait([part.document.judged])
+
+    @property
+    def paths(self) -> frozenset[Path]:
+        """The files of all open documents."""
+        return frozenset(path for uri in self._mirror.documents if (path := local_path(uri)) is not None)
 
     def open_files(self) -> dict[Path, str]:
         """Return the texts of the open files that are not excluded."""
@@ -208,12 +216,10 @@ class DocumentSync:
     # --- Inside ----------------------------------------------------------------------------------------------
 
     def _add(self, uri: str, language_id: str, version: int, lines: Lines) -> Document:
-        path = local_path(uri)
-        document = Document(uri, language_id, version, lines, self._indexing.workspace_of(path))
+        document = Document(uri, language_id, version, lines, NO_WORKSPACE, NOT_JUDGED)
         document.editor_version = version
-        document.withheld = self._indexing.withheld(path)
         self._mirror.documents[uri] = document
-        self._send(document)
+        self._judge(document)
         return document
 
     def _edit(self, part: Part, changes: Iterable[messages.TextChange]) -> None:
@@ -255,6 +261,7 @@ class DocumentSync:
     def _edited(self, document: Document, edits: Sequence[messages.TextChange]) -> None:
         """Send the edits of a document, or all of its text."""
         document.version += 1
+        self._look_for_secrets(document, edits)
         if document.sent:
             if sum(len(edit.text) for edit in edits) > MAX_CHANGE_CHARS or self._too_large(document):
                 self._withdraw(document)
@@ -277,6 +284,56 @@ class DocumentSync:
         if limits is None or num_sent < limits.max_documents:
             return ""
         return f"more than {limits.max_documents} open documents, the backend's limit; close some"
+
+    def _judge(self, document: Document) -> None:
+        """Find out in a thread whether a document may be sent: that reads ignore files and may run git."""
+        if document.judged is not None:
+            document.judged.cancel()
+        document.judged = asyncio.get_running_loop().create_task(self._apply_verdict(document))
+
+    async def _apply_verdict(self, document: Document) -> None:
+        verdict = await run_in_thread(partial(self._indexing.judge, document.uri, document.text))
+        if self._mirror.documents.get(document.uri) is not document:
+            return
+        document.judged = None
+        if (verdict.withheld, verdict.workspace) == (document.withheld, document.workspace) and document.sent:
+            return
+        was_sent = document.sent
+        document.withheld, document.workspace = verdict.withheld, verdict.workspace
+        self._withdraw(document)
+        if document.withheld and was_sent:
+            self._forget(document)
+        self._send(document)
+        self._indexing.keep_outside(document.workspace)
+
+    def _look_for_secrets(self, document: Document, edits: Sequence[messages.TextChange]) -> None:
+        """Withdraw a document into which a secret is written; judge it once more when an edit may have removed it."""
+        if document.withheld.startswith(CONTAINS):
+            self._judge(document)
+        if document.withheld or not edits:
+            return
+        inserted = "\n".join(edit.text for edit in edits)
+        if len(inserted) > MAX_LOOKED_AT_CHARS:
+            self._withdraw(document)
+            document.withheld = NOT_JUDGED
+            self._judge(document)
+            return
+        withheld = secret_reason(inserted)
+        if withheld is None and len(edits) == 1:
+            start = edits[0].start  # typing or a paste may complete a secret that began before
+            end = start + len(edits[0].text) + LONGEST_SECRET
+            withheld = secret_reason(document.text[max(0, start - LONGEST_SECRET) : end])
+        elif withheld is None:
+            self._judge(document)
+        if withheld is not None:
+            document.withheld = withheld
+            self._withdraw(document)
+            self._forget(document)
+
+    def _forget(self, document: Document) -> None:
+        path = local_path(document.uri)
+        if path is not None:
+            self._indexing.forget([path])
 
     def _send(self, document: Document) -> None:
         """Send a document, unless it is excluded or over a limit; it is tried again with each change."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forelook.errors import ForelookError, PrivacyError
+from forelook.privacy.content import secret_reason
 from forelook.protocol import messages
+from forelook.uris import local_path, named_paths
 
 from forelook_lsp.backend_connection import BackendConnection, run_in_thread
 from forelook_lsp.status import StatusPresenter
@@ -23,18 +27,38 @@ logger = logging.getLogger(__name__)
 
 NO_WORKSPACE = "no folder"
 FORGET_AT_ONCE = 1000  # chosen, not measured
+KEEP_AT_ONCE = 4096  # the protocol's limit of paths in one message
 INVALID_SETTING = "the setting forelook.ignore is invalid; all files are excluded until it is fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a document may be used for.
+
+    Attributes:
+        workspace: whose pool it belongs to.
+        withheld: why it must not be sent; empty if it may be.
+    """
+
+    workspace: str
+    withheld: str
 
 
 class Indexing:
     """The folders of one window."""
 
-    def __init__(self, backend: BackendConnection, presenter: StatusPresenter) -> None:
+    def __init__(
+        self,
+        backend: BackendConnection,
+        presenter: StatusPresenter,
+        open_paths: Callable[[], Collection[Path]] = frozenset,
+    ) -> None:
         """Create an instance without folders.
 
         Args:
             backend: the connection to the backend.
             presenter: shows progress, and errors in ignore files.
+            open_paths: the open documents, which the backend has from the editor.
         """
         self._backend = backend
         self._presenter = presenter
@@ -42,53 +66,80 @@ class Indexing:
         self._ignore_globs: tuple[str, ...] = ()
         self._made_folders: dict[str, WorkspaceFiles] | None = None
         self._failed = False
-        self._sent: dict[str, set[Path]] = {}
+        self._outside: dict[str, WorkspaceFiles] = {}
+        self._kept_outside: set[str] = set()
+        self._resolved_roots: dict[str, Path] = {}
+        self._keeping: set[asyncio.Task[None]] = set()
         self._changed: dict[Path, None] = {}
         self._scan: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._stop = threading.Event()
+        self._open_paths = open_paths
 
     # --- What may be read ------------------------------------------------------------------------------------
 
     def set_folders(self, roots: Mapping[str, Path], ignore_globs: Sequence[str]) -> None:
         """Set the window's folders by workspace name, and the user's globs; ignore files are read again."""
         self._roots = dict(roots)
+        self._resolved_roots = {}
         self._ignore_globs = tuple(ignore_globs)
         self._made_folders = None
+        self._outside.clear()
+        self._kept_outside.clear()
         self._failed = False
-        for name in [name for name in self._sent if name not in roots]:
-            del self._sent[name]
 
     @property
     def workspaces(self) -> list[str]:
         """The names of the folders' workspaces."""
         return list(self._roots)
 
-    def workspace_of(self, path: Path | None) -> str:
-        """Return the workspace of ``path``, or of a document without a file."""
-        if path is None:
-            return next(iter(self._roots)) if len(self._roots) == 1 else NO_WORKSPACE
-        return self._folder_of(path) or NO_WORKSPACE
-
     def is_ignore_file(self, path: Path) -> bool:
         """Whether a change of this file may change what is excluded."""
-        from forelook.privacy.rules import FORELOOKIGNORE, GITIGNORE
+        from forelook.privacy.ignore_files import FORELOOKIGNORE, GITIGNORE
 
         return path.name in (GITIGNORE, FORELOOKIGNORE)
 
-    def withheld(self, path: Path | None) -> str:
-        """Return why a document must not be sent; empty if it may be."""
+    def changes_exclusion(self, path: Path) -> bool:
+        """Whether a changed ignore file can matter: not below a folder that is excluded anyway. Blocks."""
+        name = self._folder_of(path)
+        folder = self._folders.get(name) if name is not None else None
+        return folder is None or folder.withheld(path.parent) is None
+
+    def judge(self, uri: str, text: str) -> Verdict:
+        """Decide on a document, however its URI is spelled. Blocks: run it in a thread."""
+        path = local_path(uri)
+        if not self._folders and self._failed:
+            return Verdict(NO_WORKSPACE, INVALID_SETTING)
         if path is None:
-            return ""
-        folders = self._folders
-        if self._failed:
-            return INVALID_SETTING
+            workspace = next(iter(self._roots)) if len(self._roots) == 1 else NO_WORKSPACE
+            withheld = next(filter(None, map(self._reason_of_name, named_paths(uri))), "")
+        else:
+            workspace, withheld = self._judge_file(Path(os.path.normpath(path)))
+        return Verdict(workspace, withheld or secret_reason(text) or "")
+
+    def _judge_file(self, path: Path) -> tuple[str, str]:
+        from forelook_lsp.workspace_files import WorkspaceFiles, folder_outside, named_reason
+
         name = self._folder_of(path)
         if name is not None:
-            return folders[name].withheld(path) or ""
-        from forelook_lsp.workspace_files import withheld_outside
+            folder = self._folders.get(name)
+            return name, (folder.withheld(path) or "") if folder is not None else INVALID_SETTING
+        root = folder_outside(path)
+        name = root.as_uri()
+        files = self._outside.get(name)
+        if files is None:
+            files = self._outside[name] = WorkspaceFiles(root, self._ignore_globs)
+        is_alone = root == path.parent and not files.is_in_repository
+        # Without a project around it all of the path counts, as in "~/.aws/config".
+        return name, (named_reason(path.as_posix()) if is_alone else None) or files.withheld(path) or ""
 
-        return withheld_outside(path) or ""
+    def _reason_of_name(self, name: str) -> str:
+        """Why a document that is no file is excluded: by what it is called, or by the file it is a version of."""
+        from forelook_lsp.workspace_files import named_reason
+
+        path = Path(os.path.normpath(name))
+        folder = self._folders.get(self._folder_of(path) or "") if path.is_absolute() else None
+        return (folder.withheld(path) if folder is not None else None) or named_reason(name) or ""
 
     # --- Sending ---------------------------------------------------------------------------------------------
 
@@ -124,17 +175,23 @@ class Indexing:
             self._sending = asyncio.get_running_loop().create_task(self._send_changed())
 
     def forget(self, paths: Iterable[Path]) -> None:
-        """Remove files from the backend: they were deleted, or are excluded now."""
+        """Remove files, or folders with all below them, from the backend: they were deleted, or are excluded now."""
         by_name: dict[str, list[str]] = {}
         for path in paths:
             name = self._folder_of(path)
             if name is not None and name in self._folders:
-                self._sent.get(name, set()).discard(path)
                 by_name.setdefault(name, []).append(self._folders[name].key_of(path))
         for name, keys in by_name.items():
-            for start in range(0, len(keys), FORGET_AT_ONCE):
-                part = tuple(keys[start : start + FORGET_AT_ONCE])
-                self._backend.notify(messages.WORKSPACE_FORGET, messages.WorkspaceForgetParams(name, part))
+            self._forget_keys(name, keys)
+
+    def keep_outside(self, workspace: str) -> None:
+        """Send the names of the permitted files of a workspace that is no folder of the window, once."""
+        files = self._outside.get(workspace)
+        if files is not None and workspace not in self._kept_outside and self._backend.connected:
+            self._kept_outside.add(workspace)
+            task = asyncio.get_running_loop().create_task(self._keep_outside(workspace, files))
+            self._keeping.add(task)
+            task.add_done_callback(self._keeping.discard)
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -155,9 +212,31 @@ class Indexing:
         return self._made_folders
 
     def _folder_of(self, path: Path) -> str | None:
-        """The innermost folder that contains ``path``."""
+        """The innermost folder that contains ``path``, also where the two are named through different links."""
         containing = [name for name, root in self._roots.items() if path.is_relative_to(root)]
+        if not containing:
+            if not self._resolved_roots:
+                self._resolved_roots = {name: _resolved(root) for name, root in self._roots.items()}
+            resolved = _resolved(path)
+            containing = [name for name, root in self._resolved_roots.items() if resolved.is_relative_to(root)]
         return max(containing, key=lambda name: len(self._roots[name].parts), default=None)
+
+    def _forget_keys(self, name: str, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), FORGET_AT_ONCE):
+            part = tuple(keys[start : start + FORGET_AT_ONCE])
+            self._backend.notify(messages.WORKSPACE_FORGET, messages.WorkspaceForgetParams(name, part))
+
+    def _keep(self, name: str, keys: Sequence[str]) -> None:
+        """Send the whole list of permitted files; the backend drops the rest."""
+        parts = [tuple(keys[start : start + KEEP_AT_ONCE]) for start in range(0, len(keys), KEEP_AT_ONCE)] or [()]
+        for number, part in enumerate(parts):
+            params = messages.WorkspaceKeepParams(name, part, number, number == len(parts) - 1)
+            self._backend.notify(messages.WORKSPACE_KEEP, params)
+
+    async def _keep_outside(self, name: str, files: WorkspaceFiles) -> None:
+        from forelook_lsp.workspace_files import keys_outside
+
+        self._keep(name, await run_in_thread(partial(keys_outside, files.root, files)))
 
     async def _send_changed(self) -> None:
         try:
@@ -166,13 +245,14 @@ class Indexing:
                 del self._changed[path]
                 name = self._folder_of(path)
                 folder = self._folders.get(name) if name is not None else None
-                if name is None or folder is None or self._failed or not folder.lists(path):
+                if name is None or folder is None or self._failed:
                     continue
-                file = await run_in_thread(partial(folder.read, path))
-                if file is not None:
-                    self._notify_files(name, [file])
-                    self._sent.setdefault(name, set()).add(path)
+                paths = await run_in_thread(partial(folder.changed, path))
+                parts = folder.read_parts([path for path in paths if path not in self._open_paths()], self._stop)
+                while part := await run_in_thread(partial(next, parts, None)):
+                    self._notify_files(name, part)
                     await self._until_received()
+                self._forget_keys(name, folder.take_unwanted())
         except ForelookError as error:
             logger.info("sending changed files stopped: %s", error)
         finally:
@@ -191,14 +271,16 @@ class Indexing:
                 paths = [path for path in paths if self._folder_of(path) == name]
                 for error in folder.errors:
                     self._presenter.log_once(str(error))
-                self.forget(self._sent.get(name, set()).difference(paths))
+                if stop.is_set():
+                    break
+                self._keep(name, folder.permitted_keys)
                 parts = folder.read_parts(paths, stop)
                 while part := await run_in_thread(partial(next, parts, None)):
                     self._notify_files(name, part)
-                    self._sent.setdefault(name, set()).update(folder.root / file.path for file in part)
                     num_sent += len(part)
                     progress.report(min(1.0, num_sent / max(1, len(paths))), f"{num_sent} of {len(paths)} files")
                     await self._until_received()
+                self._forget_keys(name, folder.take_unwanted())
         except ForelookError as error:
             logger.info("reading the workspace stopped: %s", error)
         finally:
@@ -207,3 +289,10 @@ class Indexing:
     def _notify_files(self, name: str, files: Sequence[FileText]) -> None:
         wire = tuple(messages.WorkspaceFile(file.path, file.text) for file in files)
         self._backend.notify(messages.WORKSPACE_FILES, messages.WorkspaceFilesParams(name, wire))
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ class Document:
         refused_length: its length when the backend refused it for its text; it is not sent again until it is shorter.
         sent: whether the backend has it.
         editor_version: as the editor sent it.
+        judged: runs until it is known whether the document may be sent.
     """
 
     uri: str
@@ -54,6 +56,7 @@ class Document:
     refused_length: int | None = None
     sent: bool = False
     editor_version: int = 0
+    judged: asyncio.Task[None] | None = None
 
     @property
     def text(self) -> str:

@@ -55,7 +55,7 @@ class EditorWindow:
         self.backend = BackendConnection(
             lambda: find_backend(self.config), ClientName("forelook-lsp", __version__), self
         )
-        self.indexing = Indexing(self.backend, self.presenter)
+        self.indexing = Indexing(self.backend, self.presenter, lambda: self.documents.paths)
         self.suggestions = SuggestionRequests(self.mirror, self.backend, self.presenter, clock)
         self.documents = DocumentSync(self.mirror, self.backend, self.indexing, self.suggestions)
         self._folders: dict[str, Path] = {}
@@ -204,6 +204,7 @@ class EditorWindow:
             asyncio.CancelledError: superseded by a later request or edit.
             PositionError: the line is not in the document.
         """
+        await self.documents.judged(uri)
         part = self.mirror.part(uri)
         if part is None:
             logger.info("no suggestions: the document is not open")

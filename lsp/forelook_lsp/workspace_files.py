@@ -1,6 +1,6 @@
 """Workspace files that are not open: which may be read, how they rank, and their texts in small parts.
 
-All of it blocks and runs in a thread of its own, except ``withheld``, which reads only names and ignore files.
+All of it blocks, since it reads ignore files and runs git: it runs in threads, never on the event loop.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from pathlib import Path
 
 from forelook.errors import PrivacyError
 from forelook.languages import IMPORT_LINE, INDEX_STEMS
+from forelook.privacy.content import MAX_FILE_BYTES, is_generated_name
 from forelook.privacy.ignore_rules import IgnoreRules
-from forelook.privacy.rules import MAX_FILE_BYTES, WorkspacePrivacy, is_generated_name
+from forelook.privacy.repository import is_repository
+from forelook.privacy.rules import WorkspacePrivacy
 from forelook.privacy.secrets import is_secret_path
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ MAX_FILES = 20_000
 MAX_TOTAL_BYTES = 32 * 2**20
 CHUNK_FILES = 64
 CHUNK_BYTES = 256 * 2**10
-GIT_TIMEOUT_S = 20.0
 
 _NAME = re.compile(r"\w+")
 
@@ -64,8 +64,9 @@ class WorkspaceFiles:
         self.root = root
         self._privacy = WorkspacePrivacy(root)
         text = "\n".join(ignore_globs).encode("utf-8", "surrogatepass")
-        self._tracked: frozenset[Path] | None = None
         self._is_listed = False
+        self.permitted_keys: tuple[str, ...] = ()  # of the last listing
+        self._unwanted_keys: list[str] = []
         self._own_rules = IgnoreRules(text, strict=True, source="forelook.ignore")
 
     @property
@@ -78,12 +79,10 @@ class WorkspaceFiles:
         reason = self._privacy.reason(path)
         if reason is not None:
             return reason
-        try:
-            parts = path.relative_to(self.root).parts
-        except ValueError:
-            return None  # outside the folder, for example through a link: the globs have no path to match
         if not len(self._own_rules):
             return None
+        is_below = path.is_relative_to(self.root)  # otherwise named through another link
+        parts = path.relative_to(self.root).parts if is_below else path.resolve().relative_to(self._privacy.root).parts
         for depth in range(1, len(parts) + 1):
             below = os.fsencode("/".join(parts[:depth]))
             if self._own_rules.verdict(below, is_directory=depth < len(parts)):
@@ -101,28 +100,42 @@ class WorkspaceFiles:
         suffixes = {file.path.suffix for file in open_files}
         imported = imported_names(file.text for file in open_files)
         found: list[tuple[tuple[bool, bool, bool, float], Path]] = []
+        keys: list[str] = []
+        self._is_listed = True
         for path in self._candidates():
             if stop.is_set():
                 return []
-            if path in open_paths:
-                continue
             try:
                 info = path.stat()
             except OSError:
                 continue
             if info.st_size > MAX_FILE_BYTES or is_generated_name(path.name) or self.withheld(path) is not None:
                 continue
+            keys.append(self.key_of(path))
+            if path in open_paths:
+                continue
             stem = path.stem if path.stem not in INDEX_STEMS else path.parent.name
             rank = (stem not in imported, path.parent not in folders, path.suffix not in suffixes, -info.st_mtime)
             found.append((rank, path))
         found.sort()
+        self.permitted_keys = tuple(keys)
         return [path for _, path in found[:MAX_FILES]]
 
-    def lists(self, path: Path) -> bool:
-        """Whether to send a changed file: in a repository, only files tracked at the last listing."""
-        if not self._is_listed or is_generated_name(path.name):
-            return False
-        return self._tracked is None or path in self._tracked
+    def changed(self, path: Path) -> list[Path]:
+        """Return the files to send after a change: the file or those in the folder, and those newly tracked by git.
+
+        Nothing before the first listing, which sends everything.
+        """
+        if not self._is_listed:
+            return []
+        found: list[Path] = []
+        if self.withheld(path) is None:
+            if path.is_dir():
+                found = [self._as_given(file) for file in self._privacy.files(path.resolve())]
+            elif not is_generated_name(path.name) and self._privacy.is_listed(path):
+                found = [path]
+        found += [self._as_given(file) for file in self._privacy.newly_tracked()]
+        return [file for file in dict.fromkeys(found) if self.withheld(file) is None][:MAX_FILES]
 
     def read_parts(self, paths: Iterable[Path], stop: threading.Event) -> Iterator[list[FileText]]:
         """Yield the files' texts in parts small enough to send between two requests."""
@@ -133,6 +146,7 @@ class WorkspaceFiles:
                 break
             file = self.read(path)
             if file is None:
+                self._unwanted_keys.append(self.key_of(path))
                 continue
             size = len(file.text)
             if part and (len(part) == CHUNK_FILES or part_bytes + size > CHUNK_BYTES):
@@ -156,40 +170,60 @@ class WorkspaceFiles:
             logger.info("cannot read a workspace file: %s", error.strerror)
             return None
 
+    def take_unwanted(self) -> list[str]:
+        """Return, once, the names of files that turned out to be excluded by their content or unreadable."""
+        unwanted, self._unwanted_keys = self._unwanted_keys, []
+        return unwanted
+
+    @property
+    def is_in_repository(self) -> bool:
+        """Whether a repository contains the folder."""
+        return self._privacy.is_in_repository
+
     def key_of(self, path: Path) -> str:
         """Return a file's name in the workspace: its relative path with ``/``."""
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+        if path.is_relative_to(self.root):
+            return path.relative_to(self.root).as_posix()
+        resolved = path.resolve()
+        root = self._privacy.root
+        return (resolved.relative_to(root) if resolved.is_relative_to(root) else path).as_posix()
 
     def _candidates(self) -> Iterator[Path]:
-        tracked = tracked_files(self.root)
-        self._tracked = frozenset(tracked) if tracked is not None else None
-        self._is_listed = True
-        if tracked is not None:
-            yield from tracked
-            return
-        for path in self._privacy.walk():  # resolved paths; the editor's root may be a link
-            yield self.root / path.relative_to(self._privacy.root)
+        return map(self._as_given, self._privacy.files())
+
+    def tracked(self) -> list[Path] | None:
+        """Return the files that git tracks here; ``None`` without a repository or tracked files."""
+        tracked = self._privacy.tracked()
+        return None if tracked is None else list(map(self._as_given, tracked))
+
+    def _as_given(self, path: Path) -> Path:
+        """A resolved path as the editor names it, whose folder may be a link."""
+        root = self._privacy.root
+        return self.root / path.relative_to(root) if path.is_relative_to(root) else path
 
 
-def withheld_outside(path: Path) -> str | None:
-    """Return why a file outside all folders must not be read; only its name is known."""
-    return "its name matches the secrets list" if is_secret_path(path.as_posix()) else None
+def folder_outside(path: Path) -> Path:
+    """Return the folder that a file outside all folders of the window belongs to: its repository's, or its own."""
+    parents = path.resolve().parents
+    return next((folder for folder in parents if is_repository(folder)), path.parent)
 
 
-def tracked_files(root: Path) -> list[Path] | None:
-    """Return the files git tracks below ``root``; ``None`` without git, a repository or tracked files."""
-    # A repository's configuration must not start programs, as fsmonitor and hooks would.
-    command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "ls-files", "-z", "--cached"]
-    try:
-        done = subprocess.run(
-            command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        logger.info("git cannot list the workspace: %s", type(error).__name__)
-        return None
-    if done.returncode != 0:
-        return None
-    return [root / os.fsdecode(name) for name in done.stdout.split(b"\0") if name] or None
+def keys_outside(root: Path, files: WorkspaceFiles) -> tuple[str, ...]:
+    """Return the names of permitted files in a folder that is not scanned: those git tracks, or its own ones."""
+    tracked = files.tracked()
+    if tracked is None:
+        try:
+            tracked = [root / entry.name for entry in os.scandir(root) if entry.is_file()]
+        except OSError:
+            tracked = []
+    return tuple(files.key_of(path) for path in tracked if files.withheld(path) is None)
+
+
+def named_reason(path: str) -> str | None:
+    """Return why a document without a file must not be read; only its name is known."""
+    # Editors name objects of a repository by paths through its ".git", which say nothing about the file.
+    parts = [part for part in path.replace("\\", "/").split("/") if part != ".git"]
+    return "its name matches the secrets list" if is_secret_path("/".join(parts)) else None
 
 
 def imported_names(texts: Iterable[str]) -> set[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from forelook.privacy.rules import content_reason, is_generated_name
+from forelook.privacy.content import content_reason, is_generated_name
 from forelook.privacy.secrets import is_secret_path
 from tokenizers import Tokenizer
 

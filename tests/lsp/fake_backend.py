@@ -53,6 +53,8 @@ class FakeBackend:
         self.events: list[messages.CompletionEventParams] = []
         self.files: dict[str, str] = {}
         self.forgotten: list[str] = []
+        self.kept: dict[str, list[str]] = {}
+        self.kept_parts: list[str] = []
         self.methods: list[str] = []
         self.settings: dict[str, object] = {}
         self._changed = asyncio.Condition()
@@ -166,6 +168,11 @@ class FakeBackend:
             self.files.update({file.path: file.text for file in params.files})
         elif message.method == "workspace/forget":
             self.forgotten.extend(params.paths)
+        elif message.method == "workspace/keep":
+            self.kept_parts = [*(self.kept_parts if params.part else ()), *params.paths]
+            if params.is_last:
+                self.kept[params.workspace] = self.kept_parts
+                self.forgotten.extend(sorted(self.files.keys() - set(self.kept_parts)))
         elif message.method == "completion/event":
             self.events.append(params)
         elif message.method == "$/cancel":

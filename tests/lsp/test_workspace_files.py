@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench.lsp_client import LspClient, StdioServer
 from forelook.errors import PrivacyError
-from forelook_lsp.workspace_files import OpenFile, WorkspaceFiles, imported_names, tracked_files
+from forelook_lsp.workspace_files import OpenFile, WorkspaceFiles, imported_names
 
 from tests.lsp.fake_backend import FakeBackend
 
@@ -91,25 +91,12 @@ def test_in_a_repository_only_tracked_files_are_listed(project: Path) -> None:
     assert "lib/old.py" in found
     assert "lib/scratch.py" not in found
     assert ".env" not in found, "tracked, and still a secret"
-    assert tracked_files(project.parent) is None
 
 
 def test_a_repository_that_tracks_nothing_yet_is_listed_whole(project: Path) -> None:
     git(project, "init", "-q")
     assert "lib/scratch.py" in ranked(project)
     assert "build/out.py" not in ranked(project)
-
-
-def test_a_repositorys_settings_start_no_program(project: Path) -> None:
-    git(project, "init", "-q")
-    git(project, "add", ".")
-    marker = project / "started"
-    hook = project / "hook.sh"
-    hook.write_text(f"#!/bin/sh\ntouch {marker}\n")
-    hook.chmod(0o755)
-    git(project, "config", "core.fsmonitor", str(hook))
-    assert tracked_files(project)
-    assert not marker.exists()
 
 
 def test_texts_come_in_small_parts_and_stop_when_told(project: Path) -> None:
@@ -306,8 +293,8 @@ async def test_documents_belong_to_the_innermost_folder_of_the_window(
     found = backend.connections[0].workspaces
     assert found[(project / "lib/old.py").as_uri()] == (project / "lib").as_uri()
     assert found[(project / "app/other.py").as_uri()] == project.as_uri()
-    assert found[elsewhere.as_uri()] == "no folder"
+    assert found[elsewhere.as_uri()] == project.parent.as_uri(), "a pool of its own folder"
     event = {"added": [{"uri": project.parent.as_uri(), "name": "p"}], "removed": [folders[1]]}
     await editor.notify("workspace/didChangeWorkspaceFolders", {"event": event})
     await backend.wait_until(lambda: found[elsewhere.as_uri()] == project.parent.as_uri())
-    assert found[(project / "lib/old.py").as_uri()] == project.as_uri()
+    await backend.wait_until(lambda: found[(project / "lib/old.py").as_uri()] == project.as_uri())

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from forelook.errors import PrivacyError
 from forelook.privacy import rules
-from forelook.privacy.rules import MAX_FILE_BYTES, WorkspacePrivacy, content_reason, is_generated_name
+from forelook.privacy.content import MAX_FILE_BYTES, content_reason, is_generated_name
+from forelook.privacy.rules import WorkspacePrivacy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -118,13 +119,13 @@ def test_exclude_file_and_rules_of_the_repository_around_the_workspace_count(tmp
     for name in ("a.log", "a.tmp", "a.py", "deep/one.py", "deep/two.py"):
         (tmp_path / "sub" / name).touch()
     privacy = WorkspacePrivacy(tmp_path / "sub")
-    assert [path.relative_to(tmp_path).as_posix() for path in privacy.walk()] == ["sub/a.py", "sub/deep/two.py"]
+    assert [path.relative_to(tmp_path).as_posix() for path in privacy.files()] == ["sub/a.py", "sub/deep/two.py"]
 
 
 def test_walk_and_permits_say_the_same(workspace: Path) -> None:
     check_against_git(workspace, {"": "*.c\n", "a": "!x.c\n"})
     privacy = WorkspacePrivacy(workspace, ignore_case=False)
-    walked = {path.relative_to(workspace).as_posix() for path in privacy.walk()}
+    walked = {path.relative_to(workspace).as_posix() for path in privacy.files()}
     assert walked == {path for path in files_below(workspace) if privacy.permits(Path(path))}
     assert "a/x.c" in walked
     assert "x.c" not in walked
@@ -138,7 +139,7 @@ def test_forelookignore_excludes_and_cannot_undo_gitignore(tmp_path: Path) -> No
     (tmp_path / ".gitignore").write_text("b.py\n")
     (tmp_path / ".forelookignore").write_text("a.py\n!b.py\n")
     (tmp_path / "sub" / ".forelookignore").write_text("!a.py\n")
-    assert {path.name for path in WorkspacePrivacy(tmp_path).walk()} == {
+    assert {path.name for path in WorkspacePrivacy(tmp_path).files()} == {
         ".gitignore",
         ".forelookignore",
         "a.py",
@@ -155,7 +156,7 @@ def test_an_error_in_forelookignore_excludes_everything_under_it(tmp_path: Path,
         (tmp_path / name).touch()
     (tmp_path / "sub" / ".forelookignore").write_bytes(b"# fine\n*.log\n" + line + b"\n")
     privacy = WorkspacePrivacy(tmp_path)
-    assert [path.name for path in privacy.walk()] == ["a.py"]
+    assert [path.name for path in privacy.files()] == ["a.py"]
     assert not privacy.permits(Path("sub/deep/c.py"))
     with pytest.raises(PrivacyError, match="excluded"):
         privacy.read(Path("sub/b.py"))
@@ -170,7 +171,7 @@ def test_an_ignore_file_that_cannot_be_read_excludes_everything_under_it(tmp_pat
     (tmp_path / name).mkdir()  # reading it fails with EISDIR, for root too
     privacy = WorkspacePrivacy(tmp_path)
     assert not privacy.permits(Path("a.py"))
-    assert list(privacy.walk()) == []
+    assert list(privacy.files()) == []
     assert len(privacy.errors) == 1
 
 
@@ -190,7 +191,7 @@ def test_links_are_judged_by_what_they_lead_to(tmp_path: Path) -> None:
     (root / "nowhere.py").symlink_to(root / "missing.py")
     (root / "self.py").symlink_to(root / "self.py")
     privacy = WorkspacePrivacy(root)
-    assert sorted(path.name for path in privacy.walk()) == ["fine.py", "real.py"]
+    assert sorted(path.name for path in privacy.files()) == ["fine.py", "real.py"]
     for name in ("leaves.py", "leaves/x.py", "secret.py", "self.py"):
         assert privacy.reason(root / name) is not None, name
     assert privacy.reason(root / "leaves.py") == "outside the workspace"
@@ -243,7 +244,7 @@ def test_folders_of_dependencies_are_not_walked(tmp_path: Path) -> None:
     for name in ("node_modules/x/a.js", ".venv/lib/a.py", "src/a.py"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
-    assert [path.name for path in WorkspacePrivacy(tmp_path).walk()] == ["a.py"]
+    assert [path.name for path in WorkspacePrivacy(tmp_path).files()] == ["a.py"]
     assert not WorkspacePrivacy(tmp_path).permits(Path("node_modules/x/a.js"))
 
 

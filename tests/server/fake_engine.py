@@ -61,6 +61,7 @@ class FakeEngine:
         self.events: list[tuple[WorkspaceKey, CompletionEventParams]] = []
         self.requests: list[CompletionParams] = []
         self.handles: list[FakeHandle] = []
+        self.kept: list[tuple[WorkspaceKey, frozenset[str]]] = []
         self.cleared: list[WorkspaceKey] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -102,6 +103,9 @@ class FakeEngine:
     def remove_workspace_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
         for path in paths:
             self.files.pop((workspace, path), None)
+
+    def keep_workspace_files(self, workspace: WorkspaceKey, paths: frozenset[str]) -> None:
+        self.kept.append((workspace, paths))
 
     def submit(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.line_tokens import MAX_PART_CHARS
 from forelook.workspace.pool import WorkspacePool
 
-from tests.workspace.conftest import Clock, MakePool, drafted, encode_bytes, settle
+from tests.workspace.conftest import MakePool, drafted, encode_bytes, settle
 
 HELPER = "def convert_everything(values):\n    return [convert(value) for value in values]\n"
 
@@ -279,23 +280,58 @@ def test_what_may_no_longer_be_read_is_dropped_when_restored(make_pool: MakePool
     assert again.stats().num_documents == 1
 
 
-def test_what_the_scan_no_longer_finds_leaves_the_pool(make_pool: MakePool, clock: Clock) -> None:
+LEFT = "left_the_project = 1\n"
+
+
+@pytest.mark.parametrize("is_restored_first", [True, False])
+def test_what_may_not_be_read_now_leaves_the_pool_and_the_disk(
+    make_pool: MakePool, tmp_path: Path, is_restored_first: bool
+) -> None:
     first = make_pool()
-    first.add_files([("a.py", HELPER), ("gone.py", HELPER), ("open.py", HELPER)])
+    first.add_files([("a.py", HELPER), ("gone.py", LEFT), ("a.py#window=2", HELPER), ("gone.py#window=2", LEFT)])
+    first.add_files([("file:///elsewhere/gone.py", LEFT), ("open.py", HELPER)])
     settle(first)
-    first.accept(encode_bytes("taken"))
+    first.accept(encode_bytes(LEFT))
     first.close()
+    assert is_on_disk(tmp_path, LEFT), "the test can see it there"
     again = make_pool()
+    if is_restored_first:
+        again.wait_restored()
     again.open_document("open.py", HELPER)
+    again.keep_files(frozenset({"a.py"}))
+    again.add_files([("new.py", HELPER)])
+    again.wait_restored()
     settle(again)
-    assert again.stats().num_documents == 3
-    again.add_files([("a.py", HELPER)])
-    settle(again)
-    assert again.stats().num_documents == 3
-    clock.now_s += 60
-    settle(again)
-    assert again.stats().num_documents == 2
-    assert again.stats().num_accepted > 0
+    kept = {name for name in ("a.py", "a.py#window=2", "open.py", "new.py") if again.tokens_of(name)}
+    assert kept == {"a.py", "a.py#window=2", "open.py", "new.py"}
+    assert again.stats().num_documents == 4
+    assert again.stats().num_accepted == 0, "nobody knows which file accepted text came from"
+    again.save()
+    again.wait_saved()
+    assert not is_on_disk(tmp_path, LEFT)
+    again.close()
+    assert not is_on_disk(tmp_path, LEFT)
+
+
+def test_a_folders_path_stands_for_all_below_it(make_pool: MakePool, tmp_path: Path) -> None:
+    pool = make_pool()
+    names = ("src/a.py", "src/deep/b.py", "src/deep/b.py#window=2", "srcs/c.py", "src.py", "other/src/d.py")
+    pool.add_files([(name, LEFT if name.startswith("src/") else HELPER) for name in names])
+    settle(pool)
+    pool.save()
+    pool.wait_saved()
+    pool.remove_files(["src/"])
+    assert [name for name in names if pool.tokens_of(name)] == ["srcs/c.py", "src.py", "other/src/d.py"]
+    settle(pool)
+    pool.save()
+    pool.wait_saved()
+    assert not is_on_disk(tmp_path, LEFT)
+
+
+def is_on_disk(folder: Path, text: str) -> bool:
+    """Whether the tokens of a text, which are its bytes, stand in a file of the cache."""
+    tokens = np.array(encode_bytes(text), dtype=np.int32).tobytes()
+    return any(tokens in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 def test_clear_forgets_memory_and_disk_but_not_what_is_open(make_pool: MakePool, tmp_path: Path) -> None:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forelook.errors import PrivacyError
+
+MAX_IGNORE_BYTES = 1 << 17
+"""Limit of an ignore file. Compiling this many bytes of patterns takes seconds; chosen, not measured."""
+
+_MAX_PATTERN_BYTES = 4096  # the length of a path; only repeated wildcards make a longer pattern match
 
 _POSIX_CLASSES = {
     b"alnum": b"0-9A-Za-z", b"alpha": b"A-Za-z", b"blank": b" \\t", b"cntrl": b"\\x00-\\x1f\\x7f", b"digit": b"0-9",
@@ -23,10 +28,17 @@ class _Pattern:
     """One line of an ignore file."""
 
     expression: bytes
-    matches: Callable[[bytes], object]
+    flags: int
     negated: bool
     directories_only: bool
     basename_only: bool
+    compiled: list[re.Pattern[bytes]] = field(default_factory=list)
+
+    def matches(self, path: bytes) -> bool:
+        """Whether the path matches; compiled when first needed, since most patterns never are."""
+        if not self.compiled:
+            self.compiled.append(re.compile(self.expression, self.flags))
+        return self.compiled[0].fullmatch(path) is not None
 
 
 class IgnoreRules:
@@ -42,13 +54,18 @@ class IgnoreRules:
             source: the name of the file in errors.
 
         Raises:
-            PrivacyError: ``strict``, and a line is malformed.
+            PrivacyError: it is too long or a pattern is; or ``strict``, and a line is malformed.
         """
+        if len(text) > MAX_IGNORE_BYTES:
+            raise PrivacyError(_too_long(source, f"has {len(text)} bytes, over the limit of {MAX_IGNORE_BYTES}"))
         self._patterns: list[_Pattern] = []
         self._flags = flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
         self._any_name: Callable[[bytes], object] | None = None
         self._any_path: Callable[[bytes], object] | None = None
         for number, line in enumerate(text.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+            if len(line) > _MAX_PATTERN_BYTES and not line.startswith(b"#"):
+                what = f"has a pattern of {len(line)} bytes in line {number}, over the limit of {_MAX_PATTERN_BYTES}"
+                raise PrivacyError(_too_long(source, what))
             try:
                 pattern = _parse_line(line.removesuffix(b"\r"), flags, strict, b"p%d_" % number)
             except _BadPatternError as error:
@@ -90,6 +107,10 @@ class IgnoreRules:
         return re.compile(b"|".join(b"(?:" + part + b")" for part in parts) or b"(?!)", self._flags).fullmatch
 
 
+def _too_long(source: str, what: str) -> str:
+    return f"{source or 'ignore file'} {what}; shorten it; until then everything in its folder is excluded"
+
+
 class _BadPatternError(Exception):
     """A pattern that git would never match."""
 
@@ -116,7 +137,7 @@ def _parse_line(line: bytes, flags: int, strict: bool, group_prefix: bytes) -> _
     if not body:
         raise _BadPatternError("a pattern without a name")
     expression = _translate(body, strict, group_prefix)
-    return _Pattern(expression, re.compile(expression, flags).fullmatch, negated, directories_only, basename_only)
+    return _Pattern(expression, flags, negated, directories_only, basename_only)
 
 
 def _without_trailing_spaces(line: bytes) -> bytes:

@@ -179,10 +179,25 @@ class WorkspaceFilesParams:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceForgetParams:
-    """Files that were deleted or are excluded now."""
+    """Files that were deleted or are excluded now; a folder stands for all that is below it."""
 
     workspace: Name
     paths: Annotated[tuple[Name, ...], Length(0, MAX_FILES)]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceKeepParams:
+    """All files of a workspace that may be read, in parts; with the last, the rest is dropped from the pool.
+
+    Attributes:
+        part: 0, 1, …; 0 starts over.
+        is_last: whether the list is complete with this part.
+    """
+
+    workspace: Name
+    paths: Annotated[tuple[Name, ...], Length(0, MAX_FILES)]
+    part: Count
+    is_last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +359,7 @@ DOCUMENT_CHANGE = NotificationMethod("document/change", DocumentChangeParams)
 DOCUMENT_CLOSE = NotificationMethod("document/close", DocumentCloseParams)
 WORKSPACE_FILES = NotificationMethod("workspace/files", WorkspaceFilesParams)
 WORKSPACE_FORGET = NotificationMethod("workspace/forget", WorkspaceForgetParams)
+WORKSPACE_KEEP = NotificationMethod("workspace/keep", WorkspaceKeepParams)
 COMPLETION_EVENT = NotificationMethod("completion/event", CompletionEventParams)
 CANCEL = NotificationMethod("$/cancel", CancelParams)
 STATUS_CHANGED = NotificationMethod("status", Status)
@@ -362,6 +378,7 @@ CLIENT_NOTIFICATIONS: Mapping[str, NotificationMethod[Any]] = MappingProxyType(
             DOCUMENT_CLOSE,
             WORKSPACE_FILES,
             WORKSPACE_FORGET,
+            WORKSPACE_KEEP,
             COMPLETION_EVENT,
             CANCEL,
         )

@@ -32,6 +32,7 @@ from forelook.protocol import jsonrpc, messages
 from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, RequestId, Response
 from forelook.server.backend import Backend
 from forelook.server.engine import RunningCompletion
+from forelook.server.kept_files import KeptFiles
 from forelook.text import printable, utf8_size_above
 
 logger = logging.getLogger("forelook.server")
@@ -71,6 +72,7 @@ class Connection:
         self._said_hello = False
         self._closed = False
         self._keys: dict[str, DocumentKey] = {}  # of open documents, by URI
+        self._kept_files = KeptFiles()
         self._completions: dict[RequestId, _Completion] = {}
         self._tasks: dict[RequestId, asyncio.Task[None]] = {}
         self._requests: Mapping[str, _Handler] = {
@@ -88,6 +90,7 @@ class Connection:
             messages.DOCUMENT_CLOSE.name: self._close,
             messages.WORKSPACE_FILES.name: self._files,
             messages.WORKSPACE_FORGET.name: self._forget,
+            messages.WORKSPACE_KEEP.name: self._keep,
             messages.COMPLETION_EVENT.name: self._event,
             messages.CANCEL.name: self._cancel,
         }
@@ -349,6 +352,14 @@ class Connection:
     async def _forget(self, params: messages.WorkspaceForgetParams) -> None:
         engine = await self._backend.engine()
         engine.remove_workspace_files(self._workspace(params.workspace), params.paths)
+
+    async def _keep(self, params: messages.WorkspaceKeepParams) -> None:
+        kept = self._kept_files.take(params)
+        if kept is None:
+            return
+        engine = await self._backend.engine()
+        paths = frozenset(path for path in kept if not is_secret_path(path))
+        engine.keep_workspace_files(self._workspace(params.workspace), paths)
 
     async def _event(self, params: messages.CompletionEventParams) -> None:
         engine = await self._backend.engine()

@@ -61,7 +61,11 @@ class Engine(Protocol):
         ...
 
     def remove_workspace_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
-        """Drop such files from the pool."""
+        """Drop files from the pool, or folders with all that is below them."""
+        ...
+
+    def keep_workspace_files(self, workspace: WorkspaceKey, paths: frozenset[str]) -> None:
+        """Drop all files from the pool but these and open documents."""
         ...
 
     def submit(

@@ -22,6 +22,7 @@ from forelook.model.tokenizer import Encode, TextSplitter
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_format import Change
 from forelook.workspace.cache_worker import CacheWorker, RestoredPool
+from forelook.workspace.file_keys import file_names, with_folders
 from forelook.workspace.line_tokens import MAX_PART_CHARS, LineTokens
 
 _ACCEPTED = "\0accepted"
@@ -35,7 +36,6 @@ _BATCH_CHARS = 2048  # of a file per step of a slice; chosen, not measured
 _MAX_WAITING_CHARS = 64 * 2**20  # of files that wait to be indexed; chosen, not measured
 _JOURNAL_LIMIT_BYTES = 1 << 21  # chosen, not measured: a longer journal is replaced by a base
 _RETRY_S = 30.0  # after a failed write; chosen, not measured
-_CONFIRM_S = 30.0  # after the last files; chosen, not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,10 @@ class WorkspacePool:
         self._pool = NgramPool(max_tokens)
         self._open: dict[str, LineTokens] = {}
         self._changed: dict[str, str] = {}
+        self._dropped: list[Callable[[str], bool]] = []  # while the cache is being read
         self._waiting: OrderedDict[str, str] = OrderedDict()
         self._num_waiting_chars = 0
         self._digests: dict[str, int] = {}
-        self._unconfirmed: set[str] = set()
-        self._files_came_s: float | None = None
         self._job: Iterator[None] | None = None
         self._cache_path = "" if cache is None else str(cache.folder)
         self._worker = None if cache is None else CacheWorker(cache, max_tokens, self._permits_key, cache_thread)
@@ -123,7 +122,6 @@ class WorkspacePool:
         self._open[key] = LineTokens(self._splitter)
         self._changed[key] = text
         self._take_waiting(key)
-        self._unconfirmed.discard(key)
 
     def is_open(self, key: str) -> bool:
         """Whether the document of a key is open."""
@@ -150,9 +148,7 @@ class WorkspacePool:
 
     def add_files(self, files: Iterable[tuple[str, str]]) -> None:
         """Add files that are not open, in order of relevance; they are indexed when nothing else is left to do."""
-        self._files_came_s = self._clock()
         for key, text in files:
-            self._unconfirmed.discard(key)
             if key in self._open:
                 continue
             num_chars = self._num_waiting_chars + len(text) - len(self._waiting.get(key, ""))
@@ -160,16 +156,43 @@ class WorkspacePool:
                 self._num_waiting_chars = num_chars
                 self._waiting[key] = text
 
-    def remove_files(self, keys: Iterable[str]) -> None:
-        """Drop files and documents; an open one stays open but is not in the pool until it changes."""
+    def remove_files(self, paths: Iterable[str]) -> None:
+        """Drop files, or folders with all below them; an open document is not in the pool until it changes.
+
+        Accepted text is dropped with them: it cannot be told which file it came from.
+        """
+        removed = frozenset(path.rstrip("/") for path in paths)
+        self._drop(lambda key: any(part in removed for name in file_names(key) for part in with_folders(name)))
+
+    def keep_files(self, paths: frozenset[str]) -> bool:
+        """Drop all files but ``paths`` and the open documents; returns whether anything was dropped."""
+        kept = {*paths, _ACCEPTED}
+        return self._drop(lambda key: key not in self._open and kept.isdisjoint(file_names(key)))
+
+    def _drop(self, is_dropped: Callable[[str], bool]) -> bool:
+        """Remove documents from memory, and with the next save from the disk."""
         self._adopt_restored(wait=False)
+        if self._restoring is not None:
+            self._dropped.append(is_dropped)
         self._finish_job()
-        for key in keys:
+        keys = {str(key) for key in self._pool.document_keys()} | {*self._waiting, *self._changed}
+        dropped = [key for key in keys if is_dropped(key)]
+        for key in dropped:
             self._take_waiting(key)
             self._changed.pop(key, None)
             if key in self._open:
                 self._open[key] = LineTokens(self._splitter)
             self._remove(key)
+        if dropped:
+            self._purge()
+        return bool(dropped)
+
+    def _purge(self) -> None:
+        """Drop accepted text, and replace index, base and journal, which still contain what was dropped."""
+        if _ACCEPTED in self._pool:
+            self._remove(_ACCEPTED)
+        self._pool.drop_stale()
+        self._needs_base = True
 
     def accept(self, ids: Sequence[int]) -> None:
         """Add accepted text, and give more weight to the documents that contain it. Text only shown is not added."""
@@ -254,7 +277,6 @@ class WorkspacePool:
             self._take_waiting(key)
             self._job = self._indexing_file(key, text)
             return True
-        self._drop_unconfirmed()
         return False
 
     def _take_waiting(self, key: str) -> None:
@@ -316,13 +338,6 @@ class WorkspacePool:
         if key not in self._open:
             self._set(key, np.concatenate([np.array(part, dtype=np.int32) for part in parts]), digest)
 
-    def _drop_unconfirmed(self) -> None:
-        """Drop what only the cache had once the workspace's files have been added: it was deleted or excluded."""
-        if self._unconfirmed and self._files_came_s is not None and self._clock() - self._files_came_s > _CONFIRM_S:
-            for key in self._unconfirmed:
-                self._remove(key)
-            self._unconfirmed.clear()
-
     # --- changes, in memory and on disk
 
     def _set(self, key: str, tokens: TokenArray, digest: int) -> None:
@@ -380,8 +395,8 @@ class WorkspacePool:
             self._needs_base = True  # the changes of the failed write are in no file
             self._retry_at_s = self._clock() + _RETRY_S
         if self._needs_base or worker.journal_bytes > _JOURNAL_LIMIT_BYTES:
-            if self._clock() < self._retry_at_s:
-                return
+            if self._clock() < self._retry_at_s or self._pool.is_rebuilding:
+                return  # a base written now would still contain what was dropped
             if not self._has_files and not self._pool.num_tokens:
                 return  # nothing to keep, and nothing on disk to replace
             self._journal.clear()
@@ -417,6 +432,8 @@ class WorkspacePool:
         if self._worker is None:
             return
         self.wait_restored()
+        if self._pool.is_rebuilding:
+            self._pool.settle()
         for _ in range(2):  # the first may inherit the pool of another process
             self._retry_at_s = 0.0
             self.wait_saved()
@@ -436,7 +453,6 @@ class WorkspacePool:
         self._waiting.clear()
         self._num_waiting_chars = 0
         self._digests.clear()
-        self._unconfirmed.clear()
         self._journal.clear()
         self._needs_base = True
         for key, lines in self._open.items():
@@ -453,6 +469,7 @@ class WorkspacePool:
             return
         self._restoring = None
         restored = restoring.result()
+        dropped, self._dropped = self._dropped, []
         if restored is None:
             return
         self._has_files = True
@@ -460,8 +477,13 @@ class WorkspacePool:
         for key in newer.document_keys():
             self._pool.set_document(key, newer.tokens(key))
         self._digests = {key: value for key, value in restored.digests.items() if key not in newer}
-        confirmed = {*self._open, *self._waiting, *newer.document_keys(), _ACCEPTED}
-        self._unconfirmed = {str(key) for key in self._pool.document_keys()} - {str(key) for key in confirmed}
+        came_later = {*self._open, *self._waiting, *map(str, newer.document_keys())}
+        old = {str(key) for key in self._pool.document_keys()} - came_later
+        gone = [key for key in old if any(is_dropped(key) for is_dropped in dropped)]
+        for key in gone:
+            self._remove(key)
+        if gone:
+            self._purge()
         if _ACCEPTED in self._pool:
             self._pool.set_weight(_ACCEPTED, ACCEPTED_WEIGHT)
 

@@ -106,13 +106,12 @@ class DocumentFeed:
         self._inbox.command(add, wants_model=True, num_chars=sum(len(text) for _, text in files))
 
     def remove_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
-        """Drop such files from the pool."""
+        """Drop files from the pool, or folders with all that is below them."""
+        self._inbox.command(partial(self._pools.remove, workspace, paths), is_bounded=False)
 
-        def remove() -> None:
-            if (pool := self._pools.get(workspace)) is not None:
-                pool.remove_files(paths)
-
-        self._inbox.command(remove, is_bounded=False)
+    def keep_files(self, workspace: WorkspaceKey, paths: frozenset[str]) -> None:
+        """Drop all files from the pool but these and open documents."""
+        self._inbox.command(partial(self._pools.keep, workspace, paths), wants_model=True, is_bounded=False)
 
     # --- the engine's thread
 

@@ -379,8 +379,12 @@ class CompletionEngine:
         self._feed.add_files(workspace, files)
 
     def remove_workspace_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
-        """Drop such files from the pool."""
+        """Drop files from the pool, or folders with all that is below them."""
         self._feed.remove_files(workspace, paths)
+
+    def keep_workspace_files(self, workspace: WorkspaceKey, paths: frozenset[str]) -> None:
+        """Drop all files from the pool but these and open documents, also from its copy on disk."""
+        self._feed.keep_files(workspace, paths)
 
     # --- requests
 

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from forelook.completion.engine.model_state import ModelState
@@ -115,6 +115,17 @@ class WorkspacePools:
         self._memories.pop(workspace, None)
         if (pool := self.get(workspace)) is not None:
             pool.clear()
+
+    def remove(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
+        """Drop files, or folders with all below them, and what the drafter learned from them."""
+        if (pool := self.get(workspace)) is not None:
+            pool.remove_files(paths)
+            self._memories.pop(workspace, None)
+
+    def keep(self, workspace: WorkspaceKey, paths: frozenset[str]) -> None:
+        """Drop all files but these and open documents, and then also what the drafter learned."""
+        if (pool := self.get(workspace)) is not None and pool.keep_files(paths):
+            self._memories.pop(workspace, None)
 
     def index(self) -> bool:
         """Index for one slice; returns whether more is left."""

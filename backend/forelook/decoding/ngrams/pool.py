@@ -306,6 +306,15 @@ class NgramPool:
         while self.step():
             pass
 
+    @property
+    def is_rebuilding(self) -> bool:
+        """Whether a fresh index is being filled."""
+        return self._rebuild is not None
+
+    def drop_stale(self) -> None:
+        """Begin a fresh index, so that tokens of removed documents are in no dump once it is complete."""
+        self._rebuild = self._rebuilding()
+
     def _is_stale(self) -> bool:
         stale = self._index.num_logged - self._index.num_owned
         return stale > self._stale_tokens and stale > self._index.num_owned // 2
