@@ -61,8 +61,9 @@ class EngineConfig:
     """
 
     model: str | None = setting(
-        None, unset(text("a folder or a hub id of a Llama-family checkpoint"), "the starter model"),
-        "The model to run: a folder, or a hub id such as `Qwen/Qwen2.5-Coder-1.5B`; the starter model if unset.",
+        None, unset(text("a folder, a GGUF file or a hub id of a Llama-family model"), "the starter model"),
+        "The model to run: a folder, a GGUF file, or a hub id such as `Qwen/Qwen2.5-Coder-1.5B`; the starter model if "
+        "unset.",
         name="model", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
         flag=Flag("--model", MODEL_COMMANDS, "PATH_OR_ID"),
     )  # fmt: skip
