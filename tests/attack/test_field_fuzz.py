@@ -32,6 +32,7 @@ VALID: dict[str, dict[str, Any]] = {
     "document/close": {"uri": DOCUMENT["uri"]},
     "workspace/files": {"workspace": "file:///w", "files": [{"path": "b.py", "text": "y"}]},
     "workspace/forget": {"workspace": "file:///w", "paths": ["b.py"]},
+    "workspace/keep": {"workspace": "file:///w", "paths": ["b.py"], "part": 0, "is_last": True},
     "completion/event": {"workspace": "file:///w", "language_id": "python", "kind": "accepted", "text": "a"},
     "$/cancel": {"id": 1},
 }

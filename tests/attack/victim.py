@@ -17,6 +17,7 @@ from forelook.commands.client import BackendClient, connected
 from forelook.errors import PositionError
 from forelook.local.endpoint import Endpoint, discover
 from forelook.local.identity import BackendIdentity, UserPaths
+from forelook.local.spawn import open_log
 from forelook.protocol import messages
 
 IDENTITY = BackendIdentity(device="cpu")
@@ -53,8 +54,7 @@ class Victim:
         """Start, and wait until it listens."""
         limit = "" if self._max_descriptors is None else f"ulimit -n {self._max_descriptors}; "
         command = [sys.executable, "-m", "forelook", "serve", "--announce", "--config", json.dumps(self._settings)]
-        self.paths.state_dir.mkdir(parents=True, exist_ok=True)
-        with self.paths.log_path.open("ab") as log:
+        with open_log(self.paths) as log:
             self.process = subprocess.Popen(
                 ["sh", "-c", f'{limit}exec "$@"', "sh", *command],
                 stdin=subprocess.DEVNULL,
