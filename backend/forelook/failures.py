@@ -47,7 +47,7 @@ def logged(what: str) -> Iterator[None]:
 
 
 class OneLineFormatter(logging.Formatter):
-    """Writes each message on one line, whatever a peer put into it: nobody can forge a line of the log."""
+    """Writes each message on one line, whatever a peer put into it, so a peer cannot forge a line of the log."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of the standard library
         """The line, with control characters escaped."""

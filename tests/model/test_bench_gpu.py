@@ -24,7 +24,7 @@ def test_decoding_and_model_import_without_web_packages(repository: Path) -> Non
     modules = sorted(
         ".".join(path.relative_to(repository / "backend").with_suffix("").parts)
         for folder in ("decoding", "model")
-        for path in (repository / "backend" / "forelook" / folder).glob("*.py")
+        for path in (repository / "backend" / "forelook" / folder).rglob("*.py")
         if path.name != "__init__.py" and not path.name.startswith("triton_")  # those need the package triton
     )
     assert len(modules) > 30

@@ -1,4 +1,4 @@
-"""Runs git in folders that nobody vouched for: nothing that a repository contains starts a program or a connection.
+"""Runs git in untrusted folders: nothing that a repository contains starts a program or a connection.
 
 A repository's configuration can name programs: a file system monitor, hooks, transports of a partial clone's remote,
 filters, credential helpers, pagers. Settings on the command line close most; transports have settings of their own

@@ -114,7 +114,7 @@ class GgufFile:
         path: of the file.
         metadata: values by key. Arrays of numbers are numpy arrays, arrays of strings are lists.
         tensors: by name.
-        data: the whole file. The mapping is private, so torch may treat it as writable; nobody writes to it.
+        data: the whole file. The mapping is private, so torch may treat it as writable although it is only read.
         header_bytes: size of the header.
     """
 
