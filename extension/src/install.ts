@@ -69,7 +69,9 @@ export async function install(
     );
     const pip = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check"];
     const wheel = await bundledWheel(installation.extensionPath);
-    const locked = wheel === undefined ? undefined : await bundledLock(installation.extensionPath);
+    // `--no-deps` says that the dependencies are there already.
+    const wantsLock = wheel !== undefined && !installation.pipArguments.includes("--no-deps");
+    const locked = wantsLock ? await bundledLock(installation.extensionPath) : undefined;
     const failed = "pip could not install Forelook";
     if (locked) {
       // The versions that were tested; pip refuses a file whose hash is not in the lock.

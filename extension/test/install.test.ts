@@ -99,6 +99,10 @@ test("what came with the extension is installed in the pinned versions, with the
       `--no-deps ${wheel}`,
     ]);
   }
+  const python = await installHere(undefined, never, ["--no-deps"]);
+  const calls = (await readFile(`${python}.calls`, "utf8")).split("\n").filter((call) => call.includes("-m pip install"));
+  expect(calls, "whose user has the dependencies already").toHaveLength(1);
+  expect(calls[0]).toContain(`--no-deps ${wheel}`);
 });
 
 test("a failure names pip's last words and leaves no half environment", async () => {
