@@ -37,9 +37,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 OTHER_MEANINGS = {
     ("commands/doctor.py", "python"): "the check of the interpreter",
     ("model/families.py", "plain"): "the prompt format without sentinels",
-    ("privacy/secrets.py", "json"): "suffixes of files that contain credentials",
-    ("privacy/secrets.py", "yaml"): "suffixes of files that contain credentials",
-    ("privacy/secrets.py", "toml"): "suffixes of files that contain credentials",
 }
 OWN_FILES = {".json"}  # a format that Forelook writes itself
 

@@ -437,3 +437,22 @@ def language_for(language_id: str) -> Language:
 def language_id_of(suffix: str) -> str:
     """The LSP language id that a file suffix such as ``.py`` implies; ``"plaintext"`` if unknown."""
     return ID_BY_SUFFIX.get(suffix.lower(), "plaintext")
+
+
+UNKNOWN_LANGUAGE = "plaintext"
+"""The language id of a text whose language cannot be known."""
+
+CELL_MAGICS: Mapping[str, str] = {
+    **dict.fromkeys(("bash", "sh", "script", "system", "sx", "!"), "shellscript"),
+    **dict.fromkeys(("html", "HTML"), "html"),
+    **dict.fromkeys(("javascript", "js"), "javascript"),
+    **{name: name for name in ("markdown", "latex", "ruby", "perl", "sql")},
+    **dict.fromkeys(("R", "r"), "r"),
+    **dict.fromkeys(("SVG", "svg"), "xml"),
+}
+"""Language ids of the cell magics of IPython that run the rest of a notebook's cell in another language."""
+
+KEEPING_MAGICS = frozenset(
+    ("capture", "debug", "memit", "mprun", "prun", "pypy", "python", "python2", "python3", "time", "timeit", "lprun")
+)
+"""Cell magics that keep the cell's language."""

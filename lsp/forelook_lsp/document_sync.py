@@ -191,9 +191,13 @@ class DocumentSync:
 
     async def judged(self, uri: str) -> None:
         """Wait until it is known whether a document, or a cell's notebook, may be sent."""
-        part = self._mirror.part(uri)
-        if part is not None and part.document.judged is not None:
-            await asyncio.wait([part.document.judged])
+        # A verdict may be replaced by another one, as when the folders change.
+        while (
+            (part := self._mirror.part(uri)) is not None
+            and (verdict := part.document.judged) is not None
+            and not verdict.done()
+        ):
+            await asyncio.wait([verdict])
 
     @property
     def paths(self) -> frozenset[Path]:

@@ -11,34 +11,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from forelook.languages import CELL_MAGICS, KEEPING_MAGICS, UNKNOWN_LANGUAGE
+
 from forelook_lsp.mirror import Cell, Document
 
 SEPARATOR = "\n"
 
 _CELL_MAGIC = re.compile(r"%%([\w!]+)")
-# Magics that run the rest of the cell in another language, as IPython defines them. Those not listed either keep the
-# cell's language or have a language that cannot be known.
-_MAGIC_LANGUAGES = {
-    **dict.fromkeys(("bash", "sh", "script", "system", "sx", "!"), "shellscript"),
-    **dict.fromkeys(("html", "HTML"), "html"),
-    **dict.fromkeys(("javascript", "js"), "javascript"),
-    **dict.fromkeys(("markdown", "latex", "ruby", "perl", "sql"), ""),  # named after their language
-    **dict.fromkeys(("R", "r"), "r"),
-    **dict.fromkeys(("SVG", "svg"), "xml"),
-}
-_SAME_LANGUAGE = frozenset(
-    ("capture", "debug", "memit", "mprun", "prun", "pypy", "python", "python2", "python3", "time", "timeit", "lprun")
-)
-UNKNOWN_LANGUAGE = "plaintext"
 
 
 def language_of_cell(language_id: str, text: str) -> str:
     """The language id of a cell's text: the editor's, unless a cell magic such as ``%%bash`` names another."""
     match = _CELL_MAGIC.match(text)
-    if match is None or match.group(1) in _SAME_LANGUAGE:
+    if match is None or match.group(1) in KEEPING_MAGICS:
         return language_id
     magic = match.group(1)
-    return _MAGIC_LANGUAGES.get(magic, UNKNOWN_LANGUAGE) or magic
+    return CELL_MAGICS.get(magic, UNKNOWN_LANGUAGE)
 
 
 @dataclass(slots=True, eq=False)

@@ -204,12 +204,15 @@ class EditorWindow:
             asyncio.CancelledError: superseded by a later request or edit.
             PositionError: the line is not in the document.
         """
+        asked = self.mirror.part(uri)
+        if version is None and asked is not None:
+            version = asked.editor_version
         await self.documents.judged(uri)
         part = self.mirror.part(uri)
         if part is None:
             logger.info("no suggestions: the document is not open")
             return ()
-        if version is not None and version != part.editor_version:
+        if version != part.editor_version:
             raise asyncio.CancelledError
         num_lines = part.lines.num_lines
         if line >= num_lines:
