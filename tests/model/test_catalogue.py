@@ -121,7 +121,9 @@ def test_the_command_prints_what_is_here_and_what_suits(tmp_path, monkeypatch, c
         "forelook pull",
     ):
         assert said in printed, said
-    assert cli.main(["models", "--device", "tpu"]) == cli.EXIT_USAGE
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["models", "--device", "tpu"])
+    assert ended.value.code == cli.EXIT_USAGE
 
 
 def test_the_json_lists_the_whole_catalogue_with_what_the_extension_shows(tmp_path, monkeypatch, capsys):
