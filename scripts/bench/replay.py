@@ -41,7 +41,7 @@ class ReplaySettings:
     Attributes:
         repo: a git repository.
         name: its name in the result.
-        commits: number of commits, the newest.
+        commits: number of commits: the newest that edit code.
         budget: maximum number of draft tokens per step.
         prompt_tokens: length of prompts.
         edit_tokens: maximum number of tokens generated per edit.
@@ -252,23 +252,26 @@ class Contest:
 
 
 def run(settings: ReplaySettings) -> dict[str, object]:
-    """Replay the last commits, the oldest of them first."""
+    """Replay the last commits that edit code, the oldest of them first."""
     repository = Repository(settings.repo)
     encoder = Encoder()
-    chosen = list(itertools.islice(repository.commits(), settings.commits))
+    read = (
+        (tree := repository.tree(parent), edits_of(repository, encoder, parent, commit, tree, settings.edit_tokens))
+        for commit, parent in repository.commits()
+    )
+    chosen = list(itertools.islice((found for found in read if found[1]), settings.commits))
+    if not chosen:
+        raise SystemExit(f"{settings.name}: no commit edits code; name another repository")
     contests = (Contest(deletes_replaced=False), Contest(deletes_replaced=True))
     pools = {name: NgramPool(1 << 22) for name in ("pool_warm", "pool_session")}
     held: dict[str, dict[str, str]] = {name: {} for name in pools}
     num_edits = num_tokens = 0
-    for number, (commit, parent) in enumerate(reversed(chosen), 1):
-        tree = repository.tree(parent)
-        edits = edits_of(repository, encoder, parent, commit, tree, settings.edit_tokens)
-        if edits:
-            for name, pool in pools.items():
-                sync(pool, held[name], tree, repository, encoder)
-            session = pools["pool_session"]
-            session.set_document(ACCEPTED, [])
-            session.set_weight(ACCEPTED, ACCEPTED_WEIGHT)
+    for number, (tree, edits) in enumerate(reversed(chosen), 1):
+        for name, pool in pools.items():
+            sync(pool, held[name], tree, repository, encoder)
+        session = pools["pool_session"]
+        session.set_document(ACCEPTED, [])
+        session.set_weight(ACCEPTED, ACCEPTED_WEIGHT)
         for edit in edits:
             num_edits += 1
             num_tokens += len(edit.added)
