@@ -6,15 +6,15 @@ two megabytes would take twenty seconds.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, pairwise
+from typing import NamedTuple
 
 from forelook.protocol.messages import TextChange
 from forelook.text_edits import EditableText
 
-from forelook_lsp.positions import Lines, PositionEncoding, line_starts, offset_of_units
+from forelook_lsp.positions import Lines, PositionEdit, PositionEncoding, line_starts, offset_of_units, units_before
 
 MIN_EDITS = 16  # fewer are faster one by one; chosen, not measured
 
@@ -23,46 +23,113 @@ _BLOCK_LINES = 64
 _MAX_STEPS = 4
 _MAX_LINE_LENGTH = 8192
 
-_LONE_RETURN = re.compile("\r(?!\n)")
 
-PositionEdit = tuple[int, int, int, int, str]
-"""Start line and character, end line and character, new text."""
-
-
-def edit_within_lines(lines: Lines, edits: Sequence[PositionEdit], encoding: PositionEncoding) -> Lines | None:
-    """Apply edits of which none changes the number of lines: each line is then on its own, in whatever order they come.
+def edit_in_order(lines: Lines, edits: Sequence[PositionEdit], encoding: PositionEncoding) -> Lines | None:
+    """Apply edits in one pass, if each lies before all former ones, as VS Code sends them, or each behind them.
 
     Returns:
-        ``None``, without having done anything, if some edit is of another kind or in a very long line.
+        ``None``, without having done anything, for other edits, and for positions beyond the end of their line.
     """
-    text, num_lines = lines.text, lines.num_lines
-    if "\r" in text and _LONE_RETURN.search(text) is not None:
-        return None  # emptying a line after one could join the two line ends
-    touched: dict[int, str] = {}
-    for line, start, end_line, end, new in edits:
-        if line != end_line or line >= num_lines or "\n" in new or "\r" in new:
-            return None
-        content = touched.get(line)
-        if content is None:
-            content = text[lines.line_start(line) : lines.line_end(line)]
-        if len(content) > _MAX_LINE_LENGTH:
-            return None
-        if not content.isascii():
-            start, end = offset_of_units(content, start, encoding), offset_of_units(content, end, encoding)
-        if start > end:
-            start, end = end, start
-        touched[line] = content[:start] + new + content[end:]
+    text = lines.text
+    ending = _length_of_line_ends(text)
+    if ending is None:
+        return None
+    # In a text of ASCII, units of every encoding are characters.
+    old = _OldText(text, [*lines.starts, len(text) + ending], ending, None if text.isascii() else encoding)
+    pieces = _backwards(old, edits) or _forwards(old, edits, encoding)
+    return None if pieces is None else Lines("".join(pieces))
+
+
+def _length_of_line_ends(text: str) -> int | None:
+    """Length of a line end; ``None`` if there are several kinds, or a ``\\r`` that is one alone."""
+    num_returns = text.count("\r")
+    if not num_returns:
+        return 1
+    return 2 if text.count("\r\n") == num_returns == text.count("\n") else None
+
+
+class _OldText(NamedTuple):
+    """A text before the edits.
+
+    Attributes:
+        text: the text.
+        starts: of its lines, and where a line after the last would start.
+        ending: length of its line ends.
+        encoding: what a position counts; ``None`` for characters.
+    """
+
+    text: str
+    starts: list[int]
+    ending: int
+    encoding: PositionEncoding | None
+
+    def after(self, start: int, line: int, units: int) -> int:
+        """The offset ``units`` after ``start``, in the same line; -1 if that is beyond it, or if the line is long."""
+        end = self.starts[line + 1] - self.ending
+        if self.encoding is None:
+            return start + units if start + units <= end else -1
+        if end - start > _MAX_LINE_LENGTH:
+            return -1
+        rest = self.text[start:end]
+        num_chars = offset_of_units(rest, units, self.encoding)
+        is_beyond = num_chars == len(rest) and units_before(rest, num_chars, self.encoding) < units
+        return -1 if is_beyond else start + num_chars
+
+
+def _backwards(old: _OldText, edits: Sequence[PositionEdit]) -> list[str] | None:
+    """The pieces of the new text, where each edit lies before all former ones: its position is one of the old text."""
+    text, starts, ending, encoding = old
+    num_lines = len(starts) - 1
     pieces: list[str] = []
-    lengths = [after - before for before, after in pairwise([*lines.starts, len(text)])]
-    done = 0
-    for line in sorted(touched):
-        start, end = lines.line_start(line), lines.line_end(line)
-        pieces += (text[done:start], touched[line])
-        lengths[line] += len(touched[line]) - (end - start)
+    rest_from = len(text)
+    for line, character, end_line, end_character, new in edits:
+        if line >= num_lines or end_line >= num_lines:
+            return None
+        line_start = starts[line]
+        start, end = line_start + character, starts[end_line] + end_character
+        is_near = line == end_line and end_character <= _MAX_LINE_LENGTH
+        if encoding is not None and not (is_near and text[line_start:end].isascii()):
+            start = old.after(line_start, line, character)
+            end = old.after(starts[end_line], end_line, end_character)
+        elif start > starts[line + 1] - ending or end > starts[end_line + 1] - ending:
+            return None
+        if not 0 <= start <= end <= rest_from:
+            return None
+        pieces += (text[end:rest_from], new)
+        rest_from = start
+    pieces.append(text[:rest_from])
+    pieces.reverse()
+    return pieces
+
+
+def _forwards(old: _OldText, edits: Sequence[PositionEdit], encoding: PositionEncoding) -> list[str] | None:
+    """The same where each edit lies behind all former ones, which have moved its line and character."""
+    text, starts = old.text, old.starts
+    num_lines = len(starts) - 1
+    pieces: list[str] = []
+    done = 0  # the old text before it is in the pieces
+    done_line = done_character = num_new_lines = 0  # where that is now, and how many lines the edits have added
+    for line, character, end_line, end_character, new in edits:
+        old_line, old_end_line = line - num_new_lines, end_line - num_new_lines
+        if not done_line <= line <= end_line or old_end_line >= num_lines or "\r" in new:
+            return None
+        start, skipped = (done, done_character) if line == done_line else (starts[old_line], 0)
+        end, end_skipped = (start, skipped) if end_line == line else (starts[old_end_line], 0)
+        if character < skipped or end_character < end_skipped:
+            return None
+        start = old.after(start, old_line, character - skipped)
+        end = old.after(end, old_end_line, end_character - end_skipped)
+        if not done <= start <= end:
+            return None
+        pieces += (text[done:start], new)
         done = end
-    starts = list(accumulate(lengths, initial=0))
-    starts.pop()
-    return Lines("".join((*pieces, text[done:])), starts)
+        num_breaks = new.count("\n")
+        num_new_lines += num_breaks - (end_line - line)
+        done_line = line + num_breaks
+        tail = new[new.rindex("\n") + 1 :] if num_breaks else new
+        done_character = units_before(tail, len(tail), encoding) + (0 if num_breaks else character)
+    pieces.append(text[done:])
+    return pieces
 
 
 class BatchEdits:

@@ -15,11 +15,11 @@ from forelook.text import utf8_size_above
 from forelook.uris import local_path
 
 from forelook_lsp.backend_connection import BackendConnection, run_in_thread
-from forelook_lsp.batch_edits import MIN_EDITS, BatchEdits, edit_within_lines
+from forelook_lsp.batch_edits import MIN_EDITS, BatchEdits, edit_in_order
 from forelook_lsp.indexing import NO_WORKSPACE, Indexing
 from forelook_lsp.mirror import Cell, Document, EditorChange, Mirror, Part, smallest_edit
 from forelook_lsp.notebooks import Notebook
-from forelook_lsp.positions import Lines
+from forelook_lsp.positions import Lines, PositionEdit
 from forelook_lsp.suggestions.requests import SuggestionRequests
 
 logger = logging.getLogger(__name__)
@@ -242,12 +242,14 @@ class DocumentSync:
         """Apply many changes, and send the one change that has the same effect."""
         document, lines, old = part.document, part.lines, part.lines.text
         is_whole = lines is document.lines
-        start = max((number + 1 for number, change in enumerate(changes) if change.range is None), default=0)
-        if start:  # what came before it is replaced
-            lines = Lines(changes[start - 1].text)
-        edits = [(*change.range, change.text) for change in changes[start:] if change.range is not None]
-        follows = is_whole and not start and self._suggestions.follows(document.uri)
-        edited = None if follows else edit_within_lines(lines, edits, self._mirror.encoding)
+        edits: list[PositionEdit] = []
+        for change in changes:
+            if isinstance(change, str):  # what came before it is replaced
+                lines, edits = Lines(change), []
+            else:
+                edits.append(change)
+        follows = lines is document.lines and self._suggestions.follows(document.uri)
+        edited = None if follows else edit_in_order(lines, edits, self._mirror.encoding)
         if edited is None:
             batch = BatchEdits(lines, self._mirror.encoding)
             batch.apply(edits, partial(self._suggestions.will_edit, document.uri) if follows else None)

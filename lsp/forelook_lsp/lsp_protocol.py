@@ -11,7 +11,8 @@ import asyncio
 import gc
 import json
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -31,13 +32,14 @@ from pygls.exceptions import (
 )
 from pygls.protocol import LanguageServerProtocol, default_converter, lsp_method
 
-from forelook_lsp.mirror import EditorChange, EditorRange
+from forelook_lsp.mirror import EditorChange
 
 logger = logging.getLogger(__name__)
 
 MAX_UINTEGER = 2**31 - 1
 LONG_MESSAGE_BYTES = 2**16  # chosen, not measured
-_INTEGERS = frozenset((int,))
+_INTEGERS = {int}
+_TEXTS = {str}
 INTERNAL_ERROR_MESSAGE = "Forelook failed to handle this request; see its log"
 
 
@@ -93,21 +95,28 @@ def _read_change_params(value: Any, _: type) -> types.DidChangeTextDocumentParam
     uri, version = document["uri"], document["version"]
     if not isinstance(uri, str) or not isinstance(version, int):
         raise TypeError("invalid textDocument")
-    changes: Any = [_read_change(change) for change in value["contentChanges"]]
+    changes: Any = _read_changes(value["contentChanges"])
     return types.DidChangeTextDocumentParams(types.VersionedTextDocumentIdentifier(version, uri), changes)
 
 
-def _read_change(change: Any) -> EditorChange:
-    text, where = change["text"], change.get("range")
-    if text.__class__ is not str:
-        raise TypeError("invalid text")
-    if where is None:
-        return EditorChange(None, text)
-    start, end = where["start"], where["end"]
-    numbers = EditorRange(start["line"], start["character"], end["line"], end["character"])
-    if not set(map(type, numbers)) <= _INTEGERS or min(numbers) < 0 or max(numbers) > MAX_UINTEGER:
+def _read_changes(changes: list[dict[str, Any]]) -> Sequence[EditorChange]:
+    """Read and check changes column by column: per change that is one tuple, and no call."""
+    edits = [
+        (start["line"], start["character"], end["line"], end["character"], change["text"])
+        for change in changes
+        if (where := change.get("range")) is not None
+        for start, end in ((where["start"], where["end"]),)
+    ]
+    *numbers, texts = zip(*edits, strict=True) if edits else ((0,), ("",))
+    if any(set(map(type, column)) != _INTEGERS or min(column) < 0 or max(column) > MAX_UINTEGER for column in numbers):
         raise TypeError("invalid position")
-    return EditorChange(numbers, text)
+    whole = [change["text"] for change in changes if change.get("range") is None] if len(edits) < len(changes) else []
+    if set(map(type, chain(texts, whole))) - _TEXTS:
+        raise TypeError("invalid text")
+    if not whole:
+        return edits
+    edit = iter(edits)
+    return [change["text"] if change.get("range") is None else next(edit) for change in changes]
 
 
 def _is_id(value: object) -> bool:

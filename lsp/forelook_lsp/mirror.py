@@ -9,7 +9,7 @@ from typing import NamedTuple
 from forelook.protocol.messages import TextChange
 from forelook.text import common_prefix, common_suffix
 
-from forelook_lsp.positions import Lines, PositionEncoding
+from forelook_lsp.positions import Lines, PositionEdit, PositionEncoding
 from forelook_lsp.suggestions.cache import Place
 
 
@@ -22,11 +22,8 @@ class EditorRange(NamedTuple):
     end_character: int
 
 
-class EditorChange(NamedTuple):
-    """A change in the editor's units; without a range it replaces the whole text."""
-
-    range: EditorRange | None
-    text: str
+EditorChange = PositionEdit | str
+"""A change in the editor's units; one without a position is the whole new text."""
 
 
 @dataclass(slots=True)
@@ -143,11 +140,12 @@ class Mirror:
 
     def edit_of(self, part: Part, change: EditorChange) -> TextChange:
         """Return a change of the editor in code points of the document's current text."""
-        if change.range is None:
-            edit = smallest_edit(part.lines.text, change.text)
+        if isinstance(change, str):
+            edit = smallest_edit(part.lines.text, change)
             return TextChange(edit.start + part.start, edit.end + part.start, edit.text)
-        start, end = self.offsets_of(part, change.range)
-        return TextChange(min(start, end), max(start, end), change.text)
+        *where, text = change
+        start, end = self.offsets_of(part, EditorRange(*where))
+        return TextChange(min(start, end), max(start, end), text)
 
     def offset_at(self, part: Part, line: int, character: int) -> int:
         """Return the code-point offset of a position of the editor."""

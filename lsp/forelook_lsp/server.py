@@ -304,8 +304,8 @@ def unpack_cell(cell: types.TextDocumentItem) -> Cell:
 def unpack_change(change: types.TextDocumentContentChangeEvent) -> EditorChange:
     """Return a change of LSP as the window's."""
     if isinstance(change, types.TextDocumentContentChangePartial):
-        return EditorChange(unpack_range(change.range), change.text)
-    return EditorChange(None, change.text)
+        return (*unpack_range(change.range), change.text)
+    return change.text
 
 
 def _is_dynamic(capability: Any) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from forelook.protocol.messages import TextChange
 from forelook.text_edits import EditableText
-from forelook_lsp.batch_edits import BatchEdits, PositionEdit, edit_within_lines
+from forelook_lsp.batch_edits import BatchEdits, edit_in_order
 from forelook_lsp.mirror import Document as MirrorDocument
-from forelook_lsp.mirror import EditorChange, EditorRange, Mirror, Part
-from forelook_lsp.positions import Lines, PositionEncoding
+from forelook_lsp.mirror import Mirror, Part
+from forelook_lsp.positions import Lines, PositionEdit, PositionEncoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,9 +26,9 @@ def one_by_one(text: str, edits: list[PositionEdit], encoding: PositionEncoding)
     mirror = Mirror(encoding=encoding)
     document = MirrorDocument("u", "python", 1, Lines(text), "w")
     applied = []
-    for *where, new in edits:
+    for change in edits:
         part = Part(document, document.lines, 0, 1)
-        edit = mirror.edit_of(part, EditorChange(EditorRange(*where), new))
+        edit = mirror.edit_of(part, change)
         part.apply(edit)
         applied.append(edit)
     return document.lines, applied
@@ -50,31 +50,52 @@ def test_a_batch_gives_what_single_edits_give(
 
 
 @pytest.mark.parametrize("encoding", list(PositionEncoding))
-@given(
-    text=TEXTS,
-    edits=st.lists(
-        st.tuples(
-            st.integers(0, 20), st.integers(0, 9), st.integers(0, 9), st.text("a\u20ac\U0001f600\ud800", max_size=3)
-        ),
-        max_size=40,
-    ),
-)
-def test_edits_within_lines_give_what_single_edits_give(
-    encoding: PositionEncoding, text: str, edits: list[tuple[int, int, int, str]]
+@given(text=TEXTS, edits=EDITS)
+def test_one_pass_gives_what_single_edits_give_or_nothing(
+    encoding: PositionEncoding, text: str, edits: list[tuple[tuple[int, int], tuple[int, int], str]]
 ) -> None:
-    inside = [(line, start, line, end, new) for line, start, end, new in edits]
-    expected, _ = one_by_one(text, inside, encoding)
-    result = edit_within_lines(Lines(text), inside, encoding)
-    if result is None:
-        assert "\r" in text or max((edit[0] for edit in inside), default=0) >= Lines(text).num_lines
-    else:
-        assert (result.text, result.starts) == (expected.text, expected.starts)
+    ordered = sorted(flat(edits), key=lambda edit: edit[:4])
+    for some in (flat(edits), ordered, ordered[::-1]):
+        result = edit_in_order(Lines(text), some, encoding)
+        if result is not None:
+            expected, _ = one_by_one(text, some, encoding)
+            assert (result.text, result.starts) == (expected.text, expected.starts)
 
 
-def test_edits_across_lines_are_left_to_the_general_way() -> None:
-    for edit in ((0, 0, 1, 0, ""), (0, 0, 0, 0, "\n"), (0, 0, 0, 0, "\r"), (5, 0, 5, 0, "a")):
-        assert edit_within_lines(Lines("a\nb"), [edit], PositionEncoding.UTF16) is None
-    assert edit_within_lines(Lines("a" * 10_000), [(0, 0, 0, 0, "b")], PositionEncoding.UTF16) is None
+PLAIN = ["a", "b", "\n", "\n", "é", "€", "😀", "\ud800", "\f"]
+
+
+@pytest.mark.parametrize("encoding", list(PositionEncoding))
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("backwards", [False, True])
+@given(
+    letters=st.lists(st.sampled_from(PLAIN), max_size=200),
+    where=st.lists(st.integers(0, 200), max_size=40),
+    news=st.lists(st.lists(st.sampled_from(PLAIN), max_size=4).map("".join), min_size=20, max_size=20),
+)
+def test_edits_in_the_order_of_the_text_take_one_pass(
+    encoding: PositionEncoding, newline: str, backwards: bool, letters: list[str], where: list[int], news: list[str]
+) -> None:
+    pieces = [newline if letter == "\n" else letter for letter in letters]
+    text = "".join(pieces)
+    offsets = sorted(len("".join(pieces[:number])) for number in where)
+    places = list(zip(offsets[::2], offsets[1::2], news, strict=False))
+    lines, edits, added = Lines(text), list[PositionEdit](), 0
+    for start, end, new in places[::-1] if backwards else places:
+        start, end = start + added, end + added
+        edits.append((*lines.position_at(start, encoding), *lines.position_at(end, encoding), new))
+        lines.replace(start, end, new)
+        if not backwards:
+            added += len(new) - (end - start)
+    result = edit_in_order(Lines(text), edits, encoding)
+    assert result is not None
+    assert (result.text, result.starts) == (lines.text, lines.starts)
+
+
+def test_other_edits_are_left_to_the_general_way() -> None:
+    for edits in ([(0, 0, 9, 0, "")], [(0, 0, 0, 5, "")], [(0, 1, 0, 1, ""), (1, 0, 1, 0, ""), (0, 0, 0, 0, "")]):
+        assert edit_in_order(Lines("a\nb"), edits, PositionEncoding.UTF16) is None
+    assert edit_in_order(Lines("a\rb\n"), [(0, 0, 0, 0, "b")], PositionEncoding.UTF16) is None
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])

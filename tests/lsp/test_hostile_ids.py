@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from typing import Any
 
 import pytest
-from forelook.errors import BackendUnreachableError
 from forelook_lsp.server import ForelookServer
+
+from tests.lsp.direct import Wire, open_document, receive, start
 
 IDS: list[Any] = [[], {}, [1], {"a": []}, 1.5, True, None, 10**4200, -(10**30), "x" * 100_000, "\ud800", [[[]]]]
 VALUES: list[Any] = [
@@ -42,36 +42,9 @@ FIELDS = [
 ]  # fmt: skip
 
 
-class Wire:
-    """An editor's end of the connection."""
-
-    def __init__(self) -> None:
-        self.answers: list[dict[str, Any]] = []
-
-    def write(self, data: bytes) -> None:
-        self.answers.append(json.loads(data))
-
-
-def find(*_: object) -> Any:
-    raise BackendUnreachableError("none in this test")
-
-
-def start() -> tuple[ForelookServer, Wire]:
-    server, wire = ForelookServer(find), Wire()
-    server.protocol.set_writer(wire, include_headers=False)  # type: ignore[arg-type]
-    receive(server, {"id": 0, "method": "initialize", "params": {"capabilities": {}, "processId": None}})
-    receive(server, {"method": "initialized", "params": {}})
-    return server, wire
-
-
-def receive(server: ForelookServer, message: dict[str, Any]) -> None:
-    server.protocol.receive(json.dumps({"jsonrpc": "2.0", **message}))
-
-
 def assert_lives(server: ForelookServer, wire: Wire, request_id: str) -> None:
     uri = f"file:///{request_id}.py"
-    document = {"uri": uri, "languageId": "python", "version": 1, "text": "a\n"}
-    receive(server, {"method": "textDocument/didOpen", "params": {"textDocument": document}})
+    open_document(server, uri, "a\n")
     assert server.window.mirror.documents[uri].text == "a\n"
     receive(server, {"id": request_id, "method": "workspace/executeCommand", "params": {"command": "no.such"}})
     assert any(answer.get("id") == request_id for answer in wire.answers)
