@@ -18,8 +18,10 @@ ROOTS = (REPOSITORY / "backend", REPOSITORY / "lsp")
 # that covers it. Permission to import a room from outside includes its sub-rooms; inside a room, each is named.
 LEAVES = {
     "forelook",
+    "forelook.budgets",
     "forelook.errors",
     "forelook.finish_reason",
+    "forelook.heap",
     "forelook.keys",
     "forelook.languages",
     "forelook.text",
@@ -39,6 +41,7 @@ MODEL_VALUES = {
 }
 ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
+    "forelook.budgets": {"forelook.errors"},
     "forelook.failures": {"forelook.text"},
     "forelook.settings": {"forelook.errors"},
     "forelook.config": LEAVES,

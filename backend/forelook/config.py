@@ -162,6 +162,14 @@ class EngineConfig:
     kv_cache_bytes: int = setting(
         256 * 2**20, integer(0, 2**50), "Memory for cached prompts, besides the one that is always kept."
     )
+    user_document_bytes: int = setting(
+        64 * 2**20, integer(0, 2**50), "Memory for the texts of one user's open documents."
+    )
+    document_bytes: int = setting(192 * 2**20, integer(0, 2**50), "Memory for the texts of all open documents.")
+    user_queue_bytes: int = setting(
+        64 * 2**20, integer(0, 2**50), "Memory for one user's texts that wait to be indexed: twice a workspace's files."
+    )
+    queue_bytes: int = setting(128 * 2**20, integer(0, 2**50), "Memory for all texts that wait to be indexed.")
     sampling_temperature: float = setting(0.7, number(0.01, 100.0), "For all suggestions of a request but the first.")
     # measured: docs/decisions.md, "Parts of a running request"
     partial_every_s: float = setting(0.025, number(0.0, 10.0), "Interval of a running request's partial results.")
@@ -338,6 +346,12 @@ class ServerConfig:
         name="listen.maxConnections", group=SERVER, audience=Audience.SHELL,
         flag=Flag("--max-connections", metavar="N"),
     )  # fmt: skip
+    max_user_connections: int = setting(
+        48, integer(1, 10_000), "Maximum number of one user's connections; one more closes the one idle for longest."
+    )
+    idle_connection_s: float = setting(
+        60.0, number(0.0, _LONGEST_S), "A connection with open documents is idle after this time without a message."
+    )
     log_level: str = setting(
         "info", choice(("debug", "info", "warning", "error")), "The least severe messages in the log.",
         name="logLevel", group=SERVER, audience=Audience.SHELL,

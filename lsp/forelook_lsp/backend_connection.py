@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 BACKOFF_S = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0)  # chosen, not measured
 STEADY_S = 10.0  # a connection that lasted this long resets the backoff; chosen, not measured
+TRY_AGAIN_LATER = 1013
 HELLO_TIMEOUT_S = 10.0  # chosen, not measured
 MAX_ANSWER_BYTES = 64 * 2**20  # chosen, not measured
 
@@ -82,6 +83,7 @@ class BackendConnection:
         self._websocket: ClientConnection | None = None
         self._closing: asyncio.Task[None] | None = None
         self._outgoing: asyncio.Queue[str] = asyncio.Queue()
+        self._must_wait = False
         self._pending: dict[int, tuple[asyncio.Future[object], type[object]]] = {}
 
     @property
@@ -161,6 +163,8 @@ class BackendConnection:
                 endpoint = await run_in_thread(self._find)
                 if not await self._serve(endpoint):
                     error = BackendUnreachableError("the backend closed the connection before it answered hello")
+                elif self._must_wait:
+                    attempt = len(BACKOFF_S) - 1  # others use the backend, which is at its limit of connections
                 elif loop.time() - started_s > STEADY_S:
                     attempt = 0  # this backend does not exit right after starting
             except ForelookError as caught:
@@ -195,6 +199,7 @@ class BackendConnection:
         finally:
             sender.cancel()
             greeted = self.connected
+            self._must_wait = self._websocket.close_code == TRY_AGAIN_LATER
             if not hello.done():
                 hello.cancel()
             await self._websocket.close()

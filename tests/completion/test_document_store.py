@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from forelook.budgets import ByteBudget
 from forelook.completion.document_store import Document, DocumentStore, apply_changes, model_text, well_formed
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
 from forelook.keys import DocumentKey, WorkspaceKey
@@ -43,7 +44,7 @@ def test_changes_apply_one_after_the_other(text: str, edits: list[tuple[int, int
 
 
 def test_a_change_outside_is_refused_and_nothing_is_applied() -> None:
-    store = DocumentStore()
+    store = DocumentStore(ByteBudget("documents", "close some", 2**30, 2**30))
     store.open(WORKSPACE, KEY, "python", 1, "abc")
     with pytest.raises(PositionError, match=r"changes\[1\]"):
         store.change(KEY, 2, [TextChange(0, 1, "x"), TextChange(2, 9, "y")])
@@ -52,14 +53,14 @@ def test_a_change_outside_is_refused_and_nothing_is_applied() -> None:
 
 
 def test_old_snapshots_stay_as_they_were() -> None:
-    store = DocumentStore()
+    store = DocumentStore(ByteBudget("documents", "close some", 2**30, 2**30))
     old = store.open(WORKSPACE, KEY, "python", 1, "abc")
     store.change(KEY, 2, [TextChange(0, 3, "new")])
     assert (old.text, old.version) == ("abc", 1)
 
 
 def test_versions_only_grow() -> None:
-    store = DocumentStore()
+    store = DocumentStore(ByteBudget("documents", "close some", 2**30, 2**30))
     store.open(WORKSPACE, KEY, "python", 3, "abc")
     for version in (2, 3):
         with pytest.raises(StaleDocumentError):
@@ -67,14 +68,14 @@ def test_versions_only_grow() -> None:
 
 
 def test_opening_again_replaces() -> None:
-    store = DocumentStore()
+    store = DocumentStore(ByteBudget("documents", "close some", 2**30, 2**30))
     store.open(WORKSPACE, KEY, "python", 9, "abc")
     store.open(WORKSPACE, KEY, "python", 1, "new")
     assert store.get(KEY).text == "new"
 
 
 def test_too_large_is_refused_with_the_limit() -> None:
-    store = DocumentStore()
+    store = DocumentStore(ByteBudget("documents", "close some", 2**30, 2**30))
     store.open(WORKSPACE, KEY, "python", 1, "x" * 9)
     with pytest.raises(DocumentTextError, match="11 bytes, over the limit of 10"):
         store.change(KEY, 2, [TextChange(0, 0, "é")], max_bytes=10)
@@ -83,7 +84,7 @@ def test_too_large_is_refused_with_the_limit() -> None:
 
 
 def test_unknown_documents_are_named_as_such() -> None:
-    store = DocumentStore()
+    store = DocumentStore(ByteBudget("documents", "close some", 2**30, 2**30))
     for call in (store.get, store.close):
         with pytest.raises(UnknownDocumentError):
             call(KEY)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from forelook.budgets import ByteBudget
 from forelook.completion.document_store import DocumentStore
 from forelook.errors import ForelookError
 from forelook.finish_reason import FinishReason
@@ -56,7 +57,7 @@ class FakeEngine:
         self._ready = ready
         self._worker = ThreadPoolExecutor(max_workers=64, thread_name_prefix="fake-engine")
         self.status = Status(EngineState.STARTING)
-        self.documents = DocumentStore()
+        self.documents = DocumentStore(ByteBudget("documents", "close some", 2**30, 2**30))
         self.files: dict[tuple[WorkspaceKey, str], str] = {}
         self.events: list[tuple[WorkspaceKey, CompletionEventParams]] = []
         self.requests: list[CompletionParams] = []

@@ -476,13 +476,51 @@ async def test_documents_over_the_limit_are_refused_until_one_is_closed(tmp_path
 async def test_connections_over_the_limit_are_refused_with_a_reason(tmp_path: Path) -> None:
     config = ServerConfig(idle_timeout_s=None, max_connections=1)
     async with running(tmp_path, config) as server:
-        async with server.client():
+        async with server.client() as client:
+            await client.open("in use")
+            assert await client.complete() == "6@0"
             with pytest.raises(InvalidStatus) as caught:
                 async with server.websocket():
                     pass
             assert caught.value.response.status_code == 503
             assert b"connection limit reached" in caught.value.response.body
+            assert await client.complete() == "6@0"
         await eventually_admitted(server)
+
+
+@pytest.mark.parametrize("limit", ["max_connections", "max_user_connections"])
+async def test_the_oldest_idle_connection_makes_room(tmp_path: Path, limit: str) -> None:
+    config = ServerConfig(idle_timeout_s=None, **{limit: 3})
+    async with running(tmp_path, config) as server, server.client() as busy:
+        await busy.open("in use")
+        assert await busy.complete() == "6@0"
+        async with server.client() as oldest, server.client() as newer:
+            async with server.client() as newest:
+                await oldest.websocket.wait_closed()
+                assert (oldest.websocket.close_code, oldest.websocket.close_reason) == (
+                    1013, "connection limit reached; this one was idle for longest"
+                )  # fmt: skip
+                for client in (busy, newer, newest):
+                    assert (await client.result("status"))["state"] == "ready"
+            await eventually_admitted(server)
+
+
+async def test_a_connection_with_documents_is_idle_after_a_while_and_never_while_it_is_answered(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_connections=1, idle_connection_s=0.0)
+    async with running(tmp_path, config) as server, server.client() as first:
+        await first.open("in use")
+        server.engine.gate.clear()
+        _, pending = await first.send_request("completion", {"uri": URI, "version": 1, "offset": 0})
+        assert server.engine.gate.is_set() is False
+        await first.result("status")
+        with pytest.raises(InvalidStatus):
+            async with server.websocket():
+                pass
+        server.engine.gate.set()
+        await pending
+        async with server.client():
+            await first.websocket.wait_closed()
+            assert first.websocket.close_code == 1013
 
 
 async def eventually_admitted(server: Running) -> None:

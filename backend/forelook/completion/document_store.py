@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from forelook.budgets import ByteBudget, text_bytes
 from forelook.errors import DocumentTextError, PositionError, StaleDocumentError, UnknownDocumentError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import TextChange
@@ -91,9 +92,13 @@ class DocumentStore:
     """The open documents by key. Its snapshots are safe to share.
 
     Any thread may call it, but the calls about one document must not overlap, except for ``find`` and ``close``.
+
+    Args:
+        budget: memory for the texts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
         self._lock = threading.Lock()
         self._documents: dict[DocumentKey, Document] = {}
 
@@ -120,9 +125,16 @@ class DocumentStore:
         return document
 
     def open(self, workspace: WorkspaceKey, key: DocumentKey, language_id: str, version: int, text: str) -> Document:
-        """Add a document, or replace it: an editor that reconnects opens its documents again."""
+        """Add a document, or replace it: an editor that reconnects opens its documents again.
+
+        Raises:
+            LimitError: there is no memory for it; a former one is still open.
+        """
         document = Document(workspace, key, language_id, version, text)
-        self._documents[key] = document
+        with self._lock:
+            former = self._documents.get(key)
+            self._budget.resize(key.principal, text_bytes(former.text) if former else 0, text_bytes(text))
+            self._documents[key] = document
         return document
 
     def change(
@@ -135,6 +147,7 @@ class DocumentStore:
             StaleDocumentError: ``version`` is not newer than the mirror's.
             PositionError: a range is outside its text; nothing was applied.
             DocumentTextError: the result is larger than the limit; nothing was applied.
+            LimitError: there is no memory for the result; nothing was applied.
         """
         old = self.get(key)
         if version <= old.version:
@@ -152,6 +165,7 @@ class DocumentStore:
         with self._lock:
             if self._documents.get(key) is not old:
                 raise UnknownDocumentError("the document was closed while it changed")
+            self._budget.resize(key.principal, text_bytes(old.text), text_bytes(text))
             self._documents[key] = document
         return document
 
@@ -164,4 +178,5 @@ class DocumentStore:
         with self._lock:
             document = self.get(key)
             del self._documents[key]
+            self._budget.resize(key.principal, text_bytes(document.text), 0)
         return document

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 
-MAX_WAITING_CHARS = 64 * 2**20  # chosen, not measured: four of the longest messages a backend accepts
+MAX_WAITING_CHARS = 2 * 2**20  # chosen, not measured: many times the longest answer
 
 
 @dataclass(slots=True)

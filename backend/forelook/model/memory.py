@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import torch
 
 from forelook.errors import InsufficientMemoryError
+from forelook.heap import trim_heap
 from forelook.model.config import LlamaConfig
 from forelook.model.quantization import BITS_PER_WEIGHT
 
@@ -137,9 +136,6 @@ def out_of_memory_named(what: str) -> Iterator[None]:
 def release_memory() -> None:
     """Return the memory of deleted tensors to the system."""
     gc.collect()
-    # glibc keeps what is freed below its threshold, which rises with the sizes it has seen.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    trim_heap()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()

@@ -28,6 +28,7 @@ from forelook.server.engine import EngineFactory
 
 logger = logging.getLogger("forelook.server")
 POLICY_VIOLATION = 1008
+TRY_AGAIN_LATER = 1013
 CLOSE_TIMEOUT_S = 1.0  # chosen, not measured
 
 
@@ -93,7 +94,7 @@ class _RpcEndpoint:
             return
         principal: str = scope.get(PRINCIPAL, "")
         if not self._backend.admit(principal):
-            logger.warning("refused a connection: max_connections = %d are open", self._backend.config.max_connections)
+            logger.warning("refused a connection: the limit is reached, and no other is idle")
             await refuse(scope, send, Refusal(503, "connection limit reached; close another editor window"))
             return
 
@@ -102,6 +103,7 @@ class _RpcEndpoint:
 
         outbox = Outbox(send_text)
         connection = Connection(self._backend, outbox, principal)
+        self._backend.join(connection)
         try:
             await send({"type": "websocket.accept"})
             await self._exchange(connection, outbox, receive, send)
@@ -117,13 +119,15 @@ class _RpcEndpoint:
         reader = asyncio.create_task(_read(connection, receive))
         writer = asyncio.create_task(outbox.run())
         overflow = asyncio.create_task(outbox.overflowed.wait())
-        tasks = (reader, writer, overflow)
+        eviction = asyncio.create_task(connection.evicted.wait())
+        tasks = (reader, writer, overflow, eviction)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if overflow.done() and not reader.done():
                 logger.warning("disconnected a client that stopped reading its messages")
-                closing = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "messages are not read"}
-                await asyncio.wait_for(send(closing), timeout=CLOSE_TIMEOUT_S)
+                await _close(send, POLICY_VIOLATION, "messages are not read")
+            elif eviction.done() and not reader.done():
+                await _close(send, TRY_AGAIN_LATER, "connection limit reached; this one was idle for longest")
         except asyncio.TimeoutError:
             pass  # still not reading: the transport closes with this task
         finally:
@@ -133,6 +137,10 @@ class _RpcEndpoint:
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
+
+
+async def _close(send: Send, code: int, reason: str) -> None:
+    await asyncio.wait_for(send({"type": "websocket.close", "code": code, "reason": reason}), CLOSE_TIMEOUT_S)
 
 
 async def _read(connection: Connection, receive: Receive) -> None:

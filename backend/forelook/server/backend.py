@@ -7,9 +7,11 @@ import contextlib
 import itertools
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 from forelook.config import ServerConfig
 from forelook.errors import ForelookError, ModelError
@@ -22,6 +24,7 @@ from forelook.server.metrics import ServerMetrics
 logger = logging.getLogger("forelook.server")
 
 
+MAX_LEAVING = 16  # connections that are being closed; chosen, not measured
 FAILED_DELAY_S = 0.5  # chosen, not measured: clients receive the status before the process ends
 
 
@@ -44,6 +47,20 @@ class ExitHooks:
     idle: Callable[[], None]
     shutdown: Callable[[], None]
     failed: Callable[[], None]
+
+
+class Guest(Protocol):
+    """A connection, as far as it may have to make room for another."""
+
+    principal: str
+
+    def idle_s(self) -> float | None:
+        """Seconds since its last message; ``None`` while it is in use."""
+        ...
+
+    def evict(self) -> None:
+        """Close it."""
+        ...
 
 
 class Backend:
@@ -75,6 +92,7 @@ class Backend:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._status = Status(EngineState.STARTING, message="starting")
         self._listeners: set[OnStatus] = set()
+        self._guests: list[Guest] = []
         self._claimed: set[DocumentKey] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
 
@@ -170,20 +188,46 @@ class Backend:
         return self._metrics_by_user.setdefault(principal, ServerMetrics(self.metrics))
 
     def admit(self, principal: str) -> bool:
-        """Count a new connection; returns whether the limit permits it."""
+        """Count a new connection; returns whether the limits permit it, if need be after one that is idle has gone."""
         metrics = self.metrics_of(principal)
-        if self.metrics.num_connections >= self.config.max_connections:
+        if not self._make_room(principal):
             metrics.refused()
             return False
         metrics.connected()
         self._cancel_idle_timer()
         return True
 
-    def leave(self, listener: OnStatus, principal: str) -> None:
+    def join(self, guest: Guest) -> None:
+        """A connection that was admitted may be asked to go from now on."""
+        self._guests.append(guest)
+
+    def leave(self, guest: Guest, listener: OnStatus) -> None:
         """Count a closed connection."""
+        if guest in self._guests:
+            self._guests.remove(guest)
         self._listeners.discard(listener)
-        self.metrics_of(principal).disconnected()
+        self.metrics_of(guest.principal).disconnected()
         self._watch_idle()
+
+    def _make_room(self, principal: str) -> bool:
+        """At a limit, close the connection that is idle for longest, of the user who has the most."""
+        counts = Counter(guest.principal for guest in self._guests)
+        if counts[principal] >= self.config.max_user_connections:
+            candidates = [guest for guest in self._guests if guest.principal == principal]
+        elif len(self._guests) >= self.config.max_connections:
+            candidates = [guest for guest in self._guests if counts[guest.principal] >= counts[principal]]
+        else:
+            return True
+        idle = [
+            (counts[guest.principal], idle_s, guest) for guest in candidates if (idle_s := guest.idle_s()) is not None
+        ]
+        if not idle or self.metrics.num_connections >= self.config.max_connections + MAX_LEAVING:
+            return False
+        *_, oldest = max(idle, key=lambda found: found[:2])
+        logger.warning("closed an idle connection to make room for another")
+        self._guests.remove(oldest)
+        oldest.evict()
+        return True
 
     def _watch_idle(self) -> None:
         timeout_s = self.config.idle_timeout_s

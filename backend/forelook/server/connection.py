@@ -66,7 +66,10 @@ class Connection:
     def __init__(self, backend: Backend, outbox: Outbox, principal: str) -> None:
         self._backend = backend
         self._outbox = outbox
-        self._principal = principal
+        self.principal = principal
+        self.evicted = asyncio.Event()
+        """Set when it must make room for another connection."""
+        self._heard_s = time.monotonic()
         self._metrics = backend.metrics_of(principal)
         self._loop = asyncio.get_running_loop()
         self._said_hello = False
@@ -99,6 +102,7 @@ class Connection:
 
     async def receive(self, text: str) -> None:
         """Handle one text frame. Errors are answered, not raised."""
+        self._heard_s = time.monotonic()
         try:
             self._check_size(text)
             # A thread keeps the other clients going: a message may take a large part of a second to read.
@@ -269,7 +273,7 @@ class Connection:
     async def _stats(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
         def ask() -> messages.StatsResult:
             engine = self._backend.made_engine
-            return messages.StatsResult(self._metrics.to_json(), engine.stats(self._principal) if engine else {})
+            return messages.StatsResult(self._metrics.to_json(), engine.stats(self.principal) if engine else {})
 
         self._answer_from_thread(request_id, "stats", ask)
 
@@ -304,7 +308,7 @@ class Connection:
         self._tasks[request_id] = asyncio.create_task(answer())
 
     async def _shutdown(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
-        if self._principal:
+        if self.principal:
             raise AuthenticationError("this backend is shared; only its owner can stop it")
         logger.info("a client requested shutdown")
         self._answer(request_id, messages.Empty(), on_sent=self._backend.hooks.shutdown)
@@ -320,7 +324,7 @@ class Connection:
             limit = config.max_documents
             raise LimitError(f"too many open documents on this connection (limit {limit}); close some first")
         if params.uri not in self._keys:
-            self._keys[params.uri] = self._backend.claim_document(params.uri, self._principal)
+            self._keys[params.uri] = self._backend.claim_document(params.uri, self.principal)
         engine.open_document(
             self._workspace(params.workspace),
             self._keys[params.uri],
@@ -383,7 +387,7 @@ class Connection:
 
     def _workspace(self, uri: str) -> WorkspaceKey:
         """The key of a workspace; users of a shared backend never share one."""
-        return WorkspaceKey(self._principal, uri)
+        return WorkspaceKey(self.principal, uri)
 
     def _drop_document(self, uri: str) -> None:
         key = self._keys.pop(uri, None)
@@ -407,7 +411,19 @@ class Connection:
             task.cancel()
         for uri in tuple(self._keys):
             self._drop_document(uri)
-        self._backend.leave(self.status_changed, self._principal)
+        self._backend.leave(self, self.status_changed)
+
+    # --- making room
+
+    def idle_s(self) -> float | None:
+        """Seconds since its last message; ``None`` while requests run, or soon after a message about its documents."""
+        quiet_s = time.monotonic() - self._heard_s
+        is_soon = bool(self._keys) and quiet_s < self._backend.config.idle_connection_s
+        return None if self._completions or self._tasks or is_soon else quiet_s
+
+    def evict(self) -> None:
+        """Have the transport close the connection."""
+        self.evicted.set()
 
 
 async def _off_loop(is_long: bool, call: Callable[..., R], *args: Any) -> R:

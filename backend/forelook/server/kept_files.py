@@ -5,8 +5,8 @@ from __future__ import annotations
 from forelook.errors import InvalidParamsError, LimitError
 from forelook.protocol.messages import WorkspaceKeepParams
 
-MAX_CHARS = 32 << 20
-"""Limit of all unfinished lists of a connection; a list of 400,000 files. Chosen, not measured."""
+MAX_CHARS = 4 << 20
+"""Limit of all unfinished lists of a connection: the language server's 20,000 files. Chosen, not measured."""
 
 
 class KeptFiles:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from forelook.budgets import ByteBudget
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.ngrams.index import BORDER, TokenArray
 from forelook.decoding.ngrams.pool import NgramPool
@@ -24,6 +24,7 @@ from forelook.workspace.cache_format import Change
 from forelook.workspace.cache_worker import CacheWorker, RestoredPool
 from forelook.workspace.file_keys import file_names, with_folders
 from forelook.workspace.line_tokens import MAX_PART_CHARS, LineTokens
+from forelook.workspace.waiting_files import WaitingFiles
 
 _ACCEPTED = "\0accepted"
 """Key of accepted text; no URI or path contains a NUL."""
@@ -33,7 +34,7 @@ ACCEPTED_WEIGHT = 2.0
 
 _ACCEPTED_TOKENS = 1 << 14  # chosen, not measured
 _BATCH_CHARS = 2048  # of a file per step of a slice; chosen, not measured
-_MAX_WAITING_CHARS = 64 * 2**20  # of files that wait to be indexed; chosen, not measured
+_MAX_WAITING_BYTES = 64 * 2**20  # of files that wait to be indexed, without a shared budget; chosen, not measured
 _JOURNAL_LIMIT_BYTES = 1 << 21  # chosen, not measured: a longer journal is replaced by a base
 _RETRY_S = 30.0  # after a failed write; chosen, not measured
 
@@ -101,8 +102,7 @@ class WorkspacePool:
         self._open: dict[str, LineTokens] = {}
         self._changed: dict[str, str] = {}
         self._dropped: list[Callable[[str], bool]] = []  # while the cache is being read
-        self._waiting: OrderedDict[str, str] = OrderedDict()
-        self._num_waiting_chars = 0
+        self._waiting = WaitingFiles(ByteBudget("waiting files", "wait", _MAX_WAITING_BYTES, _MAX_WAITING_BYTES), "")
         self._digests: dict[str, int] = {}
         self._job: Iterator[None] | None = None
         self._cache_path = "" if cache is None else str(cache.folder)
@@ -115,13 +115,17 @@ class WorkspacePool:
         self._has_files = False
         self._retry_at_s = 0.0
 
+    def share(self, budget: ByteBudget, user: str) -> None:
+        """Count files that wait to be indexed against a budget of a user; call it before there are any."""
+        self._waiting = WaitingFiles(budget, user)
+
     # --- documents
 
     def open_document(self, key: str, text: str) -> None:
         """Add an open document; it is indexed in the next slices."""
         self._open[key] = LineTokens(self._splitter)
         self._changed[key] = text
-        self._take_waiting(key)
+        self._waiting.take(key)
 
     def is_open(self, key: str) -> bool:
         """Whether the document of a key is open."""
@@ -138,23 +142,16 @@ class WorkspacePool:
             return
         self._finish_job()
         text = self._changed.pop(key, None)
-        if text is not None:
-            self._take_waiting(key)
-            self._waiting[key] = text
-            self._num_waiting_chars += len(text)
-        elif (lines := self._open[key]).pieces and key in self._pool:
+        is_waiting = text is not None and self._waiting.add(key, text)
+        if not is_waiting and (lines := self._open[key]).pieces and key in self._pool:
             self._digests[key] = _digest(lines.text)
         del self._open[key]
 
     def add_files(self, files: Iterable[tuple[str, str]]) -> None:
         """Add files that are not open, in order of relevance; they are indexed when nothing else is left to do."""
         for key, text in files:
-            if key in self._open:
-                continue
-            num_chars = self._num_waiting_chars + len(text) - len(self._waiting.get(key, ""))
-            if num_chars <= _MAX_WAITING_CHARS:  # the rest are less relevant than those that wait
-                self._num_waiting_chars = num_chars
-                self._waiting[key] = text
+            if key not in self._open:
+                self._waiting.add(key, text)  # without memory for it: it is less relevant than those that wait
 
     def remove_files(self, paths: Iterable[str]) -> None:
         """Drop files, or folders with all below them; an open document is not in the pool until it changes.
@@ -178,7 +175,7 @@ class WorkspacePool:
         keys = {str(key) for key in self._pool.document_keys()} | {*self._waiting, *self._changed}
         dropped = [key for key in keys if is_dropped(key)]
         for key in dropped:
-            self._take_waiting(key)
+            self._waiting.take(key)
             self._changed.pop(key, None)
             if key in self._open:
                 self._open[key] = LineTokens(self._splitter)
@@ -273,14 +270,10 @@ class WorkspacePool:
         if (self._pool.is_behind or not has_waiting) and self._pool.step():
             return True
         if has_waiting:
-            key, text = next(iter(self._waiting.items()))
-            self._take_waiting(key)
-            self._job = self._indexing_file(key, text)
+            key = next(iter(self._waiting))
+            self._job = self._indexing_file(key, self._waiting.take(key) or "")
             return True
         return False
-
-    def _take_waiting(self, key: str) -> None:
-        self._num_waiting_chars -= len(self._waiting.pop(key, ""))
 
     def _catch_up(self, key: str) -> bool:
         """Index one document's latest text within ``catch_up_s``; returns whether it is up to date."""
@@ -429,6 +422,7 @@ class WorkspacePool:
 
     def close(self) -> None:
         """Save, and end the background thread; closing again does nothing."""
+        self._waiting.clear()
         if self._worker is None:
             return
         self.wait_restored()
@@ -451,7 +445,6 @@ class WorkspacePool:
         self._pool.clear()
         self._job = None
         self._waiting.clear()
-        self._num_waiting_chars = 0
         self._digests.clear()
         self._journal.clear()
         self._needs_base = True

@@ -11,7 +11,7 @@ import pytest
 from forelook.completion.engine.engine import CompletionEngine
 from forelook.completion.engine.usage import UsageCounters
 from forelook.completion.engine.users import OWNER
-from forelook.errors import DecodingError, LimitError
+from forelook.errors import DecodingError
 from forelook.keys import DocumentKey
 from forelook.protocol.events import EventKind
 from forelook.protocol.messages import EngineState, TextChange
@@ -172,26 +172,6 @@ class RecordingPool(WorkspacePool):
     def change_document(self, key: str, text: str) -> None:
         self._seen.append(text)
         super().change_document(key, text)
-
-
-def test_what_waits_is_bounded_and_refused_beyond(rigs: Callable[..., Rig]) -> None:
-    gate = Gate(at=1)
-    rig = rigs(FakeModel("x = compute(1)\n", on_forward=gate), PLAIN)
-    rig.open("x = \n")
-    running = rig.ask(4)
-    assert gate.reached.wait(TIMEOUT_S)
-    text = "y" * 8_000_000
-    for number in range(8):
-        rig.engine.add_workspace_files(WORKSPACE, [(f"f{number}.py", text)])
-    with pytest.raises(LimitError):
-        rig.engine.add_workspace_files(WORKSPACE, [("one_more.py", text)])
-    for number in range(20):  # closing always works, whatever waits
-        key = DocumentKey(1, f"file:///d{number}.py")
-        rig.engine.open_document(WORKSPACE, key, "python", 1, text)
-        rig.engine.close_document(key)
-    assert rig.engine._inbox._waiting_chars <= 64 * 2**20
-    gate.open.set()
-    assert running.done.wait(TIMEOUT_S)
 
 
 def test_a_document_that_was_closed_before_its_turn_reaches_the_pool(rigs: Callable[..., Rig]) -> None:

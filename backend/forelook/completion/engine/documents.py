@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from forelook.budgets import text_bytes
 from forelook.completion.document_store import Document, DocumentStore
 from forelook.completion.engine.inbox import Inbox
 from forelook.completion.engine.model_state import Loaded, ModelState
@@ -88,9 +89,12 @@ class DocumentFeed:
             UnknownDocumentError: it is not open.
         """
         document = self._store.close(key)
-        if not self._inbox.has_room(len(document.text)):
+        user, num_bytes = document.workspace.principal, text_bytes(document.text)
+        try:
+            self._inbox.command(partial(self._closed, document), user=user, num_bytes=num_bytes, is_bounded=False)
+        except LimitError:
             document = replace(document, text="")  # the pool keeps what it has of it
-        self._inbox.command(partial(self._closed, document), num_chars=len(document.text), is_bounded=False)
+            self._inbox.command(partial(self._closed, document), is_bounded=False)
 
     def add_files(self, workspace: WorkspaceKey, files: Sequence[tuple[str, str]]) -> None:
         """Index files that are not open, at low priority.
@@ -103,7 +107,8 @@ class DocumentFeed:
             if (pool := self._pools.get(workspace)) is not None:
                 pool.add_files(files)
 
-        self._inbox.command(add, wants_model=True, num_chars=sum(len(text) for _, text in files))
+        num_bytes = sum(text_bytes(text) for _, text in files)
+        self._inbox.command(add, wants_model=True, user=workspace.principal, num_bytes=num_bytes)
 
     def remove_files(self, workspace: WorkspaceKey, paths: Sequence[str]) -> None:
         """Drop files from the pool, or folders with all that is below them."""

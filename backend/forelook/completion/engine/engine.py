@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from forelook.budgets import ByteBudget, text_bytes
 from forelook.completion.completer import Cancelled, Completed, Hints, RequestControl
 from forelook.completion.document_store import Document, DocumentStore
 from forelook.completion.engine.answers import Answer
@@ -33,6 +34,7 @@ from forelook.decoding.ngrams.index import TokenArray
 from forelook.errors import DecodingError, ForelookError, RequestCancelledError, StaleDocumentError
 from forelook.failures import log_failure, logged
 from forelook.finish_reason import FinishReason
+from forelook.heap import trim_heap
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.events import ACCEPTANCES, EventKind
 from forelook.protocol.messages import (
@@ -48,6 +50,8 @@ from forelook.protocol.messages import (
 
 _SAVE_EVERY_S = 5.0  # chosen, not measured
 _INDEX_EVERY_S = 0.1  # while work never pauses; chosen, not measured
+_TRIM_AFTER_S = 5.0  # of a pause; chosen, not measured
+_TRIM_EVERY_S = 60.0  # while work never pauses; chosen, not measured
 _FAILED_PAUSE_S = 0.2  # chosen, not measured: work that fails every time must not take a whole core
 
 
@@ -82,18 +86,21 @@ class CompletionEngine:
     ) -> None:
         self._config = config
         self._clock = clock
-        self._documents = DocumentStore()
+        what, fix = "texts of open documents", "close some documents"
+        self._documents = DocumentStore(ByteBudget(what, fix, config.user_document_bytes, config.document_bytes))
+        what, fix = "texts that wait to be indexed", "send this again later"
+        queue = ByteBudget(what, fix, config.user_queue_bytes, config.queue_bytes)
         self.has_failed = False
         """Whether the engine's thread has ended without being asked to; its process must be replaced."""
         self._users = Users(prewarm=config.prewarm, statistics_path=statistics_path)
-        self._inbox = Inbox()
+        self._inbox = Inbox(queue)
         self._thread: threading.Thread | None = None
 
         # Only the engine's thread changes these.
         self._model = ModelState(load, make_drafting or (lambda _model: Drafting()), config, release_memory, on_status)
-        self._pools = WorkspacePools(make_pool or pool_in_memory, self._model, config.index_slice_s, clock)
+        self._pools = WorkspacePools(make_pool or pool_in_memory, self._model, config.index_slice_s, clock, queue)
         self._feed = DocumentFeed(self._documents, self._inbox, self._model, self._pools, self._users, clock)
-        self._saved_s = self._used_s = self._indexed_s = clock()
+        self._saved_s = self._used_s = self._indexed_s = self._worked_s = self._trimmed_s = clock()
 
     @property
     def status(self) -> Status:
@@ -157,6 +164,7 @@ class CompletionEngine:
             self._used_s = self._clock()
             self._inbox.finished()
         if turn.job is not None or turn.commands:
+            self._worked_s = self._clock()
             self._work_in_turn()
         elif not turn.closing:
             self._inbox.wait(self._work_idle())
@@ -169,6 +177,8 @@ class CompletionEngine:
             self._pools.index()
         if self._save_due_s() <= now_s:
             self._save()
+        if self._trimmed_s + _TRIM_EVERY_S <= now_s:
+            self._trim()
 
     def _work_idle(self) -> float | None:
         """Do one slice of background work; returns seconds until there is more, ``None`` for until woken."""
@@ -188,8 +198,13 @@ class CompletionEngine:
         if unload_s <= now_s:
             self._unload()
             return 0
+        # Once per pause, which may be the end of the load.
+        trim_s = self._worked_s + _TRIM_AFTER_S if self._trimmed_s <= self._worked_s else math.inf
+        if trim_s <= now_s:
+            self._trim()
+            return 0
         prewarm_s = min(user.speculation.prewarm_due_s for user in self._users.in_turn())
-        next_s = min(prewarm_s, save_s, unload_s, self._pools.close_due_s)
+        next_s = min(prewarm_s, save_s, unload_s, trim_s, self._pools.close_due_s)
         return None if math.isinf(next_s) else max(0.0, next_s - now_s)
 
     def _work_ahead(self, loaded: Loaded) -> bool:
@@ -319,6 +334,11 @@ class CompletionEngine:
         self._pools.save()
         self._users.usage.save()
 
+    def _trim(self) -> None:
+        """Return freed memory: texts and tensors of all sizes leave gaps that nothing fills."""
+        self._trimmed_s = self._clock()
+        trim_heap()
+
     def _ensure_loaded(self) -> ForelookError | None:
         """Reload an unloaded model and restart the keep-alive time; returns why the model could not be loaded."""
         failure = None
@@ -439,7 +459,7 @@ class CompletionEngine:
             if event.kind in ACCEPTANCES and event.text and (pool := self._pools.get(workspace)) is not None:
                 pool.accept(loaded.model.tokenizer.encode(event.text))
 
-        self._inbox.command(record, num_chars=len(event.text or ""))
+        self._inbox.command(record, user=workspace.principal, num_bytes=text_bytes(event.text or ""))
 
     # --- statistics
 

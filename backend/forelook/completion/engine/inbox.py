@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from forelook.budgets import ByteBudget
 from forelook.completion.document_store import Document
 from forelook.errors import ForelookError, LimitError
 from forelook.failures import logged
@@ -16,7 +17,6 @@ OnPartial = Callable[[str], None]
 OnDone = Callable[[CompletionResult | ForelookError], None]
 Command = Callable[[], None]
 
-MAX_WAITING_CHARS = 64 * 2**20  # chosen, not measured: two workspaces of the maximum size
 MAX_COMMANDS = 100_000  # chosen, not measured
 
 
@@ -63,16 +63,21 @@ class Turn:
 
 
 class Inbox:
-    """Filled from the callers' threads, emptied by the engine's. What waits is bounded in characters and commands."""
+    """Filled from the callers' threads, emptied by the engine's. What waits is bounded in commands, and per user.
 
-    def __init__(self) -> None:
+    Args:
+        budget: memory for texts that wait.
+    """
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
         self._wake = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._commands: deque[Command] = deque()
         self._running: Job | None = None
         self._closing = self._failed = False
         self._wants_model = False
-        self._waiting_chars = 0
+        self._waiting_bytes: Counter[str] = Counter()  # by user
 
     # --- the caller's thread
 
@@ -93,20 +98,23 @@ class Inbox:
             self._wake.notify_all()
         return superseded
 
-    def has_room(self, num_chars: int) -> bool:
-        """Whether a command with so many characters of text may wait too."""
-        return self._waiting_chars + num_chars <= MAX_WAITING_CHARS
-
     def command(
-        self, command: Command, *, wants_model: bool = False, num_chars: int = 0, is_bounded: bool = True
+        self,
+        command: Command,
+        *,
+        wants_model: bool = False,
+        user: str = "",
+        num_bytes: int = 0,
+        is_bounded: bool = True,
     ) -> None:
         """Queue work.
 
         Args:
             command: runs on the engine's thread.
             wants_model: whether to reload an unloaded model, where a request is likely to follow.
-            num_chars: the text that the command keeps in memory.
-            is_bounded: whether it counts against the bounds; what removes state must always get in.
+            user: whose it is.
+            num_bytes: memory of the text that the command keeps.
+            is_bounded: whether the number of commands is bounded for it; what removes state must always get in.
 
         Raises:
             LimitError: too much waits already, while the engine is busy.
@@ -114,10 +122,11 @@ class Inbox:
         with self._wake:
             if self._failed:
                 return
-            if is_bounded and (len(self._commands) >= MAX_COMMANDS or not self.has_room(num_chars)):
-                raise LimitError("too much work waits for the engine, which is busy; send this again later")
+            if is_bounded and len(self._commands) >= MAX_COMMANDS:
+                raise LimitError(f"{MAX_COMMANDS} commands wait for the engine, which is busy; send this again later")
+            self._budget.resize(user, 0, num_bytes)
+            self._waiting_bytes[user] += num_bytes
             self._commands.append(command)
-            self._waiting_chars += num_chars
             self._wants_model |= wants_model
             self._wake.notify_all()
 
@@ -129,8 +138,13 @@ class Inbox:
             self._running = None
             self._jobs.clear()
             self._commands.clear()
-            self._waiting_chars = 0
+            self._nothing_waits()
         return jobs
+
+    def _nothing_waits(self) -> None:
+        for user, num_bytes in self._waiting_bytes.items():
+            self._budget.resize(user, num_bytes, 0)
+        self._waiting_bytes.clear()
 
     def close(self) -> None:
         """Cancel every request and let the engine's thread end."""
@@ -150,7 +164,7 @@ class Inbox:
             job = self._jobs.popleft() if self._jobs else None
             commands = list(self._commands)
             self._commands.clear()
-            self._waiting_chars = 0
+            self._nothing_waits()
             self._running = job
             wants_model, self._wants_model = self._wants_model or job is not None, False
             return Turn(job, commands, wants_model, self._closing)

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+from forelook.budgets import ByteBudget
 from forelook.completion.engine.model_state import ModelState
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.failures import logged
@@ -40,11 +41,18 @@ class WorkspacePools:
         model: where the model comes from; without one no pool is made.
         slice_s: time of one slice of indexing.
         clock: monotonic seconds.
+        budget: memory for files that wait to be indexed; ``None`` for a budget per pool.
     """
 
     def __init__(
-        self, make_pool: MakePool, model: ModelState, slice_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        make_pool: MakePool,
+        model: ModelState,
+        slice_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        budget: ByteBudget | None = None,
     ) -> None:
+        self._budget = budget
         self._make_pool = make_pool
         self._model = model
         self._slice_s = slice_s
@@ -60,6 +68,8 @@ class WorkspacePools:
         loaded = self._model.loaded
         if pool is None and loaded is not None and self._has_room():
             pool = self._pools[workspace] = self._make_pool(workspace, loaded.model)
+            if self._budget is not None:
+                pool.share(self._budget, workspace.principal)
         if pool is not None:
             self._pools.move_to_end(workspace)
             self._used_s[workspace] = self._clock()
