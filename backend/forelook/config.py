@@ -90,9 +90,11 @@ class EngineConfig:
         flag=Flag("--keep-alive", metavar="SECONDS"),
     )  # fmt: skip
     left_to_right: bool = setting(
-        False, boolean(), "Accept a model without fill-in-the-middle support; text after the cursor is ignored.",
-        name="leftToRight", group=MODEL, audience=Audience.SHELL,
-        flag=Flag("--left-to-right", means=True),
+        False, boolean(),
+        "Accept a model without fill-in-the-middle support. It does not read the text after the cursor; "
+        "that text still trims and ends its suggestions.",
+        name="leftToRight", group=MODEL, effect=Effect.RELOAD,
+        flag=Flag("--left-to-right", ("serve", "complete", "doctor"), means=True),
     )  # fmt: skip
 
     max_new_tokens: int | None = setting(
@@ -281,6 +283,12 @@ class EditorConfig:
         "", pattern(r"[A-Za-z0-9_.-]{0,64}", "up to 64 of A-Z a-z 0-9 _ . -"),
         "Set by an editor whose command names are shared by all its windows; read once, at start.",
         name="commandSuffix", group=PLUGIN, audience=Audience.PLUGIN,
+    )  # fmt: skip
+    model_offer: bool = setting(
+        True, boolean(),
+        "Offer a larger model than the bundled one, once, where the machine can run it; disable for an editor with an "
+        "offer of its own.",
+        name="modelOffer", group=PLUGIN, audience=Audience.PLUGIN,
     )  # fmt: skip
     status_notifications: bool = setting(
         True, boolean(), "Send forelook/status; disable for an editor that warns about unknown notifications.",

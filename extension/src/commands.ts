@@ -3,6 +3,7 @@
 import * as vscode from "vscode";
 import type { Session } from "./session";
 import * as config from "./config";
+import { LeftToRightOffer } from "./leftToRight";
 import { chooseModel } from "./models";
 import { run } from "./processes";
 import { Reports, statisticsPage } from "./report";
@@ -30,6 +31,7 @@ export function registerCommands(parts: Parts): vscode.Disposable {
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
     showStatistics: () => showStatistics(session, reports),
     chooseModel: () => chooseModel(launcher.interpreter?.python, parts.home, log),
+    acceptLeftToRight: () => config.acceptLeftToRight(),
     restart: () => restart(parts),
     clearPool: () => clearPool(session),
     showLog: () => log.show(),
@@ -136,7 +138,9 @@ async function showMenu(session: Session): Promise<void> {
     { label: "$(output) Show log", command: "showLog" },
     { label: "$(gear) Open settings", command: "openSettings" },
   );
-  if (session.state.kind === "missing") {
+  if (LeftToRightOffer.fits(session.state)) {
+    items.unshift({ label: "$(arrow-right) Use this model left to right", command: "acceptLeftToRight" });
+  } else if (session.state.kind === "missing") {
     items.unshift(
       { label: "$(cloud-download) Install the server in a private environment", command: "install" },
       { label: "$(folder-opened) Choose an interpreter with Forelook installed…", command: "selectInterpreter" },

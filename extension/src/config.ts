@@ -26,7 +26,7 @@ type Json = string | number | boolean | null | readonly Json[] | { readonly [key
 export function forwardedSettings(): Record<string, Json> {
   const section = vscode.workspace.getConfiguration().get<Record<string, Json>>(SECTION) ?? {};
   const forwarded = Object.entries(section).filter(([name]) => !OWN_GROUPS.has(name));
-  return { ...Object.fromEntries(forwarded), ...ignoredByAll(), commandSuffix: COMMAND_SUFFIX };
+  return { ...Object.fromEntries(forwarded), ...ignoredByAll(), commandSuffix: COMMAND_SUFFIX, modelOffer: false };
 }
 
 /** The workspace's ignore globs and then the user's: a workspace may exclude more files, but include none. */
@@ -89,14 +89,20 @@ export async function toggleLanguage(languageId: string): Promise<boolean> {
 /** The settings of model and device as options of the `forelook` command; defaults are omitted. */
 export function modelArguments(): string[] {
   const section = vscode.workspace.getConfiguration(SECTION);
-  return ["model", "revision", "device", "dtype"].flatMap((name) => {
+  const named = ["model", "revision", "device", "dtype"].flatMap((name) => {
     const value = section.get<string | null>(name);
     return value && value !== "auto" ? [`--${name}=${value}`] : [];
   });
+  return section.get<boolean>("leftToRight") ? [...named, "--left-to-right"] : named;
 }
 
 export async function setModel(model: string | undefined): Promise<void> {
   await vscode.workspace.getConfiguration(SECTION).update("model", model, vscode.ConfigurationTarget.Global);
+}
+
+/** Accepts models that were not trained to infill; the language server restarts the backend. */
+export async function acceptLeftToRight(): Promise<void> {
+  await vscode.workspace.getConfiguration(SECTION).update("leftToRight", true, vscode.ConfigurationTarget.Global);
 }
 
 export async function setInterpreter(path: string | null): Promise<void> {

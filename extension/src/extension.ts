@@ -5,6 +5,8 @@ import { Session } from "./session";
 import { registerCommands } from "./commands";
 import { SECTION } from "./config";
 import { Launcher } from "./launcher";
+import { LeftToRightOffer } from "./leftToRight";
+import { ModelOffer } from "./modelOffer";
 import { StatusItem } from "./statusItem";
 import { Tokens } from "./tokens";
 
@@ -13,10 +15,12 @@ let session: Session | undefined;
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
   const log = vscode.window.createOutputChannel("Forelook", { log: true });
   const item = new StatusItem();
+  const leftToRight = new LeftToRightOffer();
   const tokens = new Tokens(context.secrets);
   const own = (session = new Session(log));
   const launcher = new Launcher(context, own, tokens, log);
   const home = context.globalStorageUri.fsPath;
+  const modelOffer = new ModelOffer(context.globalState, home, log);
 
   const draw = (): void => item.draw(own.state);
   const start = (): Promise<void> => launcher.start().catch((error: unknown) => failed(own, log, error));
@@ -27,6 +31,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     own,
     registerCommands({ session: own, launcher, tokens, log, home }),
     own.onDidChange(draw),
+    own.onDidChange((connection) => void leftToRight.show(connection)),
+    own.onDidChange((connection) => void modelOffer.show(connection, launcher.interpreter?.python)),
     vscode.window.onDidChangeActiveTextEditor(draw),
     vscode.workspace.onDidGrantWorkspaceTrust(start),
     context.secrets.onDidChange(start),

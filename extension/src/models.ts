@@ -12,7 +12,9 @@ interface Choice extends vscode.QuickPickItem {
 }
 
 /** The part of `forelook models --json` that is shown. */
-interface Listing {
+export interface Listing {
+  readonly machine: { readonly speed: { readonly was_busy: boolean } | null };
+  readonly offer: { readonly model: string; readonly message: string } | null;
   readonly installed: readonly { readonly model: string; readonly fault: string }[];
   readonly recommended: readonly Rating[];
 }
@@ -21,6 +23,8 @@ interface Rating {
   readonly model: { readonly model: string; readonly license: string; readonly download_bytes: number };
   readonly needed_bytes: number;
   readonly fits: boolean;
+  /** How fast it would be; none on a GPU. */
+  readonly estimate: { readonly tokens_per_s: number; readonly prompt_s: number } | null;
   readonly is_slow: boolean;
   readonly is_best: boolean;
 }
@@ -55,14 +59,8 @@ export async function chooseModel(python: string | undefined, home: string, log:
   }
 }
 
-async function ratedModels(
-  python: string | undefined,
-  home: string,
-  log: vscode.LogOutputChannel,
-): Promise<readonly { choice: Choice; usable: boolean }[]> {
-  if (python === undefined) {
-    return [];
-  }
+/** Runs `forelook models`; `undefined`, with the reason in the log, if that fails. */
+export async function listModels(python: string, home: string, log: vscode.LogOutputChannel): Promise<Listing | undefined> {
   const device = vscode.workspace.getConfiguration("forelook").get<string>("device", "auto");
   const finished = await run(python, ["-m", "forelook", "models", "--all", "--json", `--device=${device}`], {
     cwd: home,
@@ -70,20 +68,34 @@ async function ratedModels(
   });
   try {
     // Whatever else prints at startup comes first.
-    const listing = JSON.parse(finished.stdout.trim().split("\n").at(-1) ?? "") as Listing;
-    const ready = new Set(listing.installed.filter(({ fault }) => !fault).map(({ model }) => model));
-    return listing.recommended.map((rating) => ({
-      choice: describe(rating, ready.has(rating.model.model)),
-      usable: rating.fits && !rating.is_slow,
-    }));
+    return JSON.parse(finished.stdout.trim().split("\n").at(-1) ?? "") as Listing;
   } catch {
     log.warn(`forelook models failed (code ${finished.code ?? "none"}): ${finished.lastLine}`);
-    return [];
+    return undefined;
   }
 }
 
-function describe({ model, needed_bytes, fits, is_slow, is_best }: Rating, downloaded: boolean): Choice {
+async function ratedModels(
+  python: string | undefined,
+  home: string,
+  log: vscode.LogOutputChannel,
+): Promise<readonly { choice: Choice; usable: boolean }[]> {
+  const listing = python === undefined ? undefined : await listModels(python, home, log);
+  if (!listing) {
+    return [];
+  }
+  const ready = new Set(listing.installed.filter(({ fault }) => !fault).map(({ model }) => model));
+  return listing.recommended.map((rating) => ({
+    choice: describe(rating, ready.has(rating.model.model)),
+    usable: rating.fits && !rating.is_slow,
+  }));
+}
+
+function describe({ model, needed_bytes, fits, estimate, is_slow, is_best }: Rating, downloaded: boolean): Choice {
   const notes = [gigabytes(model.download_bytes), model.license];
+  if (estimate) {
+    notes.push(`about ${Number(estimate.tokens_per_s.toPrecision(2))} tokens/s`);
+  }
   if (downloaded) {
     notes.push("downloaded");
   }

@@ -97,6 +97,8 @@ describe("the menu", () => {
     expect((await labels())[0]).toBe("Install the server in a private environment");
     state = { kind: "untrusted" };
     expect((await labels())[0]).toBe("Manage workspace trust");
+    state = { kind: "running", status: { state: "error", message: "accept it with `forelook.leftToRight`" } };
+    expect((await labels())[0]).toBe("Use this model left to right");
   });
 
   test("runs what was picked", async () => {
@@ -120,10 +122,13 @@ describe("the model", () => {
       model: { model, license: "Apache-2.0", download_bytes: bytes },
       needed_bytes: 1.2 * bytes,
       fits,
+      estimate: { tokens_per_s: 41.7, prompt_s: 1.2 },
       is_slow,
       is_best,
     });
     const listing = {
+      machine: { speed: null },
+      offer: null,
       installed: [{ model: "own/small", fault: "" }],
       recommended: [
         rating("own/small", 1e9, true, false, true),
@@ -204,9 +209,10 @@ test("the doctor examines what the settings would run", async () => {
   fake.set("forelook.model", "/models/of mine");
   fake.set("forelook.device", "cuda:1");
   fake.set("forelook.dtype", "auto");
+  fake.set("forelook.leftToRight", true);
   await run("runDoctor");
   const calls = await readFile(path.join(folder, "python.calls"), "utf8");
-  expect(calls.trim().split("|")[1]).toBe("-m forelook doctor --model=/models/of mine --device=cuda:1");
+  expect(calls.trim().split("|")[1]).toBe("-m forelook doctor --model=/models/of mine --device=cuda:1 --left-to-right");
   await rm(folder, { recursive: true });
 });
 

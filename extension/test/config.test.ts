@@ -16,6 +16,7 @@ test("all settings but the extension's own are forwarded, groups and all", () =>
     lookahead: { window: "auto", ngram: 4 },
     model: "/models/x",
     commandSuffix: ".server",
+    modelOffer: false,
   });
 });
 

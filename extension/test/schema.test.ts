@@ -20,7 +20,7 @@ const extension = path.dirname(import.meta.dirname);
 const repository = path.dirname(extension);
 const OWN = /^forelook\.(server|trace)\./;
 /** Options of the language server that are an editor plug-in's to set, not its user's. */
-const NOT_FOR_PEOPLE: ReadonlySet<string> = new Set(["commandSuffix", "statusNotifications"]);
+const NOT_FOR_PEOPLE: ReadonlySet<string> = new Set(["commandSuffix", "modelOffer", "statusNotifications"]);
 
 const manifest = JSON.parse(readFileSync(path.join(extension, "package.json"), "utf8")) as {
   contributes: { configuration: { properties: Record<string, Property> }[] };

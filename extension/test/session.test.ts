@@ -146,7 +146,7 @@ describe("a session", () => {
   test("sends the settings as they are, at the start, on a change, and when the server asks", async () => {
     fake.set("forelook.deadlineMs", 300);
     fake.set("forelook.server.url", "ws://127.0.0.1:1");
-    const settings = { deadlineMs: 300, commandSuffix: ".server" };
+    const settings = { deadlineMs: 300, commandSuffix: ".server", modelOffer: false };
     await session.start(TRANSPORT);
     await pass();
     const { options, sent } = only();

@@ -41,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ForelookError as error:
         return _complain(error)
     from forelook_lsp.launch import backend_finder
+    from forelook_lsp.model_offer import offer_finder
 
     user_id = os.getuid() if sys.platform != "win32" else None
-    find_backend = backend_finder(dict(os.environ), Path.home(), user_id)
+    user = (dict(os.environ), Path.home(), user_id)
+    find_backend = backend_finder(*user)
     if arguments.websocket is not None:
         try:
             return _serve_websocket(find_backend, arguments, os.environ)
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.enable()
     stdin, stdout = take_standard_streams()
     try:
-        return asyncio.run(serve_stdio(find_backend, stdin, stdout))
+        return asyncio.run(serve_stdio(find_backend, stdin, stdout, offer_finder(*user)))
     except KeyboardInterrupt:
         return 130
 

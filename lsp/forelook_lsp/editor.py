@@ -51,6 +51,11 @@ class LspEditor:
         kind = types.MessageType.Error if is_error else types.MessageType.Info
         self._protocol.notify(types.WINDOW_LOG_MESSAGE, types.LogMessageParams(kind, message))
 
+    def tell(self, message: str) -> None:
+        """Show a message to the user, who need not react."""
+        params = types.ShowMessageParams(types.MessageType.Info, message)
+        self._protocol.notify(types.WINDOW_SHOW_MESSAGE, params)
+
 
 class _NoProgress:
     def report(self, share: float | None, message: str) -> None:

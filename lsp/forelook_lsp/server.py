@@ -18,6 +18,7 @@ from forelook_lsp.commands import ACCEPTED, COMMANDS
 from forelook_lsp.editor import LspEditor
 from forelook_lsp.lsp_protocol import ForelookProtocol, VersionedInlineCompletionParams, make_converter, quiet_errors
 from forelook_lsp.mirror import Cell, EditorChange, EditorRange
+from forelook_lsp.model_offer import FindOffer
 from forelook_lsp.positions import Lines, PositionEncoding
 from forelook_lsp.suggestions.requests import EditorSuggestion
 from forelook_lsp.window import EditorWindow, FindBackend
@@ -42,11 +43,12 @@ class ForelookServer(LanguageServer):
 
     protocol: ForelookProtocol
 
-    def __init__(self, find_backend: FindBackend) -> None:
+    def __init__(self, find_backend: FindBackend, find_offer: FindOffer | None = None) -> None:
         """Register all features.
 
         Args:
             find_backend: finds or starts the backend for some settings; blocks.
+            find_offer: finds a larger model to offer; blocks.
         """
         super().__init__(
             SERVER_NAME,
@@ -57,7 +59,7 @@ class ForelookServer(LanguageServer):
             notebook_document_sync=NOTEBOOKS,
         )
         self._editor = LspEditor(self.protocol)
-        self.window = EditorWindow(self._editor, find_backend)
+        self.window = EditorWindow(self._editor, find_backend, find_offer=find_offer)
         self._initial_settings: dict[str, Any] = {}
         self._accepted_command = ACCEPTED.name
         for method, handler in (

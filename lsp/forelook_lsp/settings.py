@@ -31,7 +31,7 @@ def parse_settings(settings: Json) -> tuple[EditorConfig, list[ConfigError]]:
 
 def backend_settings(config: EngineConfig) -> dict[str, Json]:
     """What a new backend must be started with, as JSON; other settings travel with each request."""
-    return as_json(config, (Effect.RESTART, Effect.OTHER_BACKEND))
+    return as_json(config, (Effect.RELOAD, Effect.RESTART, Effect.OTHER_BACKEND))
 
 
 def effect_of_change(old: EditorConfig, new: EditorConfig) -> Effect:

@@ -37,6 +37,9 @@ class Editor(Protocol):
     def log(self, message: str, *, is_error: bool) -> None:
         """Add a line to the editor's log of this server."""
 
+    def tell(self, message: str) -> None:
+        """Show a message to the user, who need not react."""
+
 
 @dataclass(slots=True)
 class WindowStatus:
@@ -105,7 +108,8 @@ class WindowStatus:
         busy = backend.message if backend.progress is not None else ""
         if self.num_running:
             return "completing", busy, backend.progress
-        return "ready", busy or self.withheld or self.not_in_effect, backend.progress
+        # Without progress the backend's message is what it has to say about its model.
+        return "ready", busy or self.withheld or self.not_in_effect or backend.message, backend.progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from forelook.protocol import messages
 from forelook.settings.rows import Effect, as_json
 from forelook.uris import local_path
 
-from forelook_lsp.backend_connection import BackendConnection, ClientName
+from forelook_lsp.backend_connection import BackendConnection, ClientName, run_in_thread
 from forelook_lsp.document_sync import DocumentSync
 from forelook_lsp.indexing import Indexing
 from forelook_lsp.mirror import EditorRange, Mirror
+from forelook_lsp.model_offer import FindOffer, wants_offer
 from forelook_lsp.settings import effect_of_change, parse_settings
 from forelook_lsp.status import Editor, StatusPresenter
 from forelook_lsp.suggestions.requests import EditorSuggestion, SuggestionRequests
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 5.0  # chosen, not measured
+OFFER_AFTER_S = 20.0  # rating the models takes both cores for seconds; chosen, not measured
 MAX_LINE_CHARS = 20_000  # longer lines get no suggestions; VS Code's limit for highlighting
 
 FindBackend = Callable[[EditorConfig], "Endpoint"]
@@ -40,13 +42,19 @@ class EditorWindow:
     """One editor window, driven by the handlers of ``server.py``."""
 
     def __init__(
-        self, editor: Editor, find_backend: FindBackend, *, clock: Callable[[], float] = time.monotonic
+        self,
+        editor: Editor,
+        find_backend: FindBackend,
+        *,
+        find_offer: FindOffer | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a window that ``start`` connects.
 
         Args:
             editor: where status, progress and log lines go.
             find_backend: finds or starts the backend for some settings; blocks.
+            find_offer: finds a larger model to offer; blocks.
             clock: a monotonic clock in seconds.
         """
         self.config = EditorConfig()
@@ -58,6 +66,9 @@ class EditorWindow:
         self.indexing = Indexing(self.backend, self.presenter, lambda: self.documents.paths)
         self.suggestions = SuggestionRequests(self.mirror, self.backend, self.presenter, clock)
         self.documents = DocumentSync(self.mirror, self.backend, self.indexing, self.suggestions)
+        self._editor = editor
+        self._find_offer = find_offer
+        self._offering: asyncio.Task[None] | None = None
         self._folders: dict[str, Path] = {}
         self._switches = Switches()
         self._restarting: asyncio.Task[None] | None = None
@@ -84,7 +95,7 @@ class EditorWindow:
         if effect is Effect.OTHER_BACKEND:
             self.suggestions.forget_answers()
             self.backend.reconnect()
-        elif effect is Effect.RESTART:
+        elif effect in (Effect.RELOAD, Effect.RESTART):
             if self._restarting is not None:
                 self._restarting.cancel()
             self._restarting = asyncio.get_running_loop().create_task(self._restart_own_backend())
@@ -112,13 +123,16 @@ class EditorWindow:
         self.suggestions.close()
         self.presenter.close()
         self.indexing.stop()
-        if self._restarting is not None:
-            self._restarting.cancel()
+        for task in (self._restarting, self._offering):
+            if task is not None:
+                task.cancel()
         await self.backend.close()
 
     async def _restart_own_backend(self) -> None:
-        """Restart the backend with this window's settings, unless other windows share it."""
-        if self.backend.connected:
+        """Restart the backend with this window's settings, unless other windows share it and its model works."""
+        status = self.presenter.status.backend
+        has_failed = status is not None and status.state is messages.EngineState.ERROR
+        if self.backend.connected and not has_failed:
             try:
                 request = self.backend.request(messages.STATS, messages.Empty())
                 stats = await asyncio.wait_for(request, SHUTDOWN_TIMEOUT_S)
@@ -298,7 +312,19 @@ class EditorWindow:
         if self.presenter.status.ready and not self._indexed:
             self._indexed = True
             self._index()
+            if self._find_offer is not None and self._offering is None and wants_offer(self.config):
+                self._offering = asyncio.get_running_loop().create_task(self._offer_model(self._find_offer))
         self._show_status()
+
+    async def _offer_model(self, find_offer: FindOffer) -> None:
+        await asyncio.sleep(OFFER_AFTER_S)
+        try:
+            message = await run_in_thread(find_offer)
+        except ForelookError as error:
+            logger.warning("no model is offered: %s", error)
+            return
+        if message:
+            self._editor.tell(f"{message}. Set forelook.model to its name to use it.")
 
     def _show_status(self) -> None:
         self.presenter.status.paused = not self._switches.is_on()

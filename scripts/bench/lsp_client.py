@@ -141,7 +141,8 @@ class LspClient:
                 "processId": None,
                 "rootUri": folder.as_uri() if folder is not None else None,
                 "capabilities": merged,
-                "initializationOptions": options,
+                # The offer of a larger model would rate the models meanwhile.
+                "initializationOptions": {"modelOffer": False, **options} if isinstance(options, dict) else options,
                 "workspaceFolders": folders,
             },
         )

@@ -6,52 +6,19 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bench.lsp_client import LspClient, stdio_server
 
+from tests.e2e.user import CURSOR, SOURCE, damaged_copy, forelook, ghost_text
+
 pytestmark = pytest.mark.slow
 
-SOURCE = """class Point:
-    def __init__(self, x, y):
-        self.x = x
-        self.y = y
-
-    def plus(self, other):
-        return Point(self.x + other.x, self.y + other.y)
-
-    def minus(self, other):
-        return Point(self.x - other.x, self.y - other.y)
-
-    def times(self, other):
-        return Point(self.x * other.x, self.y * other.y)
-
-    def over(self, other):
-        return Point(self.x / other.x, self.y / other.y)
-
-    def modulo(self, other):
-        return """
-CURSOR = (18, 15)
 # Slow machines run these tests too: what is tested is the text, not the time.
 OPTIONS = {"deadlineMs": 60_000}
-
-
-@pytest.fixture
-def home() -> Iterator[dict[str, str]]:
-    """The environment of a user with folders of their own; short, as a socket's path must be."""
-    with tempfile.TemporaryDirectory(prefix="fl") as folder:
-        named = dict.fromkeys(("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), folder)
-        environment = {**os.environ, **named, "HOME": folder, "OMP_NUM_THREADS": "1"}
-        yield environment
-        forelook(environment, "stop")
 
 
 @pytest.fixture
@@ -62,25 +29,9 @@ async def editor(home: dict[str, str]) -> AsyncIterator[LspClient]:
         yield server.client
 
 
-def forelook(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "forelook", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-
-
 def backend_pid(environment: dict[str, str]) -> int:
     (status,) = json.loads(forelook(environment, "status", "--json").stdout)
     return int(status["pid"])
-
-
-def ghost_text(source: str, cursor: tuple[int, int], item: dict[str, Any]) -> str:
-    """What the item adds after the cursor; its text before the cursor must be what stands there."""
-    line, column = cursor
-    start, end = item["range"]["start"], item["range"]["end"]
-    assert start["line"] == end["line"] == line
-    assert start["character"] <= column <= end["character"]
-    typed = source.split("\n")[line][start["character"] : column]
-    assert item["insertText"].startswith(typed)
-    return str(item["insertText"][len(typed) :])
 
 
 async def test_an_unfinished_line_gets_a_real_continuation(editor: LspClient) -> None:
@@ -239,16 +190,6 @@ def test_the_shell_names_an_unknown_model_and_the_way_out(home: dict[str, str], 
     assert result.returncode != 0
     assert "no-such-model" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def damaged_copy(repository: Path, folder: Path, name: str, old: str, new: str) -> Path:
-    """The starter model with one string replaced in one of its files."""
-    model = folder / "damaged"
-    shutil.copytree(repository / "backend/forelook/starter_model", model)
-    text = (model / name).read_text(encoding="utf-8")
-    assert old in text
-    (model / name).write_text(text.replace(old, new), encoding="utf-8")
-    return model
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,16 @@ from typing import Any
 from bench import lsp_frames
 from bench.lsp_client import TIMEOUT_S, LspClient, start_process
 from forelook_lsp.launch import backend_finder
+from forelook_lsp.model_offer import FindOffer
 from forelook_lsp.transports.stdio import serve_stdio
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed
 
 
 @contextlib.asynccontextmanager
-async def stdio_server_in_a_thread(environment: Mapping[str, str]) -> AsyncIterator[LspClient]:
+async def stdio_server_in_a_thread(
+    environment: Mapping[str, str], find_offer: FindOffer | None = None
+) -> AsyncIterator[LspClient]:
     """The same server over real pipes, in a thread: spares the half second that a process takes to start."""
     to_server, from_client = os.pipe()
     to_client, from_server = os.pipe()
@@ -30,7 +33,7 @@ async def stdio_server_in_a_thread(environment: Mapping[str, str]) -> AsyncItera
     def serve() -> int:
         find_backend = backend_finder(environment, Path(environment["HOME"]), os.getuid())
         with os.fdopen(from_server, "wb") as stdout:
-            return asyncio.run(serve_stdio(find_backend, to_server, stdout))
+            return asyncio.run(serve_stdio(find_backend, to_server, stdout, find_offer))
 
     def send(message: str) -> None:
         data = memoryview(lsp_frames.encode(message))

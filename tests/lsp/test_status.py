@@ -66,6 +66,8 @@ async def test_a_ready_model_that_is_busy_with_itself_says_so(server: StdioServe
     await editor.initialize()
     await editor.open(URI, "a")
     await editor.wait_for_status("ready")
+    await backend.set_status(replace(READY, message="own/model was not trained to infill"))
+    await editor.wait_until(lambda: last_status(editor)["message"] == "own/model was not trained to infill")
     await backend.set_status(replace(READY, progress=1.0, message="Preparing steps of 8 tokens"))
     await editor.wait_until(lambda: last_status(editor)["message"] == "Preparing steps of 8 tokens")
     assert (last_status(editor)["state"], last_status(editor)["progress"]) == ("ready", 1.0)

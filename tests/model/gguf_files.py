@@ -206,3 +206,24 @@ def _add_tensors(
             writer.add_tensor(stored_name(name), data, raw_dtype=quantized)
             read = gguf.dequantize(data, quantized).reshape(values.shape)
             parameter.copy_(torch.from_numpy(read if num_heads is None else unpermute(read, num_heads)))
+
+
+def split_in_two(path: Path, folder: Path, stem: str = "model") -> list[Path]:
+    """Two parts, as llama.cpp's own tool makes them: the first has all metadata."""
+    reader = gguf.GGUFReader(path)
+    names = [tensor.name for tensor in reader.tensors]
+    writer = gguf.GGUFWriter(folder / f"{stem}.gguf", "llama", split_max_tensors=len(names) // 2 + 1)
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        value = field.contents()
+        kind, sub = field.types[0], field.types[-1] if len(field.types) > 1 else None
+        writer.add_key_value(field.name, value, kind, sub)
+    for tensor in reader.tensors:
+        is_plain = tensor.tensor_type in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16)
+        writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=None if is_plain else tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("*.gguf"))

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from forelook.commands import cli
-from forelook.model.catalogue import Machine, card_license, installed_models, recommend
-from forelook.model.families import CATALOGUE
+from forelook.model.catalogue import CATALOGUE, Machine, recommend
+from forelook.model.gguf.files import gguf_on_hub
+from forelook.model.installed import card_license, installed_models
 from forelook.model.loading import STARTER_MODEL_PATH
+from forelook.model.speed import MachineSpeed
 
 GB = 10**9
+
+
+def speed(gigabytes_per_s: float, gigaflops_per_s: float) -> MachineSpeed:
+    """Of a CPU in bfloat16, with typical costs per layer."""
+    return MachineSpeed(
+        gigabytes_per_s * 1e9, gigaflops_per_s * 1e9, 2e-4, 2e-8, "cpu", "bfloat16", 2, "2026-11-29", was_busy=False
+    )
+
+
+def cpu(gigabytes_per_s: float, gigaflops_per_s: float) -> Machine:
+    return Machine("cpu", 64 * GB, 2, 4, speed(gigabytes_per_s, gigaflops_per_s))
 
 
 def best(machine: Machine) -> str | None:
@@ -44,13 +58,49 @@ def test_the_catalogue_names_models_the_forward_runs_and_nothing_else():
         (Machine("cuda", 24 * GB, 2, 2), "ibm-granite/granite-8b-code-base-4k"),
         (Machine("cuda", 8 * GB, 2, 2), "Qwen/Qwen2.5-Coder-3B"),
         (Machine("cuda", GB, 2, 2), None),
-        (Machine("cpu", 64 * GB, 2, 4), "Qwen/Qwen2.5-Coder-0.5B"),
-        (Machine("cpu", 64 * GB, 4, 4), None),  # in float32 even the smallest is slower than a typist
+        (cpu(65, 450), "Qwen/Qwen2.5-Coder-0.5B"),
+        (cpu(10, 450), None),  # every step reads too slowly
+        (cpu(65, 45), None),  # the prompt of a new place takes seconds
+        (cpu(200, 2000), "Qwen/Qwen2.5-Coder-1.5B"),
+        (cpu(2000, 50_000), "Qwen/Qwen2.5-Coder-7B"),
         (Machine("cuda", None, 2, 2), "codellama/CodeLlama-13b-hf"),
     ],
 )
 def test_the_largest_model_that_fits_and_keeps_up_is_the_one_to_take(machine, name):
     assert best(machine) == name
+    assert sum(fit.is_best for fit in recommend(machine)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "num_parameters", "kv_values_per_token"),
+    [  # as the published checkpoints have them
+        ("Qwen/Qwen2.5-Coder-0.5B", 493_961_216, 6_144),
+        ("deepseek-ai/deepseek-coder-1.3b-base", 1_346_371_584, 98_304),
+        ("Qwen/Qwen2.5-Coder-1.5B", 1_543_569_408, 14_336),
+        ("Qwen/Qwen2.5-Coder-3B", 3_085_697_024, 18_432),
+        ("ibm-granite/granite-3b-code-base-2k", 3_481_272_320, 163_840),
+        ("codellama/CodeLlama-7b-hf", 6_738_280_448, 262_144),
+        ("deepseek-ai/deepseek-coder-6.7b-base", 6_740_246_528, 262_144),
+        ("Qwen/Qwen2.5-Coder-7B", 7_615_283_200, 28_672),
+        ("ibm-granite/granite-8b-code-base-4k", 8_053_063_680, 73_728),
+        ("codellama/CodeLlama-13b-hf", 13_015_613_440, 409_600),
+    ],
+)
+def test_shapes_are_those_of_the_published_models(model, num_parameters, kv_values_per_token):
+    (row,) = [row for row in CATALOGUE if row.model == model]
+    assert (row.num_parameters, row.config.kv_values_per_token) == (num_parameters, kv_values_per_token)
+
+
+def test_a_gguf_variant_is_the_same_model_in_half_the_size():
+    rows = {row.model: row for row in CATALOGUE}
+    variants = [row for row in CATALOGUE if gguf_on_hub(row.model)]
+    assert len(variants) == 4
+    for variant in variants:
+        size = variant.model.split("Coder-")[1].split("-")[0]
+        original = rows[f"Qwen/Qwen2.5-Coder-{size}"]
+        assert replace(variant.config) == original.config
+        assert variant.license == original.license
+        assert variant.download_bytes == pytest.approx(original.download_bytes * 8.5 / 16)
 
 
 def test_the_cache_of_a_prompt_counts_as_memory():

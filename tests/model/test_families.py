@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from forelook.model.families import CATALOGUE, CONTROL_TOKENS, FAMILIES, INFILL_TEMPLATES, InfillOrder, InfillTemplate
+from forelook.model.catalogue import CATALOGUE
+from forelook.model.families import CONTROL_TOKENS, FAMILIES, INFILL_TEMPLATES, InfillOrder, InfillTemplate
 from forelook.model.loading import load_model
 from forelook.model.tokenizer import CodeTokenizer
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from forelook.errors import CheckpointError, ModelError, ModelNotFoundError, UnsupportedArchitectureError
 from forelook.model.families import FAMILIES
@@ -19,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.model.checkpoints import build_reference, save
-from tests.model.gguf_files import write_model
+from tests.model.gguf_files import split_in_two, write_model
 
 
 def load(path: Path) -> LoadedModel:
@@ -189,28 +188,6 @@ def test_file_without_a_suffix_is_known_by_its_first_bytes(sound: Path, tmp_path
     blob = tmp_path / "sha256-0123"
     blob.write_bytes(sound.read_bytes())
     assert load(blob).config == load(sound).config
-
-
-def split_in_two(sound: Path, folder: Path, stem: str = "model") -> list[Path]:
-    """Two parts, as llama.cpp's own tool makes them: the first has all metadata."""
-    import gguf
-
-    reader = gguf.GGUFReader(sound)
-    names = [tensor.name for tensor in reader.tensors]
-    writer = gguf.GGUFWriter(folder / f"{stem}.gguf", "llama", split_max_tensors=len(names) // 2 + 1)
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":
-            continue
-        value = field.contents()
-        kind, sub = field.types[0], field.types[-1] if len(field.types) > 1 else None
-        writer.add_key_value(field.name, value, kind, sub)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, np.array(tensor.data))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return sorted(folder.glob("*.gguf"))
 
 
 def test_split_model_loads_by_any_part_and_by_its_folder(sound: Path, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from forelook.commands import cli
 from forelook.errors import CheckpointError, ModelNotFoundError, UnsupportedArchitectureError
-from forelook.model.catalogue import InstalledModel
 from forelook.model.gguf.stores import Stores, installed_gguf
 from forelook.model.hub import Hub, pinned_folder, pull, recorded, split_revision
+from forelook.model.installed import InstalledModel
 from forelook.model.loading import load_model
 
 from tests.model.checkpoints import build_reference

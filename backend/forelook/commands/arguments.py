@@ -149,6 +149,7 @@ def models_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``models``."""
     setting_arguments(parser, "models", {"device": "auto"})
     parser.add_argument("--all", action="store_true", help="also recommend models that do not fit this machine")
+    parser.add_argument("--measure", action="store_true", help="measure the speed of this machine again")
     parser.add_argument("--folder", type=Path, action="append", default=[], metavar="DIR",
                         help="also look for checkpoints and GGUF files in this folder; may be repeated")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")

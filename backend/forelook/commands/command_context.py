@@ -57,3 +57,8 @@ def identity_of(options: argparse.Namespace) -> BackendIdentity:
     """The backend that the model flags mean."""
     names = {item.name for item in fields(BackendIdentity)}
     return BackendIdentity(**{name: value for name, value in vars(options).items() if name in names}).normalized()
+
+
+def left_to_right_of(options: argparse.Namespace) -> bool:
+    """Whether ``--left-to-right`` was given; a setting's flag that was not is absent from the namespace."""
+    return getattr(options, "left_to_right", False)

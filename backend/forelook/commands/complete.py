@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forelook.commands.command_context import CommandContext, given_endpoint, identity_of
+from forelook.commands.command_context import CommandContext, given_endpoint, identity_of, left_to_right_of
 from forelook.commands.output import Answer, Source, show_completion
 from forelook.config import EngineConfig
 from forelook.errors import (
@@ -28,6 +28,7 @@ from forelook.languages import language_id_of
 from forelook.local.spawn import connect_or_spawn
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.protocol import messages
+from forelook.settings.rows import Effect, as_json
 
 if TYPE_CHECKING:
     from forelook.server.engine import EngineFactory
@@ -109,7 +110,13 @@ def _complete_over_wire(
         endpoint = given_endpoint(options)
         if endpoint is None:
             show("starting the backend")
-            endpoint = connect_or_spawn(identity_of(options), context.paths, context.environ, timeout_s=options.timeout)
+            endpoint = connect_or_spawn(
+                identity_of(options),
+                context.paths,
+                context.environ,
+                settings=as_json(EngineConfig(left_to_right=left_to_right_of(options)), (Effect.RELOAD,)),
+                timeout_s=options.timeout,
+            )
         with connected(endpoint, lambda status: show(_status_line(status))) as client:
             client.wait_until_ready(options.timeout)
             opened = messages.DocumentOpenParams(
@@ -126,7 +133,8 @@ def _complete_here(
 ) -> Answer:
     from forelook.engine_factory import engine_factory
 
-    factory = engine_factory(EngineConfig(**asdict(identity_of(options))), context.paths)
+    config = EngineConfig(**asdict(identity_of(options)), left_to_right=left_to_right_of(options))
+    factory = engine_factory(config, context.paths)
     with _loading_shown(options.json) as show:
         return complete_in_process(factory, source, params, lambda s: show(_status_line(s)), options.timeout)
 

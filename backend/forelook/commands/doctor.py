@@ -41,8 +41,14 @@ class Check:
     remedy: str = ""
 
 
-def examine(identity: BackendIdentity, paths: UserPaths) -> list[Check]:
-    """All checks; each comes after those it depends on."""
+def examine(identity: BackendIdentity, paths: UserPaths, *, left_to_right: bool = False) -> list[Check]:
+    """All checks; each comes after those it depends on.
+
+    Args:
+        identity: the backend to examine.
+        paths: the user's folders.
+        left_to_right: whether a model without infill is no fault.
+    """
     checks = [_python(), *map(_package, PACKAGES)]
     checks.append(_folder("runtime folder", paths.runtime_dir))
     checks.append(_folder("state folder", paths.state_dir))
@@ -52,7 +58,7 @@ def examine(identity: BackendIdentity, paths: UserPaths) -> list[Check]:
     endpoint, backend_checks = _backend(identity, paths)
     checks += backend_checks
     if endpoint is None and torch_works:
-        checks.append(_model(identity))
+        checks.append(_model(identity, left_to_right))
     checks.append(_grammars())
     return checks
 
@@ -162,8 +168,7 @@ def _permissions(endpoint: Endpoint) -> Iterator[Check]:
         yield Check("token", False, f"{endpoint.token_path}, readable only by you")
 
 
-def _model(identity: BackendIdentity) -> Check:
-    from forelook.model.families import InfillOrder
+def _model(identity: BackendIdentity, left_to_right: bool) -> Check:
     from forelook.model.loading import load_model
 
     started_s = time.monotonic()
@@ -172,12 +177,12 @@ def _model(identity: BackendIdentity) -> Check:
     except ForelookError as error:
         return Check("model", True, str(error), "choose another --model, --device or --dtype")
     took_s = time.monotonic() - started_s
-    if model.infill.order is InfillOrder.PLAIN:
+    if not (model.infill.sees_suffix or left_to_right):
         return Check(
             "model",
             True,
             model.status_line,
-            "choose a model with fill-in-the-middle support, or serve --left-to-right",
+            "choose a model with fill-in-the-middle support, or accept this one with --left-to-right",
         )
     chosen = f", attention by {model.space.ops.attention_name}: {model.space.ops.reason}" if model.space else ""
     return Check(

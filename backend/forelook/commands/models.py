@@ -6,66 +6,116 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from forelook.commands.command_context import CommandContext, complain
 
+if TYPE_CHECKING:
+    from forelook.model.catalogue import Fit, Machine
+    from forelook.model.installed import InstalledModel
+    from forelook.model.speed import MachineSpeed
+
 
 def models(options: argparse.Namespace, context: CommandContext) -> int:
-    """List installed and recommended models."""
+    """List installed and recommended models, and how fast each is on this machine."""
     import torch
 
-    from forelook.model.catalogue import Machine, installed_models, recommend
+    from forelook.model.catalogue import Machine, recommend
     from forelook.model.forward.layers import kv_cache_dtype
     from forelook.model.gguf.stores import Stores, installed_gguf
     from forelook.model.hub import hub_from, recorded
+    from forelook.model.installed import installed_models
     from forelook.model.loading import STARTER_MODEL_PATH, choose_device, choose_dtype
     from forelook.model.memory import available_memory
+    from forelook.model.speed import machine_speed
 
     device: torch.device = choose_device(options.device)
     dtype = choose_dtype("auto", device)
-    machine = Machine(device.type, available_memory(device), dtype.itemsize, kv_cache_dtype(dtype, device).itemsize)
+    speed = None
+    if device.type == "cpu":
+        speed = machine_speed(dtype, context.paths.cache_dir, remeasure=options.measure)
+    cache_bytes = kv_cache_dtype(dtype, device).itemsize
+    machine = Machine(device.type, available_memory(device), dtype.itemsize, cache_bytes, speed)
     hub = hub_from(context.environ, context.paths.models_path)
     pinned = {name: pulled.commit for name, pulled in recorded(hub.records_path).items()}
     installed = list(installed_models(STARTER_MODEL_PATH, hub.cache_dir, options.folder, pinned))
     installed += installed_gguf(hub.cache_dir, Stores.of(context.environ), options.folder, pinned)
     fits = [fit for fit in recommend(machine) if options.all or (fit.fits and not fit.is_slow)]
+    dtype_name = str(dtype).removeprefix("torch.")
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "machine": {**asdict(machine), "dtype": str(dtype).removeprefix("torch.")},
-                    "installed": [{**asdict(model), "folder": str(model.folder)} for model in installed],
-                    "recommended": [
-                        {**asdict(fit), "model": {**asdict(fit.model), "download_bytes": fit.model.download_bytes}}
-                        for fit in fits
-                    ],
-                }
-            )
-        )
-        return 0
+        listing = {
+            "machine": {**asdict(machine), "dtype": dtype_name},
+            "installed": [_installed_json(model, speed) for model in installed],
+            "recommended": [_fit_json(fit) for fit in fits],
+            "offer": _offer_json(fits),
+        }
+        print(json.dumps(listing))
+    else:
+        _print_installed(installed, speed)
+        _print_recommended(fits, machine, f"{device} in {dtype_name}")
+    return 0
+
+
+def _installed_json(model: InstalledModel, speed: MachineSpeed | None) -> dict[str, Any]:
+    described = asdict(model) | {"folder": str(model.folder)}
+    described |= {"num_parameters": model.num_parameters, "context": model.context}
+    described["estimate"] = asdict(speed.estimate(model.config)) if speed and model.config else None
+    del described["config"]
+    return described
+
+
+def _fit_json(fit: Fit) -> dict[str, Any]:
+    described = asdict(fit)
+    described["model"] = {
+        name: getattr(fit.model, name) for name in ("model", "license", "num_parameters", "context", "download_bytes")
+    }
+    return described
+
+
+def _offer_json(fits: Sequence[Fit]) -> dict[str, str] | None:
+    from forelook.model.catalogue import offer
+
+    best = next((fit.model.model for fit in fits if fit.is_best), None)
+    return None if best is None else {"model": best, "message": offer(fits)}
+
+
+def _print_installed(installed: Sequence[InstalledModel], speed: MachineSpeed | None) -> None:
+    from forelook.model.catalogue import in_words
+
     print("Installed")
-    for found in installed:
-        at = f"@{found.revision[:12]}" if found.revision else ""
-        state = found.fault or ("pulled and verified" if found.is_pinned else "ready")
-        print(f"  {found.model}{at}  {_size(found.num_parameters, found.size_bytes)}, "
-              f"{_context(found.context)}, {found.license or 'license unknown'}; {found.source}: {state}")  # fmt: skip
+    for model in installed:
+        at = f"@{model.revision[:12]}" if model.revision else ""
+        state = f"{model.source}: {model.fault or ('pulled and verified' if model.is_pinned else 'ready')}"
+        pace = f", {in_words(speed.estimate(model.config))}" if speed and model.config else ""
+        print(f"  {model.model}{at}  {_size(model.num_parameters, model.size_bytes)}, "
+              f"{_context(model.context)}, {model.license or 'license unknown'}{pace}; {state}")  # fmt: skip
+
+
+def _print_recommended(fits: Sequence[Fit], machine: Machine, where: str) -> None:
+    from forelook.model.catalogue import in_words
+
     free = "unknown" if machine.memory_bytes is None else f"{machine.memory_bytes / 1e9:.1f} GB"
-    print(f"\nRecommended for {device} in {str(dtype).removeprefix('torch.')}, {free} of memory free")
+    print(f"\nRecommended for {where}, {free} of memory free")
     for fit in fits:
         note = "recommended" if fit.is_best else "fits"
         if not fit.fits:
             note = f"too large: needs {fit.needed_bytes / 1e9:.1f} GB"
         elif fit.is_slow:
-            note = "fits, but slower than typing on a CPU"
+            note = "fits, but slower than typing"
         known = fit.model
+        pace = f", {in_words(fit.estimate)}" if fit.estimate else ""
         print(f"  {known.model}  {_size(known.num_parameters, known.download_bytes)}, "
-              f"{_context(known.context)}, {known.license}: {note}")  # fmt: skip
+              f"{_context(known.context)}, {known.license}{pace}: {note}")  # fmt: skip
     if not fits:
         print("  none from the hub; use the starter model on this machine")
+    if (speed := machine.speed) is not None:
+        busy = " while other programs ran, so too low" if speed.was_busy else ""
+        print(f"\nSpeeds are estimates for plain decoding; drafts make it faster. They follow from "
+              f"{speed.bytes_per_s / 1e9:.0f} GB/s and {speed.flops_per_s / 1e9:.0f} GFLOP/s, measured on "
+              f"{speed.measured_on} with {speed.num_threads} threads{busy}.")  # fmt: skip
     print("\nDownload one with `forelook pull MODEL`; run it with `forelook serve --model MODEL`.")
-    return 0
 
 
 def _size(num_parameters: int | None, size_bytes: int) -> str:

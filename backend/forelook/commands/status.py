@@ -14,6 +14,7 @@ from forelook.commands.command_context import (
     CommandContext,
     given_endpoint,
     identity_of,
+    left_to_right_of,
 )
 from forelook.errors import BackendUnreachableError
 from forelook.local.endpoint import Endpoint, discover, running_backends
@@ -35,7 +36,7 @@ def doctor(options: argparse.Namespace, context: CommandContext) -> int:
     from forelook.commands.doctor import examine
     from forelook.commands.output import show_checks
 
-    checks = examine(identity_of(options), context.paths)
+    checks = examine(identity_of(options), context.paths, left_to_right=left_to_right_of(options))
     show_checks(checks, options.json)
     return EXIT_FAULT if any(check.is_fault for check in checks) else 0
 

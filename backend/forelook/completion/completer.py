@@ -175,7 +175,8 @@ class Completer:
         num_tokens = self._max_prompt_tokens()
         self.wants_context = config.cross_file and config.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
         context_share = config.context_share if self.wants_context else 0.0
-        prompt_budget = PromptBudget(num_tokens, config.suffix_share, context_share)
+        suffix_share = config.suffix_share if model.infill.sees_suffix else 0.0
+        prompt_budget = PromptBudget(num_tokens, suffix_share, context_share)
         sizes = config.published_sizes
         self._published = None if sizes is None else PublishedSettings(**sizes)
         self.prompts = PromptBuilder(model.tokenizer, prompt_budget, model.infill.file_separator_id)
@@ -215,7 +216,7 @@ class Completer:
                 return _nothing(FinishReason.SELECTION_DOES_NOT_EXTEND, control, started_s)
             document, offset = selection
         prompt = self.prepare(document, offset, hints.context)
-        if not prompt.ids or not _has_text(prompt.text, hints):
+        if not prompt.ids or not self._has_text(prompt.text, hints):
             return _nothing(FinishReason.EMPTY_PROMPT, control, started_s)
         ready_s = time.monotonic()
         multi_line = _spans_lines(request, prompt.cursor)
@@ -342,6 +343,10 @@ class Completer:
             drafter = TreeDrafter(request, sequence, sources=hints.sources, budget=self._budget, memory=hints.memory)
         return self._loop(request, sequence, drafter, stats)
 
+    def _has_text(self, prompt: PromptText, hints: Hints) -> bool:
+        has_suffix = self._model.infill.sees_suffix and bool(prompt.suffix_ids)
+        return bool(prompt.prefix.strip()) or has_suffix or bool(hints.context)
+
     def _max_prompt_tokens(self) -> int:
         model = self._model
         reserve = self._config.max_block_tokens + model.infill.num_sentinels + 16
@@ -381,10 +386,6 @@ def _place(cursor: CursorContext, cleaned: CleanText, offset: int, selected: Sel
         return to_suggestion(cursor, cleaned, offset)
     # The text follows the selection, which replaces its own range.
     return Suggestion(selected.text + cleaned.text, selected.start, selected.end + cleaned.num_covered)
-
-
-def _has_text(prompt: PromptText, hints: Hints) -> bool:
-    return bool(prompt.prefix.strip()) or bool(prompt.suffix_ids) or bool(hints.context)
 
 
 def _nothing(reason: FinishReason, control: RequestControl, started_s: float) -> Completed:

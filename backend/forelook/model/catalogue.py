@@ -1,23 +1,100 @@
-"""Which catalogue models suit a machine, and which checkpoints it already has."""
+"""The models worth recommending, and how each suits a machine."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from forelook.errors import ModelError
-from forelook.model.config import parse_config
-from forelook.model.families import CATALOGUE, CatalogueModel
+from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.memory import num_parameters
+from forelook.model.speed import PROMPT_TOKENS, Estimate, MachineSpeed
 
 # A long prompt of an editor, and memory beyond weights and cache. Chosen, not measured.
-_PROMPT_TOKENS = 4096
+_USUAL_TOKENS = 4096
 _HEADROOM = 1.05
-# A CPU reads all weights in every step; typical machines read 10 to 20 GB/s. Chosen, not measured.
-_SLOW_CPU_BYTES = 1.3e9
+# While one types, a suggestion has 400 ms: ten plain steps, more tokens with drafts. A cold prompt is prefilled after
+# the cursor has moved, before the next pause in typing. Chosen, not measured.
+_LEAST_TOKENS_PER_S = 25.0
+_LONGEST_PROMPT_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueModel:
+    """A model on the Hugging Face hub that Forelook runs and that was trained to infill.
+
+    Attributes:
+        model: value for ``--model``: a hub id, or a GGUF file on the hub.
+        license: as on the model card. Whoever downloads the model accepts it.
+        config: its shapes.
+        bits_per_weight: of the download.
+    """
+
+    model: str
+    license: str
+    config: LlamaConfig
+    bits_per_weight: float = 16.0
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights, without biases and norms."""
+        return num_parameters(self.config)
+
+    @property
+    def context(self) -> int:
+        """Maximum number of tokens of prompt and output."""
+        return self.config.max_positions
+
+    @property
+    def download_bytes(self) -> int:
+        """Size of the download."""
+        return int(self.num_parameters * self.bits_per_weight / 8)
+
+
+_SHAPE_NAMES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+)
+
+
+def _row(
+    model: str, license_name: str, model_type: str, *shape: int, tied: bool = False, bits_per_weight: float = 16.0
+) -> CatalogueModel:
+    """A row of the table; ``shape`` has the numbers of ``config.json`` in the order of ``_SHAPE_NAMES``."""
+    raw = dict(zip(_SHAPE_NAMES, shape, strict=True)) | {"model_type": model_type, "tie_word_embeddings": tied}
+    return CatalogueModel(model, license_name, parse_config(raw, model), bits_per_weight)
+
+
+def _qwen(size: str, license_name: str, *shape: int, tied: bool = True) -> tuple[CatalogueModel, CatalogueModel]:
+    """Qwen2.5-Coder, and the same weights in a GGUF file of about half the size."""
+    name = f"Qwen2.5-Coder-{size}"
+    file = f"ggml-org/{name}-Q8_0-GGUF:{name.lower()}-q8_0.gguf"
+    return (
+        _row(f"Qwen/{name}", license_name, "qwen2", *shape, tied=tied),
+        _row(file, license_name, "qwen2", *shape, tied=tied, bits_per_weight=8.5),
+    )
+
+
+_LLAMA_2, _APACHE, _DEEPSEEK = "Llama 2 Community License", "Apache-2.0", "DeepSeek Model License"
+_QWEN_RESEARCH = "Qwen Research License (not commercial)"
+
+# By size, smallest first; of two of one size the recommended one first.
+CATALOGUE: tuple[CatalogueModel, ...] = (
+    *_qwen("0.5B", _APACHE, 896, 24, 14, 2, 4864, 151_936, 32_768),
+    _row("deepseek-ai/deepseek-coder-1.3b-base", _DEEPSEEK, "llama", 2048, 24, 16, 16, 5504, 32_256, 16_384),
+    *_qwen("1.5B", _APACHE, 1536, 28, 12, 2, 8960, 151_936, 32_768),
+    *_qwen("3B", _QWEN_RESEARCH, 2048, 36, 16, 2, 11_008, 151_936, 32_768),
+    _row("ibm-granite/granite-3b-code-base-2k", _APACHE, "llama", 2560, 32, 32, 32, 10_240, 49_152, 2_048, tied=True),
+    _row("codellama/CodeLlama-7b-hf", _LLAMA_2, "llama", 4096, 32, 32, 32, 11_008, 32_016, 16_384),
+    _row("deepseek-ai/deepseek-coder-6.7b-base", _DEEPSEEK, "llama", 4096, 32, 32, 32, 11_008, 32_256, 16_384),
+    *_qwen("7B", _APACHE, 3584, 28, 28, 4, 18_944, 152_064, 32_768, tied=False),
+    _row("ibm-granite/granite-8b-code-base-4k", _APACHE, "llama", 4096, 36, 32, 8, 14_336, 49_152, 4_096, tied=True),
+    _row("codellama/CodeLlama-13b-hf", _LLAMA_2, "llama", 5120, 40, 40, 40, 13_824, 32_016, 16_384),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +106,14 @@ class Machine:
         memory_bytes: free memory for weights and cache; ``None`` if unknown.
         weight_bytes: bytes per weight in the dtype that would be chosen.
         cache_value_bytes: bytes per number of the KV cache.
+        speed: what was measured; ``None`` on a GPU, where every model that fits keeps up.
     """
 
     device: str
     memory_bytes: int | None
     weight_bytes: int
     cache_value_bytes: int
+    speed: MachineSpeed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +124,7 @@ class Fit:
         model: the model.
         needed_bytes: memory for the weights and the cache of a usual prompt.
         fits: whether that much memory is free.
+        estimate: how fast it would be; ``None`` if the machine was not measured.
         is_slow: whether the model fits but cannot keep up with typing.
         is_best: whether it is the recommended model: the largest that fits and is not slow.
     """
@@ -52,131 +132,45 @@ class Fit:
     model: CatalogueModel
     needed_bytes: int
     fits: bool
+    estimate: Estimate | None
     is_slow: bool
     is_best: bool
 
 
 def recommend(machine: Machine, catalogue: Sequence[CatalogueModel] = CATALOGUE) -> list[Fit]:
     """Rate every model of the catalogue for a machine, in catalogue order."""
-    judged: list[tuple[CatalogueModel, int, bool, bool]] = []
+    judged: list[tuple[CatalogueModel, int, bool, Estimate | None, bool]] = []
     for model in catalogue:
-        cache_bytes = min(_PROMPT_TOKENS, model.context) * model.kv_values_per_token * machine.cache_value_bytes
-        weight_bytes = model.num_parameters * machine.weight_bytes
-        needed = int((weight_bytes + cache_bytes) * _HEADROOM)
+        cache_bytes = min(_USUAL_TOKENS, model.context) * model.config.kv_values_per_token * machine.cache_value_bytes
+        needed = int((model.num_parameters * machine.weight_bytes + cache_bytes) * _HEADROOM)
         fits = machine.memory_bytes is None or needed <= machine.memory_bytes
-        judged.append((model, needed, fits, fits and machine.device == "cpu" and weight_bytes > _SLOW_CPU_BYTES))
-    usable = [model.num_parameters for model, _, fits, is_slow in judged if fits and not is_slow]
-    most = max(usable, default=0)
-    return [
-        Fit(model, needed, fits, is_slow, fits and not is_slow and model.num_parameters == most)
-        for model, needed, fits, is_slow in judged
-    ]
+        estimate = None if machine.speed is None else machine.speed.estimate(model.config)
+        judged.append((model, needed, fits, estimate, fits and estimate is not None and is_slow(estimate)))
+    usable = [model for model, _, fits, _, slow in judged if fits and not slow]
+    best = max(usable, key=lambda model: model.num_parameters, default=None)
+    return [Fit(model, needed, fits, estimate, slow, model is best) for model, needed, fits, estimate, slow in judged]
 
 
-@dataclass(frozen=True, slots=True)
-class InstalledModel:
-    """A checkpoint on this machine.
-
-    Attributes:
-        model: the value for ``--model``.
-        source: ``"package"``, ``"hub cache"`` or ``"folder"``.
-        folder: the folder of the checkpoint.
-        revision: the commit of a hub checkpoint.
-        is_pinned: whether ``forelook pull`` has verified and recorded that commit.
-        license: as on its card; empty if unknown.
-        num_parameters: number of weights; ``None`` if its config cannot be read.
-        size_bytes: of the weight files.
-        context: maximum number of tokens; ``None`` as above.
-        fault: why it cannot be used; empty if it can.
-    """
-
-    model: str
-    source: str
-    folder: Path
-    revision: str | None
-    is_pinned: bool
-    license: str
-    num_parameters: int | None
-    size_bytes: int
-    context: int | None
-    fault: str
-
-
-def inspect_folder(
-    folder: Path, model: str, source: str, *, revision: str | None = None, is_pinned: bool = False
-) -> InstalledModel:
-    """Describe a checkpoint without opening its weights."""
-    parameters: int | None = None
-    context: int | None = None
-    try:
-        config = parse_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), "config.json")
-        parameters, context = num_parameters(config), config.max_positions
-        fault = missing_files(folder)
-    except ModelError as error:
-        fault = str(error)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fault = f"its JSON files cannot be read ({error.__class__.__name__})"
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
-    named = card_license(folder) or next((known.license for known in CATALOGUE if known.model == model), "")
-    return InstalledModel(model, source, folder, revision, is_pinned, named, parameters, size, context, fault)
-
-
-def missing_files(folder: Path) -> str:
-    """What a checkpoint lacks, as text; empty if it is complete."""
-    if not (folder / "tokenizer.json").is_file():
-        return "tokenizer.json is missing"
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = set(weight_map.values())
-    else:
-        names = {"model.safetensors"}
-    missing = sorted(name for name in names if not (folder / Path(name).name).is_file())
-    return f"{len(missing)} of {len(names)} weight files are missing" if missing else ""
-
-
-def card_license(folder: Path) -> str:
-    """The license in the header of a model card; empty if there is none."""
-    try:
-        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+def offer(fits: Sequence[Fit]) -> str:
+    """What to tell a user of the bundled model about the recommended one; empty if none is recommended."""
+    best = next((fit for fit in fits if fit.is_best), None)
+    if best is None:
         return ""
-    header = card.split("---", 2)[1] if card.startswith("---") and card.count("---") >= 2 else ""
-    named = {key: value.strip().strip("'\"") for key, value in re.findall(r"^(license(?:_name)?):(.*)$", header, re.M)}
-    return str(named.get("license_name") or named.get("license", ""))
+    model = best.model
+    pace = "" if best.estimate is None else f", {in_words(best.estimate)}"
+    return (
+        f"Forelook runs its small bundled model. This machine can run {model.model}: "
+        f"{model.download_bytes / 1e9:.1f} GB to download, {model.license}{pace}"
+    )
 
 
-def installed_models(
-    starter: Path, hub_cache: Path, folders: Sequence[Path], pinned: Mapping[str, str]
-) -> Iterator[InstalledModel]:
-    """Every checkpoint in the package, in the hub cache, and in the given folders or directly below them.
-
-    Args:
-        starter: folder of the starter model; it need not exist.
-        hub_cache: the cache folder of huggingface_hub.
-        folders: further folders to search.
-        pinned: commits that were pulled and verified, by hub id.
-    """
-    if (starter / "config.json").is_file():
-        packaged = inspect_folder(starter, "starter-model", "package")
-        yield replace(packaged, license=packaged.license or "MIT")  # the license of this package
-    for repository in sorted(hub_cache.glob("models--*")):
-        model = repository.name.removeprefix("models--").replace("--", "/")
-        for snapshot in sorted(repository.glob("snapshots/*")):
-            if (snapshot / "config.json").is_file() and _is_causal(snapshot):
-                commit = snapshot.name
-                is_pinned = pinned.get(model) == commit
-                yield inspect_folder(snapshot, model, "hub cache", revision=commit, is_pinned=is_pinned)
-    for folder in folders:
-        for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
-            if (place / "config.json").is_file():
-                yield inspect_folder(place, str(place), "folder")
+def is_slow(estimate: Estimate) -> bool:
+    """Whether a model cannot keep up with typing."""
+    return estimate.tokens_per_s < _LEAST_TOKENS_PER_S or estimate.prompt_s > _LONGEST_PROMPT_S
 
 
-def _is_causal(folder: Path) -> bool:
-    """Whether a cached checkpoint is a language model; the hub cache may contain other kinds."""
-    try:
-        names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-    except (OSError, ValueError, AttributeError):
-        return False
-    return any("CausalLM" in str(name) for name in names)
+def in_words(estimate: Estimate) -> str:
+    """An estimate for people, with the two digits that it is good for."""
+    return (
+        f"about {estimate.tokens_per_s:.2g} tokens/s, {PROMPT_TOKENS} new tokens of prompt in {estimate.prompt_s:.2g} s"
+    )

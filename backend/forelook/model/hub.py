@@ -20,10 +20,10 @@ from typing import Any
 
 from forelook.errors import CheckpointError, InsufficientDiskError, ModelNotFoundError, UnsupportedArchitectureError
 from forelook.local.files import read_or_set_aside, write_atomically
-from forelook.model.catalogue import missing_files
 from forelook.model.config import parse_config
 from forelook.model.gguf.architectures import find_architecture, read_config
 from forelook.model.gguf.files import HubGguf, gguf_on_hub, read_parts
+from forelook.model.installed import missing_files
 
 _WANTED = ("*.json", "*.safetensors", "README.md", "LICENSE*", "NOTICE*")
 _UNWANTED = ("consolidated*", "*/*")

@@ -157,7 +157,7 @@ def load_model(
         raise TokenizerError(
             f"{name}: {read.tokenizer_path} has none of the infill sentinels that this version supports, so "
             "the model would ignore the text after the cursor; choose a model trained to infill, or accept it with "
-            "`forelook serve --left-to-right`"
+            "`--left-to-right`, in an editor with the setting `forelook.leftToRight`"
         )
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
     check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device), quantized)
@@ -172,7 +172,7 @@ def load_model(
             quantize,
             source,
         )
-    lines = [] if infills else [f"{name} was not trained to infill; text after the cursor is ignored"]
+    lines = [] if infills else [f"{name} was not trained to infill; it does not read the text after the cursor"]
     if source is not None and source.cost():
         logger.info("%s: %s", name, source.cost())
         lines.append(source.cost())

@@ -32,8 +32,10 @@ class Effect(IntEnum):
     """What a change in an editor does to the backend, mildest first."""
 
     NONE = 0
-    RESTART = 1
-    OTHER_BACKEND = 2
+    RELOAD = 1
+    """As a restart, but a window is content with a running backend that has another value: its model is loaded."""
+    RESTART = 2
+    OTHER_BACKEND = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import threading
 from typing import Any, BinaryIO
 
 from forelook_lsp.lsp_protocol import ForelookProtocol
+from forelook_lsp.model_offer import FindOffer
 from forelook_lsp.server import ForelookServer
 from forelook_lsp.window import FindBackend
 
@@ -82,19 +83,22 @@ class _Writer:
         self._stream.flush()
 
 
-async def serve_stdio(find_backend: FindBackend, stdin: int, stdout: BinaryIO) -> int:
+async def serve_stdio(
+    find_backend: FindBackend, stdin: int, stdout: BinaryIO, find_offer: FindOffer | None = None
+) -> int:
     """Serve one editor window until it sends ``exit`` or closes the stream.
 
     Args:
         find_backend: finds or starts the backend for some settings; blocks.
         stdin: the file descriptor to read from.
         stdout: the stream to write to.
+        find_offer: finds a larger model to offer; blocks.
 
     Returns:
         The exit code that LSP prescribes.
     """
     loop = asyncio.get_running_loop()
-    server = ForelookServer(find_backend)
+    server = ForelookServer(find_backend, find_offer)
     server.protocol.set_writer(_Writer(stdout))
     server.protocol.exit_code = loop.create_future()
     chunks: asyncio.Queue[bytes] = asyncio.Queue()

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forelook.errors import ModelError
-from forelook.model.catalogue import InstalledModel
+from forelook.model.config import LlamaConfig
 from forelook.model.gguf.architectures import read_config
 from forelook.model.gguf.files import models_in, parts_of, read_parts
 from forelook.model.gguf.header import is_gguf
-from forelook.model.memory import num_parameters
+from forelook.model.installed import InstalledModel
 
 # How deep a folder is searched, and how many folders at most. Chosen, not measured.
 _MAX_DEPTH = 6
@@ -138,8 +138,7 @@ def _model_digest(manifest: Path) -> str | None:
 
 def _inspect(path: Path, model: str, source: str, revision: str | None, *, is_pinned: bool) -> InstalledModel:
     """Describe a model by its header."""
-    parameters: int | None = None
-    context: int | None = None
+    config: LlamaConfig | None = None
     license_name, fault, size = "", "", 0
     try:
         size = sum(part.stat().st_size for part in parts_of(path))
@@ -147,11 +146,8 @@ def _inspect(path: Path, model: str, source: str, revision: str | None, *, is_pi
         named = files[0].metadata.get("general.license")
         license_name = named if isinstance(named, str) else ""
         config = read_config(files)
-        parameters, context = num_parameters(config), config.max_positions
     except ModelError as error:
         fault = str(error)
     except OSError as error:
         fault = f"it cannot be read ({type(error).__name__})"
-    return InstalledModel(
-        model, source, path.parent, revision, is_pinned, license_name, parameters, size, context, fault
-    )
+    return InstalledModel(model, source, path.parent, revision, is_pinned, license_name, config, size, fault)
