@@ -36,7 +36,7 @@ bench-quick: setup-dev
 	@$(BIN)/python scripts/write_benchmarks.py --quick
 
 test: setup-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 ATTACK_SECONDS ?= 600
 attack: setup-dev
