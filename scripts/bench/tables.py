@@ -86,10 +86,7 @@ def latency(result: Result) -> list[str]:
     ]
     table = markdown(
         ("measure", *engines),
-        [
-            (name, *(template.format_map(engine).replace("None", "–") for engine in engines.values()))
-            for name, template in rows
-        ],
+        [(name, *(template.format_map(_short(engine)) for engine in engines.values())) for name, template in rows],
     )
     ratios = [
         f"{pair}: median session {ratio['median']}× ({ratio['range'][0]} to {ratio['range'][1]}, "
@@ -97,6 +94,18 @@ def latency(result: Result) -> list[str]:
         for pair, ratio in result["ratios"].items()
     ]
     return [*table, *([""] if ratios else []), *ratios]
+
+
+def _short(figures: Result) -> dict[str, object]:
+    """Return figures with three digits, and a dash for what was not measured."""
+
+    def text(value: float) -> str:
+        return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+    return {
+        name: "–" if value is None else text(value) if isinstance(value, float) else value
+        for name, value in figures.items()
+    }
 
 
 def quality(result: Result) -> list[str]:
