@@ -62,7 +62,7 @@ def _bundled(packages: dict[str, Any]) -> set[str]:
 def _component(kind: str, name: str, version: str, algorithm: str, hashes: list[str]) -> dict[str, Any]:
     purl = f"pkg:{kind}/{name.replace('@', '%40')}@{version}"
     component: dict[str, Any] = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
-    # A package has one file per platform; CycloneDX's hashes are of one component, so those of files go beside it.
+    # A package has one file per platform; CycloneDX's hashes are of one component, so those of files go next to it.
     if len(hashes) == 1:
         component["hashes"] = [{"alg": algorithm, "content": hashes[0]}]
     elif hashes:
