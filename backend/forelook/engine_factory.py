@@ -38,7 +38,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
     """
 
     def make(on_status: OnStatus) -> Engine:
-        from forelook.completion.engine.drafting import Drafting, measure_drafting
+        from forelook.completion.engine.drafting import Drafting, restore_drafting
         from forelook.completion.engine.engine import CompletionEngine
         from forelook.model.hub import pinned_folder
         from forelook.model.loading import load_model
@@ -94,8 +94,10 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
         def make_drafting(model: LoadedModel) -> Drafting:
             if config.autoregressive:
                 return Drafting()
-            measured = measure_drafting(model, paths.cache_dir if has_cache else None)
-            return measured if ranks is None else ranks.shared(measured)
+            # Which tokens the model was asked about tells something of the documents, as the pools do.
+            keeps = has_cache and config.persistent_pool
+            drafting = restore_drafting(model, paths.cache_dir if keeps else None)
+            return drafting if ranks is None else ranks.shared(drafting)
 
         return CompletionEngine(
             load,

@@ -104,7 +104,7 @@ class WindowStatus:
             return "loading", backend.message or "loading the model", backend.progress
         if backend.state is EngineState.ERROR:
             return "error", backend.message or "the backend reports an error; see its log", None
-        # A ready backend with progress is busy: it reloads the model, or prepares a step that it has not run before.
+        # A ready backend with progress does more than wait: it reloads the model, prepares a new step or learns.
         busy = backend.message if backend.progress is not None else ""
         if self.num_running:
             return "completing", busy, backend.progress

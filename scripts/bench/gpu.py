@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.costs import StepCostEstimate
 from forelook.decoding.drafting.tree_drafter import TreeDrafter
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.decoding.limits import Limits
@@ -22,7 +23,7 @@ from forelook.model.forward.cuda_graphs import CudaGraphs
 from forelook.model.forward.layers import LlamaWeights
 from forelook.model.forward.static_step import BucketedSequence, run_as_it_is
 from forelook.model.forward.step_attention import step_attention_choices
-from forelook.model.step_costs import measure_step_costs
+from forelook.model.step_costs import estimated_costs
 from forelook.text import common_prefix
 
 from bench.gpu_model import Plan, new_sequence, read_bytes
@@ -211,7 +212,7 @@ def measure_generation(plan: Plan, weights: LlamaWeights) -> dict[str, Any]:
     """Return tokens per second after a prompt, autoregressive and with lookahead; outputs agree up to near ties."""
     room = plan.prefix + plan.num_new_tokens + 256
     sequence = new_sequence(plan, weights, captured=True, capacity=room)
-    budget = StepBudget(measure_step_costs(sequence, repeats=plan.repeats))
+    budget = StepBudget(StepCostEstimate(estimated_costs(weights)))
     prompt = random_ids(plan.prefix, plan.config.vocab_size)
     request = DecodeRequest(prompt, Limits(plan.num_new_tokens))
     starts: dict[str, Callable[[DecodingStats], Iterator[list[int]]]] = {

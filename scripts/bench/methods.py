@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from forelook.completion.engine.drafting import restore_drafting
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
@@ -22,7 +24,6 @@ from forelook.decoding.ngrams.pool import NgramPool
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.model.loading import LoadedModel
-from forelook.model.step_costs import measure_step_costs, measured_budget, successor_seeds
 
 from bench.datasets import BenchPrompt
 
@@ -84,7 +85,7 @@ class OurMethods:
         model: what to run.
         settings: limits, W, N and G, sampling.
         pool_documents: text in the pool besides each prompt's own documents.
-        budget: drafts per step; measured by default.
+        budget: drafts per step; by default the product's, which follows the steps.
         calibration: of ``forelook``; a new one by default.
     """
 
@@ -101,11 +102,12 @@ class OurMethods:
         self.settings = settings
         self.limits = Limits(settings.max_new_tokens, model.stop_token_ids)
         self.boundary_ids = frozenset(model.tokenizer.special_ids)
-        bos = model.config.bos_token_id
-        self.budget = budget or measured_budget(measure_step_costs(self.sequence), model.device)
-        self.seeds = successor_seeds(
-            self.sequence, [] if bos is None else [bos], cache_dir=None, fingerprint=model.fingerprint
-        )
+        drafting = restore_drafting(model, cache_dir=None)
+        self.budget = budget or drafting.budget
+        self.seeds = drafting.seeds
+        if drafting.learning is not None:  # as after half a minute of idle time
+            while drafting.learning.run_slice(model, lambda vocab_size: np.zeros(vocab_size, dtype=np.int64)):
+                pass
         self.calibration = calibration or AcceptanceCalibration()
         self.warm = DraftMemory(self.seeds)
         self.pool = WarmPool(pool_documents or {})

@@ -92,8 +92,10 @@ class FullDrafter:
             tree.add_path([int(first), *(int(token) for token in self._random.integers(16, 4000, ngram_size - 2))])
         return StepPlan(tree, self._window)
 
-    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
-        del stats
+    def learn(
+        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
+    ) -> None:
+        del stats, forward_s
         self._window.advance(len(verified.token_ids), argmax[len(plan.tree) + 1 :])
 
 

@@ -38,7 +38,8 @@ class Benchmark:
 
 
 SUITE = (
-    Benchmark("startup", "bench_startup.py", "", "--runs 2", tables.startup),
+    Benchmark("startup", "bench_startup.py", "--models starter qwen-0.5b",
+              "--runs 2 --models starter --model-runs 1", tables.startup),
     Benchmark("latency", "bench_latency.py", "--limit 3 --keys 80 --keys-per-second 40", "--limit 1 --keys 4",
               tables.latency),
     Benchmark("latency-human", "bench_latency.py", "--engine forelook --limit 1 --keys 150 --pace human",

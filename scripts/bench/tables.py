@@ -170,10 +170,21 @@ def replay(result: Result) -> list[str]:
 
 
 def startup(result: Result) -> list[str]:
-    """Render the time to the first answer."""
+    """Render the time to the first answer of the language server, and of models at their first start."""
     extremes = f"{result['min_ms']:.0f} to {result['max_ms']:.0f}"
     median = f"**{result['median_ms']:.0f} ms**"
-    return [f"Median of {result['runs']} starts {median} ({extremes}); goal {result['bar_ms']:.0f}."]
+    lines = [f"Median of {result['runs']} starts {median} ({extremes}); goal {result['bar_ms']:.0f}."]
+    models = result.get("first_suggestions", [])
+    if not models:
+        return lines
+    rows = [
+        (model["model"], model["dtype"], model["prompt_tokens"], model["load_s"], model["prefill_s"],
+         model["answered_s"], f"**{model['beyond_s']:.2f}** ({model['beyond_max_s']:.2f})", model["bar_s"])
+        for model in models
+    ]  # fmt: skip
+    head = ("first start of", "dtype", "prompt tokens", "load, s", "prefill, s", "to the first answer, s",
+            "beyond load and prefill: median (most)", "goal")  # fmt: skip
+    return [*lines, "", f"Medians of {result['model_runs']} first starts:", "", *markdown(head, rows)]
 
 
 def forward(result: Result) -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.drafting.budget import COMMON_COSTS, StepBudget, StepCosts
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.costs import COMMON_COSTS, StepCosts
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.decoding.limits import GREEDY, Limits, SamplingParams

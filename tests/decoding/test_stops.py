@@ -7,7 +7,8 @@ import time
 import pytest
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.backoff import DraftBackoff
-from forelook.decoding.drafting.budget import StepBudget, StepCosts
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.costs import StepCosts
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of
 from forelook.decoding.limits import Limits
@@ -215,7 +216,8 @@ def test_successors_are_forgotten_oldest_first():
 def test_successors_of_a_longer_context_come_first_and_seeds_last():
     import numpy as np
 
-    seeds = SuccessorSeeds(np.full((10, 2), 9), np.full((10, 2), 0.5))
+    seeds = SuccessorSeeds(10, num_kept=2)
+    seeds.add(range(10), np.full((10, 2), 9), np.full((10, 2), 0.5))
     table = SuccessorTable(seeds)
     table.learn(ending_of([1, 2, 3]), 4)
     table.learn(ending_of([7, 7, 3]), 5)

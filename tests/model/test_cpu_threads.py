@@ -46,6 +46,12 @@ def test_first_forward_of_a_size_is_single_then_the_team_works() -> None:
     assert machine.quiet(num_tokens=1, prefix_length=900) == 1
 
 
+def test_the_first_prefill_is_not_slowed_down_for_a_reference() -> None:
+    machine = Machine()
+    assert [machine.quiet(num_tokens=512) for _ in range(3)] == [2, 2, 2]
+    assert [machine.run(single_s=0.2, team_s=3.0, num_tokens=512) for _ in range(3)] == [2, 2, 2]
+
+
 def test_a_slow_team_hands_over_to_a_single_thread_once_it_is_awake() -> None:
     machine = Machine()
     assert [machine.busy() for _ in range(7)] == [1, 2, 2, 1, 1, 1, 1]

@@ -71,7 +71,8 @@ def decode(
         # forward
         forward_started_s = time.perf_counter()
         argmax = chooser.observe(model.forward(layout))
-        stats.forward_s += time.perf_counter() - forward_started_s
+        forward_s = time.perf_counter() - forward_started_s
+        stats.forward_s += forward_s
         # verify
         walked = verify(part.tree, chooser, generated, limits)
         outcome = partition.join(plan, walked, argmax, is_constrained=chooser.constraint is not None)
@@ -89,7 +90,7 @@ def decode(
         stats.num_generated_tokens += len(verified.token_ids)
         stats.num_drafted_tokens += len(plan.tree)
         stats.num_accepted_tokens += len(verified.node_path)
-        drafter.learn(plan, verified, outcome.argmax, stats)
+        drafter.learn(plan, verified, outcome.argmax, stats, forward_s)
         elapsed_s = time.perf_counter() - started_s
         if stats.num_steps == 1:
             stats.prefill_s += elapsed_s

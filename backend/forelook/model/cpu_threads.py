@@ -25,6 +25,9 @@ One slow forward proves nothing. Measured on an idle machine: with a pause after
 on one thread.
 """
 
+_MAX_REFERENCE_TOKENS = 16
+"""Longer forwards have a reference only if a single thread happened to run one. Chosen, not measured."""
+
 # Pauses between attempts with several threads. Chosen, not measured.
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
@@ -78,9 +81,10 @@ class ThreadGovernor:
     def choose(self, num_tokens: int, prefix_length: int) -> int:
         """Number of threads for a forward of ``num_tokens`` after a prefix.
 
-        The first forward of each size uses one thread, as the reference.
+        The first step of each size uses one thread, as the reference; a prefill does not, which would take seconds.
         """
-        if self._max_threads == 1 or _size(num_tokens, prefix_length) not in self._single_s:
+        has_reference = num_tokens > _MAX_REFERENCE_TOKENS or _size(num_tokens, prefix_length) in self._single_s
+        if self._max_threads == 1 or not has_reference:
             return 1
         if self._clock() < self._paused_until:
             return 1
@@ -104,7 +108,9 @@ class ThreadGovernor:
             self._team_ended_s = self._clock()
         if num_threads == 1:
             self._single_s[size] = elapsed_s if single_s is None else min(single_s, elapsed_s)
-        elif single_s is None or elapsed_s <= _SLOWER * single_s:
+        elif single_s is None:
+            pass  # nothing to compare with
+        elif elapsed_s <= _SLOWER * single_s:
             self._strikes = 0
             self._pause_s = _FIRST_PAUSE_S
         elif is_awake:  # after an idle period a forward first wakes its threads, which takes milliseconds

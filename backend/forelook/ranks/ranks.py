@@ -23,7 +23,8 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore, Store
 
 from forelook.completion.engine.drafting import Drafting
-from forelook.decoding.drafting.budget import COMMON_COSTS, StepBudget
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.costs import COMMON_COSTS, StepCostEstimate
 from forelook.decoding.drafting.drafter import Drafter
 from forelook.decoding.layout import StepModel
 from forelook.decoding.loop import decode
@@ -97,7 +98,8 @@ class Ranks:
             self._keeper.start()
             atexit.register(self.close)  # dismiss the other ranks when the process ends
         costs = COMMON_COSTS if drafting.budget is None else drafting.budget.costs
-        return replace(drafting, budget=StepBudget(shared_costs(costs, self._source.num_ranks)), loop=self.decode)
+        budget = StepBudget(StepCostEstimate(shared_costs(costs, self._source.num_ranks)))
+        return replace(drafting, budget=budget, loop=self.decode, costs_path=None)
 
     def decode(
         self, request: DecodeRequest, model: StepModel, drafter: Drafter, stats: DecodingStats | None = None

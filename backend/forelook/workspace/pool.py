@@ -16,6 +16,7 @@ import numpy as np
 
 from forelook.budgets import ByteBudget
 from forelook.decoding.drafting.sources.pool import PoolSource
+from forelook.decoding.layout import IntArray
 from forelook.decoding.ngrams.index import BORDER, TokenArray
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.model.tokenizer import Encode, TextSplitter
@@ -32,6 +33,7 @@ _ACCEPTED = "\0accepted"
 ACCEPTED_WEIGHT = 2.0
 """Weight of a place in accepted text, relative to one in a file. Chosen, not measured."""
 
+_OPEN_USES = 1 << 32  # of a token in an open document, in places elsewhere
 _ACCEPTED_TOKENS = 1 << 14  # chosen, not measured
 _BATCH_CHARS = 2048  # of a file per step of a slice; chosen, not measured
 _MAX_WAITING_BYTES = 64 * 2**20  # of files that wait to be indexed, without a shared budget; chosen, not measured
@@ -238,6 +240,14 @@ class WorkspacePool:
             nbytes=self._pool.nbytes,
             cache_path=self._cache_path,
         )
+
+    def token_uses(self, vocab_size: int) -> IntArray:
+        """[V] how often each token occurs; in open documents every token counts more than any elsewhere."""
+        uses = self._pool.token_counts(vocab_size)
+        open_tokens = [self._pool.tokens(key) for key in self._open if key in self._pool]
+        if open_tokens:
+            uses += np.bincount(np.concatenate(open_tokens), minlength=vocab_size)[:vocab_size] * _OPEN_USES
+        return uses
 
     def tokens_of(self, key: str) -> list[int]:
         """The tokens of a document in the pool."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 from forelook.decoding.autoregressive import autoregressive
-from forelook.decoding.drafting.budget import StepBudget, StepCosts
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.costs import StepCosts
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.decoding.layout import causal_layout
 from forelook.decoding.limits import Limits, SamplingParams

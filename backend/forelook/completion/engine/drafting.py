@@ -3,67 +3,76 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from forelook.completion.engine.learning import SuccessorLearning
 from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.costs import StepCostEstimate, StepCosts
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.model.loading import LoadedModel
-from forelook.model.step_costs import measured_budget, step_costs, successor_seeds
+from forelook.model.step_costs import MAX_DRAFTS_ON_CPU, costs_path, estimated_costs, read_costs, write_costs
 
 logger = logging.getLogger(__name__)
-_BUSY_SHARE = 0.75  # of the processors; chosen, not measured
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drafting:
-    """Measured once per model and device.
+    """Grows with every step, and while nobody waits.
 
     Attributes:
         budget: how many drafts a step may carry; ``None`` for a common shape of step costs.
-        seeds: the model's successors of each single token; ``None`` to start without.
+        learning: the model's successors of single tokens; ``None`` to do without.
         loop: runs the decode steps, in this process alone or together with other ranks.
+        costs_path: file of the step costs; ``None`` keeps them in memory.
+        saved_costs: what is in that file.
     """
 
     budget: StepBudget | None = None
-    seeds: SuccessorSeeds | None = None
+    learning: SuccessorLearning | None = None
     loop: DecodeLoop = decode
+    costs_path: Path | None = None
+    saved_costs: StepCosts | None = None
+
+    @property
+    def seeds(self) -> SuccessorSeeds | None:
+        """The model's successors of single tokens, as far as they are known."""
+        return None if self.learning is None else self.learning.seeds
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether ``save`` has something to write."""
+        return self._has_new_costs or (self.learning is not None and self.learning.has_unsaved)
+
+    @property
+    def _has_new_costs(self) -> bool:
+        return self.costs_path is not None and self.budget is not None and self.budget.costs != self.saved_costs
+
+    def save(self) -> None:
+        """Keep what was learned for the next start. Where that fails, it is not tried again."""
+        try:
+            if self._has_new_costs and self.costs_path is not None and self.budget is not None:
+                write_costs(self.costs_path, self.budget.costs)
+                self.saved_costs = self.budget.costs
+            if self.learning is not None:
+                self.learning.save()
+        except OSError as error:
+            logger.warning("what drafting learned is not kept for the next start: %s", error.strerror or error)
+            self.costs_path = None
+            if self.learning is not None:
+                self.learning.path = None
 
 
-def measure_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
-    """Read stored measurements, or measure: one or two seconds at a model's first start on a device.
-
-    On a busy machine step costs are left for a later start, because the load of other programs would distort them.
+def restore_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
+    """Begin with what earlier processes learned of a model on this device, or else with an estimate.
 
     Args:
-        model: just loaded, idle.
-        cache_dir: folder of the stored measurements; ``None`` to measure each time.
+        model: just loaded.
+        cache_dir: folder of what is kept; ``None`` to keep nothing.
     """
-    try:
-        return _measure(model, cache_dir)
-    except OSError as error:
-        # A full disk or a read-only folder costs a second at the next start, not the model.
-        logger.warning("cannot store measurements in %s: %s", cache_dir, error.strerror or error)
-        return _measure(model, None)
-
-
-def _measure(model: LoadedModel, cache_dir: Path | None) -> Drafting:
-    sequence = model.new_sequence()
-    name, device, dtype = model.fingerprint, model.device, model.dtype
-    may_measure = not _is_busy()
-    costs = step_costs(
-        sequence, cache_dir=cache_dir, fingerprint=name, device=device, dtype=dtype, may_measure=may_measure
-    )
-    if costs is None:
-        logger.info("step costs not measured: the machine is busy")
-    start = model.config.bos_token_id
-    seeds = successor_seeds(sequence, [] if start is None else [start], cache_dir=cache_dir, fingerprint=name)
-    return Drafting(None if costs is None else measured_budget(costs, device), seeds)
-
-
-def _is_busy() -> bool:
-    if not hasattr(os, "getloadavg"):
-        return False
-    return os.getloadavg()[0] > _BUSY_SHARE * (os.cpu_count() or 1)
+    path = None if cache_dir is None else costs_path(cache_dir, model.fingerprint, model.device, model.dtype)
+    saved = None if path is None else read_costs(path)
+    costs = StepCostEstimate(saved or estimated_costs(model.weights), is_measured=saved is not None)
+    budget = StepBudget(costs, max_draft_tokens=MAX_DRAFTS_ON_CPU) if model.device.type == "cpu" else StepBudget(costs)
+    return Drafting(budget, SuccessorLearning.of(model, cache_dir), costs_path=path, saved_costs=budget.costs)

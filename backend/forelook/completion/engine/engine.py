@@ -1,9 +1,9 @@
 """The completion engine: one thread that owns the model, its KV caches and the pools, and the inbox in front of it.
 
 Requests come first, and a newer request of a document replaces the older one. Between requests the thread chooses
-context, computes follow-ups, prefills the prompt around the last edit, indexes in slices of about a millisecond and
-saves; any request pre-empts that. After the keep-alive time without use the model is unloaded; the next request or
-edit reloads it.
+context, computes follow-ups, prefills the prompt around the last edit, indexes in slices of about a millisecond, saves
+and, while nobody types, asks the model what it says after the tokens in use; any request pre-empts that. After the
+keep-alive time without use the model is unloaded; the next request or edit reloads it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class CompletionEngine:
         config: limits and shares.
         on_status: called with every change of the status.
         make_pool: makes the n-gram pool of a workspace; in memory by default.
-        make_drafting: measures what drafting needs to know about a model; by default nothing is measured.
+        make_drafting: what drafting knows about a model at first; by default nothing, and it learns nothing.
         release_memory: returns the memory of an unloaded model to the system.
         statistics_path: file of the usage counters; ``None`` keeps them in memory.
         clock: monotonic seconds.
@@ -133,6 +133,8 @@ class CompletionEngine:
             self._pools.close()
         with logged("saving the counts"):
             self._users.usage.save()
+        with logged("saving what drafting learned"):
+            self._model.drafting.save()
 
     def _fail(self, error: BaseException) -> None:
         """Let no request wait for a thread that has ended."""
@@ -159,6 +161,8 @@ class CompletionEngine:
         for command in turn.commands:
             with logged("a document change"):
                 command()
+        if turn.commands:
+            self._model.text_changed()
         if turn.job is not None:
             self._answer(turn.job, failure)
             self._used_s = self._clock()
@@ -192,6 +196,7 @@ class CompletionEngine:
             return 0
         self._indexed_s = now_s
         if self._pools.index():
+            self._model.text_changed()
             return 0
         self._pools.close_unused()
         now_s, save_s, unload_s = self._clock(), self._save_due_s(), self._unload_due_s()
@@ -203,8 +208,12 @@ class CompletionEngine:
         if trim_s <= now_s:
             self._trim()
             return 0
+        learn_s = self._model.learn_due_s(self._used_s)
+        if learn_s <= now_s:
+            self._model.learn(self._pools.token_uses)
+            return 0
         prewarm_s = min(user.speculation.prewarm_due_s for user in self._users.in_turn())
-        next_s = min(prewarm_s, save_s, unload_s, trim_s, self._pools.close_due_s)
+        next_s = min(prewarm_s, save_s, unload_s, trim_s, learn_s, self._pools.close_due_s)
         return None if math.isinf(next_s) else max(0.0, next_s - now_s)
 
     def _work_ahead(self, loaded: Loaded) -> bool:
@@ -326,13 +335,14 @@ class CompletionEngine:
         return loaded.model.device.type != "cpu" if wanted is None else wanted
 
     def _save_due_s(self) -> float:
-        has_unsaved = self._pools.has_unsaved or self._users.usage.has_unsaved
+        has_unsaved = self._pools.has_unsaved or self._users.usage.has_unsaved or self._model.drafting.has_unsaved
         return self._saved_s + _SAVE_EVERY_S if has_unsaved else math.inf
 
     def _save(self) -> None:
         self._saved_s = self._clock()
         self._pools.save()
         self._users.usage.save()
+        self._model.drafting.save()
 
     def _trim(self) -> None:
         """Return freed memory: texts and tensors of all sizes leave gaps that nothing fills."""

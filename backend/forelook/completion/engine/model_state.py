@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from forelook.completion.completer import Completer
 from forelook.completion.engine.drafting import Drafting
+from forelook.completion.engine.learning import QUIET_S
 from forelook.completion.sequences import SequencePool
 from forelook.config import EngineConfig
+from forelook.decoding.layout import IntArray
 from forelook.errors import DecodingError, ForelookError
 from forelook.failures import log_failure, logged
 from forelook.model.loading import LoadedModel
 from forelook.protocol.messages import EngineState, Status
+
+_LEARNING = "learning in idle time; requests come first"
+_TOLD_SHARE = 0.1  # of the learning between two reports; chosen, not measured
 
 OnProgress = Callable[[float, str], None]
 LoadModel = Callable[[OnProgress], LoadedModel]
@@ -57,7 +63,7 @@ class ModelState:
 
     Args:
         load: loads the model and reports progress as a share and a line of text.
-        make_drafting: measures what drafting needs to know about a model, once.
+        make_drafting: what drafting knows about a model at first.
         config: the engine's.
         release_memory: returns the memory of an unloaded model to the system.
         on_status: called with every change of the status.
@@ -116,6 +122,8 @@ class ModelState:
     def unload(self, idle_s: float) -> None:
         """Free the weights and caches but keep the draft statistics."""
         self.loaded = None
+        if self.drafting.learning is not None:
+            self.drafting.learning.release()
         with logged("releasing memory"):
             self._release_memory()
         self._set_message(f"unloaded after {idle_s:g} s idle; reloads on the next edit")
@@ -136,6 +144,29 @@ class ModelState:
         device = str(model.device)
         self._set_status(Status(EngineState.READY, None, model.status_line, model.name, device, model.weight_format))
 
+    # --- learning in idle time
+
+    def text_changed(self) -> None:
+        """Documents or pools may have tokens that the model was not asked about."""
+        if self.drafting.learning is not None:
+            self.drafting.learning.text_changed()
+
+    def learn_due_s(self, used_s: float) -> float:
+        """When the next slice is due after the last use; infinite if there is nothing to learn."""
+        learning = self.drafting.learning
+        is_due = learning is not None and learning.has_work and self.loaded is not None
+        return used_s + QUIET_S if is_due else math.inf
+
+    def learn(self, count_uses: Callable[[int], IntArray]) -> None:
+        """Ask the model about a few tokens; see :meth:`SuccessorLearning.run_slice`."""
+        learning, loaded = self.drafting.learning, self.loaded
+        if learning is None or loaded is None:
+            return
+        if not learning.run_slice(loaded.model, count_uses) or not learning.has_work:
+            self._set_message(loaded.model.status_line)
+        elif self.status.progress is None or learning.share >= self.status.progress + _TOLD_SHARE:
+            self._set_message(_LEARNING, learning.share)
+
     def _report_progress(self, share: float, line: str) -> None:
         """Progress of the model: while it loads, and while it prepares a step of a new size."""
         if self.status.state is not EngineState.READY:
@@ -150,6 +181,8 @@ class ModelState:
         self._set_status(replace(self.status, progress=progress, message=message))
 
     def _set_status(self, status: Status) -> None:
+        if status == self.status:
+            return
         self.status = status
         with logged("reporting the status"):
             self._on_status(status)

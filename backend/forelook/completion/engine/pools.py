@@ -9,9 +9,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+import numpy as np
+
 from forelook.budgets import ByteBudget
 from forelook.completion.engine.model_state import ModelState
 from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.layout import IntArray
 from forelook.failures import logged
 from forelook.keys import WorkspaceKey
 from forelook.model.loading import LoadedModel
@@ -144,6 +147,13 @@ class WorkspacePools:
                 if pool.run_slice(self._slice_s):
                     return True
         return False
+
+    def token_uses(self, vocab_size: int) -> IntArray:
+        """[V] how much each token matters in all pools: how often it occurs, those of open documents first."""
+        uses = np.zeros(vocab_size, dtype=np.int64)
+        for pool in self._pools.values():
+            uses += pool.token_uses(vocab_size)
+        return uses
 
     def save(self) -> None:
         """Write what has changed to disk."""

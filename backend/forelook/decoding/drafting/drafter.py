@@ -67,8 +67,18 @@ class Drafter(Protocol):
         """Choose the drafts of the next step."""
         ...
 
-    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
-        """Learn from a step's outcome; ``argmax`` belongs to the logit rows of the plan's layout."""
+    def learn(
+        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
+    ) -> None:
+        """Learn from a step's outcome.
+
+        Args:
+            plan: of the step.
+            verified: what it yielded.
+            argmax: of the logit rows of the plan's layout.
+            stats: of the generation; accepted drafts are counted there.
+            forward_s: seconds of the step's forward.
+        """
         ...
 
 
@@ -82,7 +92,9 @@ class NoDrafts:
         del state
         return StepPlan(DraftTree())
 
-    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
+    def learn(
+        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
+    ) -> None:
         """Nothing to learn."""
 
 

@@ -33,7 +33,7 @@ class DraftMemory:
         window_yields: accepted tokens per window token, by n-gram size.
 
     Args:
-        seeds: successors of single tokens, measured once per model.
+        seeds: successors of single tokens.
         calibration: an existing one to continue; new by default.
     """
 
@@ -78,6 +78,7 @@ class TreeDrafter:
         self._tail_sizes = model.tail_sizes
         self._boundary_ids = boundary_ids
         self._ending = ending_of(self._context)
+        self._state: StepState | None = None
         self._candidates: CandidateTree | None = None
         self._selection: Selection | None = None
         self._backoff = DraftBackoff()
@@ -86,6 +87,7 @@ class TreeDrafter:
     def plan(self, state: StepState) -> StepPlan:
         """The tree of most tokens per second; empty if drafts are not worth their cost."""
         self._candidates = self._selection = None
+        self._state = state
         max_nodes = min(self._budget.max_draft_tokens, state.max_tokens)
         if max_nodes == 0 or state.max_depth == 0 or self._backoff.is_plain():
             self._filler.drop_window()
@@ -118,9 +120,15 @@ class TreeDrafter:
         self._cost = (curve.seconds[num_more] + self._budget.seconds_per_plan) / curve.seconds[0] - 1.0
         return StepPlan(selection.tree, window)
 
-    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
-        """Calibrate, learn the model's choices, extend the sources."""
+    def learn(
+        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
+    ) -> None:
+        """Calibrate costs and drafts, learn the model's choices, extend the sources."""
         tree = plan.tree
+        if self._state is not None and stats.num_steps > 1:  # the first step of a request finds cold caches
+            num_window = 0 if plan.window is None else len(plan.window)
+            num_tokens = self._state.num_pending + len(tree) + num_window
+            self._budget.observe(num_tokens, self._state.num_cached, forward_s, self._tail_sizes)
         if self._candidates is not None and self._selection is not None:
             self._candidates.learn(verified.token_ids)
             self._backoff.observe(len(verified.node_path), self._cost)

@@ -83,8 +83,11 @@ class PublishedDrafter:
             tree.add_path(candidate[: state.max_depth], max_nodes)
         return StepPlan(tree, self._window)
 
-    def learn(self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats) -> None:
+    def learn(
+        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
+    ) -> None:
         """Pool the window's n-grams and, as reference, the output's; advance the window."""
+        del forward_s
         accepted = verified.token_ids
         stats.count_accepted(DraftOrigin.LOOKAHEAD, len(verified.node_path))
         if not accepted:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.layout import IntArray
 from forelook.decoding.ngrams.index import (
     HEAD_TOKENS,
     MAX_MATCH,
@@ -138,6 +139,11 @@ class NgramPool:
         """A copy of a document's tokens."""
         document = self._documents[key]
         return self._read(document, 0, document.num_tokens).copy()
+
+    def token_counts(self, vocab_size: int) -> IntArray:
+        """[V] how often each token occurs, also in what was replaced and is not dropped yet."""
+        log = self._index.read(0, self._index.num_logged)
+        return np.bincount(log[log >= 0], minlength=vocab_size)[:vocab_size]
 
     # -- documents ------------------------------------------------------------------------------------------------
 

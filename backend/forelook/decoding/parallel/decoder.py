@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from forelook.decoding.drafting.budget import StepCosts
+from forelook.decoding.drafting.costs import StepCosts
 from forelook.decoding.drafting.drafter import Drafter
 from forelook.decoding.layout import StepModel
 from forelook.decoding.loop import decode

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftOrigin
-from forelook.decoding.layout import IntArray, StepModel, lay_out
+from forelook.decoding.layout import BoolArray, IntArray, StepLayout, StepModel, causal_layout
 from forelook.errors import ConfigError
 
 # Chosen, not measured, except that successors pay: docs/decisions.md, "Drafting".
@@ -27,47 +25,76 @@ _CELLS = tuple(
 )
 
 
-@dataclass(frozen=True, eq=False)
 class SuccessorSeeds:
-    """The model's choices after each token of its vocabulary alone: drafts of last resort.
+    """The model's choices after single tokens alone, for those that it was asked about: drafts of last resort.
 
     Attributes:
-        token_ids: [V, K] most probable successors of each token, best first.
+        token_ids: [V, K] most probable successors of each token, best first; -1 where the model was not asked.
         probabilities: [V, K] how probable.
-    """
-
-    token_ids: IntArray
-    probabilities: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.token_ids.ndim != 2 or self.token_ids.shape != self.probabilities.shape:
-            raise ConfigError("token_ids.shape", self.token_ids.shape, f"{self.probabilities.shape}, two-dimensional")
-
-
-def measure_successor_seeds(
-    model: StepModel, start_ids: list[int], *, batch_size: int = 128, num_kept: int = _KEPT
-) -> SuccessorSeeds:
-    """Compute what follows each token alone, many tokens per forward: siblings do not see each other.
 
     Args:
-        model: its cache is emptied first, and left empty.
-        start_ids: the beginning of every prompt, usually the start token; may be empty.
-        batch_size: tokens per forward, the start token included: a size that a GPU has a captured step for.
-        num_kept: successors kept per token.
+        vocab_size: V.
+        num_kept: K.
     """
-    model.truncate(0)
-    successors = np.zeros((model.vocab_size, num_kept), dtype=np.int64)
-    probabilities = np.zeros((model.vocab_size, num_kept), dtype=np.float32)
-    # without a start token, each batch follows its own first token
-    num_per_batch = min(batch_size, model.max_positions) - max(1, len(start_ids))
-    for first in range(0, model.vocab_size, num_per_batch):
-        ids = list(range(first, min(first + num_per_batch, model.vocab_size)))
-        pending = start_ids or ids[:1]
-        logits = model.forward(lay_out(pending, 0, ids, [0] * len(ids)))[1:]
-        top = torch.softmax(logits.float(), dim=-1).topk(num_kept, dim=-1)
-        successors[ids] = top.indices.cpu().numpy()
-        probabilities[ids] = top.values.cpu().numpy()
-    return SuccessorSeeds(successors, probabilities)
+
+    def __init__(self, vocab_size: int, num_kept: int = _KEPT) -> None:
+        self.token_ids = np.full((vocab_size, num_kept), -1, dtype=np.int32)
+        self.probabilities = np.zeros((vocab_size, num_kept), dtype=np.float32)
+
+    @property
+    def is_known(self) -> BoolArray:
+        """[V] whether the model was asked."""
+        return self.token_ids[:, 0] >= 0
+
+    def add(self, token_ids: Sequence[int] | IntArray, successors: np.ndarray, probabilities: np.ndarray) -> None:
+        """Keep what follows some tokens.
+
+        Args:
+            token_ids: [n] the tokens.
+            successors: [n, K] best first.
+            probabilities: [n, K].
+
+        Raises:
+            ConfigError: of another vocabulary or another K.
+        """
+        num_kept = self.token_ids.shape[1]
+        if not successors.shape == probabilities.shape == (len(token_ids), num_kept):
+            raise ConfigError("successors.shape", successors.shape, f"({len(token_ids)}, {num_kept})")
+        self.token_ids[token_ids] = successors
+        self.probabilities[token_ids] = probabilities
+
+    def of(self, token: int) -> list[tuple[int, float]]:
+        """What follows a token, and how probably; empty if the model was not asked."""
+        row = self.token_ids[token].tolist()
+        return [] if row[0] < 0 else list(zip(row, self.probabilities[token].tolist(), strict=True))
+
+
+def ask_successors(
+    model: StepModel, start_ids: list[int], token_ids: Sequence[int], num_kept: int = _KEPT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute what follows each of some tokens alone, all in one forward: they do not see each other.
+
+    Args:
+        model: its cache is left with the start tokens.
+        start_ids: the beginning of every prompt, usually the start token; may be empty.
+        token_ids: [n] the tokens, as many as fit into one step.
+        num_kept: K, successors per token.
+
+    Returns:
+        [n, K] successors, best first, and [n, K] their probabilities.
+    """
+    if list(model.cached_ids) != start_ids:
+        model.truncate(0)
+        if start_ids:
+            model.forward(causal_layout(start_ids, 0))
+            model.commit(range(len(start_ids)))
+    rows = np.arange(len(token_ids))
+    alone = np.eye(len(rows), dtype=np.bool_)
+    positions = np.full(len(rows), len(start_ids))
+    logits = model.forward(StepLayout(np.asarray(token_ids, dtype=np.int64), positions, alone, rows)).float()
+    best = logits.topk(num_kept, dim=-1)
+    probabilities = (best.values - logits.logsumexp(dim=-1, keepdim=True)).exp()
+    return best.indices.cpu().numpy(), probabilities.cpu().numpy()
 
 
 Ending = tuple[int, int, int]
@@ -94,7 +121,7 @@ class SuccessorTable:
     wherever the same tokens recur, in this request or a later one.
 
     Args:
-        seeds: guesses after a token that was not seen yet.
+        seeds: guesses after a token that was not seen yet; they may grow.
         max_keys: maximum number of contexts per length; the oldest quarter is dropped when it is exceeded.
     """
 
@@ -144,12 +171,10 @@ class SuccessorTable:
     def _seeds_of(self, token: int) -> list[tuple[int, int]]:
         known = self._seed_cells.get(token)
         if known is None:
-            known = []
-            if self._seeds is not None:
-                row = zip(self._seeds.token_ids[token].tolist(), self._seeds.probabilities[token].tolist(), strict=True)
-                best: dict[int, int] = {}
-                for successor, probability in row:
-                    best.setdefault(successor, AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, 0, probability))
-                known = list(best.items())
-            self._seed_cells[token] = known
+            best: dict[int, int] = {}
+            for successor, probability in [] if self._seeds is None else self._seeds.of(token):
+                best.setdefault(successor, AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, 0, probability))
+            known = list(best.items())
+            if known:  # otherwise the model may yet be asked
+                self._seed_cells[token] = known
         return known

@@ -1,0 +1,126 @@
+"""One first start of a model, in a process of its own: to its first answer, or its parts alone.
+
+    python -m bench.first_suggestion engine|parts MODEL DTYPE
+
+The document is a source file of Forelook, with the cursor at the end of a line in its middle. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from forelook.completion.completer import Completer
+from forelook.completion.document_store import Document
+from forelook.config import EngineConfig
+from forelook.decoding.drafting.drafter import NO_DRAFTS
+from forelook.decoding.limits import Limits
+from forelook.decoding.loop import decode
+from forelook.decoding.request import DecodeRequest
+from forelook.engine_factory import engine_factory
+from forelook.errors import ForelookError
+from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.local.identity import UserPaths
+from forelook.model.loading import STARTER_MODEL_PATH, load_model
+from forelook.protocol.messages import CompletionParams, CompletionResult, EngineState, Status, TriggerKind
+
+from bench.random_llama import save_random_llama
+from bench.results import REPOSITORY
+
+TIMEOUT_S = 900.0
+SOURCE = REPOSITORY / "backend" / "forelook" / "text_edits.py"
+MAX_NEW_TOKENS = 8
+QWEN_05B = {
+    "vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 32_768,
+    "rope_theta": 1e6, "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+
+
+def save_qwen_shape(folder: Path) -> None:
+    """Write random weights of Qwen2.5-Coder-0.5B's shape, and a vocabulary of its size that mostly never occurs."""
+    save_random_llama(folder, torch.bfloat16, **QWEN_05B)
+    tokenizer = json.loads((STARTER_MODEL_PATH / "tokenizer.json").read_text("utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    for number in range(len(vocabulary), QWEN_05B["vocab_size"]):
+        vocabulary[f"never{number}"] = number
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    shutil.copy(STARTER_MODEL_PATH / "tokenizer_config.json", folder)
+
+
+def _document() -> tuple[str, int]:
+    text = SOURCE.read_text("utf-8")
+    return text, text.index("\n", len(text) // 2)
+
+
+def time_parts(model_name: str | None, dtype: str) -> dict[str, float]:
+    """Return seconds to load the model, and to prefill the prompt the first time and once everything is warm."""
+    text, offset = _document()
+    started_s = time.perf_counter()
+    model = load_model(model_name, dtype=dtype)
+    load_s = time.perf_counter() - started_s
+    prepared = Completer(model, EngineConfig()).prepare(
+        Document(WorkspaceKey("", "file:///w"), DocumentKey(1, "file:///w/a.py"), "python", 1, text), offset
+    )
+    sequence = model.new_sequence()
+    times: list[float] = []
+    for _ in range(3):
+        sequence.truncate(0)
+        started_s = time.perf_counter()
+        for _ in decode(DecodeRequest(prepared.ids, Limits(1)), sequence, NO_DRAFTS):
+            pass
+        times.append(time.perf_counter() - started_s)
+    return {"load_s": load_s, "first_prefill_s": times[0], "prefill_s": min(times), "prompt_tokens": len(prepared.ids)}
+
+
+def time_engine(model_name: str | None, dtype: str) -> dict[str, Any]:
+    """Return seconds from an engine's start to its first answer, with folders that are empty."""
+    text, offset = _document()
+    statuses: queue.SimpleQueue[Status] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[CompletionResult | ForelookError] = queue.SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="fl-") as name:
+        folder = Path(name)
+        paths = UserPaths(folder / "run", folder / "state", folder / "cache", folder / "short")
+        started_s = time.perf_counter()
+        engine = engine_factory(EngineConfig(model=model_name, dtype=dtype, left_to_right=True), paths)(statuses.put)
+        engine.start()
+        key = DocumentKey(1, "file:///w/a.py")
+        engine.open_document(WorkspaceKey("", "file:///w"), key, "python", 1, text)
+        while (status := statuses.get(timeout=TIMEOUT_S)).state is not EngineState.READY:
+            if status.state is EngineState.ERROR:
+                raise SystemExit(status.message)
+        ready_s = time.perf_counter() - started_s
+        request = CompletionParams(
+            key.uri, 1, offset, TriggerKind.INVOKED, max_new_tokens=MAX_NEW_TOKENS, deadline_ms=600_000
+        )
+        engine.submit(key, request, lambda _text: None, answers.put)
+        answer = answers.get(timeout=TIMEOUT_S)
+        answered_s = time.perf_counter() - started_s
+        engine.close()
+    if isinstance(answer, ForelookError):
+        raise SystemExit(str(answer))
+    stats = answer.stats
+    return {
+        "ready_s": ready_s,
+        "answered_s": answered_s,
+        "prefill_in_request_s": stats.prefill_ms / 1e3,
+        "decode_s": stats.decode_ms / 1e3,
+        "generated_tokens": stats.num_generated_tokens,
+    }
+
+
+def main() -> None:
+    what, model_name, dtype = sys.argv[1:]
+    run = time_engine if what == "engine" else time_parts
+    print(json.dumps(run(model_name or None, dtype)))
+
+
+if __name__ == "__main__":
+    main()

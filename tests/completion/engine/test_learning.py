@@ -1,0 +1,165 @@
+"""What the model says after tokens is asked while nobody waits, and no request ever waits for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forelook.completion.engine import learning as learning_module
+from forelook.completion.engine.drafting import Drafting
+from forelook.completion.engine.learning import SLICE_S, SuccessorLearning
+from forelook.decoding.drafting.sources.successors import SuccessorSeeds
+from forelook.decoding.layout import IntArray, StepLayout
+from forelook.errors import InsufficientMemoryError
+from forelook.protocol.messages import EngineState
+
+from tests.completion.engine_rig import B, Reply, Rig, wait_until
+from tests.completion.fake_model import FakeModel
+from tests.fakes import ByteTokenizer
+
+TEXT, TARGET = "zyx = \n", "zyx = compute(1)\n"
+CURSOR = 6
+VOCAB = ByteTokenizer().vocab_size
+
+
+def is_slice(layout: StepLayout) -> bool:
+    """Whether a forward asks about single tokens: none of them sees another."""
+    return layout.visibility is not None and bool((layout.positions == 1).all())
+
+
+def new_learning(**options: object) -> SuccessorLearning:
+    return SuccessorLearning(SuccessorSeeds(VOCAB), [ByteTokenizer.START], **options)  # type: ignore[arg-type]
+
+
+def started(rigs: Callable[..., Rig], model: FakeModel) -> tuple[Rig, SuccessorLearning]:
+    learning = new_learning()
+    return rigs(model, make_drafting=lambda _model: Drafting(learning=learning)), learning
+
+
+def test_the_first_request_is_answered_while_nothing_is_learned(rigs: Callable[..., Rig]) -> None:
+    rig, learning = started(rigs, FakeModel(TARGET))
+    rig.open(TEXT)
+    assert rig.ask(CURSOR).texts == ["compute(1)"]
+    assert not any(map(is_slice, rig.model.forwards))
+    assert not learning.seeds.is_known.any()
+    wait_until(lambda: bool(learning.seeds.is_known.all()))
+    assert rig.ask(CURSOR).texts == ["compute(1)"]
+
+
+def test_tokens_of_open_documents_come_first_and_learning_ends(rigs: Callable[..., Rig]) -> None:
+    rig, learning = started(rigs, FakeModel(TARGET))
+    rig.open(TEXT)
+    wait_until(lambda: not learning.has_work and rig.engine.status.message == "")
+    asked = [token for layout in rig.model.forwards if is_slice(layout) for token in layout.token_ids.tolist()]
+    assert set(asked[: len(set(TEXT))]) == set(TEXT.encode())
+    assert sorted(asked) == list(range(VOCAB)), "each token once"
+    told = [(status.state, status.message) for status in rig.statuses if status.progress is not None]
+    assert (EngineState.READY, "learning in idle time; requests come first") in told
+    shares = [status.progress for status in rig.statuses if "learning" in status.message]
+    assert shares == sorted(shares)
+
+
+def test_a_request_waits_for_one_slice_at_most(rigs: Callable[..., Rig]) -> None:
+    replies: list[Reply] = []
+
+    def ask_within_a_slice(layout: StepLayout) -> None:
+        if is_slice(layout) and not replies:
+            replies.append(rig.ask(CURSOR))
+
+    rig, learning = started(rigs, FakeModel(TARGET, on_forward=ask_within_a_slice))
+    rig.open(TEXT)
+    wait_until(lambda: bool(replies))
+    assert replies[0].texts == ["compute(1)"]
+    first = next(place for place, layout in enumerate(rig.model.forwards) if is_slice(layout))
+    assert not is_slice(rig.model.forwards[first + 1]), "the request came next"
+    wait_until(lambda: bool(learning.seeds.is_known.all()))
+
+
+def test_new_text_is_asked_about_too(rigs: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning_module, "_FIRST_IDS", 0)
+    rig, learning = started(rigs, FakeModel(TARGET))
+    rig.open(TEXT)
+    wait_until(lambda: set(np.flatnonzero(learning.seeds.is_known).tolist()) == set(TEXT.encode()))
+    assert not learning.has_work
+    rig.open("{}", B)
+    wait_until(lambda: bool(learning.seeds.is_known[ord("{")]))
+
+
+# --- slices, without an engine
+
+
+class Clock:
+    """Advances by what a forward takes."""
+
+    def __init__(self, seconds_per_token: float) -> None:
+        self.now = 0.0
+        self.model = FakeModel(on_forward=self._run)
+        self._seconds_per_token = seconds_per_token
+
+    def _run(self, layout: StepLayout) -> None:
+        self.now += self._seconds_per_token * len(layout)
+
+    def __call__(self) -> float:
+        return self.now
+
+    @property
+    def slices(self) -> list[int]:
+        return [len(layout) for layout in self.model.forwards if is_slice(layout)]
+
+
+def no_uses(vocab_size: int) -> IntArray:
+    return np.zeros(vocab_size, dtype=np.int64)
+
+
+def test_slices_are_as_large_as_their_time_allows() -> None:
+    clock = Clock(SLICE_S / 20)
+    learning = new_learning(clock=clock)
+    while learning.run_slice(clock.model, no_uses):
+        pass
+    assert clock.slices[:5] == [1, 2, 4, 8, 16]
+    assert max(clock.slices) == 16
+    assert sum(clock.slices) == VOCAB
+
+
+def test_a_model_whose_steps_are_long_is_asked_little() -> None:
+    clock = Clock(5 * SLICE_S)
+    learning = new_learning(clock=clock)
+    while learning.run_slice(clock.model, no_uses):
+        pass
+    assert clock.slices == [1]
+    assert not learning.has_work
+
+
+def test_learning_takes_a_bounded_time_of_each_process() -> None:
+    clock = Clock(SLICE_S)
+    learning = new_learning(clock=clock)
+    learning.seeds = SuccessorSeeds(VOCAB)
+    learning._left_s = 10 * SLICE_S
+    while learning.run_slice(clock.model, no_uses):
+        pass
+    assert sum(clock.slices) == 10
+
+
+def test_out_of_memory_ends_learning_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_layout: StepLayout) -> None:
+        raise InsufficientMemoryError("out of memory: a step of 1 tokens; choose a smaller model")
+
+    learning = new_learning()
+    with caplog.at_level(logging.WARNING):
+        assert not learning.run_slice(FakeModel(on_forward=fail), no_uses)
+    assert not learning.has_work
+    assert len(caplog.records) == 1
+
+
+def test_what_was_learned_is_there_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "s.npz"
+    learning = new_learning(path=path)
+    assert not learning.has_unsaved
+    learning.run_slice(FakeModel(), no_uses)
+    assert learning.has_unsaved
+    learning.save()
+    assert not learning.has_unsaved
+    assert path.exists()

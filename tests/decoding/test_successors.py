@@ -1,0 +1,77 @@
+"""What the model says after tokens: asked for directly, or learned from steps that were verified anyway."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from forelook.decoding.drafting.sources.successors import (
+    Ending,
+    SuccessorSeeds,
+    SuccessorTable,
+    ask_successors,
+    ending_of,
+)
+from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.layout import causal_layout
+from forelook.decoding.limits import Limits
+from forelook.decoding.request import DecodeRequest
+from forelook.errors import ConfigError
+
+from tests.decoding import streams
+from tests.fakes import RandomTransformer
+
+
+@pytest.mark.parametrize("start_ids", [[], [3], [3, 4]])
+def test_what_follows_each_token_alone_is_asked_in_one_forward(start_ids: list[int]) -> None:
+    model = RandomTransformer(2, max_positions=64)
+    model.forward(causal_layout([9, 9], 0))
+    model.commit(range(2))  # of something else
+    for tokens in ([5, 30, 0], [7]):
+        successors, probabilities = ask_successors(model, start_ids, tokens)
+        assert list(model.cached_ids) == start_ids
+        assert len(model.layouts[-1]) == len(tokens)
+        for row, token in enumerate(tokens):
+            alone = RandomTransformer(2, max_positions=64)
+            top = torch.softmax(alone.forward(causal_layout([*start_ids, token], 0))[0], dim=-1).topk(3)
+            assert successors[row].tolist() == top.indices.tolist()
+            np.testing.assert_allclose(probabilities[row], top.values.numpy(), rtol=1e-5)
+
+
+class RecordingTable(SuccessorTable):
+    """Notes what it is taught."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taught: list[tuple[Ending, int]] = []
+
+    def learn(self, ending: Ending, successor: int) -> None:
+        self.taught.append((ending, successor))
+        super().learn(ending, successor)
+
+
+def test_what_is_learned_from_verified_steps_is_the_models_own_choice() -> None:
+    memory = DraftMemory()
+    memory.successors = table = RecordingTable()
+    prompt = [1, 2, 3, 4, 1, 2, 3]
+    model = RandomTransformer(5)
+    steps = streams.drafted(DecodeRequest(prompt, Limits(60)), model, memory=memory)
+    text = prompt + [token for tokens in steps for token in tokens]
+    for end in range(len(prompt), len(text)):
+        model.truncate(0)
+        choice = int(model.forward(causal_layout(text[:end], 0))[0].argmax())
+        assert (ending_of(text[:end]), choice) in table.taught
+        assert choice == text[end]
+    assert len(table.taught) > 60, "the choices after rejected drafts too"
+    assert len(table) > 0
+
+
+def test_seeds_grow_and_a_table_sees_what_was_added_later() -> None:
+    seeds = SuccessorSeeds(10)
+    table = SuccessorTable(seeds)
+    assert table.successors(ending_of([3])) == []
+    seeds.add([3], np.array([[7, 8, 9]]), np.array([[0.5, 0.2, 0.1]]))
+    assert [token for token, _ in table.successors(ending_of([3]))] == [7, 8, 9]
+    assert np.flatnonzero(seeds.is_known).tolist() == [3]
+    with pytest.raises(ConfigError, match=r"successors\.shape"):
+        seeds.add([4], np.array([[7, 8]]), np.array([[0.5, 0.2]]))
