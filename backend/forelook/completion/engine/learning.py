@@ -102,13 +102,14 @@ class SuccessorLearning:
             self._choose(count_uses(len(self.seeds.token_ids)))
         if not self._waiting or self._left_s <= 0:
             return False
-        started_s = self._clock()
+        started_s, left_s = self._clock(), self._left_s
+        self._left_s = 0.0  # whatever fails here is not tried again: everything works without it
         try:
             self._ask(model)
-        except ForelookError as error:  # out of memory: everything works without this
-            logger.warning("asked the model about no further tokens: %s", error)
-            self._left_s = 0.0
+        except ForelookError as error:
+            logger.warning("the model is not asked about further tokens: %s", error)
             return False
+        self._left_s = left_s
         self._spend(self._clock() - started_s)
         return True
 
