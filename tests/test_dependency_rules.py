@@ -22,6 +22,7 @@ LEAVES = {
     "forelook.errors",
     "forelook.finish_reason",
     "forelook.heap",
+    "forelook.import_path",
     "forelook.keys",
     "forelook.languages",
     "forelook.text",
@@ -127,10 +128,10 @@ MAY_TOUCH_SOCKETS = {"forelook.server", "forelook.local", "forelook.commands"}
 LSP_MAY_TOUCH_SOCKETS = {
     "forelook_lsp.backend_connection",
     "forelook_lsp.transports.websocket",
-    "forelook_lsp.__main__",
+    "forelook_lsp.command_line",
 }
 # The last only passes PATH and the user's folders to git.
-READS_ENVIRONMENT = {"forelook.commands.cli", "forelook.__main__", "forelook_lsp.__main__", "forelook.privacy.git"}
+READS_ENVIRONMENT = {"forelook.commands.cli", "forelook_lsp.command_line", "forelook.privacy.git"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -1,9 +1,17 @@
-"""``python -m forelook``, and with it ``torchrun -m forelook``: the ``forelook`` command."""
-
-from __future__ import annotations
+"""``forelook`` and ``python -m forelook``, and with it ``torchrun -m forelook``."""
 
 import sys
 
-from forelook.commands.cli import main
+from forelook.import_path import leave_out_working_folder
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command, with no module of the working folder in place of another."""
+    leave_out_working_folder()
+    from forelook.commands.cli import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -73,6 +73,7 @@ class Indexing:
         self._changed: dict[Path, None] = {}
         self._scan: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._stop = threading.Event()
         self._open_paths = open_paths
 
@@ -93,17 +94,19 @@ class Indexing:
         """The names of the folders' workspaces."""
         return list(self._roots)
 
-    def is_ignore_file(self, path: Path) -> bool:
-        """Whether a change of this file may change what is excluded."""
-        from forelook.privacy.ignore_files import FORELOOKIGNORE, GITIGNORE
+    def is_stale(self, changed: Iterable[Path] | None = None) -> bool:
+        """Whether an ignore file that matters has changed since it was read. Blocks: run it in a thread.
 
-        return path.name in (GITIGNORE, FORELOOKIGNORE)
+        Args:
+            changed: what has changed on disk, to do nothing where that is ordinary files only; ``None`` if unknown.
+        """
+        from forelook_lsp.workspace_files import is_ignore_file
 
-    def changes_exclusion(self, path: Path) -> bool:
-        """Whether a changed ignore file can matter: not below a folder that is excluded anyway. Blocks."""
-        name = self._folder_of(path)
-        folder = self._folders.get(name) if name is not None else None
-        return folder is None or folder.withheld(path.parent) is None
+        # A folder may contain ignore files, and what is gone may have been a folder.
+        if changed is not None and not any(is_ignore_file(path) or not path.is_file() for path in changed):
+            return False
+        folders = [*self._folders.values(), *self._outside.values()]
+        return any(folder.is_stale for folder in folders)
 
     def judge(self, uri: str, text: str) -> Verdict:
         """Decide on a document, however its URI is spelled. Blocks: run it in a thread."""
@@ -153,7 +156,6 @@ class Indexing:
         if self._folders:
             from forelook_lsp.workspace_files import OpenFile
 
-            self._stop = threading.Event()
             self._scan = asyncio.get_running_loop().create_task(
                 self._send_all([OpenFile(path, text) for path, text in open_files.items()], self._stop)
             )
@@ -161,17 +163,20 @@ class Indexing:
     def stop(self) -> None:
         """Stop sending."""
         self._stop.set()
+        self._stop = threading.Event()
         if self._scan is not None:
             self._scan.cancel()
             self._scan = None
         self._changed.clear()
-        if self._sending is not None:
-            self._sending.cancel()
+        for task in (self._sending, self._looking):
+            if task is not None:
+                task.cancel()
+        self._sending = self._looking = None
 
-    def send_later(self, path: Path) -> None:
-        """Send one file again after it was saved or closed; files are sent one at a time."""
-        self._changed[path] = None
-        if self._sending is None:
+    def send_later(self, paths: Iterable[Path]) -> None:
+        """Send files again after they were changed, saved or closed."""
+        self._changed.update(dict.fromkeys(paths))
+        if self._changed and self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send_changed())
 
     def forget(self, paths: Iterable[Path]) -> None:
@@ -184,6 +189,18 @@ class Indexing:
         for name, keys in by_name.items():
             self._forget_keys(name, keys)
 
+    async def forget_deleted(self, paths: Sequence[Path]) -> None:
+        """Remove deleted files and folders; after a folder, look for its files elsewhere."""
+        permitted, is_folder = await run_in_thread(partial(self._look_at_deleted, paths))
+        self.forget(permitted)
+        if is_folder:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """List the folders again and send what differs, for changes that no event reports."""
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look_again())
+
     def keep_outside(self, workspace: str) -> None:
         """Send the names of the permitted files of a workspace that is no folder of the window, once."""
         files = self._outside.get(workspace)
@@ -194,6 +211,29 @@ class Indexing:
             task.add_done_callback(self._keeping.discard)
 
     # --- Inside ----------------------------------------------------------------------------------------------
+
+    def _look_at_deleted(self, paths: Sequence[Path]) -> tuple[list[Path], bool]:
+        """The deleted paths that were not excluded, and whether a folder is among them."""
+        permitted: list[Path] = []
+        is_folder = False
+        for path in paths:
+            folder = self._folders.get(self._folder_of(path) or "")
+            if folder is not None and folder.withheld(path) is None:
+                permitted.append(path)
+                is_folder = is_folder or folder.contains_listed(path)
+        return permitted, is_folder
+
+    async def _look_again(self) -> None:
+        try:
+            for name, folder in list(self._folders.items()):
+                changed, gone = await run_in_thread(folder.since_listing)
+                self._forget_keys(name, gone)
+                await self._send_files(name, folder, changed)
+        except ForelookError as error:
+            logger.info("looking for changed files stopped: %s", error)
+        finally:
+            if self._looking is asyncio.current_task():
+                self._looking = None
 
     @property
     def _folders(self) -> dict[str, WorkspaceFiles]:
@@ -241,22 +281,28 @@ class Indexing:
     async def _send_changed(self) -> None:
         try:
             while self._changed:
-                path = next(iter(self._changed))
-                del self._changed[path]
-                name = self._folder_of(path)
-                folder = self._folders.get(name) if name is not None else None
-                if name is None or folder is None or self._failed:
-                    continue
-                paths = await run_in_thread(partial(folder.changed, path))
-                parts = folder.read_parts([path for path in paths if path not in self._open_paths()], self._stop)
-                while part := await run_in_thread(partial(next, parts, None)):
-                    self._notify_files(name, part)
-                    await self._until_received()
-                self._forget_keys(name, folder.take_unwanted())
+                by_name: dict[str, list[Path]] = {}
+                for path in self._changed:
+                    by_name.setdefault(self._folder_of(path) or "", []).append(path)
+                self._changed.clear()
+                for name in by_name.keys() & self._folders.keys():
+                    folder = self._folders[name]
+                    await self._send_files(name, folder, await run_in_thread(partial(folder.changed, by_name[name])))
         except ForelookError as error:
             logger.info("sending changed files stopped: %s", error)
         finally:
-            self._sending = None
+            if self._sending is asyncio.current_task():
+                self._sending = None
+
+    async def _send_files(self, name: str, folder: WorkspaceFiles, paths: Sequence[Path]) -> None:
+        """Send the texts of files that are not open, and forget those that turn out to be excluded."""
+        open_paths = self._open_paths()
+        wanted = [path for path in paths if path not in open_paths and self._folder_of(path) == name]
+        parts = folder.read_parts(wanted, self._stop)
+        while part := await run_in_thread(partial(next, parts, None)):
+            self._notify_files(name, part)
+            await self._until_received()
+        self._forget_keys(name, folder.take_unwanted())
 
     async def _until_received(self) -> None:
         """Wait until the backend has received the files, which keeps both queues short."""

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from forelook import __version__
+from forelook.languages import ID_BY_SUFFIX
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
@@ -37,6 +38,19 @@ NOTEBOOKS = types.NotebookDocumentSyncOptions(
     ]
 )
 
+# Eglot and lsp-mode make one watch of the system per folder of the project, whatever the patterns are.
+WATCHING_EACH_FOLDER = frozenset({"Eglot", "emacs"})
+WATCHED = (
+    types.FileSystemWatcher("**/*{" + ",".join(sorted(ID_BY_SUFFIX)) + "}"),
+    types.FileSystemWatcher("**/.{git,forelook}ignore"),
+    types.FileSystemWatcher("**/.git/{index,info/exclude}"),
+    # A deleted folder is one event, of a name that no narrower pattern matches.
+    types.FileSystemWatcher("**/*", types.WatchKind.Delete),
+)
+FILE_OPERATIONS = types.FileOperationRegistrationOptions(
+    [types.FileOperationFilter(types.FileOperationPattern("**/*"), scheme="file")]
+)
+
 
 class ForelookServer(LanguageServer):
     """One connection with one editor window."""
@@ -62,6 +76,7 @@ class ForelookServer(LanguageServer):
         self.window = EditorWindow(self._editor, find_backend, find_offer=find_offer)
         self._initial_settings: dict[str, Any] = {}
         self._accepted_command = ACCEPTED.name
+        self._watches_each_folder = False
         for method, handler in (
             (types.INITIALIZE, self._initialize),
             (types.INITIALIZED, self._initialized),
@@ -79,6 +94,12 @@ class ForelookServer(LanguageServer):
             (DID_PARTLY_ACCEPT, self._did_partly_accept),
         ):
             self._add(method, handler)
+        for method, handler in (
+            (types.WORKSPACE_DID_CREATE_FILES, self._did_create_files),
+            (types.WORKSPACE_DID_RENAME_FILES, self._did_rename_files),
+            (types.WORKSPACE_DID_DELETE_FILES, self._did_delete_files),
+        ):
+            self._add(method, handler, FILE_OPERATIONS)
         self._add(types.TEXT_DOCUMENT_INLINE_COMPLETION, self._inline_completion, types.InlineCompletionOptions())
 
     def report_server_error(self, error: Exception, source: Any) -> None:
@@ -93,6 +114,8 @@ class ForelookServer(LanguageServer):
     def _initialize(self, params: types.InitializeParams) -> None:
         window = params.capabilities.window
         self._editor.shows_progress = window is not None and bool(window.work_done_progress)
+        client = params.client_info
+        self._watches_each_folder = client is not None and client.name in WATCHING_EACH_FOLDER
         options = params.initialization_options
         self._initial_settings = options if isinstance(options, dict) else {}
         self._editor.speaks_copilot = "editorPluginInfo" in self._initial_settings
@@ -150,9 +173,10 @@ class ForelookServer(LanguageServer):
         if workspace is not None and _is_dynamic(workspace.did_change_configuration):
             options = types.DidChangeConfigurationRegistrationOptions(section=CONFIGURATION_SECTION)
             wanted.append(_registration(types.WORKSPACE_DID_CHANGE_CONFIGURATION, options))
-        if workspace is not None and _is_dynamic(workspace.did_change_watched_files):
-            watchers = types.DidChangeWatchedFilesRegistrationOptions([types.FileSystemWatcher("**/*")])
+        if workspace is not None and _is_dynamic(workspace.did_change_watched_files) and not self._watches_each_folder:
+            watchers = types.DidChangeWatchedFilesRegistrationOptions(WATCHED)
             wanted.append(_registration(types.WORKSPACE_DID_CHANGE_WATCHED_FILES, watchers))
+            self.window.reports_file_events = True
         if wanted:
             try:
                 await self.client_register_capability_async(types.RegistrationParams(wanted))
@@ -168,6 +192,15 @@ class ForelookServer(LanguageServer):
         changed = [change.uri for change in params.changes if change.type != types.FileChangeType.Deleted]
         self.window.files_changed(changed, deleted)
 
+    def _did_create_files(self, params: types.CreateFilesParams) -> None:
+        self.window.files_changed([file.uri for file in params.files], [])
+
+    def _did_rename_files(self, params: types.RenameFilesParams) -> None:
+        self.window.files_changed([file.new_uri for file in params.files], [file.old_uri for file in params.files])
+
+    def _did_delete_files(self, params: types.DeleteFilesParams) -> None:
+        self.window.files_changed([], [file.uri for file in params.files])
+
     # --- Documents -------------------------------------------------------------------------------------------
 
     def _did_open(self, params: types.DidOpenTextDocumentParams) -> None:
@@ -175,6 +208,7 @@ class ForelookServer(LanguageServer):
 
     def _open(self, document: types.TextDocumentItem) -> None:
         self.window.documents.open(document.uri, str(document.language_id), document.version, document.text)
+        self.window.used()
 
     def _did_change(self, params: types.DidChangeTextDocumentParams) -> None:
         document = params.text_document
@@ -190,6 +224,7 @@ class ForelookServer(LanguageServer):
 
     def _did_save(self, params: types.DidSaveTextDocumentParams) -> None:
         self.window.files_changed([params.text_document.uri], [])
+        self.window.used()
 
     def _did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         self.window.close_document(params.text_document.uri)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from forelook.uris import local_path
 
 from forelook_lsp.backend_connection import BackendConnection, ClientName, run_in_thread
 from forelook_lsp.document_sync import DocumentSync
+from forelook_lsp.file_events import FileEvents
 from forelook_lsp.indexing import Indexing
 from forelook_lsp.mirror import EditorRange, Mirror
 from forelook_lsp.model_offer import FindOffer, wants_offer
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOOK_AGAIN_S = 30.0  # chosen, not measured
 SHUTDOWN_TIMEOUT_S = 5.0  # chosen, not measured
 OFFER_AFTER_S = 20.0  # rating the models takes both cores for seconds; chosen, not measured
 MAX_LINE_CHARS = 20_000  # longer lines get no suggestions; VS Code's limit for highlighting
@@ -75,6 +78,11 @@ class EditorWindow:
         self._backend_settings: Mapping[str, object] = {}
         self._started = False
         self._indexed = False
+        self.reports_file_events = False
+        self._file_events = FileEvents(self._apply_file_events)
+        self._clock = clock
+        self._look_again_at_s = clock() + LOOK_AGAIN_S
+        self._looking: asyncio.Task[None] | None = None
 
     # --- Life cycle and settings -----------------------------------------------------------------------------
 
@@ -123,7 +131,8 @@ class EditorWindow:
         self.suggestions.close()
         self.presenter.close()
         self.indexing.stop()
-        for task in (self._restarting, self._offering):
+        self._file_events.close()
+        for task in (self._restarting, self._offering, self._looking):
             if task is not None:
                 task.cancel()
         await self.backend.close()
@@ -180,25 +189,23 @@ class EditorWindow:
         """A document was closed; its file is indexed like any other."""
         path = local_path(uri)
         if self.documents.close(uri) and path is not None:
-            self._index_file(path)
+            self._index_files([path])
 
     def close_notebook(self, uri: str) -> None:
         """A notebook was closed; its file is indexed like any other."""
         path = local_path(uri)
         if self.documents.close_notebook(uri) and path is not None:
-            self._index_file(path)
+            self._index_files([path])
 
     def files_changed(self, changed: Sequence[str], deleted: Sequence[str]) -> None:
-        """Files changed on disk."""
-        gone = [path for uri in deleted if (path := local_path(uri)) is not None]
-        there = [path for uri in changed if (path := local_path(uri)) is not None]
-        if any(self.indexing.is_ignore_file(path) for path in (*gone, *there)):
-            self._exclusion_changed()
-        self.indexing.forget(gone)
-        open_paths = {local_path(uri) for uri in self.mirror.documents}
-        for path in there:
-            if path not in open_paths:
-                self._index_file(path)
+        """Files or folders were created, changed or deleted on disk; a renamed one was deleted and created."""
+        self._file_events.add(_local_paths(changed), _local_paths(deleted))
+
+    def used(self) -> None:
+        """A document was opened or saved: if the editor reports no file events, look for changes, but not often."""
+        if not self.reports_file_events and self._clock() >= self._look_again_at_s:
+            self._look_again_at_s = self._clock() + LOOK_AGAIN_S
+            self._looking = asyncio.get_running_loop().create_task(self._look_again())
 
     # --- Suggestions -----------------------------------------------------------------------------------------
 
@@ -299,9 +306,23 @@ class EditorWindow:
         self.documents.recheck()
         self._index()
 
-    def _index_file(self, path: Path) -> None:
+    async def _apply_file_events(self, changed: Sequence[Path], deleted: Sequence[Path]) -> None:
+        if await run_in_thread(partial(self.indexing.is_stale, [*changed, *deleted])):
+            self._exclusion_changed()  # sends all files
+            changed = ()
+        await self.indexing.forget_deleted(deleted)
+        open_paths = self.documents.paths
+        self._index_files(path for path in changed if path not in open_paths)
+
+    async def _look_again(self) -> None:
+        if await run_in_thread(self.indexing.is_stale):
+            self._exclusion_changed()
+        elif self.config.index_workspace and self.presenter.status.ready:
+            self.indexing.look_again()
+
+    def _index_files(self, paths: Iterable[Path]) -> None:
         if self.config.index_workspace and self.presenter.status.ready:
-            self.indexing.send_later(path)
+            self.indexing.send_later(paths)
 
     def _index(self) -> None:
         self.indexing.stop()
@@ -329,3 +350,7 @@ class EditorWindow:
     def _show_status(self) -> None:
         self.presenter.status.paused = not self._switches.is_on()
         self.presenter.show()
+
+
+def _local_paths(uris: Sequence[str]) -> list[Path]:
+    return [path for uri in uris if (path := local_path(uri)) is not None]

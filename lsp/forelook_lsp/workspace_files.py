@@ -16,6 +16,7 @@ from pathlib import Path
 from forelook.errors import PrivacyError
 from forelook.languages import IMPORT_LINE, INDEX_STEMS
 from forelook.privacy.content import MAX_FILE_BYTES, is_generated_name
+from forelook.privacy.ignore_files import FORELOOKIGNORE, GITIGNORE
 from forelook.privacy.ignore_rules import IgnoreRules
 from forelook.privacy.repository import is_repository
 from forelook.privacy.rules import WorkspacePrivacy
@@ -28,6 +29,9 @@ MAX_FILES = 20_000
 MAX_TOTAL_BYTES = 32 * 2**20
 CHUNK_FILES = 64
 CHUNK_BYTES = 256 * 2**10
+
+Stamp = tuple[int, int]
+"""A file's time in nanoseconds and its size, which change with its content."""
 
 _NAME = re.compile(r"\w+")
 
@@ -65,7 +69,7 @@ class WorkspaceFiles:
         self._privacy = WorkspacePrivacy(root)
         text = "\n".join(ignore_globs).encode("utf-8", "surrogatepass")
         self._is_listed = False
-        self.permitted_keys: tuple[str, ...] = ()  # of the last listing
+        self._listed: dict[str, Stamp] | None = None
         self._unwanted_keys: list[str] = []
         self._own_rules = IgnoreRules(text, strict=True, source="forelook.ignore")
 
@@ -73,6 +77,16 @@ class WorkspaceFiles:
     def errors(self) -> list[PrivacyError]:
         """Invalid ignore files; everything in their folders is excluded."""
         return self._privacy.errors
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether an ignore file that matters has changed since it was read."""
+        return self._privacy.is_stale()
+
+    @property
+    def permitted_keys(self) -> tuple[str, ...]:
+        """The names of all permitted files at the last listing."""
+        return tuple(self._listed or ())
 
     def withheld(self, path: Path) -> str | None:
         """Return why a file must not be read, for people; ``None`` if it may be."""
@@ -100,41 +114,61 @@ class WorkspaceFiles:
         suffixes = {file.path.suffix for file in open_files}
         imported = imported_names(file.text for file in open_files)
         found: list[tuple[tuple[bool, bool, bool, float], Path]] = []
-        keys: list[str] = []
+        listed: dict[str, Stamp] = {}
         self._is_listed = True
-        for path in self._candidates():
+        for path, info in self._permitted():
             if stop.is_set():
                 return []
-            try:
-                info = path.stat()
-            except OSError:
-                continue
-            if info.st_size > MAX_FILE_BYTES or is_generated_name(path.name) or self.withheld(path) is not None:
-                continue
-            keys.append(self.key_of(path))
+            listed[self.key_of(path)] = _stamp(info)
             if path in open_paths:
                 continue
             stem = path.stem if path.stem not in INDEX_STEMS else path.parent.name
             rank = (stem not in imported, path.parent not in folders, path.suffix not in suffixes, -info.st_mtime)
             found.append((rank, path))
         found.sort()
-        self.permitted_keys = tuple(keys)
+        self._listed = listed
         return [path for _, path in found[:MAX_FILES]]
 
-    def changed(self, path: Path) -> list[Path]:
-        """Return the files to send after a change: the file or those in the folder, and those newly tracked by git.
+    def since_listing(self) -> tuple[list[Path], list[str]]:
+        """List again; return the files created or changed since the last listing, and the names of those gone.
+
+        Nothing before the first listing, which sends everything.
+        """
+        if self._listed is None:
+            return [], []
+        former, listed = self._listed, dict[str, Stamp]()
+        changed: list[Path] = []
+        for path, info in self._permitted():
+            key, stamp = self.key_of(path), _stamp(info)
+            listed[key] = stamp
+            if former.get(key) != stamp:
+                changed.append(path)
+        self._listed = listed
+        return changed[:MAX_FILES], [key for key in former if key not in listed]
+
+    def contains_listed(self, folder: Path) -> bool:
+        """Whether a folder contained files at the last listing, so that more than one file is gone with it."""
+        prefix = f"{self.key_of(folder)}/"
+        return any(key.startswith(prefix) for key in self.permitted_keys)
+
+    def changed(self, paths: Sequence[Path]) -> list[Path]:
+        """Return the files to send after changes: the files themselves, those in the folders, and those newly tracked.
 
         Nothing before the first listing, which sends everything.
         """
         if not self._is_listed:
             return []
         found: list[Path] = []
-        if self.withheld(path) is None:
-            if path.is_dir():
-                found = [self._as_given(file) for file in self._privacy.files(path.resolve())]
+        for path in paths:
+            if self.withheld(path) is not None:
+                continue
+            if not path.exists():
+                self._unwanted_keys.append(self.key_of(path))
+            elif path.is_dir():
+                found += map(self._as_given, self._privacy.files(path.resolve()))
             elif not is_generated_name(path.name) and self._privacy.is_listed(path):
-                found = [path]
-        found += [self._as_given(file) for file in self._privacy.newly_tracked()]
+                found.append(path)
+        found += map(self._as_given, self._privacy.newly_tracked())
         return [file for file in dict.fromkeys(found) if self.withheld(file) is None][:MAX_FILES]
 
     def read_parts(self, paths: Iterable[Path], stop: threading.Event) -> Iterator[list[FileText]]:
@@ -188,8 +222,14 @@ class WorkspaceFiles:
         root = self._privacy.root
         return (resolved.relative_to(root) if resolved.is_relative_to(root) else path).as_posix()
 
-    def _candidates(self) -> Iterator[Path]:
-        return map(self._as_given, self._privacy.files())
+    def _permitted(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for path in map(self._as_given, self._privacy.files()):
+            try:
+                info = path.stat()
+            except OSError:
+                continue
+            if info.st_size <= MAX_FILE_BYTES and not is_generated_name(path.name) and self.withheld(path) is None:
+                yield path, info
 
     def tracked(self) -> list[Path] | None:
         """Return the files that git tracks here; ``None`` without a repository or tracked files."""
@@ -202,10 +242,19 @@ class WorkspaceFiles:
         return self.root / path.relative_to(root) if path.is_relative_to(root) else path
 
 
+def _stamp(info: os.stat_result) -> Stamp:
+    return info.st_mtime_ns, info.st_size
+
+
 def folder_outside(path: Path) -> Path:
     """Return the folder that a file outside all folders of the window belongs to: its repository's, or its own."""
     parents = path.resolve().parents
     return next((folder for folder in parents if is_repository(folder)), path.parent)
+
+
+def is_ignore_file(path: Path) -> bool:
+    """Return whether a file with this path may say what is excluded."""
+    return path.name in (GITIGNORE, FORELOOKIGNORE) or path.parts[-2:] == ("info", "exclude")
 
 
 def keys_outside(root: Path, files: WorkspaceFiles) -> tuple[str, ...]:

@@ -52,7 +52,18 @@ def test_capability_is_announced(emacs: Start, script: Scripted) -> None:
     params = server.wait_for("initialize")[0]["params"]
     assert params["capabilities"]["textDocument"]["inlineCompletion"] == {"dynamicRegistration": False}
     assert params["capabilities"]["textDocument"]["completion"], "Eglot's own capabilities are still there"
+    workspace = params["capabilities"]["workspace"]
+    assert workspace["didChangeWatchedFiles"] == {"dynamicRegistration": False}, "Eglot would watch each folder"
+    assert workspace["configuration"]
     assert params["initializationOptions"] == {"device": "cpu"}
+
+
+def test_a_projects_python_files_do_not_run_in_the_server(emacs: Start, script: Scripted) -> None:
+    editor = emacs(script(rules=[HELLO]), '(setenv "PYTHONPATH" ".")')
+    (editor.folder / "types.py").write_text("raise SystemExit")
+    editor.open("a.py", "")
+    editor.type("hel")
+    editor.wait_for_ghost("lo world")
 
 
 def test_several_lines_push_the_following_ones_down(emacs: Start, script: Scripted) -> None:

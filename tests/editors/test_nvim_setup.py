@@ -31,6 +31,16 @@ def test_missing_program_is_named_once_and_typing_goes_on(own_neovim: Start, scr
     assert nvim.rpc.command_output("messages").count("no-such-forelook-lsp") == 1
 
 
+def test_a_projects_python_files_do_not_run_in_the_server(own_neovim: Start, script: Scripted) -> None:
+    nvim = own_neovim(script(rules=[HELLO]))
+    (nvim.folder / "types.py").write_text("raise SystemExit")
+    nvim.lua("vim.env.PYTHONPATH = '.'")
+    nvim.rpc.command(f"cd {nvim.folder}")
+    nvim.open("a.txt", "")
+    nvim.append("hel")
+    nvim.wait_for_ghost("lo world")
+
+
 def test_switching_off_and_on(own_neovim: Start, script: Scripted) -> None:
     server = script(rules=[HELLO])
     nvim = own_neovim(server)

@@ -1,6 +1,6 @@
 """The ``forelook`` command.
 
-This module and the entry point of ``forelook_lsp`` are the only readers of arguments and environment. Importing it
+This module and the command line of ``forelook_lsp`` are the only readers of arguments and environment. Importing it
 imports neither torch nor a web server: each command imports what it needs.
 """
 

@@ -46,7 +46,7 @@ def serve(options: argparse.Namespace, context: CommandContext) -> int:
                 return _follow(identity, rank, size, None, context)
             ranks = RankSource(size)
         elif config.devices != 1:
-            command = [sys.executable, "-m", "forelook", "follow", *identity.command_arguments()]
+            command = [sys.executable, "-m", "forelook", "follow", *identity.normalized().command_arguments()]
             ranks = RankSource(config.devices, command)
         from forelook.engine_factory import engine_factory
         from forelook.server.run import serve as run_server

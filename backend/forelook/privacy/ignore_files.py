@@ -11,7 +11,7 @@ from pathlib import Path
 from forelook.errors import PrivacyError
 from forelook.local.files import read_regular_file
 from forelook.privacy.ignore_rules import MAX_IGNORE_BYTES, IgnoreRules
-from forelook.privacy.repository import Repository, is_repository
+from forelook.privacy.repository import Repository, Signature, is_repository, signature_of
 
 GITIGNORE = ".gitignore"
 FORELOOKIGNORE = ".forelookignore"
@@ -65,6 +65,7 @@ class IgnoreFiles:
         self._ignore_case = ignore_case
         self._folders: dict[Parts, FolderRules] = {}
         self._scopes: dict[Parts, Scope] = {}
+        self._signatures: dict[Path, Signature | None] = {}
 
     @property
     def errors(self) -> list[PrivacyError]:
@@ -72,6 +73,15 @@ class IgnoreFiles:
         found = [folder.error for folder in self._folders.values()]
         found += [scope.error for scope in self.scopes]
         return [error for error in found if error is not None]
+
+    def changed(self) -> list[Path]:
+        """The ignore files that were created, changed or deleted since they were looked for."""
+        return [path for path, signature in list(self._signatures.items()) if signature_of(path) != signature]
+
+    def is_in_ignored_folder(self, path: Path) -> bool:
+        """Whether git ignores the folder of a path, so that a ``.gitignore`` there changes nothing."""
+        parts = path.parent.parts[1:]
+        return self._is_matched(self.scope(parts), parts, is_directory=True)
 
     @property
     def scopes(self) -> list[Scope]:
@@ -100,9 +110,9 @@ class IgnoreFiles:
             path = self._anchor.joinpath(*parts)
             ignore_case = self.scope(parts).ignore_case
             try:
-                found.git = _read_rules(path / GITIGNORE, ignore_case=ignore_case)
+                found.git = self._read_rules(path / GITIGNORE, ignore_case=ignore_case)
                 if len(parts) >= len(self._root_parts):
-                    found.own = _read_rules(
+                    found.own = self._read_rules(
                         path / FORELOOKIGNORE, ignore_case=ignore_case, strict=True, follows_links=True
                     )
             except PrivacyError as error:
@@ -169,34 +179,36 @@ class IgnoreFiles:
         try:
             files = (repository.exclude_file, repository.user_excludes)
             found = [
-                _read_rules(file, ignore_case=ignore_case, follows_links=True) for file in files if file is not None
+                self._read_rules(file, ignore_case=ignore_case, follows_links=True)
+                for file in files
+                if file is not None
             ]
             scope.shared = tuple(rules for rules in found if rules is not None)
         except PrivacyError as error:
             scope.error = error
         return scope
 
+    def _read_rules(
+        self, path: Path, *, ignore_case: bool, strict: bool = False, follows_links: bool = False
+    ) -> IgnoreRules | None:
+        """Read an ignore file; git follows no link named ``.gitignore``."""
+        self._signatures[path] = signature_of(path)  # before it is read: a change meanwhile is noticed
+        try:
+            text = read_regular_file(path, MAX_IGNORE_BYTES, follows_links=follows_links)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno == errno.ELOOP and not follows_links:
+                return None
+            raise PrivacyError(
+                f"{path} cannot be read ({error.strerror}); until it can, everything in its folder is excluded"
+            ) from error
+        return IgnoreRules(text, ignore_case=ignore_case, strict=strict, source=str(path))
+
     def _matches_any_case(self, configured: bool | None) -> bool:
         if self._ignore_case is not None:
             return self._ignore_case
         return sys.platform in ("win32", "darwin") if configured is None else configured
-
-
-def _read_rules(
-    path: Path, *, ignore_case: bool, strict: bool = False, follows_links: bool = False
-) -> IgnoreRules | None:
-    """Read an ignore file; git follows no link named ``.gitignore``."""
-    try:
-        text = read_regular_file(path, MAX_IGNORE_BYTES, follows_links=follows_links)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        if error.errno == errno.ELOOP and not follows_links:
-            return None
-        raise PrivacyError(
-            f"{path} cannot be read ({error.strerror}); until it can, everything in its folder is excluded"
-        ) from error
-    return IgnoreRules(text, ignore_case=ignore_case, strict=strict, source=str(path))
 
 
 def joined(parts: Parts) -> bytes:

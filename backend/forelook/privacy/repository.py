@@ -70,7 +70,7 @@ class Repository:
 
     def tracked(self) -> Tracked | None:
         """What the index contains now; ``None`` without git or for an index that git cannot read by itself."""
-        signature = _signature(self._layout.index)
+        signature = signature_of(self._layout.index)
         if not self._is_listed or signature != self._signature:
             self._signature, self._tracked = signature, self._list()
             self._is_listed = True
@@ -130,7 +130,8 @@ def _git_folders(top: Path) -> tuple[Path, Path]:
     return own, common
 
 
-def _signature(path: Path) -> Signature | None:
+def signature_of(path: Path) -> Signature | None:
+    """What changes with a file's content: time, size and inode; ``None`` if it cannot be looked at."""
     try:
         info = path.stat()
     except OSError:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from forelook.errors import PrivacyError
 from forelook.privacy.content import MAX_FILE_BYTES, content_reason, is_generated_name
-from forelook.privacy.ignore_files import IgnoreFiles, Parts, joined
+from forelook.privacy.ignore_files import FORELOOKIGNORE, GITIGNORE, IgnoreFiles, Parts, joined
 from forelook.privacy.repository import Repository, Tracked, is_repository
 from forelook.privacy.secrets import is_secret_path
 
@@ -67,6 +67,19 @@ class WorkspacePrivacy:
     def errors(self) -> list[PrivacyError]:
         """The ignore files so far that cannot be read or parsed; everything below them is excluded."""
         return self._ignore_files.errors
+
+    def is_stale(self) -> bool:
+        """Whether an ignore file that matters was created, changed or deleted since it was read."""
+        return any(map(self._matters, self._ignore_files.changed()))
+
+    def _matters(self, ignore_file: Path) -> bool:
+        """Whether an ignore file may change a verdict: not in a folder that is excluded whatever the file says."""
+        if ignore_file.name in (GITIGNORE, FORELOOKIGNORE) and ignore_file.is_relative_to(self._root):
+            if self._own_reason(ignore_file.parts[1:-1], is_directory=True) is not None:
+                return False
+            if ignore_file.name == GITIGNORE and self._ignore_files.is_in_ignored_folder(ignore_file):
+                return False
+        return True
 
     def permits(self, path: Path) -> bool:
         """Whether the path is not excluded; the content of the file is not read."""

@@ -195,7 +195,9 @@ class Ranks:
         for rank in range(1, size):
             command = [*self._source.command, "--rank", f"{rank}/{size}", "--folder", str(folder)]
             # a rank exits at the end of its standard input, however this process ends
-            self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
+            # Not in the working folder: `-m` would import its modules in place of others.
+            process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            self._processes.append(process)
         deadline_s = time.monotonic() + _LOADING_TIMEOUT_S
         while len(list(folder.glob("loaded-*"))) < size - 1:
             self._look_after_processes()

@@ -48,6 +48,7 @@
 (require 'cl-lib)
 (require 'eglot)
 (require 'jsonrpc)
+(require 'seq)
 (require 'subr-x)
 
 (defgroup forelook nil
@@ -302,10 +303,34 @@ Return whether one is shown."
 (defclass forelook-eglot-server (eglot-lsp-server) ()
   :documentation "Eglot's server object for Forelook's language server.")
 
+(defun forelook--environment ()
+  "What keeps a project's modules out of the Python that runs the server.
+An alist: a file such as types.py would take the place of Python's own."
+  (list (cons "PYTHONSAFEPATH" "1")
+        (cons "PYTHONPATH"
+              (mapconcat #'identity
+                         (seq-filter #'file-name-absolute-p
+                                     (split-string (or (getenv "PYTHONPATH") "") path-separator t))
+                         path-separator))))
+
+(cl-defmethod initialize-instance :around ((_server forelook-eglot-server) &rest _)
+  "Start the server's process in the environment of `forelook--environment'."
+  (let ((process-environment (copy-sequence process-environment)))
+    (pcase-dolist (`(,name . ,value) (forelook--environment))
+      (setenv name value))
+    (cl-call-next-method)))
+
 (cl-defmethod eglot-client-capabilities ((_server forelook-eglot-server))
-  "What Eglot can do, and inline completion."
+  "What Eglot can do, and inline completion, but no file events.
+For those Eglot would watch each folder of the project; the server looks for
+changed files by itself instead."
   (let* ((capabilities (copy-sequence (cl-call-next-method)))
+         (workspace (copy-sequence (plist-get capabilities :workspace)))
          (document (copy-sequence (plist-get capabilities :textDocument))))
+    (setq capabilities
+          (plist-put capabilities :workspace
+                     (plist-put workspace :didChangeWatchedFiles
+                                (list :dynamicRegistration :json-false))))
     (plist-put capabilities :textDocument
                (plist-put document :inlineCompletion (list :dynamicRegistration :json-false)))))
 
@@ -849,6 +874,7 @@ Lsp-mode 10 or newer shows the suggestions by itself; see
     :new-connection (lsp-stdio-connection (lambda () forelook-command))
     :activation-fn (lambda (&rest _) (derived-mode-p 'prog-mode 'text-mode 'conf-mode))
     :initialization-options (lambda () (or forelook-settings (make-hash-table)))
+    :environment-fn #'forelook--environment
     :notification-handlers (let ((handlers (make-hash-table :test #'equal)))
                              (puthash "forelook/status" #'forelook--lsp-mode-status handlers)
                              handlers)

@@ -107,6 +107,7 @@ start = function(root)
   local config = {
     name = 'forelook',
     cmd = options.cmd,
+    cmd_env = compat.server_environment(),
     root_dir = root ~= '' and root or nil,
     workspace_folders = folder and { folder } or nil,
     capabilities = capabilities(),

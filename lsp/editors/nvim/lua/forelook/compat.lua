@@ -79,6 +79,17 @@ function M.start(config)
   return vim.lsp.start_client(config)
 end
 
+---What keeps a project's modules, such as its types.py, out of the Python that runs the server.
+---@return table<string, string>
+function M.server_environment()
+  local windows = vim.fn.has('win32') == 1
+  local separator, root = windows and ';' or ':', windows and '^%a:[\\/]' or '^/'
+  local folders = vim.tbl_filter(function(folder)
+    return folder:match(root) ~= nil
+  end, vim.split(vim.env.PYTHONPATH or '', separator, { plain = true }))
+  return { PYTHONPATH = table.concat(folders, separator), PYTHONSAFEPATH = '1' }
+end
+
 ---@return string
 function M.lsp_log_path()
   if vim.lsp.log and vim.lsp.log.get_filename then
