@@ -35,7 +35,16 @@ LEAVES = {
 SHARED = LEAVES | {"forelook.config", "forelook.protocol", "forelook.privacy", "forelook.local"}
 DECODING_VALUES = {
     f"forelook.decoding.{name}"
-    for name in ("layout", "limits", "request", "stats", "verification", "drafting.draft", "drafting.budget")
+    for name in (
+        "layout",
+        "limits",
+        "request",
+        "stats",
+        "verification",
+        "drafting.draft",
+        "drafting.costs",
+        "drafting.budget",
+    )
 }
 MODEL_VALUES = {
     f"forelook.model.{name}" for name in ("families", "config", "memory", "quantization", "cpu_threads", "tokenizer")
