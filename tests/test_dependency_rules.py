@@ -47,7 +47,18 @@ DECODING_VALUES = {
     )
 }
 MODEL_VALUES = {
-    f"forelook.model.{name}" for name in ("families", "config", "memory", "quantization", "cpu_threads", "tokenizer")
+    f"forelook.model.{name}"
+    for name in (
+        "families",
+        "infill_templates",
+        "identity",
+        "infill",
+        "config",
+        "memory",
+        "quantization",
+        "cpu_threads",
+        "tokenizer",
+    )
 }
 ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
@@ -84,7 +95,12 @@ ALLOWED: dict[str, set[str]] = {
     "forelook.completion.document_store": LEAVES | {"forelook.protocol"},
     "forelook.completion.cursor": LEAVES | {"forelook.protocol"},
     "forelook.completion.prompt": LEAVES
-    | {"forelook.completion.document_store", "forelook.completion.cursor", "forelook.model.tokenizer"},
+    | {
+        "forelook.completion.document_store",
+        "forelook.completion.cursor",
+        "forelook.model.tokenizer",
+        "forelook.model.infill",
+    },
     "forelook.completion": LEAVES
     | {
         "forelook.config",

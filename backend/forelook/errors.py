@@ -85,7 +85,7 @@ class ModelNotFoundError(ModelError):
 
 
 class UnsupportedArchitectureError(ModelError):
-    """The checkpoint is not of the Llama family, or uses a variant that is not implemented."""
+    """The checkpoint is of a family that Forelook does not run, or an unsupported variant."""
 
     code = -32022
 

@@ -9,7 +9,7 @@ import torch
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.attention import choose_attention
 from forelook.model.forward.cuda_graphs import CudaGraphs
-from forelook.model.forward.layers import LayerWeights, LlamaWeights, norm_weight
+from forelook.model.forward.layers import LayerWeights, LlamaWeights, Norm, norm_weight
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.rope import rotation_table
 from forelook.model.forward.static_step import BucketedSequence, StepSpace, run_as_it_is
@@ -89,8 +89,8 @@ def random_weights(plan: Plan) -> LlamaWeights:
         made = torch.empty(rows, columns, dtype=dtype, device=device)
         return made.normal_(0, columns**-0.5, generator=generator)
 
-    def norm() -> torch.Tensor:
-        return norm_weight(torch.ones(config.hidden_size, dtype=dtype, device=device))
+    def norm() -> Norm:
+        return Norm(norm_weight(torch.ones(config.hidden_size, dtype=dtype, device=device)), None, config.norm_eps)
 
     hidden, inner, size = config.hidden_size, config.intermediate_size, config.head_size
     layers = tuple(

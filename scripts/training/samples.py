@@ -14,6 +14,7 @@ from functools import partial
 
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.context import ContextChooser
+from forelook.completion.prompt.files import FileContext
 from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.infill import InfillFormat
@@ -158,7 +159,7 @@ class SampleMaker:
             size, room = size + len(middle) // 2, size
         if size > self._mix.max_tokens:
             return None
-        context: Sequence[str] = ()
+        context: Sequence[FileContext] = ()
         if room >= _MIN_TOKENS_FOR_CONTEXT and random_.random() < self._mix.context:
             context = self._context(shelf, index, document, start, random_)
         budget = PromptBudget(room, _SUFFIX_SHARE, _CONTEXT_SHARE if context else 0.0)
@@ -180,7 +181,7 @@ class SampleMaker:
 
     def _context(
         self, shelf: Shelf, index: int, document: Document, offset: int, random_: random.Random
-    ) -> Sequence[str]:
+    ) -> Sequence[FileContext]:
         chooser = ContextChooser()
         for other in shelf.siblings(index)[: random_.randint(1, 3)]:
             file = shelf[other]

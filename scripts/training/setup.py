@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from forelook.model.identity import ModelIdentity
 from forelook.model.infill import infill_formats
 from forelook.model.loading import STARTER_MODEL_PATH
 from forelook.model.token_healing import TokenHealer
@@ -59,7 +60,7 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
     network.to(torch.bfloat16 if options.dtype == "bfloat16" else torch.float32)
     infill = infill_formats(
         tokenizer,
-        model_name="starter-model",
+        identity=ModelIdentity("llama", ("starter-model",)),
         vocab_size=network.shape.vocab_size,
         bos_token_id=0,
         eos_token_ids=(1,),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 from forelook.decoding.layout import StepLayout
-from forelook.model.families import InfillOrder
 from forelook.model.infill import InfillFormat
+from forelook.model.infill_templates import InfillOrder
 from forelook.model.token_healing import TokenHealer
 
 from tests.fakes import ByteTokenizer, ScriptedModel
@@ -39,6 +39,7 @@ class FakeModel:
     target: str = ""
     on_forward: Callable[[StepLayout], None] = lambda _layout: None
     max_positions: int = 4096
+    window: int | None = None
     name: str = "fake"
     fingerprint: str = "fake-1"
     status_line: str = ""
@@ -57,7 +58,6 @@ class FakeModel:
             InfillOrder.SUFFIX_FIRST,
             (ids.START, ids.PREFIX, ids.SUFFIX, "{suffix}", ids.MIDDLE, "{context}", "{prefix}"),
             self.stop_token_ids,
-            None,
         )
 
     def new_sequence(self, max_positions: int | None = None) -> ScriptedSequence:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from forelook.decoding.layout import StepLayout
 from forelook.finish_reason import FinishReason
-from forelook.model.families import InfillOrder
+from forelook.model.infill_templates import InfillOrder
 from forelook.protocol.messages import MultiLine, TriggerKind
 
 from tests.completion.engine_rig import Rig

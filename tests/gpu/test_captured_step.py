@@ -15,7 +15,7 @@ from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.cuda_graphs import CudaGraphs
 from forelook.model.forward.static_step import BucketedSequence, StepSpace, run_as_it_is
 from forelook.model.forward.step_attention import attend_masked, step_attention_choices
-from forelook.model.forward.step_ops import PLAIN, choose_step_ops, fused_error
+from forelook.model.forward.step_ops import choose_step_ops, fused_error, plain_ops
 from forelook.model.loading import LoadedModel, load_model
 
 from tests.decoding.streams import drafted
@@ -119,7 +119,7 @@ def test_captured_step_gives_the_cpus_greedy_tokens_with_drafts(loaded: LoadedMo
 
 
 def test_plain_operators_capture_too(loaded: LoadedModel, cuda: torch.device) -> None:
-    space = StepSpace(loaded.weights, PLAIN, CudaGraphs(cuda))
+    space = StepSpace(loaded.weights, plain_ops(loaded.config), CudaGraphs(cuda))
     sequence, ordinary = BucketedSequence(space), load_model(None, device="cpu", dtype="float32").new_sequence()
     layout = causal_layout([0, 9, 10, 11, 12], 0)
     torch.testing.assert_close(sequence.forward(layout).cpu(), ordinary.forward(layout), atol=1e-3, rtol=0)

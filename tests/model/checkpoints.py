@@ -10,10 +10,7 @@ from typing import Any
 
 import torch
 from forelook.model.loading import STARTER_MODEL_PATH
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config
-from transformers.models.granite import GraniteConfig
-
-_CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "granite": GraniteConfig}
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 _TINY: dict[str, Any] = {
     "vocab_size": 320,
@@ -81,7 +78,16 @@ VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen2_bias": ("qwen2", {"num_key_value_heads": 2, "rms_norm_eps": 1e-6}),
     "mistral": ("mistral", {"num_key_value_heads": 2, "sliding_window": None, "head_dim": 16}),
-    "mistral_inside_its_window": ("mistral", {"num_key_value_heads": 2, "sliding_window": 100}),
+    "mistral_with_window": ("mistral", {"num_key_value_heads": 2, "sliding_window": 7}),
+    "qwen2_with_windowed_layers": (
+        "qwen2",
+        {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
+    ),
+    "qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 24}),
+    "qwen3_with_biases": ("qwen3", {"attention_bias": True, "head_dim": 12, "tie_word_embeddings": True}),
+    "gemma": ("gemma", {"num_key_value_heads": 1, "head_dim": 256, "tie_word_embeddings": True}),
+    "starcoder2": ("starcoder2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "starcoder2_with_window": ("starcoder2", {"num_key_value_heads": 4, "sliding_window": 7, "use_bias": False}),
     "granite": (
         "granite",
         {
@@ -98,15 +104,15 @@ VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
 def build_reference(variant: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model of a variant in float32, with weights large enough that every part shows in the logits."""
     model_type, own = VARIANTS[variant]
-    config = _CONFIGS[model_type](**{**_TINY, **own, **changes})
+    config = AutoConfig.for_model(model_type, **{**_TINY, **own, **changes})
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.uniform_(0.5, 1.5)
-            elif name.endswith("bias"):
+            if name.endswith("bias"):
                 parameter.normal_(0, 0.5)
+            elif "norm" in name:
+                parameter.uniform_(0.5, 1.5)
             else:
                 parameter.normal_(0, 0.15)
     return model

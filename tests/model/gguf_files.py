@@ -25,6 +25,10 @@ _NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
 }
 _PERMUTED = ("llama", "granite")
 Edit = Callable[[gguf.GGUFWriter], None]
@@ -83,11 +87,16 @@ def write_model(
         "block_count": config.num_hidden_layers,
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": config.num_key_value_heads,
-        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
         "rope.freq_base": float(config.rope_parameters["rope_theta"]),
     }
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     values["attention.key_length"] = values["rope.dimension_count"] = head_size
+    if architecture == "starcoder2":
+        values["attention.layer_norm_epsilon"] = float(config.norm_epsilon)
+    else:
+        values["attention.layer_norm_rms_epsilon"] = float(config.rms_norm_eps)
+    if getattr(config, "sliding_window", None):
+        values["attention.sliding_window"] = config.sliding_window
     if architecture == "granite":
         values |= {
             "embedding_scale": config.embedding_multiplier,
@@ -196,6 +205,8 @@ def _add_tensors(
             if stored_name(name) in leave_out:
                 continue
             values = parameter.numpy()
+            if model.config.model_type == "gemma" and "norm" in name:
+                values = values + 1  # as llama.cpp's converter stores it
             num_heads = next((count for part, count in heads.items() if permuted and f".{part}." in name), None)
             if num_heads is not None:
                 values = permute(values, num_heads)

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 from forelook.model.catalogue import CATALOGUE
-from forelook.model.families import CONTROL_TOKENS, FAMILIES, INFILL_TEMPLATES, InfillOrder, InfillTemplate
+from forelook.model.families import FAMILIES
+from forelook.model.infill_templates import CONTROL_TOKENS, INFILL_TEMPLATES, InfillOrder, InfillTemplate
 from forelook.model.loading import load_model
 from forelook.model.tokenizer import CodeTokenizer
 
-from tests.model.checkpoints import build_reference, save, write_byte_tokenizer
+from tests.model.checkpoints import VARIANTS, build_reference, save, write_byte_tokenizer
 
 # A tiny checkpoint of each family.
-VARIANT_OF = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen2_bias", "granite": "granite"}
+VARIANT_OF = {name: name for name in FAMILIES} | {"qwen2": "qwen2_bias"}
 
 
 def test_every_family_has_a_checkpoint_in_the_tests() -> None:
-    assert VARIANT_OF.keys() == FAMILIES.keys()
+    assert all(VARIANTS[variant][0] == name for name, variant in VARIANT_OF.items())
 
 
 def test_every_template_has_prefix_suffix_and_context_once() -> None:
@@ -39,6 +40,12 @@ NAMES = {
     "starcoder": "granite-3b-code-base-2k",
     "deepseek-coder": "deepseek-coder-1.3b-base",
     "codestral": "Codestral-22B-v0.1",
+    "codegemma": "codegemma-2b",
+    "granite-4": "granite-4.0-micro-base",
+    "mellum": "Mellum-4b-base",
+    "starcoder2": "starcoder2-3b",
+    "seed-coder": "Seed-Coder-8B-Base",
+    "aixcoder": "aixcoder-7b-base",
 }
 
 

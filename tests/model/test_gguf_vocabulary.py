@@ -9,12 +9,13 @@ from typing import Any
 import gguf
 import pytest
 from forelook.errors import TokenizerError
-from forelook.model.families import InfillOrder
 from forelook.model.gguf.checkpoint import own_format
 from forelook.model.gguf.header import read_gguf
 from forelook.model.gguf.pre_tokenizers import PRE_TOKENIZERS
 from forelook.model.gguf.vocabulary import Sentinels, read_sentinels, tokenizer_pipeline
+from forelook.model.identity import ModelIdentity
 from forelook.model.infill import InfillFormat, infill_formats
+from forelook.model.infill_templates import InfillOrder
 from forelook.model.loading import STARTER_MODEL_PATH
 from forelook.model.tokenizer import CodeTokenizer
 from tokenizers import Tokenizer
@@ -274,4 +275,10 @@ def test_table_keeps_the_order_of_sentinels_it_knows(tmp_path: Path) -> None:
 
 
 def formats_of(path: Path, bos_token_id: int | None) -> tuple[InfillFormat, ...]:
-    return infill_formats(read(path), model_name="x", vocab_size=10**6, bos_token_id=bos_token_id, eos_token_ids=[1])
+    return infill_formats(
+        read(path),
+        identity=ModelIdentity("llama", ("x",)),
+        vocab_size=10**6,
+        bos_token_id=bos_token_id,
+        eos_token_ids=[1],
+    )

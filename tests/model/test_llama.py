@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,18 @@ import torch
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.decoding.limits import Limits
+from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.request import DecodeRequest
 from forelook.errors import ConfigError, ContextOverflowError, TokenizerError
+from forelook.model.families import FAMILIES
 from forelook.model.forward.attention import AttentionBackend, attend_torch_flash
 from forelook.model.forward.llama import LlamaSequence
+from forelook.model.forward.static_step import BucketedSequence, StepSpace
+from forelook.model.forward.step_ops import plain_ops
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from tests.decoding.streams import drafted
+from tests.decoding.streams import drafted, published
 from tests.model.checkpoints import VARIANTS, build_reference, save
 
 TOLERANCE = 1e-4
@@ -51,20 +56,32 @@ def random_tree(num_tokens: int, start: int, vocab_size: int, seed: int) -> Step
 @torch.no_grad()
 def reference_step(model: PreTrainedModel, prefix: list[int], layout: StepLayout) -> torch.Tensor:
     """The same step through transformers: its own cache for the prefix, a 4-d mask for the tail."""
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache()  # which keeps what is behind the window, too
     if prefix:
         model(torch.tensor([prefix]), past_key_values=cache)
     num_tokens = len(layout)
     visible = np.ones((num_tokens, len(prefix) + num_tokens), dtype=np.bool_)
     visible[:, len(prefix) :] = np.tri(num_tokens, dtype=np.bool_) if layout.visibility is None else layout.visibility
-    mask = torch.zeros(visible.shape).masked_fill_(~torch.from_numpy(visible), torch.finfo(torch.float32).min)
+    window = getattr(model.config, "sliding_window", None) or 10**9
+    columns = np.concatenate([np.arange(len(prefix)), layout.positions])
+    in_window = visible & (columns > layout.positions[:, None] - window)
+    full, windowed = (
+        torch.zeros(seen.shape).masked_fill_(~torch.from_numpy(seen), torch.finfo(torch.float32).min)[None, None]
+        for seen in (visible, in_window)
+    )
+    has_kinds = getattr(model.config, "layer_types", None) is not None
     output = model(
         torch.from_numpy(layout.token_ids)[None],
-        attention_mask=mask[None, None].to(model.dtype),
+        attention_mask={"full_attention": full, "sliding_attention": windowed} if has_kinds else windowed,
         position_ids=torch.from_numpy(layout.positions)[None],
         past_key_values=cache,
     )
     return output.logits[0, torch.from_numpy(layout.logit_rows)]
+
+
+def padded(loaded: LoadedModel) -> BucketedSequence:
+    """A sequence whose steps are those of a GPU."""
+    return BucketedSequence(StepSpace(loaded.weights, plain_ops(loaded.config)))
 
 
 def prefilled(loaded: LoadedModel, prefix: list[int]) -> LlamaSequence:
@@ -97,7 +114,9 @@ def test_logits_equal_transformers_for_prefill_one_token_and_tree_step(variant: 
         )
 
 
-@pytest.mark.parametrize("variant", ["llama", "grouped_queries", "granite"])
+@pytest.mark.parametrize(
+    "variant", ["llama", "grouped_queries", "granite", "qwen2_with_windowed_layers", "qwen3", "gemma", "starcoder2"]
+)
 def test_prefix_and_tail_merged_give_the_same_logits(variant: str, tmp_path: Path) -> None:
     """The path of a GPU, with the flash kernel that a CPU has."""
     model = build_reference(variant)
@@ -155,6 +174,20 @@ def transformers_greedy_ids(model: PreTrainedModel, prompt: list[int], count: in
         pad_token_id=0,
     )
     return output[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_drafts_leave_the_greedy_output_of_every_family_as_it_is(family: str, tmp_path: Path) -> None:
+    """Token for token that of transformers: autoregressive, with the draft tree, and lookahead as published."""
+    variant = {"qwen2": "qwen2_bias", "starcoder2": "starcoder2_with_window"}.get(family, family)
+    model = build_reference(variant, vocab_size=258)
+    loaded = load(model, tmp_path / "model")
+    prompt = random_ids(12, 258) * 3
+    expected = transformers_greedy_ids(model, prompt, 64)
+    request = DecodeRequest(prompt, Limits(64))
+    for run in (autoregressive, drafted, partial(published, settings=PublishedSettings(5, 4, 5))):
+        for sequence in (loaded.new_sequence(), padded(loaded)):
+            assert [token for ids in run(request, sequence) for token in ids] == expected
 
 
 def test_starter_model_greedy_ids_equal_transformers_generate() -> None:
@@ -246,9 +279,14 @@ def test_codellama_34b_is_refused_for_infilling_and_taken_left_to_right(tmp_path
     assert greedy_ids(loaded, prompt, 16) == transformers_greedy_ids(model, prompt, 16)
 
 
-def test_sliding_window_bounds_the_positions_to_where_the_model_is_exact(tmp_path: Path) -> None:
-    loaded = load(build_reference("mistral_inside_its_window"), tmp_path)
-    assert loaded.max_positions == 100
+@pytest.mark.parametrize("variant", ["mistral_with_window", "qwen2_with_windowed_layers", "starcoder2_with_window"])
+def test_generation_beyond_the_window_equals_transformers(variant: str, tmp_path: Path) -> None:
+    model = build_reference(variant)
+    loaded = load(model, tmp_path)
+    assert loaded.config.window == 7
+    assert loaded.max_positions == 160
+    prompt = random_ids(30, loaded.config.vocab_size)
+    assert greedy_ids(loaded, prompt, 40) == transformers_greedy_ids(model, prompt, 40)
 
 
 def test_only_requested_rows_get_logits_in_their_order(tmp_path: Path) -> None:

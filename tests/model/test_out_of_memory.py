@@ -17,7 +17,7 @@ from forelook.errors import ForelookError, InsufficientMemoryError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
-from forelook.model.forward.step_ops import PLAIN
+from forelook.model.forward.step_ops import plain_ops
 from forelook.model.loading import LoadedModel
 from forelook.protocol.messages import CompletionParams, CompletionResult, EngineState, Status
 
@@ -43,7 +43,8 @@ class Allocator:
 
 
 def guarded_sequence(starter: LoadedModel, allocator: Allocator) -> LlamaSequence:
-    ops = replace(PLAIN, attend=allocator.guard(PLAIN.attend))
+    plain = plain_ops(starter.config)
+    ops = replace(plain, attend=allocator.guard(plain.attend))
     space = StepSpace(starter.weights, ops, lambda step: allocator.guard(step))
     return BucketedSequence(space, 512)
 

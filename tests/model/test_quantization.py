@@ -16,7 +16,7 @@ from forelook.errors import ConfigError, UnsupportedArchitectureError
 from forelook.model import quantization
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
-from forelook.model.forward.step_ops import PLAIN
+from forelook.model.forward.step_ops import plain_ops
 from forelook.model.loading import LoadedModel, load_model
 from forelook.model.memory import weight_bytes
 from forelook.model.quantization import quantizer, stored_bytes
@@ -73,7 +73,9 @@ def test_drafts_do_not_change_what_the_quantized_model_says(kind: str, padded: b
     assert loaded.weight_format == kind
     request = DecodeRequest(prompt, Limits(64, loaded.stop_token_ids))
     plain = [token for ids in autoregressive(request, loaded.new_sequence()) for token in ids]
-    sequence = BucketedSequence(StepSpace(loaded.weights, PLAIN)) if padded else loaded.new_sequence()
+    sequence = (
+        BucketedSequence(StepSpace(loaded.weights, plain_ops(loaded.config))) if padded else loaded.new_sequence()
+    )
     with_drafts = [token for ids in drafted(request, sequence) for token in ids]
     assert len(plain) > 20
     if with_drafts != plain:

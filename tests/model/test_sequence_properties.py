@@ -12,7 +12,7 @@ from forelook.decoding.layout import StepLayout
 from forelook.errors import ConfigError
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.static_step import BucketedSequence, Step, StepSpace
-from forelook.model.forward.step_ops import PLAIN
+from forelook.model.forward.step_ops import plain_ops
 from forelook.model.loading import LoadedModel, load_model
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -46,7 +46,7 @@ class Models:
         return self.reference(torch.tensor([ids])).logits[0, -1]
 
 
-MODELS = {variant: Models(variant) for variant in ("grouped_queries", "qwen2_bias")}
+MODELS = {variant: Models(variant) for variant in ("grouped_queries", "qwen2_bias", "starcoder2_with_window")}
 
 
 class Histories(RuleBasedStateMachine):
@@ -131,7 +131,9 @@ class PaddedHistories(Histories):
     """The same for steps of static shapes, padded, with the accepted rows moved by the next step."""
 
     def new_sequence(self) -> LlamaSequence:
-        return BucketedSequence(StepSpace(self.models.loaded.weights, PLAIN, run_thrice), MAX_POSITIONS)
+        return BucketedSequence(
+            StepSpace(self.models.loaded.weights, plain_ops(self.models.loaded.config), run_thrice), MAX_POSITIONS
+        )
 
 
 TestHistories = Histories.TestCase

@@ -10,7 +10,7 @@ import pytest
 import torch
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.step_attention import attend_masked
-from forelook.model.forward.step_ops import fused_error, gate, rotate_and_store
+from forelook.model.forward.step_ops import fused_error, plain_ops, rotate_and_store
 
 if torch.cuda.is_available():
     pytest.skip("tests/gpu runs the compiled kernels here", allow_module_level=True)
@@ -69,6 +69,7 @@ def test_fused_operators_equal_the_plain_ones(kv_heads: int, size: int, dtype: t
 
 def test_the_comparison_sees_a_wrong_operator() -> None:
     shapes = config(2, 64)
+    gate = plain_ops(shapes).gate
     wrong_gate = lambda gate_up: gate(gate_up) * 1.1  # noqa: E731
     good = (triton_step.add_norm, rotate_and_store)
     assert fused_error(shapes, torch.device("cpu"), torch.float32, *good, gate) < 1e-5

@@ -24,7 +24,7 @@ EXIT_CODES = f"""exit status:
   {EXIT_FAULT}  doctor found a fault, or any other error
   {EXIT_USAGE}  invalid argument or setting
   {EXIT_DOCUMENT}  file or cursor: missing, not UTF-8, too large, excluded, out of range
-  {EXIT_MODEL}  model: unknown, not of the Llama family, damaged, too large
+  {EXIT_MODEL}  model: unknown, of another family, damaged, too large
   {EXIT_BACKEND}  backend: not running, unreachable, connection refused
   {EXIT_INTERRUPTED}  interrupted"""
 

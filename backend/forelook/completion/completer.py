@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
 from forelook.completion.document_store import Document, model_text
+from forelook.completion.prompt.files import FileContext
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
 from forelook.completion.sequences import SequencePool
 from forelook.config import EngineConfig
@@ -53,13 +54,13 @@ class Hints:
     """What helps one request beyond its document.
 
     Attributes:
-        context: texts of other files, most useful first.
+        context: text of other files, most useful first.
         sources: draft sources.
         memory: what earlier requests of the workspace taught the drafter; updated by this one.
         after: tokens of the document after the cursor, for drafts from them; the prompt's suffix by default.
     """
 
-    context: Sequence[str] = ()
+    context: Sequence[FileContext] = ()
     sources: Sequence[DraftSource] = ()
     memory: DraftMemory | None = None
     after: TokenArray | None = None
@@ -179,12 +180,12 @@ class Completer:
         prompt_budget = PromptBudget(num_tokens, suffix_share, context_share)
         sizes = config.published_sizes
         self._published = None if sizes is None else PublishedSettings(**sizes)
-        self.prompts = PromptBuilder(model.tokenizer, prompt_budget, model.infill.file_separator_id)
-        sentinels = {part for part in model.infill.template if isinstance(part, int)}
+        self.prompts = PromptBuilder(model.tokenizer, prompt_budget, model.infill)
+        sentinels = {part for part in model.infill.template if isinstance(part, int)} | model.infill.files.sentinel_ids
         self._healer = model.healer.with_own_memory()
         self._boundary_ids = frozenset(sentinels | model.stop_token_ids)
 
-    def prepare(self, document: Document, offset: int, context: Sequence[str] = ()) -> PreparedPrompt:
+    def prepare(self, document: Document, offset: int, context: Sequence[FileContext] = ()) -> PreparedPrompt:
         """Build the prompt at ``offset``, with ``context`` from other files, most useful first.
 
         Raises:
@@ -350,7 +351,8 @@ class Completer:
     def _max_prompt_tokens(self) -> int:
         model = self._model
         reserve = self._config.max_block_tokens + model.infill.num_sentinels + 16
-        room = max(model.max_positions - reserve, 16)
+        # Text beyond a sliding window hardly reaches the output, and a GPU captures no steps there.
+        room = max(min(model.max_positions, model.window or model.max_positions) - reserve, 16)
         most = _MAX_CPU_PROMPT_TOKENS if model.device.type == "cpu" else _MAX_PROMPT_TOKENS
         return min(room, most)
 

@@ -16,6 +16,7 @@ from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import TextChange
 from forelook.text import utf8_size_above
 from forelook.text_edits import EditableText
+from forelook.uris import path_within, uri_path
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _LINE_BREAKS = re.compile("\r\n|\r")
@@ -47,6 +48,16 @@ class Document:
     language_id: str
     version: int
     text: str
+
+    @property
+    def path(self) -> str:
+        """Its path relative to the workspace, or its name if it is elsewhere."""
+        return path_within(self.workspace.uri, self.key.uri) or uri_path(self.key.uri).rpartition("/")[2]
+
+    @property
+    def repository(self) -> str:
+        """The name of the workspace's folder."""
+        return uri_path(self.workspace.uri).rstrip("/").rpartition("/")[2]
 
     def check_offset(self, offset: int) -> None:
         """Raise PositionError unless ``offset`` is within the text."""

@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 
 from forelook.errors import CheckpointError
 from forelook.model.config import LlamaConfig
+from forelook.model.families import FAMILIES
 from forelook.model.forward.attention import choose_attention
-from forelook.model.forward.layers import LayerWeights, LlamaWeights, interleave_halves, norm_weight
+from forelook.model.forward.layers import LayerWeights, LlamaWeights, Norm, interleave_halves, norm_weight
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.rope import rotation_table
 from forelook.model.quantization import Quantize
@@ -133,6 +134,14 @@ class _Reader:
     def one(self, name: str, *shape: int) -> torch.Tensor:
         return self._read(name, shape).to(device=self._device, dtype=self._dtype, copy=True)
 
+    def norm(self, name: str, config: LlamaConfig) -> Norm:
+        """A norm over the hidden size."""
+        stored = self._read(f"{name}.weight", (config.hidden_size,)).float()
+        weight = (stored + FAMILIES[config.model_type].norm_offset).to(device=self._device, dtype=self._dtype)
+        if config.layer_norms:
+            return Norm(weight, self.one(f"{name}.bias", config.hidden_size), config.norm_eps)
+        return Norm(norm_weight(weight), None, config.norm_eps)
+
     def _read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         path, file = self._open_file(name)
         try:
@@ -221,8 +230,8 @@ def read_weights(
     with _opened(folder) if source is None else source.opened() as open_file:
         reader = _Reader(open_file, described_by, dtype, device, on_bytes, quantize)
         embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-        layers = tuple(_read_layer(reader, config, f"model.layers.{index}.") for index in range(config.num_layers))
-        final_norm = norm_weight(reader.one("model.norm.weight", config.hidden_size))
+        layers = tuple(_read_layer(reader, config, index) for index in range(config.num_layers))
+        final_norm = reader.norm("model.norm", config)
         head = Projection(
             embedding if config.tied_head else reader.one("lm_head.weight", config.vocab_size, config.hidden_size)
         )
@@ -232,18 +241,21 @@ def read_weights(
     norms = [final_norm, *(part for layer in layers for part in (layer.attention_norm, layer.mlp_norm))]
     nbytes = embedding.nbytes + rotations.nbytes
     nbytes += sum(part.nbytes for part in projections) + sum(part.nbytes for part in norms)
+    nbytes += sum(layer.head_norm.nbytes for layer in layers if layer.head_norm is not None)
     if head.shares(embedding):
         nbytes -= head.nbytes
     attention = choose_attention(device, dtype)
     return LlamaWeights(config, embedding, layers, final_norm, head, rotations, attention, nbytes)
 
 
-def _read_layer(reader: _Reader, config: LlamaConfig, prefix: str) -> LayerWeights:
+def _read_layer(reader: _Reader, config: LlamaConfig, index: int) -> LayerWeights:
     hidden, inner, size = config.hidden_size, config.intermediate_size, config.head_size
     queries, keys = config.num_heads * size, config.num_kv_heads * size
+    prefix = f"model.layers.{index}."
     attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
+    *inputs, output = FAMILIES[config.model_type].mlp
     return LayerWeights(
-        attention_norm=norm_weight(reader.one(f"{prefix}input_layernorm.weight", hidden)),
+        attention_norm=reader.norm(f"{prefix}input_layernorm", config),
         qkv=reader.projection(
             {f"{attention}q_proj": queries, f"{attention}k_proj": keys, f"{attention}v_proj": keys},
             hidden,
@@ -251,7 +263,18 @@ def _read_layer(reader: _Reader, config: LlamaConfig, prefix: str) -> LayerWeigh
             interleave=size,
         ),
         output=reader.projection({f"{attention}o_proj": hidden}, queries, bias=config.output_bias),
-        mlp_norm=norm_weight(reader.one(f"{prefix}post_attention_layernorm.weight", hidden)),
-        gate_up=reader.projection({f"{mlp}gate_proj": inner, f"{mlp}up_proj": inner}, hidden, bias=config.mlp_bias),
-        down=reader.projection({f"{mlp}down_proj": hidden}, inner, bias=config.mlp_bias),
+        mlp_norm=reader.norm(f"{prefix}post_attention_layernorm", config),
+        gate_up=reader.projection({f"{mlp}{name}": inner for name in inputs}, hidden, bias=config.mlp_bias),
+        down=reader.projection({f"{mlp}{output}": hidden}, inner, bias=config.mlp_bias),
+        head_norm=_head_norm(reader, config, attention) if config.head_norms else None,
+        is_windowed=config.windowed_layers[index],
     )
+
+
+def _head_norm(reader: _Reader, config: LlamaConfig, attention: str) -> torch.Tensor:
+    """[H + Hkv, D]: the weights of the norms of query and key heads, in the order of the rows of the projection."""
+    size = config.head_size
+    query, key = (
+        interleave_halves(reader.one(f"{attention}{name}.weight", size), size) for name in ("q_norm", "k_norm")
+    )
+    return torch.cat([query.expand(config.num_heads, size), key.expand(config.num_kv_heads, size)])

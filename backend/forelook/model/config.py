@@ -1,4 +1,4 @@
-"""The ``config.json`` of a Llama-family checkpoint, validated."""
+"""The ``config.json`` of a checkpoint, validated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forelook.errors import CheckpointError, UnsupportedArchitectureError
-from forelook.model.families import FAMILIES, Family
+from forelook.model.families import FAMILIES, Activation, Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,12 @@ class RopeConfig:
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """Shapes and constants of a Llama-family decoder."""
+    """Shapes and constants of a decoder of one of the families.
+
+    Attributes:
+        window: number of tokens, its own included, that a token sees in the windowed layers; ``None`` without such.
+        windowed_layers: which layers these are.
+    """
 
     model_type: str
     vocab_size: int
@@ -42,7 +47,13 @@ class LlamaConfig:
     num_kv_heads: int
     head_size: int
     norm_eps: float
+    layer_norms: bool
+    head_norms: bool
+    activation: Activation
+    is_gated: bool
     max_positions: int
+    window: int | None
+    windowed_layers: tuple[bool, ...]
     rope: RopeConfig
     qkv_bias: bool
     output_bias: bool
@@ -77,8 +88,9 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise UnsupportedArchitectureError(
-            f"{where}: model_type is {model_type!r}; choose a Llama-family model: {', '.join(FAMILIES)}"
+            f"{where}: model_type is {model_type!r}; choose a model of one of these families: {', '.join(FAMILIES)}"
         )
+    raw = {**family.defaults, **{name: value for name, value in raw.items() if value is not None}}
     if raw.get("quantization_config"):
         settings = raw["quantization_config"]
         method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else settings
@@ -100,32 +112,48 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
         raise UnsupportedArchitectureError(
             f"{where}: head_dim = {head_size} is odd; rotary embeddings need an even head size"
         )
-    activation = raw.get("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        raise UnsupportedArchitectureError(f"{where}: hidden_act is {activation!r}; only 'silu' is supported")
+    activation = family.activations.get(str(raw.get("hidden_act", "silu")))
+    if activation is None:
+        raise UnsupportedArchitectureError(
+            f"{where}: hidden_act is {raw['hidden_act']!r}; {family.model_type} models are supported with "
+            f"{' or '.join(family.activations)}"
+        )
 
-    max_positions = fields.count("max_position_embeddings", family.default_max_positions)
+    num_layers = fields.count("num_hidden_layers")
+    max_positions = fields.count("max_position_embeddings")
     window = _sliding_window(raw, family)
-    attention_bias = family.reads_biases and bool(raw.get("attention_bias", False))
+    windowed_layers = _windowed_layers(raw, family, num_layers) if window is not None else (False,) * num_layers
+    attention_bias = _is_set(raw, family.attention_bias)
     scaled = family.reads_scales
     return LlamaConfig(
         model_type=family.model_type,
         vocab_size=fields.count("vocab_size"),
         hidden_size=hidden_size,
         intermediate_size=fields.count("intermediate_size"),
-        num_layers=fields.count("num_hidden_layers"),
+        num_layers=num_layers,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_size=head_size,
-        norm_eps=fields.number("rms_norm_eps", 1e-6),
-        # Up to the window's size, sliding-window attention equals full attention.
-        max_positions=max_positions if window is None else min(max_positions, window),
+        norm_eps=fields.number(family.norm_eps, 1e-6),
+        layer_norms=family.layer_norms,
+        head_norms=family.head_norms,
+        activation=activation,
+        is_gated=len(family.mlp) == 3,
+        max_positions=max_positions,
+        window=window if any(windowed_layers) else None,
+        windowed_layers=windowed_layers,
         rope=_rope(raw, where, max_positions),
         qkv_bias=attention_bias or family.qkv_bias,
         output_bias=attention_bias,
-        mlp_bias=family.reads_biases and bool(raw.get("mlp_bias", False)),
+        mlp_bias=_is_set(raw, family.mlp_bias),
         tied_head=bool(raw.get("tie_word_embeddings", False)),
-        embedding_multiplier=fields.number("embedding_multiplier", 1.0) if scaled else 1.0,
+        embedding_multiplier=(
+            math.sqrt(hidden_size)
+            if family.scales_embedding
+            else fields.number("embedding_multiplier", 1.0)
+            if scaled
+            else 1.0
+        ),
         residual_multiplier=fields.number("residual_multiplier", 1.0) if scaled else 1.0,
         attention_scale=fields.number("attention_multiplier", 1.0) if scaled else 1.0 / math.sqrt(head_size),
         logits_divisor=fields.number("logits_scaling", 1.0) if scaled else 1.0,
@@ -146,11 +174,26 @@ def _optional_id(value: object) -> int | None:
     return ids[0] if ids else None
 
 
+def _is_set(raw: Mapping[str, Any], name: str | None) -> bool:
+    return name is not None and bool(raw.get(name, False))
+
+
 def _sliding_window(raw: Mapping[str, Any], family: Family) -> int | None:
     window = raw.get("sliding_window")
     if not family.has_window or (family.window_switch is not None and not raw.get(family.window_switch, False)):
         return None
     return window if isinstance(window, int) and window >= 1 else None
+
+
+def _windowed_layers(raw: Mapping[str, Any], family: Family, num_layers: int) -> tuple[bool, ...]:
+    """Which layers see a window only: by default all; in the families that can switch it off, the last ones."""
+    kinds = raw.get("layer_types")
+    if family.window_switch is None:
+        return (True,) * num_layers
+    if isinstance(kinds, list) and len(kinds) == num_layers:
+        return tuple(kind == "sliding_attention" for kind in kinds)
+    first = raw.get("max_window_layers")
+    return tuple(isinstance(first, int) and index >= first for index in range(num_layers))
 
 
 def _rope(raw: Mapping[str, Any], where: str, max_positions: int) -> RopeConfig:

@@ -1,4 +1,4 @@
-"""Infill (fill-in-the-middle) prompts: templates of :mod:`forelook.model.families`, bound to a tokenizer.
+"""Infill (fill-in-the-middle) prompts: templates of :mod:`forelook.model.infill_templates`, bound to a tokenizer.
 
 Sentinels enter a prompt as ids, never as text, so typed text cannot become one.
 """
@@ -10,8 +10,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forelook.errors import TokenizerError
-from forelook.model.families import INFILL_TEMPLATES, PARTS, PLAIN_TEMPLATE, InfillOrder, InfillTemplate
+from forelook.model.identity import ModelIdentity
+from forelook.model.infill_templates import (
+    INFILL_TEMPLATES,
+    PARTS,
+    PLAIN_TEMPLATE,
+    FileNaming,
+    InfillOrder,
+    InfillTemplate,
+    is_sentinel,
+)
 from forelook.model.tokenizer import CodeTokenizer
+
+Part = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class FileParts:
+    """A :class:`~forelook.model.infill_templates.FileNaming` with ids for its sentinels; see there."""
+
+    repository: tuple[Part, ...] = ()
+    file: tuple[Part, ...] = ()
+    file_end: tuple[Part, ...] = ()
+    own_file: tuple[Part, ...] = ()
+    lead: str = ""
+    leads_alone: bool = False
+
+    @property
+    def name_files(self) -> bool:
+        """Whether the path of another file precedes its text."""
+        return any(isinstance(part, str) and "{path}" in part for part in self.file)
+
+    @property
+    def sentinel_ids(self) -> frozenset[int]:
+        """The ids among the parts."""
+        parts = (*self.repository, *self.file, *self.file_end, *self.own_file)
+        return frozenset(part for part in parts if isinstance(part, int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +57,14 @@ class InfillFormat:
         order: which of prefix and suffix comes first.
         template: per part of the prompt a sentinel's id, or ``"{context}"``, ``"{prefix}"``, ``"{suffix}"``.
         stop_token_ids: ids that end the middle and do not belong to it.
-        file_separator_id: precedes each file in the context ids; ``None`` if the model has no such token.
+        files: how the files of a prompt are told apart.
     """
 
     name: str
     order: InfillOrder
-    template: tuple[int | str, ...]
+    template: tuple[Part, ...]
     stop_token_ids: frozenset[int]
-    file_separator_id: int | None
+    files: FileParts = FileParts()
 
     @property
     def sees_suffix(self) -> bool:
@@ -41,6 +75,11 @@ class InfillFormat:
     def num_sentinels(self) -> int:
         """Number of sentinel tokens in a prompt."""
         return sum(isinstance(part, int) for part in self.template)
+
+    @property
+    def joins_context(self) -> bool:
+        """Whether the prefix continues the text of other files, with no sentinel between them."""
+        return self.template[self.template.index("{prefix}") - 1] == "{context}"
 
     def build(self, prefix_ids: Sequence[int], suffix_ids: Sequence[int], context_ids: Sequence[int] = ()) -> list[int]:
         """The ids of a prompt.
@@ -63,16 +102,18 @@ class InfillFormat:
 def infill_formats(
     tokenizer: CodeTokenizer,
     *,
-    model_name: str,
+    identity: ModelIdentity,
     vocab_size: int,
     bos_token_id: int | None,
     eos_token_ids: Sequence[int],
 ) -> tuple[InfillFormat, ...]:
     """The formats a model was trained with, its default first; plain left-to-right if it has no sentinels.
 
+    A name of the model decides, then a name of what it was made from, then its family and its tokenizer.
+
     Args:
         tokenizer: of the model.
-        model_name: hub id or folder; some names imply a format.
+        identity: what it says that it is.
         vocab_size: rows of the model's embedding; a sentinel with a higher id cannot be used.
         bos_token_id: the model's beginning of sequence.
         eos_token_ids: the model's ends of sequence.
@@ -80,20 +121,64 @@ def infill_formats(
     Raises:
         TokenizerError: the model's name implies a format and the tokenizer lacks one of its sentinels.
     """
-    name = model_name.lower()
-    named = [each for each in INFILL_TEMPLATES if each.name_pattern and re.search(each.name_pattern, name)]
+    named = _named(identity.names, identity.model_type)
+    others = sorted(
+        (each for each in INFILL_TEMPLATES if _may_be(each, tokenizer)),
+        key=lambda each: identity.model_type not in each.model_types,
+    )
     found: list[InfillFormat] = []
-    for template in named or INFILL_TEMPLATES:
+    for template in named or (*_named(identity.bases, identity.model_type), *others):
         required = (*template.sentinels, *template.stops[:1])
         missing = [token for token in required if not _has(tokenizer, token, vocab_size)]
         if missing and named:
             raise TokenizerError(
-                f"{model_name}: the tokenizer lacks the infill sentinels {', '.join(missing)} of the {template.name} "
-                "format; use the tokenizer.json that was published with the model"
+                f"{identity.names[0]}: the tokenizer lacks the infill sentinels {', '.join(missing)} of the "
+                f"{template.name} format; use the tokenizer.json that was published with the model"
             )
         if not missing and (not found or template.name == found[0].name):
-            found.append(_bind(template, tokenizer, vocab_size, bos_token_id, eos_token_ids))
+            bound = _bind(template, tokenizer, vocab_size, bos_token_id, eos_token_ids)
+            found += [bound] if bound not in found else []
     return tuple(found) or (_bind(PLAIN_TEMPLATE, tokenizer, vocab_size, bos_token_id, eos_token_ids),)
+
+
+def doubts(identity: ModelIdentity, infill: InfillFormat, name: str) -> list[str]:
+    """What speaks against completing with a model as it was chosen, in plain words.
+
+    Args:
+        identity: what the model says that it is.
+        infill: its default format.
+        name: of the model, for users.
+    """
+    lines: list[str] = []
+    template = next((each for each in INFILL_TEMPLATES if each.name == infill.name), None)
+    is_named = any(each.name == infill.name for each in _named((*identity.names, *identity.bases), identity.model_type))
+    if not infill.sees_suffix:
+        lines.append(f"{name} was not trained to infill; it does not read the text after the cursor")
+    elif template is not None and not template.sentinels_suffice and not is_named:
+        lines.append(
+            f"{name} has the tokens of the {infill.name} format, but nothing says that it was trained to infill; "
+            "its suggestions may not fit the text after the cursor"
+        )
+    if identity.is_named_chat or (identity.has_chat_template and not is_named):
+        lines.append(f"{name} is made for chat; the base model that it was made from usually completes code better")
+    return lines
+
+
+def _named(names: Sequence[str], model_type: str) -> tuple[InfillTemplate, ...]:
+    """The templates of a family that the first telling name implies."""
+    of_family = [each for each in INFILL_TEMPLATES if model_type in each.model_types and each.name_pattern]
+    for name in names:
+        found = tuple(each for each in of_family if re.search(each.name_pattern or "", name))
+        if found:
+            return found
+    return ()
+
+
+def _may_be(template: InfillTemplate, tokenizer: CodeTokenizer) -> bool:
+    """Whether the tokenizer encodes numbers as those of a format do."""
+    number = "2024"
+    splits_digits = len(tokenizer.encode(number)) == len(number)
+    return template.splits_digits is None or template.splits_digits == splits_digits
 
 
 def _has(tokenizer: CodeTokenizer, name: str, vocab_size: int) -> bool:
@@ -109,16 +194,30 @@ def _bind(
     bos_token_id: int | None,
     eos_token_ids: Sequence[int],
 ) -> InfillFormat:
-    parts: list[int | str] = [bos_token_id] if template.begins_with_bos and bos_token_id is not None else []
+    parts: list[Part] = [bos_token_id] if template.begins_with_bos and bos_token_id is not None else []
     parts.extend(part if part in PARTS else _known_id(tokenizer, part) for part in template.parts)
     stops = {_known_id(tokenizer, name) for name in template.stops if _has(tokenizer, name, vocab_size)}
-    separator = template.file_separator
+    has_names = all(_has(tokenizer, token, vocab_size) for token in template.files.sentinels)
     return InfillFormat(
         name=template.name,
         order=template.order,
         template=tuple(parts),
         stop_token_ids=frozenset(stops.union(eos_token_ids)),
-        file_separator_id=None if separator is None else tokenizer.token_id(separator),
+        files=_bind_files(template.files, tokenizer) if has_names else FileParts(),
+    )
+
+
+def _bind_files(files: FileNaming, tokenizer: CodeTokenizer) -> FileParts:
+    def bind(parts: tuple[str, ...]) -> tuple[Part, ...]:
+        return tuple(_known_id(tokenizer, part) if is_sentinel(part) else part for part in parts)
+
+    return FileParts(
+        bind(files.repository),
+        bind(files.file),
+        bind(files.file_end),
+        bind(files.own_file),
+        files.lead,
+        files.leads_alone,
     )
 
 

@@ -16,7 +16,6 @@ from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, To
 from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, has_safetensors, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
-from forelook.model.families import InfillOrder
 from forelook.model.forward.cuda_graphs import CudaGraphs
 from forelook.model.forward.layers import LlamaWeights, kv_cache_dtype
 from forelook.model.forward.llama import LlamaSequence
@@ -24,7 +23,8 @@ from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import choose_step_ops
 from forelook.model.gguf.checkpoint import GgufCheckpoint, own_format, read_checkpoint
 from forelook.model.gguf.files import HubGguf, find_gguf, gguf_on_hub, parts_of
-from forelook.model.infill import InfillFormat, infill_formats
+from forelook.model.identity import ModelIdentity, identity_of_folder, identity_of_gguf
+from forelook.model.infill import InfillFormat, doubts, infill_formats
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
 from forelook.model.quantization import QUANTIZED_DTYPES, quantizer
 from forelook.model.token_healing import TokenHealer
@@ -88,6 +88,11 @@ class LoadedModel:
     max_positions: int
     space: StepSpace | None = None
 
+    @property
+    def window(self) -> int | None:
+        """Number of tokens that a token sees where the model has a sliding window."""
+        return self.config.window
+
     def new_sequence(self, max_positions: int | None = None) -> LlamaSequence:
         """A sequence with its own KV cache over the shared weights."""
         positions = self.max_positions if max_positions is None else max_positions
@@ -106,7 +111,7 @@ def load_model(
     allow_left_to_right: bool = True,
     on_progress: ProgressCallback | None = None,
 ) -> LoadedModel:
-    """Load a Llama-family checkpoint.
+    """Load a checkpoint of one of the families.
 
     Args:
         model: a folder, a GGUF file, a hub id (``owner/name``), a GGUF file on the hub (``owner/name:file.gguf``), or
@@ -136,7 +141,7 @@ def load_model(
     elif model is not None and (file := gguf_on_hub(model)) is not None:
         folder = folder / file.name
 
-    read = _read_files(folder)
+    read = _read_files(folder, name)
     config, tokenizer, eos_ids = read.config, read.tokenizer, read.eos_token_ids
     if tokenizer.vocab_size > config.vocab_size and not _extra_ids_are_control(tokenizer, config.vocab_size):
         raise TokenizerError(
@@ -145,15 +150,14 @@ def load_model(
         )
     formats = infill_formats(
         tokenizer,
-        model_name=name,
+        identity=read.identity,
         vocab_size=config.vocab_size,
         bos_token_id=config.bos_token_id,
         eos_token_ids=eos_ids,
     )
     if read.gguf is not None and read.gguf.sentinels is not None:
         formats = own_format(formats, read.gguf.sentinels, config.bos_token_id, eos_ids)
-    infills = formats[0].order is not InfillOrder.PLAIN
-    if not infills and not allow_left_to_right:
+    if not formats[0].sees_suffix and not allow_left_to_right:
         raise TokenizerError(
             f"{name}: {read.tokenizer_path} has none of the infill sentinels that this version supports, so "
             "the model would ignore the text after the cursor; choose a model trained to infill, or accept it with "
@@ -172,7 +176,7 @@ def load_model(
             quantize,
             source,
         )
-    lines = [] if infills else [f"{name} was not trained to infill; it does not read the text after the cursor"]
+    lines = doubts(read.identity, formats[0], name)
     if source is not None and source.cost():
         logger.info("%s: %s", name, source.cost())
         lines.append(source.cost())
@@ -340,6 +344,7 @@ class _ReadFiles:
         tokenizer: text to ids and back.
         tokenizer_path: where the tokenizer was read from.
         eos_token_ids: ends of sequence.
+        identity: what the files say that the model is.
         gguf: the rest of a GGUF model; ``None`` for a folder of safetensors.
         content: identifies configuration and weights.
     """
@@ -348,21 +353,26 @@ class _ReadFiles:
     tokenizer: CodeTokenizer
     tokenizer_path: Path
     eos_token_ids: tuple[int, ...]
+    identity: ModelIdentity
     gguf: GgufCheckpoint | None
     content: bytes
 
 
-def _read_files(path: Path) -> _ReadFiles:
+def _read_files(path: Path, name: str) -> _ReadFiles:
     """Read what is at the path of a model: a folder of safetensors or a GGUF file."""
     if path.is_file():
         gguf = read_checkpoint(path)
         ends = tuple(sorted(set(gguf.config.eos_token_ids)))
-        return _ReadFiles(gguf.config, gguf.tokenizer, path, ends, gguf, gguf.content_key.encode())
-    config = parse_config(_read_json(path / "config.json"), str(path / "config.json"))
+        identity = identity_of_gguf(name, gguf.config.model_type, gguf.files[0].metadata)
+        return _ReadFiles(gguf.config, gguf.tokenizer, path, ends, identity, gguf, gguf.content_key.encode())
+    raw = _read_json(path / "config.json")
+    config = parse_config(raw, str(path / "config.json"))
     generation = _read_json(path / "generation_config.json", required=False)
     ends = tuple(sorted({*config.eos_token_ids, *token_ids(generation.get("eos_token_id"))}))
     tokenizer_path = path / "tokenizer.json"
-    return _ReadFiles(config, CodeTokenizer.from_file(tokenizer_path), tokenizer_path, ends, None, _content(path))
+    tokenizer = CodeTokenizer.from_file(tokenizer_path)
+    identity = identity_of_folder(name, raw, _read_json(path / "tokenizer_config.json", required=False))
+    return _ReadFiles(config, tokenizer, tokenizer_path, ends, identity, None, _content(path))
 
 
 def _content(folder: Path) -> bytes:

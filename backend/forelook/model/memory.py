@@ -26,7 +26,7 @@ def num_parameters(config: LlamaConfig) -> int:
     """Number of weights of a model, without biases and norms."""
     hidden, size = config.hidden_size, config.head_size
     attention = hidden * size * (2 * config.num_heads + 2 * config.num_kv_heads)
-    mlp = 3 * hidden * config.intermediate_size
+    mlp = (3 if config.is_gated else 2) * hidden * config.intermediate_size
     embeddings = config.vocab_size * hidden * (1 if config.tied_head else 2)
     return config.num_layers * (attention + mlp) + embeddings
 

@@ -22,7 +22,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from forelook.errors import TokenizerError
-from forelook.model.families import CONTROL_TOKENS
+from forelook.model.infill_templates import CONTROL_TOKENS
 
 logger = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ def chosen(chooser: ContextChooser, main: Document, offset: int | None = None) -
     chooser.choose(main, offset)
     while chooser.has_work:
         chooser.work()
-    return tuple(chooser.choose(main, offset))
+    return tuple(other.commented for other in chooser.choose(main, offset))
 
 
 def open_all(*documents: Document) -> ContextChooser:
@@ -81,7 +81,7 @@ def test_context_stands_still_while_the_user_types() -> None:
     for count in range(1, 12):
         main = document("main.py", MAIN + "area_of_it"[:count], version=count + 1)
         chooser.touch(main)
-        assert tuple(chooser.choose(main, len(main.text))) == first
+        assert tuple(other.commented for other in chooser.choose(main, len(main.text))) == first
         assert not chooser.has_work, "nothing is looked for again"
 
 

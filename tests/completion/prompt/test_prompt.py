@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from forelook.completion.cursor.brackets import rest_is_closers
 from forelook.completion.document_store import Document
+from forelook.completion.prompt.files import FileContext
 from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.model.infill import FileParts, InfillFormat
+from forelook.model.infill_templates import InfillOrder
 from forelook.model.loading import STARTER_MODEL_PATH
 from forelook.model.tokenizer import CodeTokenizer, Encode
 from hypothesis import given
@@ -39,7 +42,8 @@ def source() -> str:
 
 
 def build(builder: PromptBuilder, text: str, offset: int, context: tuple[str, ...] = ()) -> PromptText:
-    return builder.build(Document(WORKSPACE, KEY, "python", 1, text), offset, context)
+    others = [FileContext(f"{number}.py", text, text) for number, text in enumerate(context)]
+    return builder.build(Document(WORKSPACE, KEY, "python", 1, text), offset, others)
 
 
 def size(prompt: PromptText) -> int:
@@ -170,7 +174,9 @@ def test_context_that_does_not_fit_is_left_out_whole(starter: CodeTokenizer) -> 
 
 
 def test_the_most_useful_context_stands_nearest_to_the_cursor_behind_its_separator(starter: CodeTokenizer) -> None:
-    builder = PromptBuilder(starter, PromptBudget(400, 0.3, 0.2), file_separator_id=7)
+    parts = FileParts(file=(7,), own_file=(7,))
+    infill = InfillFormat("", InfillOrder.PREFIX_FIRST, ("{context}", 1, "{prefix}"), frozenset(), parts)
+    builder = PromptBuilder(starter, PromptBudget(400, 0.3, 0.2), infill)
     prompt = build(builder, "x = 1\n", 4, ("# first\n", "# second\n"))
     second, first = starter.encode("# second\n"), starter.encode("# first\n")
     assert prompt.context_ids == [7, *second, 7, *first, 7]

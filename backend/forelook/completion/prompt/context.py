@@ -15,6 +15,7 @@ import tree_sitter
 
 from forelook.completion.cursor.parsing import parse
 from forelook.completion.document_store import Document, model_text
+from forelook.completion.prompt.files import FileContext
 from forelook.keys import DocumentKey
 from forelook.languages import Language, language_for
 
@@ -55,7 +56,7 @@ class _Choice:
 
     line: int
     neighbors: frozenset[DocumentKey]
-    texts: tuple[str, ...] = ()
+    texts: tuple[FileContext, ...] = ()
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class ContextChooser:
         """The newest snapshot of an open document."""
         return self._recent.get(key)
 
-    def choose(self, document: Document, offset: int) -> Sequence[str]:
+    def choose(self, document: Document, offset: int) -> Sequence[FileContext]:
         """The last choice of context for a document, most useful first; requests a new choice if it is outdated."""
         choice = self._choices.get(document.key)
         line = document.text.count("\n", 0, offset)
@@ -162,7 +163,7 @@ class ContextChooser:
             document.version, tuple(windows), signatures_of(language_for(document.language_id), text)
         )
 
-    def _best(self, document: Document, offset: int) -> tuple[str, ...]:
+    def _best(self, document: Document, offset: int) -> tuple[FileContext, ...]:
         before = model_text(document.text[:offset])
         after = model_text(document.text[offset : offset + 2000])
         above = "\n".join(before[-_MAX_REFERENCE_CHARS:].split("\n")[-_REFERENCE_LINES:])
@@ -171,13 +172,18 @@ class ContextChooser:
             return ()
         language = language_for(document.language_id)
         imported = imported_names(language, before)
-        signatures: list[str] = []
+        signatures: list[FileContext] = []
+        num_left = _MAX_SIGNATURES
         ranked: list[tuple[float, DocumentKey, int, str]] = []
         for key in self._neighbors_of(document):
             neighbor = self._neighbors.get(key)
             if neighbor is None:
                 continue
-            signatures += [text for name, text in sorted(neighbor.signatures.items()) if name in imported]
+            named = [text for name, text in sorted(neighbor.signatures.items()) if name in imported][:num_left]
+            if named:
+                num_left -= len(named)
+                heads = "\n".join(named)
+                signatures.append(FileContext(self._recent[key].path, heads, f"{heads}\n"))
             best = max(
                 (
                     (len(window.words & reference) / len(window.words | reference), key, index, window.text)
@@ -189,9 +195,11 @@ class ContextChooser:
                 ranked.append(best)
         ranked.sort(reverse=True)
         # Most useful first. A stable order keeps the KV cache valid.
-        windows = [_headed(language, key.uri, text) for _, key, _, text in ranked[:_MAX_WINDOWS]]
-        heads = ["\n".join(signatures[:_MAX_SIGNATURES]) + "\n"] if signatures else []
-        return tuple(heads + windows)
+        windows = [
+            FileContext(self._recent[key].path, text, _headed(language, key.uri, text))
+            for _, key, _, text in ranked[:_MAX_WINDOWS]
+        ]
+        return (*reversed(signatures), *windows)
 
 
 def signatures_of(language: Language, text: str) -> dict[str, str]:

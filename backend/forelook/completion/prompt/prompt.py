@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from forelook.completion.cursor.brackets import rest_is_closers
 from forelook.completion.document_store import Document, model_text
+from forelook.completion.prompt.files import FileContext, joined, labels_of, parts_of
 from forelook.keys import DocumentKey
+from forelook.model.infill import FileParts, InfillFormat, Part
 from forelook.model.tokenizer import CodeTokenizer, TextSplitter
 
 # All of these are chosen, not measured.
@@ -111,7 +113,7 @@ class PromptText:
 
     Attributes:
         prefix: the text of the prefix window, which ends at the cursor.
-        prefix_ids: its tokens.
+        prefix_ids: its tokens, after those of the format's text before the prefix.
         suffix_ids: tokens of the suffix window.
         context_ids: tokens of the context from other files.
         anchored_suffix: whether the suffix starts at the next line, so that typing does not change it.
@@ -136,26 +138,83 @@ class _Anchor:
     num_context: int
 
 
+class _Files:
+    """The other files of one prompt, and what tells them apart from the document.
+
+    Attributes:
+        num_tokens: of all other files.
+        num_label_tokens: of what a prompt with one of them has besides.
+
+    Args:
+        encoder: tokenizes.
+        parts: of the infill format.
+        document: that is completed.
+        context: the other files, most useful first.
+        joins: whether the prefix continues the text of the last file.
+    """
+
+    def __init__(
+        self, encoder: LineEncoder, parts: FileParts, document: Document, context: Sequence[FileContext], *, joins: bool
+    ) -> None:
+        self._encoder = encoder
+        self._joins = joins
+        self._labels = labels_of(parts, document)
+        self._others = [parts_of(parts, other) for other in context]
+        self._ids = [self._encode(other) for other in self._others]
+        self.num_tokens = sum(map(len, self._ids))
+        labels = self._labels
+        used = [*labels.before, *labels.after, labels.lead] if context else [labels.lead_alone]
+        self.num_label_tokens = len(self._encode(joined(used)))
+
+    def that_fit(self, num_tokens: int) -> list[int]:
+        """The files that fit, each whole, the most useful one last, between what precedes and follows them."""
+        chosen: list[int] = []
+        for index, ids in enumerate(self._ids):
+            if len(ids) <= num_tokens:
+                chosen.insert(0, index)
+                num_tokens -= len(ids)
+        if not chosen:
+            return []
+        first = self._encode([*self._labels.before, *self._others[chosen[0]]], starts_document=self._joins)
+        rest = [token for index in chosen[1:] for token in self._ids[index]]
+        return first + rest + self._encode(self._labels.after)
+
+    def encode_prefix(self, prefix: str, kept: list[int]) -> list[int]:
+        """Ids of the text before the cursor, after the files that were kept."""
+        lead = self._labels.lead if kept else self._labels.lead_alone
+        return self._encoder.encode(lead + prefix, starts_document=not (kept and self._joins))
+
+    def _encode(self, parts: Sequence[Part], *, starts_document: bool = False) -> list[int]:
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                ids += self._encoder.encode(part, starts_document=starts_document and not ids)
+        return ids
+
+
 class PromptBuilder:
     """Chooses the windows of a prompt and tokenizes them. Remembers window borders per document.
 
     Args:
         tokenizer: of the model.
         budget: maximum number of tokens, and the shares of the parts.
-        file_separator_id: the token that precedes each file; ``None`` if the model has no such token.
+        infill: the model's format, which tells files apart; without one, comments do.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget, file_separator_id: int | None = None) -> None:
+    def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget, infill: InfillFormat | None = None) -> None:
         self.encoder = LineEncoder(tokenizer)
         self._budget = budget
-        self._separator = [] if file_separator_id is None else [file_separator_id]
+        self._files = FileParts() if infill is None else infill.files
+        self._joins_context = infill is not None and infill.joins_context
         self._anchors: OrderedDict[DocumentKey, list[_Anchor]] = OrderedDict()
 
     def forget(self, key: DocumentKey) -> None:
         """Drop the window borders of a closed document."""
         self._anchors.pop(key, None)
 
-    def build(self, document: Document, offset: int, context: Sequence[str] = ()) -> PromptText:
+    def build(self, document: Document, offset: int, context: Sequence[FileContext] = ()) -> PromptText:
         """The prompt at ``offset``.
 
         Args:
@@ -168,14 +227,16 @@ class PromptBuilder:
         rest = text[offset : document.line_end(offset)]
         anchored = rest_is_closers(rest)
         suffix_start = offset + len(rest) if anchored else offset
-        context_ids = [self._separator + self.encoder.encode(chunk) for chunk in context]
+        files = _Files(self.encoder, self._files, document, context, joins=self._joins_context)
+        # What names the files always fits; the rest is shared among the parts of the prompt.
+        budget = replace(self._budget, num_tokens=max(self._budget.num_tokens - files.num_label_tokens, 1))
 
         for anchor in self._anchors.get(document.key, ()):
-            prompt = self._from_anchor(document, offset, suffix_start, anchored, anchor, context_ids)
+            prompt = self._from_anchor(document, offset, suffix_start, anchored, anchor, files, budget)
             if prompt is not None:
                 self._remember(document.key, anchor)
                 return prompt
-        return self._from_scratch(document, offset, suffix_start, anchored, context_ids)
+        return self._from_scratch(document, offset, suffix_start, anchored, files, budget)
 
     def _from_anchor(
         self,
@@ -184,7 +245,8 @@ class PromptBuilder:
         suffix_start: int,
         anchored: bool,
         anchor: _Anchor,
-        context_ids: list[list[int]],
+        files: _Files,
+        budget: PromptBudget,
     ) -> PromptText | None:
         """The prompt with earlier window borders, if the text still fits and fills them well enough."""
         text, start = document.text, anchor.prefix_start
@@ -193,37 +255,39 @@ class PromptBuilder:
             return None
         if offset - start > self._max_chars or end - suffix_start > self._max_chars:
             return None
-        if anchor.num_context < min(sum(map(len, context_ids)), self._budget.context_tokens):
+        if anchor.num_context < min(files.num_tokens, budget.context_tokens):
             return None  # more context has become available
-        kept = self._context_that_fits(context_ids, anchor.num_context)
+        kept = files.that_fit(anchor.num_context)
         prefix = model_text(text[start:offset])
         suffix = model_text(text[suffix_start:end])
         if any(len(piece) > self._max_line_chars for part in (prefix, suffix) for piece in self.encoder.split(part)):
             return None
-        prefix_ids = self.encoder.encode(prefix, starts_document=True)
+        prefix_ids = files.encode_prefix(prefix, kept)
         suffix_ids = self.encoder.encode(suffix)
         if len(prefix_ids) + len(suffix_ids) + len(kept) > self._budget.num_tokens:
             return None
-        share = self._budget.suffix_share
-        if (
-            start > 0
-            and len(prefix_ids) < _MIN_FILL * (1 - share - self._budget.context_share) * self._budget.num_tokens
-        ):
+        share = budget.suffix_share
+        if start > 0 and len(prefix_ids) < _MIN_FILL * (1 - share - budget.context_share) * budget.num_tokens:
             return None
-        if end < len(text) and len(suffix_ids) < _MIN_FILL * share * self._budget.num_tokens:
+        if end < len(text) and len(suffix_ids) < _MIN_FILL * share * budget.num_tokens:
             return None
         return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
 
     def _from_scratch(
-        self, document: Document, offset: int, suffix_start: int, anchored: bool, context_ids: list[list[int]]
+        self,
+        document: Document,
+        offset: int,
+        suffix_start: int,
+        anchored: bool,
+        files: _Files,
+        budget: PromptBudget,
     ) -> PromptText:
-        text, total = document.text, self._budget.num_tokens
+        text, total = document.text, budget.num_tokens
         before = model_text(text[max(0, offset - self._max_chars) : offset])
         after = model_text(text[suffix_start : suffix_start + self._max_chars])
         before_pieces, num_before = self._take(list(reversed(self.encoder.split(before))), total)
         after_pieces, num_after = self._take(self.encoder.split(after), total)
-        num_context = sum(map(len, context_ids))
-        for_prefix, for_suffix, for_context = self._budget.split(num_before, num_after, num_context)
+        for_prefix, for_suffix, for_context = budget.split(num_before, num_after, files.num_tokens)
         prefix_pieces, suffix_pieces = _fit(before_pieces, for_prefix), _fit(after_pieces, for_suffix)
         prefix = "".join(piece for piece, _ in reversed(prefix_pieces))
         suffix = "".join(piece for piece, _ in suffix_pieces)
@@ -236,25 +300,15 @@ class PromptBuilder:
         whole = len(prefix) == len(before) and offset <= self._max_chars
         if not whole and prefix.startswith("\n"):
             prefix = prefix[1:]
-        prefix_ids = _last(self.encoder.encode(prefix, starts_document=True), max(for_prefix, 1))
+        kept = files.that_fit(for_context)
+        prefix_ids = _last(files.encode_prefix(prefix, kept), max(for_prefix + files.num_label_tokens, 1))
         suffix_ids = [token for _, ids in suffix_pieces for token in ids]
         if not suffix and after:
             suffix_ids = self.encoder.encode(after[: min(for_suffix * 4, self._max_line_chars)])[:for_suffix]
-        kept = self._context_that_fits(context_ids, for_context)
         start = offset - _raw_length(text, len(prefix), end=offset)
         end = suffix_start + _raw_length(text, len(suffix), start=suffix_start)
         self._remember(document.key, _Anchor(start, len(text) - end, for_context))
         return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
-
-    def _context_that_fits(self, context_ids: list[list[int]], num_tokens: int) -> list[int]:
-        """The texts that fit, the most useful last; with a file separator, one more follows for the document itself."""
-        chosen: list[list[int]] = []
-        for ids in context_ids:
-            if len(ids) <= num_tokens:
-                chosen.append(ids)
-                num_tokens -= len(ids)
-        flat = [token for ids in reversed(chosen) for token in ids]
-        return flat + self._separator if flat else flat
 
     def _take(self, pieces: list[str], num_tokens: int) -> tuple[list[tuple[str, tuple[int, ...]]], int]:
         """Tokenize parts, nearest to the cursor first, until there are ``num_tokens`` or a part is too long.

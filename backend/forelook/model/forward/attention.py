@@ -28,11 +28,13 @@ class Visibility:
         num_tokens: rows of the tail.
         bias: 0 where a row sees a column and -inf where not, [T, prefix_length + T] or [T, T] for the tail's columns
             alone; ``None`` when the tail is causal.
+        windowed: the same in the layers that see a window only; ``None`` where no row is beyond its window.
     """
 
     prefix_length: int
     num_tokens: int
     bias: Tensor | None
+    windowed: Visibility | None = None
 
 
 # (queries [T, H, D], keys [Hkv, prefix + T, D], values likewise, visibility, scale of the scores) → [T, H * D]
@@ -59,15 +61,47 @@ class AttentionBackend:
 
 
 def step_visibility(
-    layout: StepLayout, prefix_length: int, dtype: torch.dtype, device: torch.device, *, masks_prefix: bool
+    layout: StepLayout,
+    prefix_length: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    masks_prefix: bool,
+    window: int | None = None,
 ) -> Visibility:
-    """A layout's visibility on a device, in the dtype of the scores, as a backend needs it."""
+    """A layout's visibility on a device, in the dtype of the scores, as a backend needs it.
+
+    Args:
+        layout: of the step.
+        prefix_length: committed tokens.
+        dtype: of the scores.
+        device: of the result.
+        masks_prefix: whether the backend needs the bias over all columns.
+        window: number of tokens, its own included, that a token sees in the layers with a window.
+    """
     num_tokens = len(layout)
     causal = layout.visibility is None
+    windowed = None
+    if window is not None and int(layout.positions.max()) >= window:
+        bias = _window_bias(layout, prefix_length, window, dtype).to(device)
+        windowed = Visibility(prefix_length, num_tokens, bias)
     if num_tokens == 1 or (causal and (prefix_length == 0 or not masks_prefix)):
-        return Visibility(prefix_length, num_tokens, None)
-    hidden = _future(num_tokens) if layout.visibility is None else torch.from_numpy(layout.visibility).logical_not()
-    return Visibility(prefix_length, num_tokens, _bias(hidden, prefix_length if masks_prefix else 0, dtype).to(device))
+        return Visibility(prefix_length, num_tokens, None, windowed)
+    bias = _bias(_hidden(layout), prefix_length if masks_prefix else 0, dtype).to(device)
+    return Visibility(prefix_length, num_tokens, bias, windowed)
+
+
+def _hidden(layout: StepLayout) -> Tensor:
+    """What the rows of a tail do not see of it, [T, T]."""
+    return _future(len(layout)) if layout.visibility is None else torch.from_numpy(layout.visibility).logical_not()
+
+
+def _window_bias(layout: StepLayout, prefix_length: int, window: int, dtype: torch.dtype) -> Tensor:
+    """[T, prefix + T]: the bias of a layout in which a row sees the tokens of its window only."""
+    positions = torch.from_numpy(layout.positions)
+    columns = torch.cat([torch.arange(prefix_length), positions])
+    bias = _bias(_hidden(layout), prefix_length, dtype)
+    return bias.masked_fill_(columns <= positions.unsqueeze(1) - window, float("-inf"))
 
 
 def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
@@ -101,7 +135,8 @@ def attend_torch(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visi
     num_tokens, heads, size = queries.shape
     groups = heads // keys.shape[0]
     causal_from_start = visibility.bias is None and num_tokens > 1 and visibility.prefix_length == 0
-    bias = None if num_tokens == 1 or causal_from_start else _whole_bias(visibility, queries)
+    sees_all = visibility.bias is None and (num_tokens == 1 or causal_from_start)
+    bias = None if sees_all else _whole_bias(visibility, queries)
     if groups == 1 or causal_from_start:
         attended = F.scaled_dot_product_attention(
             queries.transpose(0, 1).unsqueeze(0),
@@ -141,6 +176,9 @@ def attend_prefix_and_tail(
     """
     num_tokens, heads, size = queries.shape
     prefix_length, groups = visibility.prefix_length, heads // keys.shape[0]
+    if visibility.bias is not None and visibility.bias.shape[1] > num_tokens:
+        # A window hides a part of the prefix, which the kernel cannot.
+        return attend_torch(queries, keys, values, visibility, scale)
     tail_keys, tail_values = (part[:, prefix_length:].repeat_interleave(groups, dim=0) for part in (keys, values))
     rows = queries.transpose(0, 1)  # [H, T, D]
     if visibility.bias is None:

@@ -2,7 +2,8 @@
 
 A small model's step is about a hundred operators of a few microseconds each, and creating views and tensors takes much
 of that time. So scratch tensors and their views are created once per tail size, conversions between dtypes write
-directly into them, and the residual stream is stored as [x, -x], as the norm needs it.
+directly into them, and the residual stream is stored as [x, -x], as a root-mean-square norm needs it. A layer norm
+needs x alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 from forelook.model.config import LlamaConfig
 from forelook.model.forward.attention import Visibility
 from forelook.model.forward.kv_cache import KVCache
-from forelook.model.forward.layers import LlamaWeights
+from forelook.model.forward.layers import LlamaWeights, Norm, feed_forward_activation, normalize_heads_
 
 MAX_TOKENS = 64
 """Largest tail run this way; beyond it the arithmetic dominates. Chosen, not measured."""
@@ -26,6 +27,7 @@ class _Scratch:
     Attributes:
         qkv: [T, (H + 2 Hkv) D] projected queries, keys and values, in the dtype of the KV cache.
         rotating: [T, H + Hkv, D / 2] of it as complex numbers: queries and keys.
+        heads: [T, H + Hkv, D] of it: queries and keys.
         queries: [1, H, T, D] of it.
         keys_values: [2 Hkv, T, D] of it.
         attended: [T, H D] in the weights' dtype.
@@ -38,6 +40,7 @@ class _Scratch:
         by_head = self.qkv.view(num_tokens, heads + 2 * kv_heads, size)
         pairs = torch.view_as_complex(by_head.view(num_tokens, -1, size // 2, 2))
         self.rotating = pairs[:, : heads + kv_heads]
+        self.heads = by_head[:, : heads + kv_heads]
         self.queries = by_head[:, :heads].transpose(0, 1).unsqueeze(0)
         self.keys_values = by_head[:, heads:].transpose(0, 1)
         self.attended = torch.zeros(num_tokens, heads * size, dtype=dtype)
@@ -53,11 +56,19 @@ class CpuStep:
 
     def __init__(self, weights: LlamaWeights) -> None:
         self._weights = weights
-        size = weights.config.hidden_size
-        self._norms = [(layer.attention_norm.view(2, size), layer.mlp_norm.view(2, size)) for layer in weights.layers]
-        self._final_norm = weights.final_norm.view(2, size)
-        self._signs = torch.tensor([[1.0], [-1.0]], dtype=weights.dtype)
+        signs = [[1.0]] if weights.config.layer_norms else [[1.0], [-1.0]]
+        self._signs = torch.tensor(signs, dtype=weights.dtype)
+        self._shape = (len(signs), weights.config.hidden_size)
+        self._norms = [
+            (self._of_stream(layer.attention_norm), self._of_stream(layer.mlp_norm)) for layer in weights.layers
+        ]
+        self._final_norm = self._of_stream(weights.final_norm)
+        self._activate = feed_forward_activation(weights.config)
         self._scratch: dict[int, _Scratch] = {}
+
+    def _of_stream(self, norm: Norm) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias in the shape of the residual stream."""
+        return norm.weight.view(self._shape), None if norm.bias is None else norm.bias.view(self._shape)
 
     @staticmethod
     def serves(weights: LlamaWeights) -> bool:
@@ -81,28 +92,25 @@ class CpuStep:
         tails, keys, values = cache.tails(num_tokens), cache.keys(num_tokens), cache.values(num_tokens)
         layer_norm, addcmul, attend = F.layer_norm, torch.addcmul, F.scaled_dot_product_attention
         signs, eps, scale = self._signs, config.norm_eps, config.attention_scale
-        multiplier, inner = config.residual_multiplier, config.intermediate_size
-        shape = (2, config.hidden_size)
-        bias = visibility.bias
-        # The operator masks only a tail without a prefix.
-        is_causal = bias is None and num_tokens > 1
+        multiplier, shape, activate = config.residual_multiplier, self._shape, self._activate
+        in_window = visibility.windowed or visibility
 
         rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
         hidden = weights.embedding.index_select(0, token_ids)  # [T, C]
         if config.embedding_multiplier != 1.0:
             hidden = hidden * config.embedding_multiplier
-        stream = torch.mul(hidden.unsqueeze(1), signs)  # [T, 2, C]: x and -x
+        stream = torch.mul(hidden.unsqueeze(1), signs)  # [T, 2, C]: x and -x; [T, 1, C] for layer norms
         last = config.num_layers - 1
         for index, layer in enumerate(weights.layers):
-            attention_norm, mlp_norm = self._norms[index]
-            normed = layer_norm(stream, shape, attention_norm, None, eps).select(1, 0)
-            qkv.copy_(layer.qkv(normed))
+            (norm_weight, norm_bias), mlp_norm = self._norms[index]
+            qkv.copy_(layer.qkv(layer_norm(stream, shape, norm_weight, norm_bias, eps).select(1, 0)))
+            if layer.head_norm is not None:
+                normalize_heads_(scratch.heads, layer.head_norm, eps)
             rotating.mul_(rotations)
             tails[index].copy_(fresh)
+            seen = in_window if layer.is_windowed else visibility
             if is_grouped:
-                merged = weights.attention.attend(
-                    queries[0].transpose(0, 1), keys[index], values[index], visibility, scale
-                )
+                merged = weights.attention.attend(queries[0].transpose(0, 1), keys[index], values[index], seen, scale)
                 attended.copy_(merged)
             else:
                 attended_heads.copy_(
@@ -110,9 +118,10 @@ class CpuStep:
                         queries,
                         keys[index].unsqueeze(0),
                         values[index].unsqueeze(0),
-                        bias,
+                        seen.bias,
                         0.0,
-                        is_causal,
+                        # The operator masks only a tail without a prefix.
+                        seen.bias is None and num_tokens > 1,
                         scale=scale,
                     )
                 )
@@ -120,9 +129,8 @@ class CpuStep:
                 # After the last attention no row reads another.
                 attended, stream = attended.index_select(0, logit_rows), stream.index_select(0, logit_rows)
             stream = addcmul(stream, layer.output(attended).unsqueeze(1), signs, value=multiplier)
-            normed = layer_norm(stream, shape, mlp_norm, None, eps).select(1, 0)
-            both = layer.gate_up(normed)
-            activated = F.silu(both.narrow(1, 0, inner)).mul_(both.narrow(1, inner, inner))
+            activated = activate(layer.gate_up(layer_norm(stream, shape, *mlp_norm, eps).select(1, 0)))
             stream = addcmul(stream, layer.down(activated).unsqueeze(1), signs, value=multiplier)
-        logits = weights.head(layer_norm(stream, shape, self._final_norm, None, eps).select(1, 0)).to(cache.dtype)
+        normed = layer_norm(stream, shape, *self._final_norm, eps).select(1, 0)
+        logits = weights.head(normed).to(cache.dtype)
         return logits if config.logits_divisor == 1.0 else logits / config.logits_divisor

@@ -1,7 +1,8 @@
-"""What every forward shares: the weights of a Llama-family model, its norm, its residual, and its KV cache."""
+"""What every forward shares: the weights of a model, its norms, activation and residual, and its KV cache."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,9 +11,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forelook.model.config import LlamaConfig
+from forelook.model.families import Activation
 from forelook.model.forward.attention import AttentionBackend
 from forelook.model.forward.kv_cache import KVCache
 from forelook.model.forward.projection import Projection
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A norm over the last dimension.
+
+    Attributes:
+        weight: [C]; of a root-mean-square norm as :func:`norm_weight` lays it out.
+        bias: [C] of a layer norm; ``None`` for a root-mean-square norm.
+        eps: added to the variance or the mean square.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., C] → the same shape."""
+        if self.bias is None:
+            return rms_norm(x, self.weight, self.eps)
+        return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        return self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +51,14 @@ class LayerWeights:
     complex number. Scores do not change, as queries and keys are permuted alike.
     """
 
-    attention_norm: Tensor
+    attention_norm: Norm
     qkv: Projection  # C → (H + 2 Hkv) D
     output: Projection  # H D → C
-    mlp_norm: Tensor
-    gate_up: Projection  # C → 2 I
+    mlp_norm: Norm
+    gate_up: Projection  # C → 2 I, or I without a gate
     down: Projection  # I → C
+    head_norm: Tensor | None = None  # [H + Hkv, D]: weights of the norms of query and key heads, interleaved too
+    is_windowed: bool = False  # whether its tokens see the model's window only
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +79,7 @@ class LlamaWeights:
     config: LlamaConfig
     embedding: Tensor
     layers: tuple[LayerWeights, ...]
-    final_norm: Tensor
+    final_norm: Norm
     head: Projection
     rotations: Tensor
     attention: AttentionBackend
@@ -89,16 +119,47 @@ def norm_weight(weight: Tensor) -> Tensor:
     return torch.cat([weight, weight]) if weight.device.type == "cpu" else weight
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm of [T, C].
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """Root-mean-square norm of [..., C].
 
     On a CPU torch composes it of eight small operators. [x, -x] has mean 0 and its variance is x's mean square, so that
     the fused layer norm of it computes the same in one.
     """
+    size = x.shape[-1]
     if x.device.type == "cpu":
-        size = x.shape[1]
-        return F.layer_norm(torch.cat([x, -x], dim=1), (2 * size,), weight, None, eps)[:, :size]
-    return F.rms_norm(x, (x.shape[1],), weight, eps)
+        return F.layer_norm(torch.cat([x, -x], dim=-1), (2 * size,), weight, None, eps)[..., :size]
+    return F.rms_norm(x, (size,), weight, eps)
+
+
+def normalize_heads_(heads: Tensor, weight: Tensor, eps: float) -> None:
+    """Root-mean-square norm of every query and key head, in place (Henry et al., 2020: query-key normalization).
+
+    Args:
+        heads: [T, H + Hkv, D].
+        weight: [H + Hkv, D].
+        eps: added to the mean square.
+    """
+    torch.mul(rms_norm(heads, None, eps), weight, out=heads)
+
+
+def feed_forward_activation(config: LlamaConfig) -> Callable[[Tensor], Tensor]:
+    """What is between the matrices of a feed-forward layer: [T, 2 I] → [T, I], or [T, I] → [T, I] without a gate."""
+    activate = _ACTIVATIONS[config.activation]
+    if not config.is_gated:
+        return activate
+    inner = config.intermediate_size
+
+    def gate(gate_up: Tensor) -> Tensor:
+        return activate(gate_up.narrow(1, 0, inner)).mul_(gate_up.narrow(1, inner, inner))
+
+    return gate
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {Activation.SILU: F.silu, Activation.GELU_TANH: _gelu_tanh}
 
 
 def add_residual(hidden: Tensor, update: Tensor, multiplier: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Llama family's forward pass as a plain function, and one sequence of it as a :class:`StepModel`."""
+"""The forward pass of all families as a plain function, and one sequence of it as a :class:`StepModel`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from forelook.decoding.layout import StepLayout
@@ -16,7 +15,13 @@ from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.forward.attention import Visibility, step_visibility
 from forelook.model.forward.cpu_step import MAX_TOKENS, CpuStep
 from forelook.model.forward.kv_cache import KVCache
-from forelook.model.forward.layers import LlamaWeights, add_residual, new_cache, rms_norm
+from forelook.model.forward.layers import (
+    LlamaWeights,
+    add_residual,
+    feed_forward_activation,
+    new_cache,
+    normalize_heads_,
+)
 from forelook.model.memory import out_of_memory_named
 
 
@@ -45,7 +50,8 @@ def forward(
     num_tokens = token_ids.shape[0]
     heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_size
     tails, keys, values = cache.tails(num_tokens), cache.keys(num_tokens), cache.values(num_tokens)
-    attend = weights.attention.attend
+    attend, activate = weights.attention.attend, feed_forward_activation(config)
+    in_window = visibility.windowed or visibility
     rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -54,23 +60,23 @@ def forward(
         hidden = hidden * config.embedding_multiplier
 
     for index, layer in enumerate(weights.layers):
-        normed = rms_norm(hidden, layer.attention_norm, config.norm_eps)
-        qkv = layer.qkv(normed).to(wide).view(num_tokens, heads + 2 * kv_heads, size)
+        qkv = layer.qkv(layer.attention_norm(hidden)).to(wide).view(num_tokens, heads + 2 * kv_heads, size)
+        if layer.head_norm is not None:
+            normalize_heads_(qkv[:, : heads + kv_heads], layer.head_norm, config.norm_eps)
         pairs = torch.view_as_complex(qkv.view(num_tokens, -1, size // 2, 2))
         pairs[:, : heads + kv_heads].mul_(rotations)
         queries, new = torch.split(qkv, [heads, 2 * kv_heads], dim=1)
         tails[index].copy_(new.transpose(0, 1))
-        attended = attend(queries.to(cache.dtype), keys[index], values[index], visibility, config.attention_scale)
+        seen = in_window if layer.is_windowed else visibility
+        attended = attend(queries.to(cache.dtype), keys[index], values[index], seen, config.attention_scale)
         if logit_rows is not None and index == config.num_layers - 1:
             # After the last attention no row reads another: continue with the requested rows only.
             attended, hidden = attended.index_select(0, logit_rows), hidden.index_select(0, logit_rows)
         hidden = add_residual(hidden, layer.output(attended.to(dtype)), config.residual_multiplier)
+        activated = activate(layer.gate_up(layer.mlp_norm(hidden)))
+        hidden = add_residual(hidden, layer.down(activated), config.residual_multiplier)
 
-        normed = rms_norm(hidden, layer.mlp_norm, config.norm_eps)
-        gate, up = layer.gate_up(normed).chunk(2, dim=1)
-        hidden = add_residual(hidden, layer.down(F.silu(gate).mul_(up)), config.residual_multiplier)
-
-    logits = weights.head(rms_norm(hidden, weights.final_norm, config.norm_eps)).to(wide)
+    logits = weights.head(weights.final_norm(hidden)).to(wide)
     return logits if config.logits_divisor == 1.0 else logits / config.logits_divisor
 
 
@@ -165,6 +171,7 @@ class LlamaSequence:
                     self._cache.dtype,
                     device,
                     masks_prefix=self._weights.attention.masks_prefix,
+                    window=self._weights.config.window,
                 ),
                 None if every_row else torch.from_numpy(layout.logit_rows).to(device),
             )

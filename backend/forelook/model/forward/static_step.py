@@ -16,7 +16,7 @@ from torch import Tensor
 
 from forelook.decoding.layout import IntArray, StepLayout
 from forelook.model.forward.kv_cache import DeferringKVCache
-from forelook.model.forward.layers import LlamaWeights, new_cache, rms_norm
+from forelook.model.forward.layers import LlamaWeights, new_cache, normalize_heads_
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.step_ops import StepOps
 from forelook.model.memory import out_of_memory_named
@@ -123,14 +123,17 @@ def run_trunk(weights: LlamaWeights, ops: StepOps, cache: Tensor, inputs: StepIn
     if config.embedding_multiplier != 1.0:
         hidden = hidden * config.embedding_multiplier
     update: Tensor | None = None
+    num_rotated = config.num_heads + config.num_kv_heads
     for index, layer in enumerate(weights.layers):
-        hidden, normed = ops.add_norm(hidden, update, config.residual_multiplier, layer.attention_norm, config.norm_eps)
-        queries = ops.rotate_and_store(
-            layer.qkv(normed), weights.rotations, inputs.positions, cache[index], inputs.prefix_length
-        )
+        hidden, normed = ops.add_norm(hidden, update, config.residual_multiplier, layer.attention_norm)
+        qkv = layer.qkv(normed)
+        if layer.head_norm is not None:
+            heads = qkv.view(len(qkv), -1, config.head_size)[:, :num_rotated]
+            normalize_heads_(heads, layer.head_norm, config.norm_eps)
+        queries = ops.rotate_and_store(qkv, weights.rotations, inputs.positions, cache[index], inputs.prefix_length)
         attended = ops.attend(queries, cache[index], inputs.prefix_length, inputs.visible, config.attention_scale)
         update = layer.output(attended.to(dtype))
-        hidden, normed = ops.add_norm(hidden, update, config.residual_multiplier, layer.mlp_norm, config.norm_eps)
+        hidden, normed = ops.add_norm(hidden, update, config.residual_multiplier, layer.mlp_norm)
         update = layer.down(ops.gate(layer.gate_up(normed)))
     hidden = hidden if update is None else hidden + update * config.residual_multiplier
     torch.index_select(hidden, 0, inputs.logit_rows, out=hidden_rows)
@@ -139,7 +142,7 @@ def run_trunk(weights: LlamaWeights, ops: StepOps, cache: Tensor, inputs: StepIn
 def run_head(weights: LlamaWeights, hidden_rows: Tensor, logits: Tensor) -> None:
     """[R, C] hidden states → [R, V] logits."""
     config = weights.config
-    projected = weights.head(rms_norm(hidden_rows, weights.final_norm, config.norm_eps))
+    projected = weights.head(weights.final_norm(hidden_rows))
     if config.logits_divisor == 1.0:
         logits.copy_(projected)
     else:
@@ -205,7 +208,10 @@ def padded_size(num_tokens: int) -> int:
 
 
 class BucketedSequence(LlamaSequence):
-    """A sequence that pads its steps to :data:`TAIL_SIZES`; larger steps, as in a prefill, run unpadded."""
+    """A sequence that pads its steps to :data:`TAIL_SIZES`.
+
+    Larger steps, as in a prefill, and those beyond the window of a model that has one, run unpadded.
+    """
 
     def __init__(self, space: StepSpace, max_positions: int | None = None) -> None:
         """Allocate the cache; a step is prepared when one of its size first runs.
@@ -247,7 +253,9 @@ class BucketedSequence(LlamaSequence):
         return self._slots
 
     def _run(self, layout: StepLayout) -> Tensor:
-        if len(layout) > TAIL_SIZES[-1]:
+        window = self._weights.config.window
+        if len(layout) > TAIL_SIZES[-1] or (window is not None and int(layout.positions.max()) >= window):
+            # A captured step sees the whole prefix.
             with torch.inference_mode():
                 self._slots.flush()
             return super()._run(layout)

@@ -10,14 +10,14 @@ import importlib.util
 import logging
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from forelook.model.config import LlamaConfig
-from forelook.model.forward.layers import norm_weight, rms_norm
+from forelook.model.families import Activation
+from forelook.model.forward.layers import Norm, add_residual, feed_forward_activation, norm_weight
 from forelook.model.forward.step_attention import (
     StepAttention,
     StepAttentionChoice,
@@ -27,7 +27,7 @@ from forelook.model.forward.step_attention import (
 
 logger = logging.getLogger(__name__)
 
-AddNorm = Callable[[Tensor, "Tensor | None", float, Tensor, float], tuple[Tensor, Tensor]]
+AddNorm = Callable[[Tensor, "Tensor | None", float, Norm], tuple[Tensor, Tensor]]
 RotateAndStore = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 Gate = Callable[[Tensor], Tensor]
 
@@ -46,7 +46,7 @@ class StepOps:
     Attributes:
         add_norm: residual sum and norm.
         rotate_and_store: splits a fused projection: returns rotated queries, writes keys and values to the cache.
-        gate: of the feed-forward layer.
+        gate: the activation of the feed-forward layer, with its gate.
         attend: queries against the cache.
         attention_name: name of ``attend``, for ``forelook doctor``.
         reason: why these were chosen, likewise.
@@ -60,13 +60,11 @@ class StepOps:
     reason: str
 
 
-def add_norm(
-    hidden: Tensor, update: Tensor | None, multiplier: float, weight: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Residual sum [T, C] and its root-mean-square norm; without an update ``hidden`` itself and its norm."""
+def add_norm(hidden: Tensor, update: Tensor | None, multiplier: float, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Residual sum [T, C] and its norm; without an update ``hidden`` itself and its norm."""
     if update is not None:
-        hidden = hidden + update if multiplier == 1.0 else torch.add(hidden, update, alpha=multiplier)
-    return hidden, rms_norm(hidden, weight, eps)
+        hidden = add_residual(hidden, update, multiplier)
+    return hidden, norm(hidden)
 
 
 def rotate_and_store(qkv: Tensor, rotations: Tensor, positions: Tensor, cache: Tensor, prefix_length: Tensor) -> Tensor:
@@ -93,22 +91,30 @@ def rotate_and_store(qkv: Tensor, rotations: Tensor, positions: Tensor, cache: T
     return by_head[:, :heads].to(cache.dtype)
 
 
-def gate(gate_up: Tensor) -> Tensor:
-    """[T, 2 I] → [T, I]: SiLU of the first half times the second."""
-    opened, values = gate_up.chunk(2, dim=1)
-    return F.silu(opened) * values
-
-
-PLAIN = StepOps(add_norm, rotate_and_store, gate, attend_masked, "masked", "torch's own operators, which run anywhere")
+def plain_ops(config: LlamaConfig) -> StepOps:
+    """Torch's own operators, which compute every family anywhere."""
+    return StepOps(
+        add_norm,
+        rotate_and_store,
+        feed_forward_activation(config),
+        attend_masked,
+        "masked",
+        "torch's own operators, which run anywhere",
+    )
 
 
 def choose_step_ops(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> StepOps:
     """The fastest operators that a device runs and that agree there with the plain ones."""
+    plain = plain_ops(config)
     if device.type != "cuda":
-        return PLAIN
+        return plain
     attend, name, reason = choose_step_attention(config, device, dtype)
     fused, why = _fused_ops(config, device, dtype)
-    add, rotate, open_gate = fused or (add_norm, rotate_and_store, gate)
+    add, rotate, open_gate = fused or (plain.add_norm, plain.rotate_and_store, plain.gate)
+    if config.layer_norms:
+        add = plain.add_norm  # only the root-mean-square norm is fused
+    if not config.is_gated or config.activation is not Activation.SILU:
+        open_gate = plain.gate  # likewise only the gated SiLU
     return StepOps(add, rotate, open_gate, attend, name, f"{reason}; {why}")
 
 
@@ -229,7 +235,9 @@ def fused_error(
         return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
 
     num_tokens, num_slots = 5, 12
+    plain = feed_forward_activation(replace(config, activation=Activation.SILU, is_gated=True, intermediate_size=384))
     hidden, update, weight = random(num_tokens, 256), random(num_tokens, 256), random(256)
+    norm, plain_norm = Norm(weight, None, 1e-5), Norm(norm_weight(weight), None, 1e-5)
     qkv = random(num_tokens, (heads + 2 * kv_heads) * size)
     angles = torch.rand(16, size // 2, generator=generator, device=device) * 6
     rotations = torch.polar(torch.ones_like(angles), angles)
@@ -239,8 +247,8 @@ def fused_error(
     wide_gate = random(num_tokens, 2 * 384)
     pairs = [
         *zip(
-            add(hidden, update, 0.5, weight, 1e-5),
-            add_norm(hidden, update, 0.5, norm_weight(weight), 1e-5),
+            add(hidden, update, 0.5, norm),
+            add_norm(hidden, update, 0.5, plain_norm),
             strict=True,
         ),
         (
@@ -248,8 +256,8 @@ def fused_error(
             rotate_and_store(qkv, rotations, positions, caches[1], prefix_length),
         ),
         (caches[0], caches[1]),
-        (open_gate(wide_gate), gate(wide_gate)),
-        (add(hidden, None, 1.0, weight, 1e-5)[1], add_norm(hidden, None, 1.0, norm_weight(weight), 1e-5)[1]),
+        (open_gate(wide_gate), plain(wide_gate)),
+        (add(hidden, None, 1.0, norm)[1], add_norm(hidden, None, 1.0, plain_norm)[1]),
     ]
     # Relative to the size of a value: one unit in the last place of a large one is no error.
     return max(

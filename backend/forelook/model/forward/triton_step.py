@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from forelook.model.forward.layers import Norm
 
-def add_norm(
-    hidden: Tensor, update: Tensor | None, multiplier: float, weight: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """The residual sum and its norm; see :func:`forelook.model.forward.step_ops.add_norm`."""
+
+def add_norm(hidden: Tensor, update: Tensor | None, multiplier: float, norm: Norm) -> tuple[Tensor, Tensor]:
+    """The residual sum and its root-mean-square norm; see :func:`forelook.model.forward.step_ops.add_norm`."""
     num_tokens, width = hidden.shape
     summed = hidden if update is None else torch.empty_like(hidden)
     normed = torch.empty_like(hidden)
@@ -25,9 +25,9 @@ def add_norm(
         hidden if update is None else update,
         summed,
         normed,
-        weight,
+        norm.weight,
         multiplier,
-        eps,
+        norm.eps,
         WIDTH=width,
         BLOCK=triton.next_power_of_2(width),
         HAS_UPDATE=update is not None,

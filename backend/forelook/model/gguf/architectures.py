@@ -44,13 +44,9 @@ _ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             Architecture("qwen2", "qwen2"),
             Architecture("qwen3", "qwen3"),
             Architecture("granite", "granite", permutes_heads=True),
-            Architecture(
-                "gemma",
-                "gemma",
-                norm_offset=1.0,
-                fields={"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"},
-            ),
-            Architecture("starcoder2", "starcoder2", fields={"hidden_act": "gelu_pytorch_tanh", "use_bias": True}),
+            Architecture("gemma", "gemma", norm_offset=1.0),
+            # All published sizes have this window; the converter does not write it.
+            Architecture("starcoder2", "starcoder2", fields={"sliding_window": 4096}),
         )
     }
 )
@@ -152,8 +148,10 @@ def _raw_config(file: GgufFile, architecture: Architecture, names: set[str]) -> 
     tokens = metadata.get("tokenizer.ggml.tokens")
     raw["vocab_size"] = metadata.get(f"{prefix}vocab_size") or (len(tokens) if isinstance(tokens, list) else None)
     raw["tie_word_embeddings"] = "output.weight" not in names
-    raw["attention_bias"] = "blk.0.attn_q.bias" in names
-    raw["mlp_bias"] = "blk.0.ffn_up.bias" in names
+    family = FAMILIES[architecture.model_type]
+    for field_name, tensor in ((family.attention_bias, "blk.0.attn_q.bias"), (family.mlp_bias, "blk.0.ffn_up.bias")):
+        if field_name is not None:
+            raw[field_name] = tensor in names
     raw["use_sliding_window"] = "sliding_window" in raw
     rotated, heads, hidden = (
         metadata.get(f"{prefix}rope.dimension_count"),

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from forelook.model.config import LlamaConfig
-from forelook.model.families import InfillOrder
 from forelook.model.gguf.architectures import architecture_of, read_config
 from forelook.model.gguf.files import content_key, read_parts
 from forelook.model.gguf.header import GgufFile
 from forelook.model.gguf.tensors import GgufTensors
 from forelook.model.gguf.vocabulary import Sentinels, read_sentinels, tokenizer_pipeline
-from forelook.model.infill import InfillFormat
+from forelook.model.infill import FileParts, InfillFormat
+from forelook.model.infill_templates import InfillOrder
 from forelook.model.tokenizer import CodeTokenizer
 
 
@@ -73,6 +73,7 @@ def own_format(
     if known:
         return tuple(replace(each, stop_token_ids=each.stop_token_ids | sentinels.stops) for each in known)
     begin = () if bos_token_id is None else (bos_token_id,)
+    separator = () if sentinels.file_separator is None else (sentinels.file_separator,)
     parts = ("{context}", sentinels.prefix, "{prefix}", sentinels.suffix, "{suffix}", sentinels.middle)
     return (
         InfillFormat(
@@ -80,7 +81,7 @@ def own_format(
             order=InfillOrder.PREFIX_FIRST,
             template=(*begin, *parts),
             stop_token_ids=sentinels.stops | named | set(eos_token_ids),
-            file_separator_id=sentinels.file_separator,
+            files=FileParts(file=separator, own_file=separator),
         ),
     )
 
