@@ -124,7 +124,7 @@ def test_installed_models_are_found_in_package_cache_and_folders_with_their_faul
     cache, folders = tmp_path / "cache", tmp_path / "folders"
     whole = copy_of_starter(cache / "models--own--whole" / "snapshots" / "abc")
     copy_of_starter(cache / "models--own--bert" / "snapshots" / "1", architectures=["BertModel"])
-    copy_of_starter(cache / "models--own--other" / "snapshots" / "1", model_type="starcoder2")
+    copy_of_starter(cache / "models--own--other" / "snapshots" / "1", model_type="mamba")
     (copy_of_starter(cache / "models--own--half" / "snapshots" / "1") / "model.safetensors").unlink()
     copy_of_starter(folders / "mine")
     (copy_of_starter(folders / "broken") / "config.json").write_text("{")
@@ -135,7 +135,7 @@ def test_installed_models_are_found_in_package_cache_and_folders_with_their_faul
     assert found["own/whole"].folder == whole
     assert (found["own/whole"].is_pinned, found["own/whole"].fault) == (True, "")
     assert found["own/whole"].num_parameters == found["starter-model"].num_parameters > 1_000_000
-    assert "model_type is 'starcoder2'" in found["own/other"].fault
+    assert "model_type is 'mamba'" in found["own/other"].fault
     assert "1 of 1 weight files are missing" in found["own/half"].fault
     assert found[str(folders / "mine")].fault == ""
     assert "cannot be read" in found[str(folders / "broken")].fault

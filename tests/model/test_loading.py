@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from forelook.errors import (
     TokenizerError,
     UnsupportedArchitectureError,
 )
+from forelook.model.config import parse_config
+from forelook.model.families import FAMILIES
 from forelook.model.loading import STARTER_MODEL_NAME, LoadedModel, choose_dtype, find_checkpoint, load_model
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from tests.model.checkpoints import build_reference, save, write_byte_tokenizer
 
@@ -165,6 +169,25 @@ def test_architecture_we_would_compute_wrongly_is_refused(single: Path, changes:
     edit_config(single, **changes)
     with pytest.raises(UnsupportedArchitectureError, match=r"config\.json"):
         load(single)
+
+
+def test_unknown_architecture_is_named_together_with_ours(single: Path) -> None:
+    edit_config(single, model_type="granitemoehybrid")
+    with pytest.raises(UnsupportedArchitectureError, match="model_type is 'granitemoehybrid'") as caught:
+        load(single)
+    assert all(name in str(caught.value) for name in FAMILIES)
+
+
+@pytest.mark.parametrize("family", ["gemma", "starcoder2", "qwen3"])
+def test_fields_that_a_config_leaves_out_have_transformers_defaults(family: str) -> None:
+    """Transformers 4 leaves out what equals its own defaults."""
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    given = dict(zip(names, (320, 48, 112, 3, 4), strict=True))
+    whole = AutoConfig.for_model(family, **given, num_key_value_heads=2).to_dict()
+    left_out = {"model_type": family, **given, "num_key_value_heads": 2}
+    assert replace(parse_config(left_out, ""), bos_token_id=None, eos_token_ids=(), dtype="") == replace(
+        parse_config(whole, ""), bos_token_id=None, eos_token_ids=(), dtype=""
+    )
 
 
 @pytest.mark.parametrize(
