@@ -40,6 +40,7 @@ _INPUTS = 2048
 _LARGE_BYTES = 96 * 2**20
 _PRODUCT_ROWS = 64  # enough to be bound by arithmetic; chosen, not measured
 _STARTER_PROMPT_TOKENS = 256
+_LEAST_SHARE = 0.1  # of a starter step, for what is not reading weights; chosen, not measured
 _BUSY_SHARE = 0.75  # of the processors; chosen, not measured
 _PART_S = 0.08  # time per rate; chosen, so that all of it takes less than a second
 
@@ -115,12 +116,14 @@ def measure_speed(dtype: torch.dtype) -> MachineSpeed:
     with torch.inference_mode():
         bytes_per_s, flops_per_s = _time_products(dtype)
         starter = _read_starter(dtype)
+        config = starter.config
         step_s, prompt_s = _time_starter(starter)
-    config = starter.config
+        # The caches have the starter model's weights, or a part of them.
+        read_s = _time_row(_matrix(step_parameters(config) * dtype.itemsize, dtype), dtype)
     return MachineSpeed(
         bytes_per_s=bytes_per_s,
         flops_per_s=flops_per_s,
-        layer_s=step_s / config.num_layers,  # its matrices stay in the caches
+        layer_s=max(step_s - read_s, _LEAST_SHARE * step_s) / config.num_layers,
         row_s=max(0.0, prompt_s - _products_s(config, flops_per_s, _STARTER_PROMPT_TOKENS))
         / (_STARTER_PROMPT_TOKENS * _row_units(config)),
         device=device_key(torch.device("cpu")),
@@ -138,10 +141,20 @@ def _is_busy() -> bool:
 
 def _time_products(dtype: torch.dtype) -> tuple[float, float]:
     """Bytes of weights per second that a product with one row reads, and operations per second of one with many."""
-    matrix = Projection(torch.ones(_LARGE_BYTES // _INPUTS // dtype.itemsize, _INPUTS, dtype=dtype))
-    row, rows = torch.ones(1, _INPUTS, dtype=dtype), torch.ones(_PRODUCT_ROWS, _INPUTS, dtype=dtype)
+    matrix = _matrix(_LARGE_BYTES, dtype)
+    rows = torch.ones(_PRODUCT_ROWS, _INPUTS, dtype=dtype)
     num_operations = 2 * _PRODUCT_ROWS * _INPUTS * matrix.num_outputs
-    return matrix.nbytes / _shortest_s(lambda: matrix(row)), num_operations / _shortest_s(lambda: matrix(rows))
+    return matrix.nbytes / _time_row(matrix, dtype), num_operations / _shortest_s(lambda: matrix(rows))
+
+
+def _matrix(num_bytes: int, dtype: torch.dtype) -> Projection:
+    return Projection(torch.ones(num_bytes // _INPUTS // dtype.itemsize, _INPUTS, dtype=dtype))
+
+
+def _time_row(matrix: Projection, dtype: torch.dtype) -> float:
+    """Seconds of a product with one row."""
+    row = torch.ones(1, _INPUTS, dtype=dtype)
+    return _shortest_s(lambda: matrix(row))
 
 
 def _read_starter(dtype: torch.dtype) -> LlamaWeights:
