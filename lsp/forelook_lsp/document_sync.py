@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from forelook.errors import LimitError
+from forelook.heap import trim_heap
 from forelook.privacy.content import LONGEST_SECRET, secret_reason
 from forelook.protocol import messages
 from forelook.text import utf8_size_above
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 NOT_JUDGED = "it is not known yet whether it may be read"
 CONTAINS = "it contains"  # begins every reason that lies in the text
 MAX_LOOKED_AT_CHARS = 20_000  # of inserted text on the event loop: 3 ms; chosen, not measured
+TRIM_CHARS = 4_000_000  # closed since memory was last returned; chosen, not measured
+TRIM_AFTER_S = 1.0  # chosen, not measured: files are closed together
 MAX_CHANGE_CHARS = 1_000_000  # a larger change is sent as a new document; chosen, not measured
 
 
@@ -50,6 +53,8 @@ class DocumentSync:
         self._suggestions = suggestions
         self._notebooks: dict[str, Notebook] = {}
         self._notebook_of: dict[str, Notebook] = {}
+        self._num_freed_chars = 0
+        self._trim: asyncio.TimerHandle | None = None
 
     # --- The editor ------------------------------------------------------------------------------------------
 
@@ -87,6 +92,7 @@ class DocumentSync:
         if document.judged is not None:
             document.judged.cancel()
         self._suggestions.closed(uri)
+        self._freed(len(document.text))
         if document.sent:
             self._backend.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(uri))
             self._send_refused()
@@ -335,6 +341,16 @@ class DocumentSync:
             document.withheld = withheld
             self._withdraw(document)
             self._forget(document)
+
+    def _freed(self, num_chars: int) -> None:
+        """Return memory to the system once documents of some size were closed."""
+        self._num_freed_chars += num_chars
+        if self._num_freed_chars >= TRIM_CHARS and self._trim is None:
+            self._trim = asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._return_memory)
+
+    def _return_memory(self) -> None:
+        self._trim, self._num_freed_chars = None, 0
+        trim_heap()
 
     def _forget(self, document: Document) -> None:
         path = local_path(document.uri)

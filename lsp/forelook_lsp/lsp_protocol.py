@@ -2,7 +2,7 @@
 
 What it changes in pygls 2.1: an exception's traceback becomes ``error.data``; a request with invalid params is never
 answered; every failure pops up in the editor; requests run before ``initialize``; ``exit`` ends the process, which all
-websocket connections share; documents follow ``str.splitlines``.
+websocket connections share; documents follow ``str.splitlines``; the future of each notification is kept.
 """
 
 from __future__ import annotations
@@ -214,6 +214,22 @@ class ForelookProtocol(LanguageServerProtocol):
         if not _is_id(msg_id):
             msg_id = None
         self._send_data(types.ResponseErrorMessage(id=msg_id, error=error.to_response_error(), jsonrpc=self.VERSION))
+
+    def _execute_handler(
+        self,
+        msg_id: Any,
+        handler: Callable[..., Any],
+        callback: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+    ) -> None:
+        """Forget the future of a handler that has ended: pygls does so for requests only."""
+
+        def ended(future: Any) -> None:
+            self._request_futures.pop(msg_id, None)
+            callback(future)
+
+        super()._execute_handler(msg_id, handler, ended, args, kwargs)
 
     # --- Life cycle ------------------------------------------------------------------------------------------
 
