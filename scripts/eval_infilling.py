@@ -15,8 +15,12 @@ whole. ``[low, high]`` are 95% Wilson intervals. The last line is one JSON objec
 with a grammar, with the model's text, random tokens, text from other places and adversarial text. The files are the
 samples of the repository and those of ``--files``.
 
+``--guard-cost`` measures the CPU time that cleaning a suggestion up takes with its parses: lines of the files nearest
+to 2,000 lines, one per language, typed again; ``--against`` takes turns with the code of another checkout.
+
 Usage: python scripts/eval_infilling.py [--model PATH_OR_ID] [--limit N] [--cut CUT ...] [--keystrokes N] [--no-tests]
        python scripts/eval_infilling.py --breakage PLACES [--files FOLDER ...] [--model PATH_OR_ID]
+       python scripts/eval_infilling.py --guard-cost LINES [--files FOLDER ...] [--against CHECKOUT]
 """
 
 from __future__ import annotations
@@ -26,8 +30,9 @@ from pathlib import Path
 
 from bench.arguments import benchmark_parser
 from bench.breakage import SAMPLES, evaluate_breakage
+from bench.guard_cost import evaluate_guard_cost
 from bench.infilling import CUTS, evaluate_keystrokes, evaluate_lines, problems
-from bench.results import DATA, print_result, public_name
+from bench.results import DATA, REPOSITORY, print_result, public_name
 from bench.tables import quality
 from forelook.completion.completer import Completer
 from forelook.config import EngineConfig
@@ -41,7 +46,11 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="problems (default: all 1033)")
     parser.add_argument("--keystrokes", type=int, default=0, help="functions to type key by key (default: none)")
     parser.add_argument("--breakage", type=int, metavar="PLACES", help="measure suggestions that add a syntax error")
-    parser.add_argument("--files", type=Path, nargs="+", default=[], help="folders of more files for --breakage")
+    parser.add_argument(
+        "--guard-cost", type=int, metavar="LINES", help="measure the CPU time of the guard: lines to type"
+    )
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout for --guard-cost")
+    parser.add_argument("--files", type=Path, nargs="+", default=[], help="folders of more files for these two")
     parser.add_argument("--cut", nargs="+", choices=CUTS, default=list(CUTS), help="position of the cursor")
     parser.add_argument("--examples", type=int, default=0, help="answers to print per cut")
     parser.add_argument("--no-tests", action="store_true", help="do not run the functions' tests")
@@ -52,6 +61,11 @@ def main() -> int:
         "--suffix-share", type=float, default=defaults.suffix_share, help="of the prompt, for the text after the cursor"
     )
     options = parser.parse_args()
+    if options.guard_cost:
+        checkouts = {"this": REPOSITORY, **({"other": options.against} if options.against else {})}
+        measured = evaluate_guard_cost(checkouts, [SAMPLES, *options.files], options.guard_cost)
+        print_result("guard-cost", measured, options.json)
+        return 0
     if not options.breakage and not (DATA / "humaneval-infilling").is_dir():
         parser.error("../shared/data/humaneval-infilling is missing; put the data sets next to this checkout")
     config = EngineConfig(context_share=options.context_share, suffix_share=options.suffix_share)
@@ -63,7 +77,12 @@ def main() -> int:
         return 1
     if options.breakage:
         measured = evaluate_breakage(
-            completer, model.tokenizer, [SAMPLES, *options.files], options.breakage, options.examples
+            completer,
+            model.tokenizer,
+            [SAMPLES, *options.files],
+            options.breakage,
+            options.texts,
+            options.examples,
         )
         print_result("breakage", {"model": public_name(options.model or "starter-model"), **measured}, options.json)
         return 0

@@ -67,7 +67,9 @@ class Language:
             them mean nothing: character literals, regular expression literals, shell escapes.
         case_parentheses: whether a ``)`` without an opener is ordinary (shell ``case`` labels).
         trailing_comma: whether a comma may precede a closing bracket.
-        needs_head: whether a part of a file parses otherwise than within the file, as PHP does without its ``<?php``.
+        island: where the language is embedded in other text, as PHP is: what starts and what ends a part in it, and a
+            whole line that starts one.
+        unindented_blocks: whether blocks around unindented lines are usual, as C++ namespaces.
         opener: regular expression of a line end that opens a block; used without a grammar and where it is unsure.
         closing_line: regular expression of a whole line that closes a keyword block.
         placeholder: represents the code to come when the grammar parses an empty place.
@@ -95,7 +97,8 @@ class Language:
     opaque: tuple[str, ...] = ()
     case_parentheses: bool = False
     trailing_comma: bool = True
-    needs_head: bool = False
+    island: tuple[str, str, str] | None = None
+    unindented_blocks: bool = False
     opener: str = _BRACE
     closing_line: str | None = None
     placeholder: str = "forelookcursor"
@@ -233,6 +236,7 @@ _C = Language(
     "c",
     {"c": (".c", ".h"), "objective-c": (".m",)},
     ("tree_sitter_c", "language"),
+    unindented_blocks=True,
     body_nodes=_C_BODIES,
     string_nodes=_C_STRINGS,
     signature_nodes=_nodes("function_definition struct_specifier declaration"),
@@ -243,6 +247,7 @@ _CPP = Language(
     "cpp",
     {"cpp": (".cc", ".cpp", ".cxx", ".hh", ".hpp"), "cuda-cpp": (".cu", ".cuh")},
     ("tree_sitter_cpp", "language"),
+    unindented_blocks=True,
     strings=(StringForm('R"(', ')"', multi_line=True, escapes=False), _DOUBLE, _SINGLE),
     body_nodes=_C_BODIES | _nodes("declaration_list"),
     string_nodes=_C_STRINGS,
@@ -289,7 +294,7 @@ _PHP = Language(
     ("tree_sitter_php", "language_php"),
     line_comments=("//", "#"),
     not_before=r"\[",  # an attribute
-    needs_head=True,
+    island=("<?", "?>", "<?php"),
     strings=(StringForm('"', '"', multi_line=True), StringForm("'", "'", multi_line=True)),
     body_nodes=_nodes("compound_statement declaration_list match_block switch_block case_statement"),
     string_nodes=_nodes("string string_content encapsed_string heredoc heredoc_body"),
@@ -348,7 +353,6 @@ _HTML = Language(
     line_comments=(),
     block_comments=(("<!--", "-->"),),
     strings=(),
-    needs_head=True,
     opener=r"<(?!/|!|(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)[A-Za-z][^<>]*(?<!/)>\s*$",
     closing_line=r"</[A-Za-z][\w:.-]*>\s*",
     body_nodes=_nodes("element"),

@@ -22,6 +22,7 @@ from forelook.protocol.messages import CompletionParams, Suggestion, TriggerKind
 SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "data" / "sources"
 MAX_CHARS = 100_000
 SCRIPTED = ("continuation", "other", "random", "adversarial")
+TEXTS = (*SCRIPTED, "model")
 KINDS = ("word", "number", "string", "interpolation", "comment", "call", "decorator", "markup", "line", "other")
 _NODES = {
     "comment": re.compile("comment"),
@@ -268,11 +269,17 @@ def measure(chosen: Iterator[Case], answer: Callable[[Case], Suggestion | None])
 
 
 def evaluate_breakage(
-    completer: Completer, tokenizer: CodeTokenizer, folders: Sequence[Path], num_places: int, examples: int
+    completer: Completer,
+    tokenizer: CodeTokenizer,
+    folders: Sequence[Path],
+    num_places: int,
+    texts: Sequence[str],
+    examples: int,
 ) -> dict[str, object]:
-    """Measure at ``num_places`` cursors, a fifth of them with the model's own text, and print the shares."""
+    """Measure at ``num_places`` cursors, as many with each kind of text, and print the shares."""
     files = sources(folders)
-    chosen = cases(files, num_places, (*SCRIPTED, "model"), tokenizer)
+    print("files that parse:", ", ".join(f"{len(found)} {name}" for name, found in sorted(files.items())))
+    chosen = cases(files, num_places, texts, tokenizer)
     result = measure(chosen, lambda case: model_edit(completer, case) if case.said is None else said_edit(case))
     print(f"{'':>10} {'':>14} {'places':>7} {'shown':>7} {'broken':>7}  share of shown")
     for name, table in result.tables().items():
@@ -281,4 +288,5 @@ def evaluate_breakage(
             print(f"{name:>10} {key:>14} {tally.asked:>7} {tally.shown:>7} {tally.broken:>7}  {share:.2%}")
     for example in result.examples[:examples]:
         print(example)
-    return result.to_json()
+    total = result.total
+    return {"share_of_shown": round(total.broken / max(1, total.shown), 5), **result.to_json()}

@@ -39,7 +39,7 @@ from forelook.protocol.messages import (
     TriggerKind,
 )
 
-_LOOK_AROUND_CHARS = 64_000  # on each side of the cursor; chosen, not measured
+_LOOK_AROUND_CHARS = 256_000  # on each side of the cursor; chosen, not measured
 _LOOK_AROUND_STEP = 1_024
 _MAX_ATTEMPTS_PER_SUGGESTION = 2  # chosen, not measured
 _SAMPLING_TOP_P = 0.95  # chosen, not measured

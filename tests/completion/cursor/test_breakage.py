@@ -6,7 +6,7 @@ import time
 
 import pytest
 from bench import breakage
-from forelook.completion.cursor import guard
+from forelook.completion.cursor import guard, window
 from forelook.completion.cursor.parsing import ParseBudget, Reparser, errors_of, parse, parser_for
 from forelook.completion.cursor.stopping import look_around
 from forelook.languages import ROWS, language_for
@@ -168,9 +168,10 @@ def test_a_budget_ends_a_parse_and_the_parser_stays_usable() -> None:
 @pytest.mark.parametrize("row", [row for row in ROWS if row.grammar is not None], ids=lambda row: row.name)
 def test_a_window_and_the_whole_file_judge_alike(row: object, monkeypatch: pytest.MonkeyPatch) -> None:
     ((language_id, text),) = breakage.sources([breakage.SAMPLES])[row.name]  # type: ignore[attr-defined]
-    monkeypatch.setattr(guard, "_CHARS_BEFORE", 400)
-    monkeypatch.setattr(guard, "_CHARS_AFTER", 200)
-    monkeypatch.setattr(guard, "_STEP", 64)
+    monkeypatch.setattr(window, "_CHARS_BEFORE", 400)
+    monkeypatch.setattr(window, "_CHARS_AFTER", 200)
+    monkeypatch.setattr(window, "_SLACK", 200)
+    monkeypatch.setattr(window, "_STEP", 64)
     language = language_for(language_id)
     for offset in range(0, len(text), 97):
         cursor = look_around(language, text[:offset], text[offset:])

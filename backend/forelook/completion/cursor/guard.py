@@ -1,27 +1,25 @@
 """Judges whether an insertion at the cursor adds a syntax error to the document.
 
-The text around the cursor is parsed once per cursor, and each insertion incrementally. Work is bounded: where the text
-around the cursor cannot be parsed within the budget, or the language has no grammar, every insertion passes.
+Parsed is a window around the cursor, once without the cursor's line, so that a whole line is typed into the same tree;
+the line and each insertion are parsed into it incrementally, and only up to the first error where that decides. Work is
+bounded: where the budget is spent, an insertion passes if it is balanced.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import tree_sitter
+
 from forelook.completion.cursor.brackets import Bracket, closes, scan_brackets
-from forelook.completion.cursor.parsing import ParseBudget, Reparser, errors_of, reparser, to_bytes
+from forelook.completion.cursor.parsing import ParseBudget, Reparser, errors_of, parser_for, reparser, to_bytes
 from forelook.completion.cursor.stopping import Closer, CursorContext
+from forelook.completion.cursor.window import Window, completed, window_of
 
 # measured: docs/decisions.md, "A suggestion never adds a syntax error"
-_CHARS_BEFORE, _CHARS_AFTER = 6_000, 3_000
-_BASE_REPORTS, _VARIANT_REPORTS = 1_500, 400
-_STEP = 2_048  # the window's start moves in such steps, so that it stays while the user types; chosen, not measured
+_BASE_REPORTS, _INSERTION_REPORTS = 300, 200
 _NEAR = 2  # lines between an error and a cursor that is at the error; chosen, not measured
-# A line that starts a construct of its own, rather than continues or closes the one above.
-_UNINDENTED = re.compile(
-    r"\n(?=[^\s})\]#*])(?!(?:end|fi|done|esac|else|elif|elsif|when|rescue|ensure|except|finally|case|default)\b)"
-)
 
 
 class SyntaxGuard:
@@ -31,97 +29,114 @@ class SyntaxGuard:
         self._cursor = cursor
         self._base: _Base | None = None
         self._has_base = False
-        self._budget = ParseBudget(_VARIANT_REPORTS)
+        self._budget = ParseBudget(_INSERTION_REPORTS)
 
     def allows(self, text: str, num_covered: int) -> bool:
         """Whether the document with ``text`` at the cursor has no more syntax errors than without.
 
         Around an error, such as a line that is being typed, the number of errors says little: there it is enough that
-        the text is balanced.
+        the text is balanced. Where the parser gives up, or the window says little of the document, it must be.
         """
+        if parser_for(self._cursor.language) is None:
+            return True
         if not self._has_base:
             self._base, self._has_base = _base_of(self._cursor), True
         base = self._base
         if base is None:
-            return True
+            return is_balanced(self._cursor, text, num_covered)
+        if not base.is_sound or base.is_broken_here:
+            balanced = is_balanced(self._cursor, text, num_covered)
+            if balanced == base.is_sound:
+                return balanced
         if self._budget.is_spent:
             return False
-        end = base.position + len(to_bytes(self._cursor.after[:num_covered]))
-        tree = base.parses.parse_variant(base.position, end, to_bytes(text), self._budget)
-        if tree is not None and len(errors_of(tree)) <= base.num_errors:
-            return True
-        return base.is_broken_here and is_balanced(self._cursor, text, num_covered)
+        if base.num_errors is None:
+            base.num_errors = _num_errors(base.parse(self._cursor, "", 0, self._budget))
+            if base.num_errors is None:
+                return False
+        self._budget.stops_at_error = base.num_errors == 0
+        num_errors = _num_errors(base.parse(self._cursor, text, num_covered, self._budget))
+        self._budget.stops_at_error = False
+        return num_errors is not None and num_errors <= base.num_errors
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Base:
     """The parsed text around the cursor.
 
     Attributes:
         parses: has parsed it.
-        position: the cursor in it, in bytes.
-        num_errors: its syntax errors.
-        is_broken_here: whether one of them is at the cursor or around it.
-        breaks_off_here: whether all of them start or end at the cursor.
+        start, end: the cursor's line in it, in bytes; both at the line's start where it was parsed without the line.
+        is_broken_here: whether the text has a syntax error at the cursor or around it.
+        is_sound: whether its errors are the document's own.
+        num_errors: the text's syntax errors, the cursor's line included; ``None`` while that is not known.
     """
 
     parses: Reparser
-    position: int
-    num_errors: int
+    start: int
+    end: int
     is_broken_here: bool
-    breaks_off_here: bool
+    is_sound: bool
+    num_errors: int | None
+
+    def parse(self, cursor: CursorContext, text: str, num_covered: int, budget: ParseBudget) -> tree_sitter.Tree | None:
+        """The tree with ``text`` at the cursor in place of ``num_covered`` characters after it."""
+        line = to_bytes(cursor.line + text + cursor.rest[num_covered:])
+        return self.parses.parse_variant(self.start, self.end, line, budget)
 
 
 def _base_of(cursor: CursorContext) -> _Base | None:
-    """A small window if that parses without an error or only with some at the cursor, else all text that is known.
-
-    ``None`` where that is too much to parse. An error elsewhere in the window may come from where it was cut.
-    """
-    before, after = cursor.before, cursor.after
-    budget = ParseBudget(_BASE_REPORTS)
-    start, end = _start_of_window(before), _end_of_window(after)
-    if (start, end) != (0, len(after)) and _is_whole(cursor, before[start:], after[:end]):
-        base = _parsed(cursor, "guard: window", before[start:], after[:end], budget)
-        if base is None or not base.num_errors or base.breaks_off_here:
+    """The first window whose errors are the document's own, else the last one; ``None`` where parsing is too much."""
+    without, whole = (reparser(cursor.language, use) for use in ("guard: without the line", "guard: whole"))
+    assert without is not None
+    assert whole is not None
+    budget, base = ParseBudget(_BASE_REPORTS), None
+    for window in _windows(cursor):
+        above = window.before[: len(window.before) - len(cursor.line)]
+        start, end = len(to_bytes(above)), len(to_bytes(window.before + cursor.rest))
+        budget.stops_at_error = True
+        if _num_errors(without.parse_within(above + window.after[len(cursor.rest) :], budget)) == 0:
+            base = _Base(without, start, start, is_broken_here=False, is_sound=True, num_errors=0)
+            if _num_errors(base.parse(cursor, "", 0, budget)) != 0:
+                base.is_broken_here, base.num_errors = True, None
             return base
-    return _parsed(cursor, "guard: all", before, after, budget)
+        budget.stops_at_error = False
+        tree = whole.parse_within(window.before + window.after, budget)
+        if tree is None:
+            return None
+        errors, row = _error_rows(tree), window.before.count("\n")
+        is_broken_here = any(first - _NEAR <= row <= last + _NEAR for first, last in errors)
+        base = _Base(whole, start, end, is_broken_here, _is_sound(window, errors), len(errors))
+        if base.is_sound:
+            return base
+    return base
 
 
-def _parsed(cursor: CursorContext, use: str, before: str, after: str, budget: ParseBudget) -> _Base | None:
-    parses = reparser(cursor.language, use)
-    tree = None if parses is None else parses.parse_within(before + after, budget)
-    if parses is None or tree is None:
-        return None
-    errors, row = errors_of(tree), before.count("\n")
-    rows = [(each.start_point.row, each.end_point.row) for each in errors]
-    return _Base(
-        parses,
-        len(to_bytes(before)),
-        len(errors),
-        is_broken_here=any(first - _NEAR <= row <= last + _NEAR for first, last in rows),
-        breaks_off_here=all(min(abs(row - first), abs(row - last)) <= _NEAR for first, last in rows),
+def _windows(cursor: CursorContext) -> Iterator[Window]:
+    language = cursor.language
+    window = window_of(language, cursor.before, cursor.after, cursor.inside)
+    if not language.delimiter_nodes or not window.is_cut:  # a part of HTML hardly ever parses as it is
+        yield window
+    if window.is_cut and (language.delimiter_nodes or language.unindented_blocks):
+        yield completed(language, window)
+
+
+def _is_sound(window: Window, errors: list[tuple[int, int]]) -> bool:
+    """Whether the errors of a window are those of the document: each is at the cursor, or well within the lines near."""
+    row = window.before.count("\n")
+    return not window.is_cut or all(
+        min(abs(row - first), abs(row - last)) <= _NEAR
+        or window.first_row + _NEAR < first <= last < window.last_row - _NEAR
+        for first, last in errors
     )
 
 
-def _is_whole(cursor: CursorContext, before: str, after: str) -> bool:
-    """Whether a window seems to cut no construct: no closer without opener, no opener without closer, no string."""
-    if cursor.language.needs_head:
-        return False
-    above, below = (scan_brackets(cursor.language, *part) for part in ((before, None), (after, cursor.inside)))
-    return not above.unmatched and above.inside == cursor.inside and not below.open and below.inside is None
+def _num_errors(tree: tree_sitter.Tree | None) -> int | None:
+    return None if tree is None else len(errors_of(tree))
 
 
-def _start_of_window(before: str) -> int:
-    least = len(before) - _CHARS_BEFORE
-    if least <= 0:
-        return 0
-    match = _UNINDENTED.search(before, least - least % _STEP)
-    return 0 if match is None else match.end()
-
-
-def _end_of_window(after: str) -> int:
-    match = _UNINDENTED.search(after, _CHARS_AFTER)
-    return len(after) if match is None else match.end()
+def _error_rows(tree: tree_sitter.Tree) -> list[tuple[int, int]]:
+    return [(error.start_point.row, error.end_point.row) for error in errors_of(tree)]
 
 
 def is_balanced(cursor: CursorContext, text: str, num_covered: int) -> bool:
