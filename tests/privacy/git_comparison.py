@@ -104,11 +104,12 @@ def make_repository(random_: random.Random, folder: Path, home: Path) -> list[Pa
     return tops
 
 
-def ignored_by_git(top: Path, paths: list[Path], home: Path) -> set[Path]:
+def ignored_by_git(top: Path, paths: list[Path], tracked: set[Path], home: Path) -> set[Path]:
     """Those of the paths below a repository's top that it ignores."""
     stdin = b"".join(os.fsencode(path.relative_to(top)) + b"\0" for path in paths)
-    output = git(top, "check-ignore", "-z", "--stdin", home=home, stdin=stdin) if paths else b""
-    return {top / os.fsdecode(name) for name in output.split(b"\0") if name}
+    # Without the index: with it, git takes a name such as "[ab]" for a glob, and finds the tracked file "b".
+    output = git(top, "check-ignore", "--no-index", "-z", "--stdin", home=home, stdin=stdin) if paths else b""
+    return {top / os.fsdecode(name) for name in output.split(b"\0") if name} - tracked
 
 
 def paths_of(top: Path, others: list[Path]) -> list[Path]:
@@ -140,9 +141,7 @@ def differences(seed: int, folder: Path, home: Path) -> tuple[list[str], int]:
         paths = paths_of(top, tops)
         root = tops[0] if top.is_relative_to(tops[0]) else top
         tracked = {top / os.fsdecode(name) for name in git(top, "ls-files", "-z", home=home).split(b"\0") if name}
-        ignored = ignored_by_git(top, paths, home)
-        if tracked & ignored:
-            raise AssertionError("git contradicts itself")
+        ignored = ignored_by_git(top, paths, tracked, home)
         privacy = WorkspacePrivacy(root)
         listed = set(privacy.files(top)) if tracked else set()
         for path in paths:

@@ -114,7 +114,8 @@ def _fits(cursor: CursorContext, kept: str) -> Iterator[tuple[str, int]]:
     text = _without_trailing_comma(cursor, _indented(cursor, kept))
     fitted, covered = _fit_rest(cursor, text)
     yield _trim(cursor, fitted, covered), covered
-    if (fitted != text or covered) and _first_closing(cursor, text) is None:
+    # What closes a bracket that the rest closes and opens another one is another place's text.
+    if (fitted != text or covered) and (cursor.open_string is not None or _first_closing(cursor, text) is None):
         whole = _trim(cursor, text, 0)
         if whole[-1:] not in _QUOTES or opens_nothing(cursor, whole):
             yield whole, 0

@@ -122,7 +122,7 @@ def _windows(cursor: CursorContext) -> Iterator[Window]:
 
 
 def _is_sound(window: Window, errors: list[tuple[int, int]]) -> bool:
-    """Whether the errors of a window are those of the document: each is at the cursor, or well within the lines near."""
+    """Whether the errors of a window are the document's: each is at the cursor, or well within the lines near it."""
     row = window.before.count("\n")
     return not window.is_cut or all(
         min(abs(row - first), abs(row - last)) <= _NEAR

@@ -22,8 +22,8 @@ _MAX_SIGNATURE_LINES = 64  # chosen, not measured
 # The start of a line that closes a block, or continues what a line above with the same indentation began.
 _CLOSES = re.compile(r"\s*(?:[})\]>]|/>|</|(?:end|fi|done|esac|until)\b)")
 _CONTINUES = re.compile(
-    r"\s*(?:\*|[})\]>]|\{\s*$|/>|</|(?:public|private|protected):|(?:end|fi|done|esac|until|do|then|else|elif|elsif|when|rescue|ensure"
-    r"|catch|except|finally|case|default)\b)"
+    r"\s*(?:\*|[})\]>]|\{\s*$|/>|</|(?:public|private|protected):|(?:end|fi|done|esac|until|do|then|else|elif|elsif|when"
+    r"|rescue|ensure|catch|except|finally|case|default)\b)"
 )
 _COMMENT = re.compile(r"\s*(?:$|#|//|/?\*)")
 # A line that the next one continues, and a line that ends a signature of several lines.
@@ -31,7 +31,7 @@ _UNFINISHED = re.compile(r"(?:[,=(\[+*|&?<\\]|=>)\s*$")
 _ENDS_SIGNATURE = re.compile(r"\s*[)\]>]|\s*/>")
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*)[^<>]*?(/?)>")
 _VOID_ELEMENTS = frozenset(
-    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+    ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")
 )
 _OPENS = re.compile(r"[\[({:]\s*$")
 
