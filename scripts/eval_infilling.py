@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 
 from bench.arguments import benchmark_parser
-from bench.breakage import SAMPLES, evaluate_breakage
+from bench.breakage import SAMPLES, TEXTS, evaluate_breakage
 from bench.guard_cost import evaluate_guard_cost
 from bench.infilling import CUTS, evaluate_keystrokes, evaluate_lines, problems
 from bench.results import DATA, REPOSITORY, print_result, public_name
@@ -46,9 +46,8 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="problems (default: all 1033)")
     parser.add_argument("--keystrokes", type=int, default=0, help="functions to type key by key (default: none)")
     parser.add_argument("--breakage", type=int, metavar="PLACES", help="measure suggestions that add a syntax error")
-    parser.add_argument(
-        "--guard-cost", type=int, metavar="LINES", help="measure the CPU time of the guard: lines to type"
-    )
+    parser.add_argument("--guard-cost", type=int, metavar="LINES", help="measure the guard's CPU time: lines to type")
+    parser.add_argument("--texts", nargs="+", choices=TEXTS, default=TEXTS, help="whose text --breakage takes")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout for --guard-cost")
     parser.add_argument("--files", type=Path, nargs="+", default=[], help="folders of more files for these two")
     parser.add_argument("--cut", nargs="+", choices=CUTS, default=list(CUTS), help="position of the cursor")

@@ -112,8 +112,8 @@ def _with_elements(window: Window) -> Window:
         return window
     head = "".join(f"<{name}>" for name in reversed(strays)) + "\n"
     tail = "\n" + "".join(f"</{name}>" for name in reversed(opened)) + "\n"
-    rows = {"first_row": window.first_row + 1, "last_row": window.last_row + 1}
-    return replace(window, before=head + window.before, after=window.after + tail, **rows)
+    first_row, last_row = window.first_row + 1, window.last_row + 1
+    return Window(head + window.before, window.after + tail, first_row, last_row, window.is_cut)
 
 
 def _start(language: Language, before: str) -> int:
@@ -229,7 +229,8 @@ def _signature(language: Language, lines: list[str], first: int, limit: int) -> 
 def _closing_lines(below: str) -> str:
     """The lines of ``below`` that close the blocks which its start is in."""
     kept: list[str] = []
-    indentation, deeper, opened = -1, ("\0",), False
+    indentation, opened = -1, False
+    deeper: tuple[str, ...] = ("\0",)
     position = 0
     while position < len(below) and (indentation != 0 or opened):
         end = below.find("\n", position) + 1 or len(below)
