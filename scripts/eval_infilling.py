@@ -6,10 +6,11 @@ Every problem is a function without one line. The position of the cursor in that
   indented  after the line's indentation, where an editor puts the cursor
   middle    at the space nearest to the line's middle, and the rest of the line is judged; lines without one are skipped
 
-Three answers are judged: the model's output until it stops by itself (``raw``), its first line (``truncated``), and
-what Forelook would show (``shown``); by exact match, edit similarity, and whether the function's tests pass (pass@1, in
-a process with limits). ``--keystrokes`` types functions key by key and accepts every suggestion that is right as a
-whole. ``[low, high]`` are 95% Wilson intervals. The last line is one JSON object.
+Four answers are judged: the model's output until it stops by itself (``raw``), its first line (``truncated``), what
+Forelook would show (``shown``), and what it would show without judging syntax and brackets (``unguarded``); by exact
+match, edit similarity, and whether the function's tests pass (pass@1, in a process with limits). ``--keystrokes`` types
+functions key by key and accepts every suggestion that is right as a whole. ``[low, high]`` are 95% Wilson intervals.
+The last line is one JSON object.
 
 ``--breakage`` measures instead how many suggestions add a syntax error: cursors in files that parse, in every language
 with a grammar, with the model's text, random tokens, text from other places and adversarial text. The files are the

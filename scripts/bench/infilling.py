@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 
 from forelook.completion.completer import Cancelled, Completer, Hints, RequestControl
+from forelook.completion.cursor import cleanup
 from forelook.completion.document_store import Document
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import CompletionParams, MultiLine
@@ -22,7 +24,7 @@ from bench.turns import timed
 
 WORKSPACE, FILE = WorkspaceKey("", "eval"), DocumentKey(1, "eval.py")
 CUTS = ("line", "indented", "middle")
-KINDS = ("raw", "truncated", "shown")
+KINDS = ("raw", "truncated", "unguarded", "shown")
 MAX_NEW_TOKENS = 64
 
 
@@ -101,6 +103,25 @@ def ask(completer: Completer, text: str, offset: int, multi_line: MultiLine) -> 
     return text[: edit.start] + edit.text + text[edit.end :], seconds * 1e3
 
 
+@contextlib.contextmanager
+def unguarded() -> Iterator[None]:
+    """Show suggestions that break the syntax or the balance of brackets, too."""
+    guard, balance = cleanup.SyntaxGuard, cleanup.is_balanced
+    cleanup.SyntaxGuard, cleanup.is_balanced = _NoGuard, lambda *_: True  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        cleanup.SyntaxGuard, cleanup.is_balanced = guard, balance  # type: ignore[misc]
+
+
+class _NoGuard:
+    def __init__(self, _cursor: object) -> None:
+        pass
+
+    def allows(self, _text: str, _num_covered: int) -> bool:
+        return True
+
+
 def first_line(answer: str) -> str:
     """Return the first line with text."""
     body = answer.lstrip("\n")
@@ -123,9 +144,11 @@ def evaluate_lines(
         raw = completer.raw_middle(Document(WORKSPACE, FILE, "python", 1, before + after), len(before), MAX_NEW_TOKENS)
         accepted, elapsed_ms = ask(completer, before + after, len(before), MultiLine.NEVER)
         milliseconds.append(elapsed_ms)
+        with unguarded():
+            without, _ = ask(completer, before + after, len(before), MultiLine.NEVER)
         # A suggestion on a blank line may include the indentation before the cursor.
-        shown = accepted[len(before) : len(accepted) - len(after)]
-        for kind, answer in zip(KINDS, (raw, first_line(raw), shown), strict=True):
+        shown, without = (text[len(before) : len(text) - len(after)] for text in (accepted, without))
+        for kind, answer in zip(KINDS, (raw, first_line(raw), without, shown), strict=True):
             scores[kind].add(answer, wanted)
             programs[kind].append(f"{before}{answer}{after}\n{problem.test}\ncheck({problem.entry_point})\n")
         if len(milliseconds) <= examples:

@@ -121,7 +121,8 @@ def quality(result: Result) -> list[str]:
         (where, figures["num_problems"], kind, share(figures[kind], "exact_match"), figures[kind]["edit_similarity"],
          share(figures[kind], "pass_at_1"))
         for where, figures in result.get("cuts", {}).items()
-        for kind in ("raw", "truncated", "shown")
+        for kind in ("raw", "truncated", "unguarded", "shown")
+        if kind in figures
     ]  # fmt: skip
     lines = markdown(("cut", "n", "answer", "exact match", "edit similarity", "pass@1"), rows)
     if "keystrokes" in result:
