@@ -8,7 +8,8 @@
     │   ├── CheckpointError             weights missing, damaged or of the wrong shape
     │   ├── TokenizerError              tokenizer missing, or without the infill sentinels
     │   ├── InsufficientMemoryError
-    │   └── InsufficientDiskError       no room for a download
+    │   ├── InsufficientDiskError       no room for a download
+    │   └── ModelChangedError           its files changed on disk; connect again
     ├── DecodingError
     │   ├── ContextOverflowError        prompt and output do not fit the model's positions
     │   └── RankLostError               another rank died or does not respond
@@ -112,6 +113,12 @@ class InsufficientDiskError(ModelError):
     """A download does not fit the disk."""
 
     code = -32026
+
+
+class ModelChangedError(ModelError):
+    """The model's files changed on disk; another backend loads them."""
+
+    code = -32027
 
 
 class DecodingError(ForelookError):

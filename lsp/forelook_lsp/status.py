@@ -47,7 +47,7 @@ class WindowStatus:
 
     Attributes:
         connected: whether the backend is connected.
-        backend: the backend's last status.
+        backend: the last status of the backend, also of one that is gone; ``None`` before another one is started.
         failure: why there is no backend, after a failed attempt.
         num_running: number of running completions.
         paused: whether suggestions are switched off in this window.
@@ -76,6 +76,13 @@ class WindowStatus:
         """Whether a completion would be answered now."""
         return self.connected and self.backend is not None and self.backend.state is EngineState.READY
 
+    @property
+    def model_failure(self) -> str:
+        """Why the model cannot be loaded, and the remedy; empty unless the last backend said so, which then exits."""
+        if self.backend is None or self.backend.state is not EngineState.ERROR:
+            return ""
+        return f"{self.backend.message or 'the backend reports an error; see its log'}; then restart the backend"
+
     def snapshot(self) -> Snapshot:
         """Return the status as the editor is sent it."""
         state, message, progress = self._state()
@@ -96,14 +103,14 @@ class WindowStatus:
         backend = self.backend
         if self.paused:
             return "paused", "suggestions are switched off", None
+        if self.model_failure:
+            return "error", self.model_failure, None
         if not self.connected or backend is None:
             if self.failure:
                 return "error", self.failure, None
             return "starting", "starting the backend", None
         if backend.state in (EngineState.STARTING, EngineState.LOADING):
             return "loading", backend.message or "loading the model", backend.progress
-        if backend.state is EngineState.ERROR:
-            return "error", backend.message or "the backend reports an error; see its log", None
         # A ready backend with progress does more than wait: it reloads the model, prepares a new step or learns.
         busy = backend.message if backend.progress is not None else ""
         if self.num_running:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,9 +64,8 @@ class EditorWindow:
         self.config = EditorConfig()
         self.mirror = Mirror()
         self.presenter = StatusPresenter(editor)
-        self.backend = BackendConnection(
-            lambda: find_backend(self.config), ClientName("forelook-lsp", __version__), self
-        )
+        self._find_backend = find_backend
+        self.backend = BackendConnection(self._find, ClientName("forelook-lsp", __version__), self)
         self.indexing = Indexing(self.backend, self.presenter, lambda: self.documents.paths)
         self.suggestions = SuggestionRequests(self.mirror, self.backend, self.presenter, clock)
         self.documents = DocumentSync(self.mirror, self.backend, self.indexing, self.suggestions)
@@ -101,8 +101,7 @@ class EditorWindow:
             return
         effect = effect_of_change(old, config)
         if effect is Effect.OTHER_BACKEND:
-            self.suggestions.forget_answers()
-            self.backend.reconnect()
+            self._connect_anew()
         elif effect in (Effect.RELOAD, Effect.RESTART):
             if self._restarting is not None:
                 self._restarting.cancel()
@@ -180,8 +179,17 @@ class EditorWindow:
                 await asyncio.wait_for(request, SHUTDOWN_TIMEOUT_S)
             except (ForelookError, asyncio.TimeoutError) as error:
                 logger.info("the backend did not shut down cleanly: %s", str(error) or "timeout")
+        self._connect_anew()
+
+    def _connect_anew(self) -> None:
         self.suggestions.forget_answers()
+        self.presenter.status.backend = None
         self.backend.reconnect()
+
+    def _find(self) -> Endpoint:
+        """Find or start a backend. A model that failed would fail again: until a restart none is started for it."""
+        config, has_failed = self.config, bool(self.presenter.status.model_failure)
+        return self._find_backend(replace(config, backend_start=False) if has_failed else config)
 
     # --- Files -----------------------------------------------------------------------------------------------
 

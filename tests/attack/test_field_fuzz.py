@@ -102,7 +102,7 @@ def test_thousands_of_hostile_messages_get_defined_answers() -> None:
             engines.append(FakeEngine(on_status))
             return engines[0]
 
-        hooks = ExitHooks(idle=lambda: None, shutdown=lambda: None, failed=lambda: None)
+        hooks = ExitHooks(idle=lambda: None, shutdown=lambda: None, failed=lambda _status: None)
         backend = Backend(make, ServerConfig(), hooks)
         backend.start()
         await backend.engine()

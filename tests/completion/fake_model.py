@@ -26,6 +26,15 @@ class ScriptedSequence(ScriptedModel):
     nbytes = 1000
 
 
+class FakeFiles:
+    """Files that change when a test says so."""
+
+    has_changed = False
+
+    def changed(self) -> bool:
+        return self.has_changed
+
+
 @dataclass
 class FakeModel:
     """Answers with what follows in ``target``; ends the middle where the document differs from it, or at its end.
@@ -45,6 +54,7 @@ class FakeModel:
     status_line: str = ""
     weight_format: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    files: FakeFiles = field(default_factory=FakeFiles)
     forwards: list[StepLayout] = field(default_factory=list)
     sequences: list[ScriptedSequence] = field(default_factory=list)
 

@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from bench.lsp_client import LspClient, stdio_server
+from forelook.model.loading import STARTER_MODEL_PATH
 
 from tests.e2e.user import CURSOR, SOURCE, damaged_copy, forelook, ghost_text
 
@@ -123,6 +125,27 @@ async def test_a_killed_backend_is_replaced_and_knows_the_documents(editor: LspC
     await editor.type_text("file:///w/points.py", 2, *CURSOR, "P")
     (after,) = await editor.complete("file:///w/points.py", CURSOR[0], CURSOR[1] + 1)
     assert ghost_text(SOURCE + "P", (CURSOR[0], CURSOR[1] + 1), after) == ghost_text(SOURCE, CURSOR, before)[1:]
+
+
+async def test_a_model_that_is_not_there_is_told_once_until_a_restart_finds_it(home: dict[str, str]) -> None:
+    model = Path(home["HOME"]) / "model"
+    async with stdio_server(home) as server:
+        editor = server.client
+        await editor.initialize(options={**OPTIONS, "model": str(model)})
+        status = await editor.wait_for_status("error", timeout_s=120)
+        assert str(model) in status["message"]
+        restart = {"command": "forelook.restartBackend", "arguments": []}
+        await editor.request("workspace/executeCommand", restart)
+        await editor.wait_for_status("loading", "starting")
+        await editor.wait_for_status("error", timeout_s=120)
+        said = [params for params in editor.params_of("window/logMessage") if str(model) in params["message"]]
+        assert len(said) == 1
+        shutil.copytree(STARTER_MODEL_PATH, model)
+        await editor.request("workspace/executeCommand", restart)
+        await editor.wait_for_status("ready", timeout_s=120)
+        await editor.open("file:///w/points.py", SOURCE)
+        (item,) = await editor.complete("file:///w/points.py", *CURSOR)
+        assert "Point" in item["insertText"]
 
 
 async def test_two_windows_share_one_backend(editor: LspClient, home: dict[str, str]) -> None:

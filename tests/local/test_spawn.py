@@ -268,19 +268,6 @@ def test_pools_outlive_the_backend_until_they_are_cleared(home: Home) -> None:
     assert all(size < kept / 2 for size in sizes())
 
 
-def test_a_model_that_is_not_there_is_named_and_the_backend_goes_on(home: Home) -> None:
-    path = home.folder / "a.py"
-    path.write_text(SOURCE)
-    missing = str(home.folder / "no-such-model")
-    done = home.forelook("complete", str(path), "--at", "1:1", "--model", missing)
-    assert done.returncode == 4, done.stderr
-    assert missing in done.stderr
-    assert "Traceback" not in done.stderr
-    status = json.loads(home.forelook("status", "--json").stdout)
-    assert status[0]["state"] == "error"
-    assert home.forelook("stop").returncode == 0
-
-
 def test_doctor_finds_the_running_backend_and_names_faults(home: Home) -> None:
     endpoint = home.spawn()
     with connected(endpoint) as client:

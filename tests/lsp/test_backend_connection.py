@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from bench.lsp_client import LspClient, StdioServer, stdio_server
+from forelook.local.files import is_locked
+from forelook.local.identity import BackendFiles, BackendIdentity
+from forelook.protocol import messages
 
 from tests.lsp.conftest import URI, last_status
-from tests.lsp.fake_backend import FakeBackend, fake_backend
+from tests.lsp.fake_backend import READY, FakeBackend, fake_backend
 from tests.lsp.servers import stdio_server_in_a_thread
 
 
@@ -59,6 +62,27 @@ async def test_a_backend_of_another_protocol_version_is_named_in_the_status(envi
         assert "this backend speaks version 1; update or restart the backend" in status["message"]
         await server.client.open(URI, "a")
         assert await server.client.complete(URI, 0, 1) == []
+
+
+async def test_a_model_that_failed_is_told_once_and_no_other_backend_is_started_for_it(
+    editor: LspClient, backend: FakeBackend
+) -> None:
+    await editor.open(URI, "a")
+    await backend.set_status(messages.Status(messages.EngineState.ERROR, None, "model = x is not here: download it"))
+    await editor.wait_for_status("error")
+    await backend.stop()
+    num_seen = len(editor.received)
+    await asyncio.sleep(2.0)  # several attempts to find a backend
+    assert not is_locked(BackendFiles.of(BackendIdentity(), backend.paths).lock), "started by the editor"
+    statuses = [message for message in editor.received[num_seen:] if message["method"] == "forelook/status"]
+    assert {message["params"]["state"] for message in statuses} <= {"error"}
+    assert last_status(editor)["message"] == "model = x is not here: download it; then restart the backend"
+    said = [params for params in editor.params_of("window/logMessage") if "download it" in params["message"]]
+    assert len(said) == 1
+    backend.status = READY
+    await backend.start()  # another window restarted it
+    await editor.wait_for_status("ready")
+    assert len(await editor.complete(URI, 0, 1)) == 1
 
 
 async def test_a_backend_that_never_answers_costs_the_editor_a_bounded_time(

@@ -55,7 +55,7 @@ async def test_a_model_that_fails_to_load_is_an_error_with_its_remedy(editor: Ls
     await editor.open(URI, "a")
     await backend.set_status(messages.Status(messages.EngineState.ERROR, None, "model = x is not here: download it"))
     status = await editor.wait_for_status("error")
-    assert status["message"] == "model = x is not here: download it"
+    assert status["message"] == "model = x is not here: download it; then restart the backend"
     said = [params for params in editor.params_of("window/logMessage") if "download it" in params["message"]]
     assert [params["type"] for params in said] == [1], "told once, also where an editor shows no status"
     assert await editor.complete(URI, 0, 1) == []

@@ -181,7 +181,7 @@ async def running(
         loop.call_soon_threadsafe(state.made.set)
         return engine
 
-    hooks = ExitHooks(idle=state.idle.set, shutdown=state.shutdown.set, failed=state.failed.set)
+    hooks = ExitHooks(idle=state.idle.set, shutdown=state.shutdown.set, failed=lambda _status: state.failed.set())
     listening = asyncio.Event()
     server = Server(create_app(factory, config, policy or AccessPolicy(), hooks), config, listening.set)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -363,6 +363,7 @@ async def test_an_engine_that_cannot_be_made_is_a_status_and_an_answer(
         status = await client.result("status")
         assert status["state"] == "error"
         assert "no config.json" in str(status["message"])
+        assert server.failed.is_set(), "the process ends"
         assert (await client.error("pool/stats", {"workspace": WORKSPACE})).code == ModelError.code
 
 

@@ -19,12 +19,14 @@ from forelook.errors import (
     BackendUnreachableError,
     DocumentTextError,
     ForelookError,
+    ModelChangedError,
     ModelError,
     PositionError,
     PrivacyError,
 )
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.languages import language_id_of
+from forelook.local.endpoint import Endpoint
 from forelook.local.spawn import connect_or_spawn
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.protocol import messages
@@ -104,28 +106,45 @@ def complete(options: argparse.Namespace, context: CommandContext) -> int:
 def _complete_over_wire(
     source: Source, params: messages.CompletionParams, options: argparse.Namespace, context: CommandContext
 ) -> Answer:
-    from forelook.commands.client import connected
-
     with _loading_shown(options.json) as show:
         endpoint = given_endpoint(options)
-        if endpoint is None:
+        if endpoint is not None:
+            return _ask(endpoint, source, params, show, options.timeout)
+
+        def started() -> Endpoint:
             show("starting the backend")
-            endpoint = connect_or_spawn(
+            return connect_or_spawn(
                 identity_of(options),
                 context.paths,
                 context.environ,
                 settings=as_json(EngineConfig(left_to_right=left_to_right_of(options)), (Effect.RELOAD,)),
                 timeout_s=options.timeout,
             )
-        with connected(endpoint, lambda status: show(_status_line(status))) as client:
-            client.wait_until_ready(options.timeout)
-            opened = messages.DocumentOpenParams(
-                source.workspace, params.uri, source.language_id, params.version, source.text
-            )
-            client.notify(messages.DOCUMENT_OPEN, opened)
-            started_s = time.monotonic()
-            result = client.call(messages.COMPLETION, params, options.timeout)
-            return Answer(result, client.status, (time.monotonic() - started_s) * 1e3)
+
+        try:
+            return _ask(started(), source, params, show, options.timeout)
+        except ModelChangedError:
+            return _ask(started(), source, params, show, options.timeout)  # the next backend loads the changed files
+
+
+def _ask(
+    endpoint: Endpoint,
+    source: Source,
+    params: messages.CompletionParams,
+    show: Callable[[str], None],
+    timeout_s: float,
+) -> Answer:
+    from forelook.commands.client import connected
+
+    with connected(endpoint, lambda status: show(_status_line(status))) as client:
+        client.wait_until_ready(timeout_s)
+        opened = messages.DocumentOpenParams(
+            source.workspace, params.uri, source.language_id, params.version, source.text
+        )
+        client.notify(messages.DOCUMENT_OPEN, opened)
+        started_s = time.monotonic()
+        result = client.call(messages.COMPLETION, params, timeout_s)
+        return Answer(result, client.status, (time.monotonic() - started_s) * 1e3)
 
 
 def _complete_here(

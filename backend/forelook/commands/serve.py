@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from forelook.commands.arguments import read_configs
-from forelook.commands.command_context import CommandContext
+from forelook.commands.command_context import EXIT_MODEL, CommandContext
 from forelook.errors import ForelookError
 from forelook.failures import LOG_FORMAT, OneLineFormatter
 from forelook.local.endpoint import Endpoint
@@ -23,7 +23,7 @@ from forelook.settings.rows import Effect, as_json
 
 
 def serve(options: argparse.Namespace, context: CommandContext) -> int:
-    """Run the backend until it is idle, asked to stop, or signalled."""
+    """Run the backend until it is idle, asked to stop, signalled, or cannot load its model."""
     os.umask(0o077)
 
     def announce(message: dict[str, object]) -> None:
@@ -53,11 +53,11 @@ def serve(options: argparse.Namespace, context: CommandContext) -> int:
 
         factory = engine_factory(replace(config, model=identity.model), context.paths, ranks)
         settings = as_json(config, (Effect.RESTART,))
-        run_server(factory, identity, context.paths, server_config, listening, settings)
+        is_loadable = run_server(factory, identity, context.paths, server_config, listening, settings)
     except ForelookError as error:
         announce({"error": str(error)})
         raise
-    return 0
+    return 0 if is_loadable else EXIT_MODEL
 
 
 def _log_to_stderr(level: str, log_path: Path) -> None:

@@ -182,7 +182,10 @@ def _opened(folder: Path) -> Iterator[OpenFile]:
                 try:
                     files[path] = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
                 except (SafetensorError, OSError) as error:
-                    raise CheckpointError(f"{path} is damaged or truncated ({error}); download it again") from error
+                    raise CheckpointError(
+                        f"{path} is damaged, truncated or still being downloaded ({error}); download it again, or wait "
+                        "until it is complete"
+                    ) from error
             return path, files[path]
 
         yield open_file

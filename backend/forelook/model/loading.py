@@ -26,6 +26,7 @@ from forelook.model.gguf.files import HubGguf, find_gguf, gguf_on_hub, parts_of
 from forelook.model.identity import ModelIdentity, identity_of_folder, identity_of_gguf
 from forelook.model.infill import InfillFormat, doubts, infill_formats
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
+from forelook.model.model_files import ModelFiles
 from forelook.model.quantization import QUANTIZED_DTYPES, quantizer
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
@@ -67,6 +68,7 @@ class LoadedModel:
         status_line: a notice for users about this model; usually empty.
         threads: chooses the CPU threads of each forward; ``None`` on other devices.
         max_positions: maximum number of tokens of prompt and output: the model's own, or as many as fit into memory.
+        files: what it was loaded from.
         space: state that the sequences on a GPU share; ``None`` on other devices.
     """
 
@@ -86,6 +88,7 @@ class LoadedModel:
     status_line: str
     threads: ThreadGovernor | None
     max_positions: int
+    files: ModelFiles
     space: StepSpace | None = None
 
     @property
@@ -141,6 +144,7 @@ def load_model(
     elif model is not None and (file := gguf_on_hub(model)) is not None:
         folder = folder / file.name
 
+    files = ModelFiles(folder)
     read = _read_files(folder, name)
     config, tokenizer, eos_ids = read.config, read.tokenizer, read.eos_token_ids
     if tokenizer.vocab_size > config.vocab_size and not _extra_ids_are_control(tokenizer, config.vocab_size):
@@ -198,6 +202,7 @@ def load_model(
         status_line=line,
         threads=ThreadGovernor() if torch_device.type == "cpu" else None,
         max_positions=positions_that_fit(config, kv_dtype, torch_device, available_memory(torch_device)),
+        files=files,
         space=_step_space(weights, report) if torch_device.type == "cuda" else None,
     )
     report(1.0, line or f"{name} is ready")

@@ -25,7 +25,6 @@ logger = logging.getLogger("forelook.server")
 
 
 MAX_LEAVING = 16  # connections that are being closed; chosen, not measured
-FAILED_DELAY_S = 0.5  # chosen, not measured: clients receive the status before the process ends
 
 
 def _close(engine: Engine, loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
@@ -41,12 +40,12 @@ class ExitHooks:
     Attributes:
         idle: there was no connection for the idle time.
         shutdown: a client requested it.
-        failed: the engine has stopped; clients start another process.
+        failed: the engine cannot answer, as the status says; the next start must not find this process.
     """
 
     idle: Callable[[], None]
     shutdown: Callable[[], None]
-    failed: Callable[[], None]
+    failed: Callable[[Status], None]
 
 
 class Guest(Protocol):
@@ -91,6 +90,7 @@ class Backend:
         self._failure: ModelError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._status = Status(EngineState.STARTING, message="starting")
+        self._has_failed = False
         self._listeners: set[OnStatus] = set()
         self._guests: list[Guest] = []
         self._claimed: set[DocumentKey] = set()
@@ -166,14 +166,17 @@ class Backend:
     def _set_status(self, status: Status) -> None:
         if status == self._status:
             return
+        is_failed = status.state is EngineState.ERROR or (self._engine is not None and self._engine.has_failed)
         if status.state is not self._status.state:
-            about = f"{status.model} on {status.device} as {status.dtype}" if status.model else status.message
-            logger.info("model %s: %s", status.state.value, about)
+            is_ready = status.state is EngineState.READY
+            about = f"{status.model} on {status.device} as {status.dtype}" if is_ready else status.message
+            logger.log(logging.ERROR if is_failed else logging.INFO, "model %s: %s", status.state.value, about)
         self._status = status
         for listener in tuple(self._listeners):
             listener(status)
-        if self._engine is not None and self._engine.has_failed and self._loop is not None:
-            self._loop.call_later(FAILED_DELAY_S, self.hooks.failed)
+        if is_failed and not self._has_failed:
+            self._has_failed = True
+            self.hooks.failed(status)
 
     def listen(self, listener: OnStatus) -> None:
         """Call ``listener`` with every changed status from now on."""

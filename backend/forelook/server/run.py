@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -20,8 +21,10 @@ from forelook.config import ServerConfig
 from forelook.errors import EndpointError
 from forelook.local.access import AccessPolicy, accepted_hosts, new_token, read_tokens, server_tls
 from forelook.local.endpoint import Endpoint, claim, discover, publish
+from forelook.local.files import remove_leftover
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths, has_unix_sockets
 from forelook.local.listener import BACKLOG, GuardedListener
+from forelook.protocol.messages import EngineState, Status
 from forelook.server.app import create_app
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import EngineFactory
@@ -29,6 +32,7 @@ from forelook.server.engine import EngineFactory
 logger = logging.getLogger("forelook.server")
 HARD_LIMIT_FACTOR = 4  # larger messages are read up to this, so that the error can name the limit; chosen, not measured
 SHUTDOWN_TIMEOUT_S = 5  # chosen, not measured
+FAILED_DELAY_S = 0.5  # chosen, not measured: clients receive the status before the process ends
 CLAIM_TIMEOUT_S = 10.0  # chosen, not measured
 
 
@@ -77,7 +81,7 @@ def serve(
     config: ServerConfig,
     on_listening: Callable[[Endpoint], None],
     settings: Mapping[str, object] = MappingProxyType({}),
-) -> None:
+) -> bool:
     """Serve ``identity`` until the backend is idle, asked to shut down or signaled. Call it from the main thread.
 
     Args:
@@ -88,10 +92,14 @@ def serve(
         on_listening: called once clients can discover the endpoint and connect.
         settings: how the engine was started, as clients see it.
 
+    Returns:
+        False if it ended because the model cannot be loaded; clients and log have been told why.
+
     Raises:
         EndpointError: another backend serves the identity, or the address cannot be bound.
         ConfigError: the TLS files cannot be used.
     """
+    is_loadable = True
     files = BackendFiles.of(identity, paths)
     running = discover(identity, paths)
     if running is not None:
@@ -111,16 +119,24 @@ def serve(
             logger.info("exiting: %s", reason)
             server.should_exit = True
 
+        def failed(status: Status) -> None:
+            nonlocal is_loadable
+            is_loadable = status.state is not EngineState.ERROR
+            remove_leftover(files.record)  # the next start waits for this process to end, and takes its place
+            reason = "another backend takes its place" if is_loadable else "the model cannot be loaded"
+            asyncio.get_running_loop().call_later(FAILED_DELAY_S, stop, reason)
+
         hooks = ExitHooks(
             idle=lambda: stop("idle"),
             shutdown=lambda: stop("shutdown requested"),
-            failed=lambda: stop("the engine failed"),
+            failed=failed,
         )
         # On a Unix socket, the mode of its file has already kept out everybody else.
         on_authenticated = listener.authenticated if isinstance(listener, GuardedListener) else lambda _client: None
         server = Server(create_app(factory, config, policy, hooks, on_authenticated, settings), config, listening)
         with _signals_only_stop():
             server.run(sockets=[listener])
+    return is_loadable
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from forelook.completion.engine.users import OWNER, User, Users
 from forelook.config import EngineConfig
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.ngrams.index import TokenArray
-from forelook.errors import DecodingError, ForelookError, RequestCancelledError, StaleDocumentError
+from forelook.errors import DecodingError, ForelookError, ModelChangedError, RequestCancelledError, StaleDocumentError
 from forelook.failures import log_failure, logged
 from forelook.finish_reason import FinishReason
 from forelook.heap import trim_heap
@@ -90,8 +90,7 @@ class CompletionEngine:
         self._documents = DocumentStore(ByteBudget(what, fix, config.user_document_bytes, config.document_bytes))
         what, fix = "texts that wait to be indexed", "send this again later"
         queue = ByteBudget(what, fix, config.user_queue_bytes, config.queue_bytes)
-        self.has_failed = False
-        """Whether the engine's thread has ended without being asked to; its process must be replaced."""
+        self._end: ForelookError | None = None  # why the engine's thread has ended without being asked to
         self._users = Users(prewarm=config.prewarm, statistics_path=statistics_path)
         self._inbox = Inbox(queue)
         self._thread: threading.Thread | None = None
@@ -101,6 +100,11 @@ class CompletionEngine:
         self._pools = WorkspacePools(make_pool or pool_in_memory, self._model, config.index_slice_s, clock, queue)
         self._feed = DocumentFeed(self._documents, self._inbox, self._model, self._pools, self._users, clock)
         self._saved_s = self._used_s = self._indexed_s = self._worked_s = self._trimmed_s = clock()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the engine's thread has ended without being asked to; its process must be replaced."""
+        return self._end is not None
 
     @property
     def status(self) -> Status:
@@ -139,14 +143,25 @@ class CompletionEngine:
     def _fail(self, error: BaseException) -> None:
         """Let no request wait for a thread that has ended."""
         log_failure("the engine's thread", error)
-        self.has_failed = True
-        self._model.fail(f"the engine stopped ({type(error).__name__}); the backend restarts")
+        self._give_way(
+            f"the engine stopped ({type(error).__name__}); the backend restarts",
+            DecodingError("the engine stopped; see the backend's log"),
+        )
+
+    def _give_way(self, reason: str, error: ForelookError) -> None:
+        """End for another process; no request waits for this one."""
+        self._end = error
+        self._model.give_up(reason)
         for job in self._inbox.fail():
-            job.finish(DecodingError("the engine stopped; see the backend's log"))
+            job.finish(error)
 
     def _turn(self) -> bool:
         """Do the most urgent piece of work; returns False to end the thread, which no failure does."""
         turn = self._inbox.take()
+        if turn.wants_model and not turn.closing and self._model.has_changed_on_disk:
+            reason = f"the files of {self._model.status.model} changed on disk; the backend restarts to load them"
+            self._give_way(reason, ModelChangedError(f"{reason}; ask again"))
+            return False
         try:
             self._take_turn(turn)
         except Exception as error:  # noqa: BLE001 - border of the thread
@@ -444,6 +459,9 @@ class CompletionEngine:
         deadline_ms = request.deadline_ms or (config.invoked_deadline_ms if invoked else config.typing_deadline_ms)
         job = Job(request, document, on_partial, on_done, now_s, now_s + deadline_ms / 1e3)
         state = self._model.status.state
+        if self._end is not None:
+            on_done(self._end)
+            return job
         if state is not EngineState.READY:
             on_done(CompletionResult((), FinishReason.NO_MODEL if state is EngineState.ERROR else FinishReason.LOADING))
             return job
@@ -453,6 +471,8 @@ class CompletionEngine:
             metrics.add("superseded")
             metrics.add("cancelled")
             older.finish(RequestCancelledError("superseded before it started"))
+        if self._end is not None:  # it has ended meanwhile, and takes no job any more
+            job.finish(self._end)
         return job
 
     def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:

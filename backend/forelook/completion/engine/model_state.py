@@ -16,6 +16,7 @@ from forelook.decoding.layout import IntArray
 from forelook.errors import DecodingError, ForelookError
 from forelook.failures import log_failure, logged
 from forelook.model.loading import LoadedModel
+from forelook.model.model_files import ModelFiles
 from forelook.protocol.messages import EngineState, Status
 
 _LEARNING = "learning in idle time; requests come first"
@@ -88,6 +89,7 @@ class ModelState:
         self._release_memory = release_memory
         self._on_status = on_status
         self.loaded: Loaded | None = None
+        self._files: ModelFiles | None = None
         self.drafting = Drafting()
         self.status = Status(EngineState.STARTING, message="starting")
 
@@ -128,9 +130,14 @@ class ModelState:
             self._release_memory()
         self._set_message(f"unloaded after {idle_s:g} s idle; reloads on the next edit")
 
-    def fail(self, reason: str) -> None:
-        """The engine cannot answer any more; the status is ERROR for good."""
-        self._set_status(Status(EngineState.ERROR, message=reason))
+    def give_up(self, reason: str) -> None:
+        """The engine cannot answer any more; another process takes its place."""
+        self._set_status(Status(EngineState.STARTING, message=reason))
+
+    @property
+    def has_changed_on_disk(self) -> bool:
+        """Whether the files of the model, loaded or not, are others than those that were loaded."""
+        return self._files is not None and self._files.changed()
 
     @property
     def is_unloaded(self) -> bool:
@@ -138,6 +145,7 @@ class ModelState:
         return self.loaded is None and self.status.state is EngineState.READY
 
     def _set_loaded(self, model: LoadedModel) -> None:
+        self._files = model.files
         drafting = self.drafting
         new_completer = partial(Completer, model, self._config, budget=drafting.budget, loop=drafting.loop)
         self.loaded = Loaded(model, new_completer)
