@@ -355,7 +355,7 @@ class ServerConfig:
         flag=Flag("--max-connections", metavar="N"),
     )  # fmt: skip
     max_user_connections: int = setting(
-        48, integer(1, 10_000), "Maximum number of one user's connections; one more closes the one idle for longest."
+        48, integer(1, 10_000), "Maximum number of connections of each user of a shared backend."
     )
     idle_connection_s: float = setting(
         60.0, number(0.0, _LONGEST_S), "A connection with open documents is idle after this time without a message."

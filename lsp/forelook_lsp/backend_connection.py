@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from forelook.errors import BackendUnreachableError, EndpointError, ForelookError, MalformedMessageError
+from forelook.local.outbox import Outbox
 from forelook.protocol import jsonrpc, messages
 from forelook.protocol.jsonrpc import NotificationMethod, RequestMethod
 from forelook.protocol.messages import from_json
+
+from forelook_lsp.limits import MAX_UNSENT_CHARS
 
 if TYPE_CHECKING:
     from forelook.local.endpoint import Endpoint
@@ -82,7 +85,7 @@ class BackendConnection:
         self._task: asyncio.Task[None] | None = None
         self._websocket: ClientConnection | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._outgoing: asyncio.Queue[str] = asyncio.Queue()
+        self._outgoing: Outbox | None = None
         self._must_wait = False
         self._pending: dict[int, tuple[asyncio.Future[object], type[object]]] = {}
 
@@ -114,7 +117,7 @@ class BackendConnection:
         """Send a notification after earlier messages; return False without a connection."""
         if not self.connected:
             return False
-        self._outgoing.put_nowait(jsonrpc.encode_notification(method, params))
+        self._post(jsonrpc.encode_notification(method, params))
         return True
 
     def request(self, method: RequestMethod[P, R], params: P, *, request_id: int | None = None) -> asyncio.Future[R]:
@@ -135,7 +138,7 @@ class BackendConnection:
         if request_id is None:
             request_id = next(self.request_ids)
         self._pending[request_id] = (future, method.result)  # type: ignore[assignment]  # the pair belongs together
-        self._outgoing.put_nowait(jsonrpc.encode_request(request_id, method, params))
+        self._post(jsonrpc.encode_request(request_id, method, params))
         return future
 
     def cancel(self, request_id: int) -> None:
@@ -144,6 +147,14 @@ class BackendConnection:
         if pending is not None:
             pending[0].cancel()
             self.notify(messages.CANCEL, messages.CancelParams(request_id))
+
+    def _post(self, message: str) -> None:
+        assert self._outgoing is not None
+        assert self._websocket is not None
+        self._outgoing.post(message)
+        if self._outgoing.overflowed.is_set():
+            logger.warning("lost a backend that stopped reading its messages")
+            self._websocket.transport.abort()
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -188,8 +199,8 @@ class BackendConnection:
             raise BackendUnreachableError(
                 f"cannot connect to the backend at {endpoint.description}: {type(error).__name__}: {error}"
             ) from error
-        self._outgoing = asyncio.Queue()
-        sender = asyncio.get_running_loop().create_task(self._send(self._websocket))
+        self._outgoing = Outbox(self._websocket.send, MAX_UNSENT_CHARS)
+        sender = asyncio.get_running_loop().create_task(self._send(self._outgoing))
         hello = asyncio.get_running_loop().create_task(self._say_hello())
         try:
             async for frame in self._websocket:
@@ -221,13 +232,11 @@ class BackendConnection:
         self.limits = hello.limits
         self._events.backend_connected(hello)
 
-    async def _send(self, websocket: ClientConnection) -> None:
+    async def _send(self, outgoing: Outbox) -> None:
         from websockets.exceptions import ConnectionClosed
 
-        outgoing = self._outgoing
         with contextlib.suppress(ConnectionClosed):  # the receiving side reports it
-            while True:
-                await websocket.send(await outgoing.get())
+            await outgoing.run()
 
     def _receive(self, frame: str | bytes) -> None:
         try:

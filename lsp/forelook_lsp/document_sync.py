@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from forelook.budgets import ByteBudget, text_bytes
 from forelook.errors import LimitError
 from forelook.heap import trim_heap
 from forelook.privacy.content import LONGEST_SECRET, secret_reason
@@ -30,14 +32,33 @@ CONTAINS = "it contains"  # begins every reason that lies in the text
 MAX_LOOKED_AT_CHARS = 20_000  # of inserted text on the event loop: 3 ms; chosen, not measured
 TRIM_CHARS = 4_000_000  # closed since memory was last returned; chosen, not measured
 TRIM_AFTER_S = 1.0  # chosen, not measured: files are closed together
+LINE_BYTES = 40  # of a line's entry in the table of lines: an integer and its place
 MAX_CHANGE_CHARS = 1_000_000  # a larger change is sent as a new document; chosen, not measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Unmirrored:
+    """An open document that there is no memory for: without its text, its changes mean nothing."""
+
+    language_id: str
+    reason: str
+
+
+def _count_line_ends(text: str) -> int:
+    """At least the number of line ends: those of two characters count twice."""
+    return text.count("\n") + text.count("\r")
 
 
 class DocumentSync:
     """The open documents and notebooks of one window."""
 
     def __init__(
-        self, mirror: Mirror, backend: BackendConnection, indexing: Indexing, suggestions: SuggestionRequests
+        self,
+        mirror: Mirror,
+        backend: BackendConnection,
+        indexing: Indexing,
+        suggestions: SuggestionRequests,
+        budget: ByteBudget,
     ) -> None:
         """Create an instance.
 
@@ -46,7 +67,12 @@ class DocumentSync:
             backend: where the documents are sent.
             indexing: knows each document's workspace and whether it is excluded.
             suggestions: informed of every edit.
+            budget: memory for the mirrors of all windows of the process.
         """
+        self._budget = budget
+        self._window = f"window {id(self)}"
+        self._sizes: dict[str, int] = {}  # of the documents in the budget
+        self._unmirrored: dict[str, _Unmirrored] = {}
         self._mirror = mirror
         self._backend = backend
         self._indexing = indexing
@@ -63,13 +89,20 @@ class DocumentSync:
         if uri in self._mirror.cells:
             return  # its notebook has it
         self.close(uri)
-        self._add(uri, language_id, version, Lines(text))
+        if reason := self._reserve(uri, text, _count_line_ends(text)):
+            self._unmirrored[uri] = _Unmirrored(language_id, reason)
+        else:
+            self._add(uri, language_id, version, Lines(text))
 
     def change(self, uri: str, version: int, changes: Sequence[EditorChange]) -> None:
         """A document or a notebook's cell was changed."""
         part = self._mirror.part(uri)
         if part is None:
-            logger.warning("changed document is not open; change ignored")
+            unmirrored = self._unmirrored.get(uri)
+            if unmirrored is None:
+                logger.warning("changed document is not open; change ignored")
+            elif changes and isinstance(changes[-1], str):  # all of its text
+                self.open(uri, unmirrored.language_id, version, changes[-1])
             return
         if not changes and version == part.editor_version:
             return  # Neovim up to 0.7 repeats a version so
@@ -79,13 +112,19 @@ class DocumentSync:
             self._edit_at_once(part, changes)
         cell = self._mirror.cells.get(uri)
         if cell is None:
-            part.document.editor_version = version
+            document = part.document
+            document.editor_version = version
+            if reason := self._reserve(uri, document.text, document.lines.num_lines):
+                self.close(uri)
+                self._unmirrored[uri] = _Unmirrored(document.language_id, reason)
         else:
             cell.version = version
             self._arrange(self._notebook_of[uri])
 
     def close(self, uri: str) -> bool:
         """A document was closed; return whether the backend had it."""
+        self._unmirrored.pop(uri, None)
+        self._budget.resize(self._window, self._sizes.pop(uri, 0), 0)
         document = self._mirror.documents.pop(uri, None)
         if document is None:
             return False
@@ -97,6 +136,16 @@ class DocumentSync:
             self._backend.notify(messages.DOCUMENT_CLOSE, messages.DocumentCloseParams(uri))
             self._send_refused()
         return document.sent
+
+    def close_all(self) -> None:
+        """The window is gone."""
+        for uri in tuple(self._sizes):
+            self._budget.resize(self._window, self._sizes.pop(uri), 0)
+
+    def unmirrored(self, uri: str) -> str:
+        """Why an open document is not known here; empty if it is."""
+        found = self._unmirrored.get(uri)
+        return "" if found is None else found.reason
 
     # --- Notebooks -------------------------------------------------------------------------------------------
 
@@ -155,8 +204,11 @@ class DocumentSync:
             self.close(notebook.documents.pop(language).uri)
         for language, text in texts.items():
             document = notebook.documents.get(language)
+            uri = notebook.document_uri(language)
+            if self._reserve(uri, text, _count_line_ends(text)):
+                self.close_notebook(notebook.uri)
+                return
             if document is None:
-                uri = notebook.document_uri(language)
                 notebook.documents[language] = self._add(uri, language, 1, Lines(text))
             elif document.text != text:
                 edit = smallest_edit(document.text, text)
@@ -222,6 +274,19 @@ class DocumentSync:
         """Return the workspaces of this window's folders and documents."""
         documents = self._mirror.documents.values()
         return sorted({*self._indexing.workspaces, *(document.workspace for document in documents)})
+
+    # --- Memory ----------------------------------------------------------------------------------------------
+
+    def _reserve(self, uri: str, text: str, num_lines: int) -> str:
+        """Count a document's memory; return why there is none for it, else an empty text."""
+        size = text_bytes(text) + LINE_BYTES * num_lines
+        try:
+            self._budget.resize(self._window, self._sizes.get(uri, 0), size)
+        except LimitError as error:
+            logger.warning("a document is left out: %s", error)
+            return str(error)
+        self._sizes[uri] = size
+        return ""
 
     # --- Inside ----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import attrs
 from cattrs import Converter
 from forelook.errors import ForelookError
 from forelook.failures import log_failure
+from forelook.heap import trim_heap
 from forelook.protocol.jsonrpc import MAX_ID_LENGTH
 from forelook.protocol.wire import MAX_INTEGER
 from lsprotocol import types
@@ -32,6 +33,7 @@ from pygls.exceptions import (
 )
 from pygls.protocol import LanguageServerProtocol, default_converter, lsp_method
 
+from forelook_lsp.limits import TRIM_AFTER_S, TRIM_MESSAGE_BYTES
 from forelook_lsp.mirror import EditorChange
 
 logger = logging.getLogger(__name__)
@@ -132,12 +134,15 @@ class ForelookProtocol(LanguageServerProtocol):
     def __init__(self, server: Any, converter: Converter) -> None:
         super().__init__(server, converter)
         self._initialized = False
+        self._trimming: asyncio.TimerHandle | None = None
         self.exit_code: asyncio.Future[int] | None = None
 
     # --- Messages --------------------------------------------------------------------------------------------
 
     def receive(self, body: bytes | str) -> None:
         """Handle one message; errors in it are answered, not raised."""
+        if len(body) >= TRIM_MESSAGE_BYTES:
+            self._trim_soon()
         if len(body) < LONG_MESSAGE_BYTES or not gc.isenabled():
             self._receive(body)
             return
@@ -146,6 +151,13 @@ class ForelookProtocol(LanguageServerProtocol):
             self._receive(body)
         finally:
             gc.enable()
+
+    def _trim_soon(self) -> None:
+        """Return what the message and its text leave behind to the system, once no more such messages come."""
+        if self._trimming is not None:
+            self._trimming.cancel()
+        loop = asyncio.get_running_loop()
+        self._trimming = loop.call_later(TRIM_AFTER_S, loop.run_in_executor, None, trim_heap)
 
     def _receive(self, body: bytes | str) -> None:
         try:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from forelook import __version__
+from forelook.budgets import ByteBudget
 from forelook.languages import ID_BY_SUFFIX
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -57,12 +58,19 @@ class ForelookServer(LanguageServer):
 
     protocol: ForelookProtocol
 
-    def __init__(self, find_backend: FindBackend, find_offer: FindOffer | None = None) -> None:
+    def __init__(
+        self,
+        find_backend: FindBackend,
+        find_offer: FindOffer | None = None,
+        *,
+        budget: ByteBudget | None = None,
+    ) -> None:
         """Register all features.
 
         Args:
             find_backend: finds or starts the backend for some settings; blocks.
             find_offer: finds a larger model to offer; blocks.
+            budget: memory for documents, which all windows of the process share; ``None`` for the only window.
         """
         super().__init__(
             SERVER_NAME,
@@ -73,7 +81,7 @@ class ForelookServer(LanguageServer):
             notebook_document_sync=NOTEBOOKS,
         )
         self._editor = LspEditor(self.protocol)
-        self.window = EditorWindow(self._editor, find_backend, find_offer=find_offer)
+        self.window = EditorWindow(self._editor, find_backend, find_offer=find_offer, budget=budget)
         self._initial_settings: dict[str, Any] = {}
         self._accepted_command = ACCEPTED.name
         self._watches_each_folder = False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forelook import __version__
+from forelook.budgets import ByteBudget
 from forelook.config import EditorConfig
 from forelook.errors import ForelookError, PositionError
 from forelook.protocol import messages
@@ -22,6 +23,7 @@ from forelook_lsp.backend_connection import BackendConnection, ClientName, run_i
 from forelook_lsp.document_sync import DocumentSync
 from forelook_lsp.file_events import FileEvents
 from forelook_lsp.indexing import Indexing
+from forelook_lsp.limits import DOCUMENT_BYTES, WINDOW_DOCUMENT_BYTES
 from forelook_lsp.mirror import EditorRange, Mirror
 from forelook_lsp.model_offer import FindOffer, wants_offer
 from forelook_lsp.settings import effect_of_change, parse_settings
@@ -39,6 +41,13 @@ SHUTDOWN_TIMEOUT_S = 5.0  # chosen, not measured
 OFFER_AFTER_S = 20.0  # rating the models takes both cores for seconds; chosen, not measured
 MAX_LINE_CHARS = 20_000  # longer lines get no suggestions; VS Code's limit for highlighting
 
+
+def document_budget() -> ByteBudget:
+    """Memory for the documents of one process."""
+    fix = "close others, then close and open this one again"
+    return ByteBudget("open documents", fix, WINDOW_DOCUMENT_BYTES, DOCUMENT_BYTES)
+
+
 FindBackend = Callable[[EditorConfig], "Endpoint"]
 
 
@@ -51,6 +60,7 @@ class EditorWindow:
         find_backend: FindBackend,
         *,
         find_offer: FindOffer | None = None,
+        budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a window that ``start`` connects.
@@ -59,6 +69,7 @@ class EditorWindow:
             editor: where status, progress and log lines go.
             find_backend: finds or starts the backend for some settings; blocks.
             find_offer: finds a larger model to offer; blocks.
+            budget: memory for documents, which all windows of the process share; ``None`` for the only window.
             clock: a monotonic clock in seconds.
         """
         self.config = EditorConfig()
@@ -68,7 +79,9 @@ class EditorWindow:
         self.backend = BackendConnection(self._find, ClientName("forelook-lsp", __version__), self)
         self.indexing = Indexing(self.backend, self.presenter, lambda: self.documents.paths)
         self.suggestions = SuggestionRequests(self.mirror, self.backend, self.presenter, clock)
-        self.documents = DocumentSync(self.mirror, self.backend, self.indexing, self.suggestions)
+        self.documents = DocumentSync(
+            self.mirror, self.backend, self.indexing, self.suggestions, budget or document_budget()
+        )
         self._editor = editor
         self._find_offer = find_offer
         self._offering: asyncio.Task[None] | None = None
@@ -134,6 +147,7 @@ class EditorWindow:
         for task in (self._restarting, self._offering, self._looking):
             if task is not None:
                 task.cancel()
+        self.documents.close_all()
         await self.backend.close()
 
     async def _restart_own_backend(self) -> None:
@@ -239,6 +253,8 @@ class EditorWindow:
         await self.documents.judged(uri)
         part = self.mirror.part(uri)
         if part is None:
+            self.presenter.status.withheld = self.documents.unmirrored(uri)
+            self._show_status()
             logger.info("no suggestions: the document is not open")
             return ()
         if version != part.editor_version:

@@ -489,9 +489,8 @@ async def test_connections_over_the_limit_are_refused_with_a_reason(tmp_path: Pa
         await eventually_admitted(server)
 
 
-@pytest.mark.parametrize("limit", ["max_connections", "max_user_connections"])
-async def test_the_oldest_idle_connection_makes_room(tmp_path: Path, limit: str) -> None:
-    config = ServerConfig(idle_timeout_s=None, **{limit: 3})
+async def test_the_oldest_idle_connection_makes_room(tmp_path: Path) -> None:
+    config = ServerConfig(idle_timeout_s=None, max_connections=3)
     async with running(tmp_path, config) as server, server.client() as busy:
         await busy.open("in use")
         assert await busy.complete() == "6@0"

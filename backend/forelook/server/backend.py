@@ -215,7 +215,7 @@ class Backend:
     def _make_room(self, principal: str) -> bool:
         """At a limit, close the connection that is idle for longest, of the user who has the most."""
         counts = Counter(guest.principal for guest in self._guests)
-        if counts[principal] >= self.config.max_user_connections:
+        if principal and counts[principal] >= self.config.max_user_connections:
             candidates = [guest for guest in self._guests if guest.principal == principal]
         elif len(self._guests) >= self.config.max_connections:
             candidates = [guest for guest in self._guests if counts[guest.principal] >= counts[principal]]

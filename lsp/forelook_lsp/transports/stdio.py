@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import Any, BinaryIO
 
+from forelook_lsp.limits import MAX_MESSAGE_BYTES, MAX_UNHANDLED_BYTES
 from forelook_lsp.lsp_protocol import ForelookProtocol
 from forelook_lsp.model_offer import FindOffer
 from forelook_lsp.server import ForelookServer
@@ -18,7 +19,6 @@ from forelook_lsp.window import FindBackend
 logger = logging.getLogger(__name__)
 
 _CONTENT_LENGTH = re.compile(rb"content-length:[ \t]*(\d+)[ \t]*", re.IGNORECASE)
-MAX_MESSAGE_BYTES = 256 * 2**20  # chosen, not measured
 MAX_HEADER_BYTES = 16_384  # chosen, not measured
 READ_BYTES = 2**18  # chosen, not measured
 
@@ -102,11 +102,13 @@ async def serve_stdio(
     server.protocol.set_writer(_Writer(stdout))
     server.protocol.exit_code = loop.create_future()
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
+    room = threading.Semaphore(MAX_UNHANDLED_BYTES // READ_BYTES)
 
     def read() -> None:
         # By descriptor: this thread would hold a buffered stream's lock forever, which aborts the interpreter's exit.
         data = b"-"
         while data:
+            room.acquire()
             try:
                 data = os.read(stdin, READ_BYTES)
             except OSError:
@@ -117,7 +119,7 @@ async def serve_stdio(
                 return
 
     threading.Thread(target=read, name="forelook-stdin", daemon=True).start()
-    receiving = loop.create_task(_receive(server.protocol, chunks))
+    receiving = loop.create_task(_receive(server.protocol, chunks, room))
     ends: set[asyncio.Future[Any]] = {receiving, server.protocol.exit_code}
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -131,9 +133,10 @@ async def serve_stdio(
     return server.protocol.exit_code.result() if server.protocol.exit_code.done() else 1
 
 
-async def _receive(protocol: ForelookProtocol, chunks: asyncio.Queue[bytes]) -> None:
+async def _receive(protocol: ForelookProtocol, chunks: asyncio.Queue[bytes], room: threading.Semaphore) -> None:
     splitter = MessageSplitter()
     while data := await chunks.get():
+        room.release()
         for body in splitter.feed(data):
             protocol.receive(body)
             # One iteration of the loop, so that a request's handler sees the documents as they were on its arrival.

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import http
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forelook.budgets import ByteBudget
 from forelook.config import check_tls
 from forelook.errors import ConfigError
 from forelook.local.access import AccessPolicy, Refusal, accepted_hosts, server_tls
@@ -24,13 +26,12 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from forelook_lsp.limits import IDLE_CONNECTION_S, MAX_CONNECTIONS, MAX_MESSAGE_BYTES
 from forelook_lsp.server import ForelookServer
-from forelook_lsp.window import FindBackend
+from forelook_lsp.window import FindBackend, document_budget
 
 logger = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 256 * 2**20  # chosen, not measured
-MAX_CONNECTIONS = 64  # chosen, not measured
 PING_INTERVAL_S = 30  # chosen, not measured
 
 
@@ -100,10 +101,39 @@ class _Writer:
             await self._outbox.run()
 
 
-async def serve_connection(find_backend: FindBackend, connection: ServerConnection) -> None:
+class _Windows:
+    """The connected windows; at the limit the one that is idle for longest makes room for another."""
+
+    def __init__(self) -> None:
+        self._heard_s: dict[ServerConnection, float] = {}
+
+    def heard(self, connection: ServerConnection) -> None:
+        """A message has come, or the connection has been accepted."""
+        self._heard_s[connection] = time.monotonic()
+
+    def left(self, connection: ServerConnection) -> None:
+        """A connection has closed."""
+        self._heard_s.pop(connection, None)
+
+    def make_room(self) -> bool:
+        """Whether there is room for one more."""
+        if len(self._heard_s) < MAX_CONNECTIONS:
+            return True
+        oldest = min(self._heard_s, key=self._heard_s.__getitem__)
+        if time.monotonic() - self._heard_s[oldest] < IDLE_CONNECTION_S:
+            return False
+        logger.warning("closed an idle connection to make room for another")
+        del self._heard_s[oldest]
+        oldest.transport.abort()
+        return True
+
+
+async def serve_connection(
+    find_backend: FindBackend, connection: ServerConnection, budget: ByteBudget, windows: _Windows
+) -> None:
     """Serve one editor window until it sends ``exit`` or disconnects."""
     loop = asyncio.get_running_loop()
-    server = ForelookServer(find_backend)
+    server = ForelookServer(find_backend, budget=budget)
     writer = _Writer(connection)
     server.protocol.set_writer(writer, include_headers=False)
     server.protocol.exit_code = loop.create_future()
@@ -111,6 +141,7 @@ async def serve_connection(find_backend: FindBackend, connection: ServerConnecti
     async def receive() -> None:
         with contextlib.suppress(ConnectionClosed):
             async for message in connection:
+                windows.heard(connection)
                 server.protocol.receive(message)
                 # One iteration of the loop, so that a request's handler sees the documents as they were on its arrival.
                 await asyncio.sleep(0)
@@ -138,25 +169,24 @@ async def listening(find_backend: FindBackend, listen: Listen) -> AsyncIterator[
         )
     policy = listen.policy
     listener = GuardedListener.bind_to(listen.host, listen.port)
-    num_connections = 0
+    budget, windows = document_budget(), _Windows()
 
     def check(connection: ServerConnection, request: Request) -> Response | None:
         verdict = policy.check(request.headers.get_all)
-        if num_connections >= MAX_CONNECTIONS and not isinstance(verdict, Refusal):
+        if not isinstance(verdict, Refusal) and not windows.make_room():
             verdict = Refusal(503, "connection limit reached")
         if not isinstance(verdict, Refusal):
             listener.authenticated(connection.remote_address)
+            windows.heard(connection)
             return None
         logger.warning("refused a connection with %d: %s", verdict.status, verdict.reason)
         return connection.respond(http.HTTPStatus(verdict.status), verdict.reason + "\n")
 
     async def handle(connection: ServerConnection) -> None:
-        nonlocal num_connections
-        num_connections += 1
         try:
-            await serve_connection(find_backend, connection)
+            await serve_connection(find_backend, connection, budget, windows)
         finally:
-            num_connections -= 1
+            windows.left(connection)
 
     with contextlib.closing(listener):
         async with serve(
@@ -166,6 +196,7 @@ async def listening(find_backend: FindBackend, listen: Listen) -> AsyncIterator[
             process_request=check,
             ssl=tls,
             max_size=MAX_MESSAGE_BYTES,
+            max_queue=1,  # of messages that wait, each of up to that size
             compression=None,
             ping_interval=PING_INTERVAL_S,
             server_header=None,

@@ -6,11 +6,19 @@ Torch's own compiler emits these two oneDNN operators for CPUs; they have no pub
 
 from __future__ import annotations
 
+import os
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from forelook.model.quantization import Quantize, stored_bytes
+
+# An operator is compiled per number of rows. oneDNN keeps 1024 of them, and so does torch's layer above it: half a
+# megabyte each, for every length that a prompt ever had. Decode steps need some 70. Both read their limit at first use.
+# measured: docs/decisions.md, "Compiled operators were most of the memory"
+for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_name, "96")
 
 # Rows of input for which the blocked layout is chosen: a decode step. A prefill was measured to be as fast with it.
 _LAYOUT_ROWS = 16
