@@ -18,7 +18,7 @@ from forelook.model.quantization import Quantize, stored_bytes
 # megabyte each, for every length that a prompt ever had. Decode steps need some 70. Both read their limit at first use.
 # measured: docs/decisions.md, "Compiled operators were most of the memory"
 for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-    os.environ.setdefault(_name, "96")
+    os.putenv(_name, "96")
 
 # Rows of input for which the blocked layout is chosen: a decode step. A prefill was measured to be as fast with it.
 _LAYOUT_ROWS = 16
