@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from forelook.model.gguf.blocks import DEQUANTIZERS, dequantize
 from forelook.model.gguf.header import BLOCK_TYPES, TensorPlace, read_gguf
 from forelook.model.loading import LoadedModel, load_model
 
-from tests.model.checkpoints import VARIANTS, build_reference
+from tests.model.checkpoints import VARIANTS, build_reference, write_byte_tokenizer
 from tests.model.gguf_files import write_model
 
 IDS = torch.randint(2, 258, (60,), generator=torch.Generator().manual_seed(1)).tolist()
@@ -102,3 +103,21 @@ def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     write_model(build_reference("llama", seed=1), path)
     assert len(path.read_bytes()) == len(content)
     assert load(path).fingerprint != first
+
+
+def test_format_follows_from_the_files_own_name(tmp_path: Path) -> None:
+    """Mellum's sentinels are StarCoder's, in another order."""
+    control = ("<s>", "</s>", "<|endoftext|>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<filename>")
+    write_byte_tokenizer(tmp_path, 320, control)
+    tokenizer = tmp_path / "tokenizer.json"
+    raw = json.loads(tokenizer.read_text(encoding="utf-8"))
+    raw["model"]["vocab"]["ab"], raw["model"]["merges"] = len(raw["model"]["vocab"]), [["a", "b"]]
+    tokenizer.write_text(json.dumps(raw), encoding="utf-8")
+    ids = {f"tokenizer.ggml.fim_{part}_token_id": 3 + index for index, part in enumerate(("pre", "suf", "mid"))}
+    for name, order in (("Mellum 4b Base", "spm"), ("Granite 3b Code Base", "psm")):
+        metadata = {"general.name": name, "tokenizer.chat_template": "{{ x }}", **ids}
+        path = tmp_path / "model.gguf"
+        write_model(build_reference("llama"), path, tokenizer=tokenizer, metadata=metadata)
+        loaded = load(path)
+        assert loaded.infill.order.value == order
+        assert loaded.status_line == ""
