@@ -121,14 +121,16 @@ class Indexing:
         return Verdict(workspace, withheld or secret_reason(text) or "")
 
     def _judge_file(self, path: Path) -> tuple[str, str]:
-        from forelook_lsp.workspace_files import WorkspaceFiles, folder_outside, named_reason
+        from forelook.privacy.repository import project_of, workspace_of
+
+        from forelook_lsp.workspace_files import WorkspaceFiles, named_reason
 
         name = self._folder_of(path)
         if name is not None:
             folder = self._folders.get(name)
             return name, (folder.withheld(path) or "") if folder is not None else INVALID_SETTING
-        root = folder_outside(path)
-        name = root.as_uri()
+        root = project_of(path)
+        name = workspace_of(root)
         files = self._outside.get(name)
         if files is None:
             files = self._outside[name] = WorkspaceFiles(root, self._ignore_globs)

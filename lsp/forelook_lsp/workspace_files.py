@@ -18,7 +18,6 @@ from forelook.languages import IMPORT_LINE, INDEX_STEMS
 from forelook.privacy.content import MAX_FILE_BYTES, is_generated_name
 from forelook.privacy.ignore_files import FORELOOKIGNORE, GITIGNORE
 from forelook.privacy.ignore_rules import IgnoreRules
-from forelook.privacy.repository import is_repository
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.privacy.secrets import is_secret_path
 
@@ -244,12 +243,6 @@ class WorkspaceFiles:
 
 def _stamp(info: os.stat_result) -> Stamp:
     return info.st_mtime_ns, info.st_size
-
-
-def folder_outside(path: Path) -> Path:
-    """Return the folder that a file outside all folders of the window belongs to: its repository's, or its own."""
-    parents = path.resolve().parents
-    return next((folder for folder in parents if is_repository(folder)), path.parent)
 
 
 def is_ignore_file(path: Path) -> bool:

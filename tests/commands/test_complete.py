@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
-from forelook.commands.complete import Source, complete_in_process
-from forelook.errors import BackendUnreachableError, ModelError, PositionError
+from forelook.commands.complete import Source, complete_in_process, read_source
+from forelook.errors import BackendUnreachableError, ModelError, PositionError, PrivacyError
 from forelook.protocol.messages import CompletionParams, EngineState, Status
 from forelook.server.engine import Engine, OnStatus
 
@@ -66,3 +67,21 @@ def test_an_answer_that_is_an_error_is_raised() -> None:
 def test_without_an_answer_in_time_it_gives_up() -> None:
     with pytest.raises(BackendUnreachableError, match=r"within 0\.05 s"):
         complete_in_process(reporting(), SOURCE, PARAMS, lambda _status: None, 0.05)
+
+
+def test_a_file_is_judged_as_in_editors(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "a.py"
+    path.parent.mkdir()
+    path.write_text("x = 1\n")
+    (tmp_path / ".gitignore").write_text("out/\n")
+    (tmp_path / ".git").mkdir()  # without content no repository
+    assert read_source(path, (1, 1), None).workspace == path.parent.as_uri().removeprefix("file:")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    with pytest.raises(PrivacyError, match=r"listed in \.gitignore"):
+        read_source(path, (1, 1), None)
+    named = tmp_path / "b.py"
+    named.write_text("KEY = 'AKIA" + "ABCDEFGHIJKLMNOP'\n")
+    with pytest.raises(PrivacyError, match="it contains"):
+        read_source(named, (1, 1), None)
+    named.write_text("KEY = ''\n")
+    assert read_source(named, (1, 1), None).workspace == tmp_path.as_uri()

@@ -105,3 +105,16 @@ async def test_the_files_of_renamed_and_created_folders_are_known_under_their_na
     created = [{"uri": (project / name).as_uri()} for name in ("new", "node_modules")]
     await editor.notify("workspace/didCreateFiles", {"files": created})
     await settled(editor, lambda stats: stats["num_documents"] == 2 * NUM_FILES)
+
+
+async def test_only_the_pools_of_projects_are_kept_on_disk(editor: LspClient, project: Path) -> None:
+    full = await both_folders(editor)
+    write_files(project.parent / "alone", "alone")
+    path = project.parent / "alone" / "alone0.py"
+    await editor.open(path.as_uri(), path.read_text())
+    await editor.complete(path.as_uri(), 0, 0)
+    answer = await editor.request("workspace/executeCommand", {"command": "forelook.poolStats", "arguments": []})
+    (alone,) = (stats for name, stats in answer["workspaces"].items() if name.endswith("/alone"))
+    assert full["cache_path"]
+    assert alone["cache_path"] == ""
+    assert alone["num_open"] == 1

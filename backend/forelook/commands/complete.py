@@ -28,6 +28,8 @@ from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.languages import language_id_of
 from forelook.local.endpoint import Endpoint
 from forelook.local.spawn import connect_or_spawn
+from forelook.privacy.content import secret_reason
+from forelook.privacy.repository import project_of, workspace_of
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.protocol import messages
 from forelook.settings.rows import Effect, as_json
@@ -42,13 +44,13 @@ def read_source(path: Path, position: tuple[int, int], language_id: str | None) 
     Raises:
         DocumentTextError: it cannot be read or is not UTF-8.
         PositionError: the cursor is outside it.
-        PrivacyError: an ignore file or the secrets list excludes it.
+        PrivacyError: an ignore file, the secrets list or a secret in it excludes it.
     """
     resolved = path.resolve()
-    root = next((folder for folder in resolved.parents if (folder / ".git").exists()), resolved.parent)
+    root = project_of(resolved)
     excluded = WorkspacePrivacy(root).reason(resolved)
     if excluded is not None:
-        raise PrivacyError(f"{path} is excluded ({excluded}); completions are disabled for it in editors too")
+        raise PrivacyError(_refusal(path, excluded))
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -58,8 +60,15 @@ def read_source(path: Path, position: tuple[int, int], language_id: str | None) 
             f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}; "
             "convert it, for example with iconv"
         ) from None
+    excluded = secret_reason(text)
+    if excluded is not None:
+        raise PrivacyError(_refusal(path, excluded))
     language = language_id or language_id_of(path.suffix)
-    return Source(resolved, text, cursor_offset(text, *position), language, root.as_uri())
+    return Source(resolved, text, cursor_offset(text, *position), language, workspace_of(root))
+
+
+def _refusal(path: Path, excluded: str) -> str:
+    return f"{path} is excluded ({excluded}); completions are disabled for it in editors too"
 
 
 def cursor_offset(text: str, line: int, column: int) -> int:

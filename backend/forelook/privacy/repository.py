@@ -117,6 +117,21 @@ def is_repository(folder: Path) -> bool:
         return False
 
 
+def project_of(path: Path) -> Path:
+    """The innermost repository that contains a file; without one, the folder that the file is in."""
+    return next((folder for folder in path.resolve().parents if is_repository(folder)), path.parent)
+
+
+def workspace_of(project: Path) -> str:
+    """The name of the workspace of files outside all folders of a window.
+
+    A repository's is its URI. Another folder is no project: its name is no URI, so the backend keeps its pool in memory
+    only.
+    """
+    uri = project.as_uri()
+    return uri if is_repository(project) else uri.removeprefix("file:")
+
+
 def _git_folders(top: Path) -> tuple[Path, Path]:
     """The folder of a working tree's own files and that of the repository, without git's help."""
     own = top / ".git"
