@@ -40,7 +40,9 @@ def source(tmp_path: Path) -> Path:
 
 
 def complete(home: dict[str, str], source: Path, model: Path, *options: str) -> str:
-    result = forelook(home, "complete", str(source), "--at", AT, "--json", "--model", str(model), *options)
+    result = forelook(
+        home, "complete", str(source), "--at", AT, "--json", "--deadline-ms", "60000", "--model", str(model), *options
+    )
     assert result.returncode == 0, result.stderr
     (suggestion,) = json.loads(result.stdout)["suggestions"]
     return str(suggestion["text"])

@@ -173,7 +173,8 @@ class ModelState:
         if not learning.run_slice(loaded.model, count_uses) or not learning.has_work:
             self._set_message(loaded.model.status_line)
         elif self.status.progress is None or learning.share >= self.status.progress + _TOLD_SHARE:
-            self._set_message(_LEARNING, learning.share)
+            note = loaded.model.status_line
+            self._set_message(f"{note}; {_LEARNING}" if note else _LEARNING, learning.share)
 
     def _report_progress(self, share: float, line: str) -> None:
         """Progress of the model: while it loads, and while it prepares a step of a new size."""
