@@ -52,6 +52,11 @@ def test_logits_of_quantized_weights_are_those_of_the_dequantized_ones(variant: 
     loaded = load(tmp_path / "model.gguf")
     assert_equal_to(reference, loaded)
     assert ("dequantized to float32" in loaded.status_line) == kind.startswith("Q")
+    if kind.startswith("Q"):
+        stored = sum(place.num_bytes for place in read_gguf(tmp_path / "model.gguf").tensors.values())
+        assert (
+            f": {loaded.weights.nbytes / 2**20:.0f} MiB of memory instead of {stored / 2**20:.0f}" in loaded.status_line
+        )
 
 
 @pytest.mark.parametrize("code", sorted(BLOCK_TYPES))
@@ -79,9 +84,21 @@ def test_any_block_is_dequantized_as_by_the_gguf_package(code: int, dtype: torch
     with np.errstate(all="ignore"):
         expected = torch.from_numpy(gguf.dequantize(data.copy(), kind)).to(dtype)
     place = TensorPlace((rows, blocks * form.num_values), code, form, 0, data.nbytes)
-    found = dequantize(torch.from_numpy(data).view(-1), place, dtype, "test")
+    found, is_finite = dequantize(torch.from_numpy(data).view(-1), place, dtype, "test")
     assert found.dtype is dtype
     torch.testing.assert_close(found, expected.view(found.shape), rtol=0, atol=0, equal_nan=True)
+    assert is_finite == bool(expected.isfinite().all())
+
+
+@pytest.mark.parametrize("code", [0, 1, 30])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_values_that_are_not_finite_or_become_infinite_are_noticed(code: int, value: float) -> None:
+    form, kept = BLOCK_TYPES[code], torch.float16
+    stored = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}[code]
+    values = torch.zeros(2, 300_000).index_fill(1, torch.tensor([299_999]), value).to(stored)
+    place = TensorPlace((2, 300_000), code, form, 0, values.nbytes)
+    assert not dequantize(values.view(torch.uint8).view(-1), place, kept, "test")[1]
+    assert dequantize(torch.zeros_like(values).view(torch.uint8).view(-1), place, kept, "test")[1]
 
 
 def test_tensor_data_is_read_from_its_mapping(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import pytest
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.limits import Limits
 from forelook.decoding.request import DecodeRequest
 from forelook.model.loading import LoadedModel, load_model
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.decoding.streams import drafted
 
@@ -43,6 +45,20 @@ def test_digits_are_split_one_by_one_and_control_tokens_are_not_typed(model: Loa
     assert not tokenizer.special_ids & set(tokenizer.encode("<|im_start|>user"))
     assert model.config.bos_token_id is None
     assert model.stop_token_ids == {2}
+
+
+def test_ids_are_those_of_the_familys_own_tokenizer_on_a_megabyte_of_source(
+    path: Path, model: LoadedModel, source_megabyte: str
+) -> None:
+    """The vocabulary as the gguf package reads it, in the pipeline of the published tokenizer.json."""
+    fields = gguf.GGUFReader(path).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
+    expected = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+    expected.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    assert model.tokenizer.encode(source_megabyte) == expected.encode(source_megabyte).ids
 
 
 def test_greedy_lookahead_is_autoregressive_and_continues_sensibly(model: LoadedModel) -> None:

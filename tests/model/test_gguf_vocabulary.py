@@ -21,12 +21,9 @@ from forelook.model.tokenizer import CodeTokenizer
 from tokenizers import Tokenizer
 
 from tests.model.gguf_files import add_value, add_vocabulary
+from tests.model.texts import TRICKY
 
 STARTER = STARTER_MODEL_PATH / "tokenizer.json"
-TRICKY = (
-    "x = 1234567 + 0x1F  # été, naïve ½ ²³ ١٢٣\n\n\n\t\tdef f(self, a1b2):\r\n    return 'don\\'t' \"we'll\"  \n"
-    "漢字と仮名 한국어 🙂🙂 $<=>^~|` {}[]();:!?...--- \n   \n  )\n        x_y-z__ \tq\n"
-)
 
 
 def write_vocabulary(path: Path, metadata: dict[str, Any]) -> Path:
@@ -56,23 +53,6 @@ def starter_cut_by(stages: dict[str, Any], **others: Any) -> Tokenizer:
     tokenizer = Tokenizer.from_str(json.dumps(raw | {"pre_tokenizer": stages, "post_processor": None} | others))
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-@pytest.fixture(scope="session")
-def source(repository: Path) -> str:
-    """One megabyte of source in several languages."""
-    parts = [TRICKY]
-    for pattern in (
-        "backend/**/*.py",
-        "lsp/**/*.py",
-        "lsp/**/*.lua",
-        "extension/src/*.ts",
-        "tests/**/*.py",
-        "docs/*.md",
-    ):
-        parts += [path.read_text(encoding="utf-8") for path in sorted(repository.glob(pattern))]
-    text = "\n".join(parts)
-    return (text * (1 + 1_000_000 // len(text)))[:1_000_000]
 
 
 def split(pattern: str) -> dict[str, Any]:
@@ -119,11 +99,11 @@ PUBLISHED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("pre", PUBLISHED)
-def test_byte_level_ids_are_those_of_the_familys_own_tokenizer(pre: str, tmp_path: Path, source: str) -> None:
+def test_byte_level_ids_are_those_of_the_familys_own_tokenizer(pre: str, tmp_path: Path, source_megabyte: str) -> None:
     stages, others = PUBLISHED[pre]
     expected = starter_cut_by({"type": "Sequence", "pretokenizers": stages}, **others)
     tokenizer = read(byte_level(tmp_path / "v.gguf", pre))
-    text = source if pre == "smollm" else source[:50_000]
+    text = source_megabyte if pre == "smollm" else source_megabyte[:50_000]
     assert tokenizer.encode(text) == expected.encode(text, add_special_tokens=False).ids
 
 
@@ -173,11 +153,11 @@ def llama_spm(shared_dir: Path) -> CodeTokenizer:
 
 
 def test_sentence_piece_ids_are_those_of_the_familys_own_tokenizer(
-    llama_spm: CodeTokenizer, codellama_tokenizer: CodeTokenizer, source: str
+    llama_spm: CodeTokenizer, codellama_tokenizer: CodeTokenizer, source_megabyte: str
 ) -> None:
     """CodeLlama's vocabulary is Llama's, with further tokens behind it."""
-    for start in range(0, len(source), 20_000):
-        part = source[start : start + 20_000]
+    for start in range(0, len(source_megabyte), 20_000):
+        part = source_megabyte[start : start + 20_000]
         assert llama_spm.encode(part) == codellama_tokenizer.encode(part)
     assert llama_spm.encode_prefix(TRICKY) == codellama_tokenizer.encode_prefix(TRICKY) != llama_spm.encode(TRICKY)
     assert llama_spm.special_ids == {0, 1, 2}

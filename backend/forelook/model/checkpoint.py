@@ -72,6 +72,8 @@ OpenFile = Callable[[str], tuple[Path, TensorFile]]
 class TensorSource(Protocol):
     """Weights that are not in safetensors, under the names that they would have there.
 
+    Its tensors are new ones, in the target dtype, and all their values are finite.
+
     Attributes:
         num_bytes: total size of the tensors that it returns.
         described_by: what states their shapes, for errors.
@@ -95,8 +97,11 @@ class _Reader:
         device: torch.device,
         on_bytes: Callable[[int], None],
         quantize: Quantize | None,
+        *,
+        is_converted: bool,
     ) -> None:
         self._quantize = quantize
+        self._is_converted = is_converted  # by a TensorSource
         self._open_file = open_file
         self._described_by = described_by
         self._dtype = dtype
@@ -132,7 +137,8 @@ class _Reader:
         return joined
 
     def one(self, name: str, *shape: int) -> torch.Tensor:
-        return self._read(name, shape).to(device=self._device, dtype=self._dtype, copy=True)
+        # A tensor of safetensors is a part of the mapped file.
+        return self._read(name, shape).to(device=self._device, dtype=self._dtype, copy=not self._is_converted)
 
     def norm(self, name: str, config: LlamaConfig) -> Norm:
         """A norm over the hidden size."""
@@ -157,7 +163,7 @@ class _Reader:
             raise CheckpointError(
                 f"{path}: {name} has dtype {tensor.dtype}, a quantized format; use float32, float16 or bfloat16 weights"
             )
-        if not math.isfinite(
+        if not self._is_converted and not math.isfinite(
             float(tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32))
         ):
             raise CheckpointError(
@@ -231,7 +237,7 @@ def read_weights(
         on_fraction(min(done / total, 1.0))
 
     with _opened(folder) if source is None else source.opened() as open_file:
-        reader = _Reader(open_file, described_by, dtype, device, on_bytes, quantize)
+        reader = _Reader(open_file, described_by, dtype, device, on_bytes, quantize, is_converted=source is not None)
         embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         layers = tuple(_read_layer(reader, config, index) for index in range(config.num_layers))
         final_norm = reader.norm("model.norm", config)

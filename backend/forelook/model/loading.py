@@ -181,9 +181,9 @@ def load_model(
             source,
         )
     lines = doubts(read.identity, formats[0], name)
-    if source is not None and source.cost():
-        logger.info("%s: %s", name, source.cost())
-        lines.append(source.cost())
+    if source is not None and (cost := source.cost(weights.nbytes)):
+        logger.info("%s: %s", name, cost)
+        lines.append(cost)
     line = "; ".join(lines)
     loaded = LoadedModel(
         name=name,

@@ -6,7 +6,7 @@ and returns their values in float32, [N, values]. A block has one or two scales 
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from types import MappingProxyType
@@ -121,7 +121,7 @@ DEQUANTIZERS: Mapping[str, Dequantize] = MappingProxyType(
 
 def dequantize(
     data: torch.Tensor, place: TensorPlace, dtype: torch.dtype, where: str, pool: Executor | None = None
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, bool]:
     """A tensor's values in a dtype, chunk by chunk, so that there is never a second copy of them.
 
     Args:
@@ -130,6 +130,9 @@ def dequantize(
         dtype: of the result.
         where: file and name, for errors.
         pool: converts the chunks concurrently, if given.
+
+    Returns:
+        The values, and whether all of them are finite.
 
     Raises:
         UnsupportedArchitectureError: a type without a known layout.
@@ -141,12 +144,15 @@ def dequantize(
     flat = values.view(-1, form.num_values)
     step = max(1, _CHUNK_VALUES // form.num_values)
 
-    def convert_chunk(start: int) -> None:
-        flat[start : start + step] = convert(blocks[start : start + step]).view(-1, form.num_values)
+    def convert_chunk(start: int) -> bool:
+        chunk = convert(blocks[start : start + step]).view(-1, form.num_values)
+        kept = flat[start : start + step].copy_(chunk)
+        checked = kept if dtype is torch.float16 else chunk  # large values become infinite in float16
+        return math.isfinite(float(checked.sum(dtype=torch.float32)))
 
     starts = range(0, len(blocks), step)
-    deque((pool.map if pool is not None and len(starts) > 1 else map)(convert_chunk, starts), maxlen=0)
-    return values
+    are_finite = [*(pool.map if pool is not None and len(starts) > 1 else map)(convert_chunk, starts)]
+    return values, all(are_finite)
 
 
 def _package_dequantizer(form: BlockType, code: int, where: str) -> Dequantize:

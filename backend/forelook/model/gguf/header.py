@@ -140,6 +140,13 @@ class GgufFile:
                 "that writes it is done"
             )
 
+    def drop_pages(self, place: TensorPlace) -> None:
+        """Take a tensor that was read out of this process's memory; the system still caches the file as it sees fit."""
+        start = -(-place.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (place.offset + place.num_bytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self.data.madvise(mmap.MADV_DONTNEED, start, length)
+
 
 def is_gguf(path: Path) -> bool:
     """Whether a path is a GGUF file, by its first bytes or its name."""

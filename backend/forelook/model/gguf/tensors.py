@@ -109,7 +109,13 @@ class GgufTensors:
         place = file.tensors[stored]
         file.check_size()
         data = torch.frombuffer(file.data, dtype=torch.uint8, count=place.num_bytes, offset=place.offset)
-        values = dequantize(data, place, self._dtype, f"{file.path}: {stored}", self._pool)
+        values, is_finite = dequantize(data, place, self._dtype, f"{file.path}: {stored}", self._pool)
+        file.drop_pages(place)
+        if not is_finite:
+            raise CheckpointError(
+                f"{file.path}: {stored} contains values that are not finite (NaN or infinity); download it again, or "
+                "choose another file"
+            )
         offset = self._architecture.norm_offset
         if offset and "norm" in stored:
             values -= offset
@@ -119,8 +125,12 @@ class GgufTensors:
             return _halves(values, self._config.num_kv_heads)
         return values
 
-    def cost(self) -> str:
-        """Which formats are dequantized to what, and the memory that takes; empty if none is."""
+    def cost(self, kept_bytes: int) -> str:
+        """Which formats are dequantized to what, and the memory that takes; empty if none is.
+
+        Args:
+            kept_bytes: size of the weights in the layout of the forward pass.
+        """
         places = {name: file.tensors[name] for name, file in self._files.items()}
         quantized = [place for place in places.values() if place.type.name not in _FULL_PRECISION]
         if not quantized:
@@ -131,7 +141,7 @@ class GgufTensors:
         names = ", ".join(name for name, _ in kinds.most_common())
         stored_mib = sum(place.num_bytes for place in places.values()) / _MIB
         return (
-            f"{names} dequantized to {str(self._dtype).removeprefix('torch.')}: {self.num_bytes / _MIB:.0f} MiB of "
+            f"{names} dequantized to {str(self._dtype).removeprefix('torch.')}: {kept_bytes / _MIB:.0f} MiB of "
             f"memory instead of {stored_mib:.0f}"
         )
 
