@@ -323,6 +323,7 @@ def test_identity_is_read_from_a_folders_files(tmp_path: Path) -> None:
     config = {"model_type": "llama", "_name_or_path": "/data/run/Mellum 4b_base"}
     identity = identity_of_folder(str(tmp_path / "My Model"), config, {"chat_template": "{{ x }}"})
     assert identity == ModelIdentity("llama", ("my-model",), ("mellum-4b-base",), has_chat_template=True)
+    assert identity_of_folder("a", config, {}, has_template_file=True).has_chat_template
     assert identity_of_folder("JetBrains/Mellum-4b-base", {}, {}).names == ("jetbrains/mellum-4b-base",)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_CHAT = re.compile(r"\b(instruct|chat|it)\b")
+_CHAT = re.compile(r"\b(instruct|chat)\b|\db-it\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,22 @@ class ModelIdentity:
         return any(_CHAT.search(name) for name in self.names)
 
 
-def identity_of_folder(model: str, config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> ModelIdentity:
+def identity_of_folder(
+    model: str, config: Mapping[str, Any], tokenizer_config: Mapping[str, Any], *, has_template_file: bool = False
+) -> ModelIdentity:
     """The identity of a folder of safetensors.
 
     Args:
         model: as the user named it.
         config: its ``config.json``.
         tokenizer_config: its ``tokenizer_config.json``; empty if it has none.
+        has_template_file: whether it has a ``chat_template.jinja``, where newer checkpoints keep the template.
     """
     return ModelIdentity(
         model_type=str(config.get("model_type")),
         names=_names(model),
         bases=_names(config.get("_name_or_path"), tokenizer_config.get("name_or_path")),
-        has_chat_template="chat_template" in tokenizer_config,
+        has_chat_template=has_template_file or "chat_template" in tokenizer_config,
     )
 
 

@@ -376,7 +376,12 @@ def _read_files(path: Path, name: str) -> _ReadFiles:
     ends = tuple(sorted({*config.eos_token_ids, *token_ids(generation.get("eos_token_id"))}))
     tokenizer_path = path / "tokenizer.json"
     tokenizer = CodeTokenizer.from_file(tokenizer_path)
-    identity = identity_of_folder(name, raw, _read_json(path / "tokenizer_config.json", required=False))
+    identity = identity_of_folder(
+        name,
+        raw,
+        _read_json(path / "tokenizer_config.json", required=False),
+        has_template_file=(path / "chat_template.jinja").is_file(),
+    )
     return _ReadFiles(config, tokenizer, tokenizer_path, ends, identity, None, _content(path))
 
 
