@@ -68,7 +68,7 @@ def main() -> None:
         border = tokenizer.splitter.border
         chosen = texts if border is not Border.NOWHERE else texts[: max(1, len(texts) * _NUM_WHOLE_CHARS // NUM_CHARS)]
         num_different, num_tokens = different(tokenizer, chosen)
-        label = "/".join(Path(name).parts[-3:])
+        label = "/".join(Path(name).parts[-4:])
         row = {"tokenizer": label, "border": border.name, "files": len(chosen), "chars": sum(map(len, chosen))}
         rows.append({**row, "tokens": num_tokens, "different": num_different})
         print(rows[-1], flush=True)

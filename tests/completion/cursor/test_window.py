@@ -80,7 +80,7 @@ def window_at(language_id: str, text: str, offset: int) -> Window:
     language = language_for(language_id)
     cursor = look_around(language, text[:offset], text[offset:])
     window = window_of(language, cursor.before, cursor.after, cursor.inside)
-    return completed(language, window) if language.delimiter_nodes or language.unindented_blocks else window
+    return completed(language, window, own_closed=True) if window.is_cut else window
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -7,7 +7,6 @@ bounded: where the budget is spent, an insertion passes if it is balanced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tree_sitter
@@ -55,9 +54,13 @@ class SyntaxGuard:
             if base.num_errors is None:
                 return False
         self._budget.stops_at_error = base.num_errors == 0
-        num_errors = _num_errors(base.parse(self._cursor, text, num_covered, self._budget))
+        tree = base.parse(self._cursor, text, num_covered, self._budget)
         self._budget.stops_at_error = False
-        return num_errors is not None and num_errors <= base.num_errors
+        if tree is None or len(errors := _error_rows(tree)) > base.num_errors:
+            return False
+        # Errors may merge: where there was none, there must be none.
+        row = base.row + text.count("\n")
+        return base.is_broken_here or all(last < base.row or first > row for first, last in errors)
 
 
 @dataclass(slots=True)
@@ -66,6 +69,7 @@ class _Base:
 
     Attributes:
         parses: has parsed it.
+        row: of the cursor.
         start, end: the cursor's line in it, in bytes; both at the line's start where it was parsed without the line.
         is_broken_here: whether the text has a syntax error at the cursor or around it.
         is_sound: whether its errors are the document's own.
@@ -73,6 +77,7 @@ class _Base:
     """
 
     parses: Reparser
+    row: int
     start: int
     end: int
     is_broken_here: bool
@@ -86,39 +91,29 @@ class _Base:
 
 
 def _base_of(cursor: CursorContext) -> _Base | None:
-    """The first window whose errors are the document's own, else the last one; ``None`` where parsing is too much."""
+    """The parsed window around a cursor; ``None`` where parsing is too much."""
     without, whole = (reparser(cursor.language, use) for use in ("guard: without the line", "guard: whole"))
     assert without is not None
     assert whole is not None
-    budget, base = ParseBudget(_BASE_REPORTS), None
-    for window in _windows(cursor):
-        above = window.before[: len(window.before) - len(cursor.line)]
-        start, end = len(to_bytes(above)), len(to_bytes(window.before + cursor.rest))
-        budget.stops_at_error = True
-        if _num_errors(without.parse_within(above + window.after[len(cursor.rest) :], budget)) == 0:
-            base = _Base(without, start, start, is_broken_here=False, is_sound=True, num_errors=0)
-            if _num_errors(base.parse(cursor, "", 0, budget)) != 0:
-                base.is_broken_here, base.num_errors = True, None
-            return base
-        budget.stops_at_error = False
-        tree = whole.parse_within(window.before + window.after, budget)
-        if tree is None:
-            return None
-        errors, row = _error_rows(tree), window.before.count("\n")
-        is_broken_here = any(first - _NEAR <= row <= last + _NEAR for first, last in errors)
-        base = _Base(whole, start, end, is_broken_here, _is_sound(window, errors), len(errors))
-        if base.is_sound:
-            return base
-    return base
-
-
-def _windows(cursor: CursorContext) -> Iterator[Window]:
-    language = cursor.language
-    window = window_of(language, cursor.before, cursor.after, cursor.inside)
-    if not language.delimiter_nodes or not window.is_cut:  # a part of HTML hardly ever parses as it is
-        yield window
-    if window.is_cut and (language.delimiter_nodes or language.unindented_blocks):
-        yield completed(language, window)
+    window = window_of(cursor.language, cursor.before, cursor.after, cursor.inside)
+    if window.is_cut:
+        own_closed = bool(cursor.open_brackets) and cursor.open_brackets[0][1] is not Closer.MISSING
+        window = completed(cursor.language, window, own_closed=own_closed)
+    above = window.before[: len(window.before) - len(cursor.line)]
+    row, start, end = above.count("\n"), len(to_bytes(above)), len(to_bytes(window.before + cursor.rest))
+    budget = ParseBudget(_BASE_REPORTS, stops_at_error=True)
+    if _num_errors(without.parse_within(above + window.after[len(cursor.rest) :], budget)) == 0:
+        base = _Base(without, row, start, start, is_broken_here=False, is_sound=True, num_errors=0)
+        if _num_errors(base.parse(cursor, "", 0, budget)) != 0:
+            base.is_broken_here, base.num_errors = True, None
+        return base
+    budget.stops_at_error = False
+    tree = whole.parse_within(window.before + window.after, budget)
+    if tree is None:
+        return None
+    errors = _error_rows(tree)
+    is_broken_here = any(first - _NEAR <= row <= last + _NEAR for first, last in errors)
+    return _Base(whole, row, start, end, is_broken_here, _is_sound(window, errors), len(errors))
 
 
 def _is_sound(window: Window, errors: list[tuple[int, int]]) -> bool:

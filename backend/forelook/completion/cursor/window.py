@@ -27,7 +27,7 @@ _CONTINUES = re.compile(
 )
 _COMMENT = re.compile(r"\s*(?:$|#|//|/?\*)")
 # A line that the next one continues, and a line that ends a signature of several lines.
-_UNFINISHED = re.compile(r"(?:[,=(\[+*|&?<\\]|=>)\s*$")
+_UNFINISHED = re.compile(r"(?:[,=(\[+*|&?<\\]|=>)\s*$|^\s*(?:@|#\[|template\b)")
 _ENDS_SIGNATURE = re.compile(r"\s*[)\]>]|\s*/>")
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*)[^<>]*?(/?)>")
 _VOID_ELEMENTS = frozenset(
@@ -69,21 +69,27 @@ def window_of(language: Language, before: str, after: str, inside: str | None = 
     return Window(head + near, rest + tail, first_row, last_row, start > 0 or end < len(after))
 
 
-def completed(language: Language, window: Window) -> Window:
+def completed(language: Language, window: Window, *, own_closed: bool) -> Window:
     """The window with blocks opened and closed that its cut left open.
 
-    These are blocks around unindented lines, as of C++ namespaces, and elements of HTML. The cursor's line counts as
-    it is: what it leaves open stays open.
+    These are blocks around unindented lines, as of C++ namespaces, and elements of HTML.
+
+    Args:
+        language: of the document.
+        window: cut.
+        own_closed: whether the document closes the bracket that the cursor's line leaves open; else that stays open.
     """
-    return _with_elements(window) if language.delimiter_nodes else _with_unindented_blocks(language, window)
+    if language.delimiter_nodes:
+        return _with_elements(window)
+    return _with_unindented_blocks(language, window, own_closed) if language.unindented_blocks else window
 
 
-def _with_unindented_blocks(language: Language, window: Window) -> Window:
+def _with_unindented_blocks(language: Language, window: Window, own_closed: bool) -> Window:
     text, cursor = window.before + window.after, len(window.before)
     scan = scan_brackets(language, text)
     strays = [each.position for each in scan.unmatched if text[each.position - 1 : each.position] in ("", "\n")]
     starts = [(text.rfind("\n", 0, each.position) + 1, each.character) for each in scan.open]
-    own = text.rfind("\n", 0, cursor) + 1
+    own = -1 if own_closed else text.rfind("\n", 0, cursor) + 1
     missing = [
         PARTNER[each] for start, each in starts if each in PARTNER and start != own and not text[start].isspace()
     ]
@@ -95,23 +101,24 @@ def _with_unindented_blocks(language: Language, window: Window) -> Window:
 
 
 def _with_elements(window: Window) -> Window:
-    above, below = window.before.rfind("\n") + 1, window.after.find("\n")
+    text = window.before + window.after
+    own = text.rfind("\n", 0, len(window.before)) + 1
+    own_end = text.find("\n", len(window.before))
     strays: list[str] = []
-    opened: list[str] = []
-    for text in (window.before[:above], window.after[below:] if below >= 0 else ""):
-        for end, name, alone in _TAG.findall(text):
-            if alone or name.lower() in _VOID_ELEMENTS:
-                continue
-            if not end:
-                opened.append(name)
-            elif name in opened:
-                del opened[len(opened) - 1 - opened[::-1].index(name) :]
-            else:
-                strays.append(name)
-    if not strays and not opened:
-        return window
+    opened: list[tuple[str, bool]] = []
+    for tag in _TAG.finditer(text):
+        end, name, alone = tag.groups()
+        names = [other for other, _ in opened]
+        if alone or name.lower() in _VOID_ELEMENTS:
+            continue
+        if not end:
+            opened.append((name, own <= tag.start() and (tag.start() < own_end or own_end < 0)))
+        elif name in names:
+            del opened[len(names) - 1 - names[::-1].index(name) :]
+        else:
+            strays.append(name)
     head = "".join(f"<{name}>" for name in reversed(strays)) + "\n"
-    tail = "\n" + "".join(f"</{name}>" for name in reversed(opened)) + "\n"
+    tail = "\n" + "".join(f"</{name}>" for name, is_own in reversed(opened) if not is_own) + "\n"
     first_row, last_row = window.first_row + 1, window.last_row + 1
     return Window(head + window.before, window.after + tail, first_row, last_row, window.is_cut)
 
