@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -100,6 +101,19 @@ def test_a_token_file_others_can_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AuthenticationError, match="is readable by other users; run `chmod 600`") as caught:
         read_tokens(path)
     assert token not in str(caught.value)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_what_is_called_like_a_token_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2**33)
+    (tmp_path / "huge").chmod(0o600)
+    for name in ("pipe", "endless", "huge", "missing", "."):
+        with pytest.raises(AuthenticationError, match="cannot be read"):
+            read_tokens(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"short\n", b"\xff" * 64])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
 import ssl
 import sys
@@ -17,9 +18,10 @@ from pathlib import Path
 
 from forelook.config import LOOPBACK_HOSTS
 from forelook.errors import AuthenticationError, ConfigError
-from forelook.local.files import write_atomically
+from forelook.local.files import read_regular_file, write_atomically
 
 TOKEN_BYTES = 32  # 256 random bits
+_MAX_TOKEN_FILE_BYTES = 2**20  # chosen, not measured: thousands of users
 OWNER_PREFIX = "owner-"
 """Starts the owner's token in a file of several: its holder may stop the backend and sees the figures of all users."""
 
@@ -122,13 +124,17 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     """The tokens in ``path``, one per line.
 
     Raises:
-        AuthenticationError: the file is missing, empty or readable by other users, or a token is too short.
+        AuthenticationError: the file is missing, empty, readable by other users or no regular file, or a token is too
+            short.
     """
-    try:
-        mode = path.stat().st_mode
-        if sys.platform != "win32" and mode & 0o077:
+
+    def check(info: os.stat_result) -> None:
+        if sys.platform != "win32" and info.st_mode & 0o077:
             raise AuthenticationError(f"{path} is readable by other users; run `chmod 600` on it and replace the token")
-        tokens = tuple(path.read_text(encoding="ascii").split())
+
+    try:
+        data = read_regular_file(path, _MAX_TOKEN_FILE_BYTES, follows_links=True, check=check)
+        tokens = tuple(data.decode("ascii").split())
     except (OSError, UnicodeDecodeError) as error:
         raise AuthenticationError(f"the token file {path} cannot be read ({type(error).__name__})") from error
     if not tokens or any(len(token) < TOKEN_BYTES for token in tokens):

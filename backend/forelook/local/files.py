@@ -113,13 +113,20 @@ def open_private(path: Path, flags: int, open_file: OpenFile = os.open, *, buffe
     return os.fdopen(descriptor, mode, buffering)
 
 
-def read_regular_file(path: Path, max_bytes: int, *, follows_links: bool = False) -> bytes:
+def read_regular_file(
+    path: Path,
+    max_bytes: int,
+    *,
+    follows_links: bool = False,
+    check: Callable[[os.stat_result], None] = lambda _info: None,
+) -> bytes:
     """Read a file that others may have put there: never wait for a pipe, a device or an endless file.
 
     Args:
         path: the file.
         max_bytes: limit of its size.
         follows_links: whether ``path`` itself may be a symbolic link; folders above it always may.
+        check: raises if the file that was opened must not be read.
 
     Raises:
         OSError: it cannot be opened, is a link (``ELOOP``), is not a regular file (``EINVAL``) or is larger than
@@ -131,12 +138,14 @@ def read_regular_file(path: Path, max_bytes: int, *, follows_links: bool = False
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags | (0 if follows_links else getattr(os, "O_NOFOLLOW", 0)))
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            code = errno.EISDIR if stat.S_ISDIR(info.st_mode) else errno.EINVAL
             raise OSError(code, "it is not a regular file", str(path))
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
+        check(info)
+        # Some files have no size, as in /proc, and others grow: what is read counts too.
+        data = file.read(max_bytes + 1) if info.st_size <= max_bytes else b""
+    if max(len(data), info.st_size) > max_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
     return data
 

@@ -51,6 +51,13 @@ def write_successors(path: Path, seeds: SuccessorSeeds) -> None:
 
 
 def _parse(data: bytes, vocab_size: int) -> SuccessorSeeds:
+    try:
+        return _seeds(data, vocab_size)
+    except MemoryError as error:  # the file is small: what it says about its arrays is wrong
+        raise ValueError("arrays of an impossible size") from error
+
+
+def _seeds(data: bytes, vocab_size: int) -> SuccessorSeeds:
     with np.load(io.BytesIO(data), allow_pickle=False) as content:
         token_ids, probabilities = content["token_ids"], content["probabilities"]
         # a file of earlier versions has a row for each token of the vocabulary
