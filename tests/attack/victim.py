@@ -36,8 +36,16 @@ class Usage:
 class Victim:
     """A backend as `forelook serve` runs it, with a home of its own."""
 
-    def __init__(self, folder: Path, *, settings: object = None, max_descriptors: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: object = None,
+        max_descriptors: int | None = None,
+        program: tuple[str, ...] = ("-m", "forelook"),
+    ) -> None:
         self.folder = folder
+        self._program = program
         self.environment = {
             **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV") if name in os.environ},
             "HOME": str(folder),
@@ -53,7 +61,8 @@ class Victim:
     def start(self) -> Endpoint:
         """Start, and wait until it listens."""
         limit = "" if self._max_descriptors is None else f"ulimit -n {self._max_descriptors}; "
-        command = [sys.executable, "-m", "forelook", "serve", "--announce", "--config", json.dumps(self._settings)]
+        arguments = ["serve", "--announce", "--config", json.dumps(self._settings)]
+        command = [sys.executable, *self._program, *arguments]
         with open_log(self.paths) as log:
             self.process = subprocess.Popen(
                 ["sh", "-c", f'{limit}exec "$@"', "sh", *command],
@@ -171,11 +180,11 @@ def window(endpoint: Endpoint, workspace: str = "file:///attacked") -> Iterator[
         yield Window(client, workspace)
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 30.0, *, every_s: float = 0.02) -> bool:
     """Poll; returns whether it came true in time."""
     limit = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > limit:
             return False
-        time.sleep(0.02)
+        time.sleep(every_s)
     return True
