@@ -40,7 +40,7 @@ NOTEBOOKS = types.NotebookDocumentSyncOptions(
 )
 
 # Eglot and lsp-mode make one watch of the system per folder of the project, whatever the patterns are.
-WATCHING_EACH_FOLDER = frozenset({"Eglot", "emacs"})
+WATCHING_EACH_FOLDER = frozenset({"eglot", "emacs"})
 WATCHED = (
     types.FileSystemWatcher("**/*{" + ",".join(sorted(ID_BY_SUFFIX)) + "}"),
     types.FileSystemWatcher("**/.{git,forelook}ignore"),
@@ -123,7 +123,7 @@ class ForelookServer(LanguageServer):
         window = params.capabilities.window
         self._editor.shows_progress = window is not None and bool(window.work_done_progress)
         client = params.client_info
-        self._watches_each_folder = client is not None and client.name in WATCHING_EACH_FOLDER
+        self._watches_each_folder = client is not None and client.name.lower() in WATCHING_EACH_FOLDER
         options = params.initialization_options
         self._initial_settings = options if isinstance(options, dict) else {}
         self._editor.speaks_copilot = "editorPluginInfo" in self._initial_settings
