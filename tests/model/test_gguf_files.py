@@ -141,7 +141,13 @@ def test_missing_tensor_is_named(name: str, tmp_path: Path) -> None:
 )
 def test_tensor_of_another_shape_is_named(metadata: dict[str, Any], message: str, tmp_path: Path) -> None:
     write_model(build_reference("llama"), tmp_path / "model.gguf", metadata=metadata)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=f"the metadata {message}.*; weights and the metadata must"):
+        load(tmp_path / "model.gguf")
+
+
+def test_link_that_leads_to_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").symlink_to(tmp_path / "model.gguf")
+    with pytest.raises(ModelNotFoundError, match=r"model\.gguf' is neither .* but a link that leads nowhere"):
         load(tmp_path / "model.gguf")
 
 

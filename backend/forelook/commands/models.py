@@ -105,6 +105,8 @@ def _print_recommended(fits: Sequence[Fit], machine: Machine, where: str) -> Non
         elif fit.is_slow:
             note = "fits, but slower than typing"
         known = fit.model
+        if known.is_gated:
+            note += ", after `hf auth login`"
         pace = f", {in_words(fit.estimate)}" if fit.estimate else ""
         print(f"  {known.model}  {_size(known.num_parameters, known.download_bytes)}, "
               f"{_context(known.context)}, {known.license}{pace}: {note}")  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.memory import num_parameters
@@ -27,12 +27,14 @@ class CatalogueModel:
         license: as on the model card. Whoever downloads the model accepts it.
         config: its shapes.
         bits_per_weight: of the download.
+        is_gated: whether the hub requires a login; such a model is not recommended.
     """
 
     model: str
     license: str
     config: LlamaConfig
     bits_per_weight: float = 16.0
+    is_gated: bool = False
 
     @property
     def num_parameters(self) -> int:
@@ -80,6 +82,7 @@ def _qwen(size: str, license_name: str, *shape: int, tied: bool = True) -> tuple
 
 
 _LLAMA_2, _APACHE, _DEEPSEEK = "Llama 2 Community License", "Apache-2.0", "DeepSeek Model License"
+_OPEN_RAIL = "BigCode OpenRAIL-M"
 _QWEN_RESEARCH = "Qwen Research License (not commercial)"
 
 # By size, smallest first; of two of one size the recommended one first.
@@ -87,6 +90,11 @@ CATALOGUE: tuple[CatalogueModel, ...] = (
     *_qwen("0.5B", _APACHE, 896, 24, 14, 2, 4864, 151_936, 32_768),
     _row("deepseek-ai/deepseek-coder-1.3b-base", _DEEPSEEK, "llama", 2048, 24, 16, 16, 5504, 32_256, 16_384),
     *_qwen("1.5B", _APACHE, 1536, 28, 12, 2, 8960, 151_936, 32_768),
+    replace(
+        _row("google/codegemma-2b", "Gemma Terms of Use", "gemma", 2048, 18, 8, 1, 16_384, 256_000, 8_192, tied=True),
+        is_gated=True,
+    ),
+    _row("bigcode/starcoder2-3b", _OPEN_RAIL, "starcoder2", 3072, 30, 24, 2, 12_288, 49_152, 16_384, tied=True),
     *_qwen("3B", _QWEN_RESEARCH, 2048, 36, 16, 2, 11_008, 151_936, 32_768),
     _row("ibm-granite/granite-3b-code-base-2k", _APACHE, "llama", 2560, 32, 32, 32, 10_240, 49_152, 2_048, tied=True),
     _row("codellama/CodeLlama-7b-hf", _LLAMA_2, "llama", 4096, 32, 32, 32, 11_008, 32_016, 16_384),
@@ -126,7 +134,7 @@ class Fit:
         fits: whether that much memory is free.
         estimate: how fast it would be; ``None`` if the machine was not measured.
         is_slow: whether the model fits but cannot keep up with typing.
-        is_best: whether it is the recommended model: the largest that fits and is not slow.
+        is_best: whether it is the recommended model: the largest that fits, is not slow and needs no login.
     """
 
     model: CatalogueModel
@@ -146,7 +154,7 @@ def recommend(machine: Machine, catalogue: Sequence[CatalogueModel] = CATALOGUE)
         fits = machine.memory_bytes is None or needed <= machine.memory_bytes
         estimate = None if machine.speed is None else machine.speed.estimate(model.config)
         judged.append((model, needed, fits, estimate, fits and estimate is not None and is_slow(estimate)))
-    usable = [model for model, _, fits, _, slow in judged if fits and not slow]
+    usable = [model for model, _, fits, _, slow in judged if fits and not slow and not model.is_gated]
     best = max(usable, key=lambda model: model.num_parameters, default=None)
     return [Fit(model, needed, fits, estimate, slow, model is best) for model, needed, fits, estimate, slow in judged]
 

@@ -157,7 +157,7 @@ class _Reader:
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f"{path}: {name} has shape {list(tensor.shape)}, but {self._described_by} implies {list(shape)}; "
-                f"use the {self._described_by} that was published with these weights"
+                f"weights and {self._described_by} must have been published together: download both again"
             )
         if not tensor.is_floating_point():
             raise CheckpointError(

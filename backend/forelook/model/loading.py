@@ -286,7 +286,11 @@ def find_checkpoint(
     if (file := gguf_on_hub(model)) is not None:
         return _download(file.repository, revision, report, download, file) / file.name
     if not model or model.startswith(("/", ".", "~")) or model.endswith("/") or model.count("/") > 1:
-        raise ModelNotFoundError(f"model {model!r} is neither a folder nor a hub id such as owner/name")
+        link = ", but a link that leads nowhere" if folder.is_symlink() else ""
+        raise ModelNotFoundError(
+            f"model {model!r} is neither a folder nor a hub id such as owner/name{link}; name a folder with a model, a "
+            "GGUF file or a hub id"
+        )
     return _download(model, revision, report, download)
 
 

@@ -64,7 +64,7 @@ class GgufTensors:
         described_by: what states the expected shapes, for errors.
     """
 
-    described_by = "its metadata"
+    described_by = "the metadata"
 
     def __init__(
         self, files: Sequence[GgufFile], architecture: Architecture, config: LlamaConfig, dtype: torch.dtype
