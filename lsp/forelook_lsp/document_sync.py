@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 NOT_JUDGED = "it is not known yet whether it may be read"
 CONTAINS = "it contains"  # begins every reason that lies in the text
 MAX_LOOKED_AT_CHARS = 20_000  # of inserted text on the event loop: 3 ms; chosen, not measured
+RETRY_S, MAX_RETRY_S = 2.0, 60.0  # chosen, not measured
 TRIM_CHARS = 4_000_000  # closed since memory was last returned; chosen, not measured
 TRIM_AFTER_S = 1.0  # chosen, not measured: files are closed together
 LINE_BYTES = 40  # of a line's entry in the table of lines: an integer and its place
@@ -239,6 +240,8 @@ class DocumentSync:
         else:
             document.refused = error.message
             document.refused_length = None if error.code == LimitError.code else len(document.text)
+            if error.code == LimitError.code:
+                self._retry_later(document)
 
     # --- Exclusion -------------------------------------------------------------------------------------------
 
@@ -346,7 +349,9 @@ class DocumentSync:
             else:
                 params = messages.DocumentChangeParams(document.uri, document.version, tuple(edits))
                 self._backend.notify(messages.DOCUMENT_CHANGE, params)
-        elif document.refused_length is None or len(document.text) < document.refused_length:
+        elif document.retry is None and (
+            document.refused_length is None or len(document.text) < document.refused_length
+        ):
             self._send(document)  # what prevented it may have passed
 
     def _too_large(self, document: Document) -> str:
@@ -434,6 +439,16 @@ class DocumentSync:
             document.workspace, document.uri, document.language_id, document.version, document.text
         )
         document.sent = self._backend.notify(messages.DOCUMENT_OPEN, params)
+
+    def _retry_later(self, document: Document) -> None:
+        """Send a document again that the backend had no room for; other windows make room without notice."""
+        document.retry_s = min(2 * document.retry_s, MAX_RETRY_S) or RETRY_S
+        document.retry = asyncio.get_running_loop().call_later(document.retry_s, self._retry, document)
+
+    def _retry(self, document: Document) -> None:
+        document.retry = None
+        if self._mirror.documents.get(document.uri) is document and not document.sent:
+            self._send(document)
 
     def _send_refused(self) -> None:
         """There is room for one more document: send the one opened last of those that were refused."""

@@ -38,6 +38,7 @@ class Document:
         withheld: why its text must not be sent to the backend; empty if it may be.
         refused: why the backend cannot have it at present; empty if it can.
         refused_length: its length when the backend refused it for its text; it is not sent again until it is shorter.
+        retry, retry_s: when it is sent again after the backend had no room for it, and how long that takes.
         sent: whether the backend has it.
         editor_version: as the editor sent it.
         judged: runs until it is known whether the document may be sent.
@@ -51,6 +52,8 @@ class Document:
     withheld: str = ""
     refused: str = ""
     refused_length: int | None = None
+    retry: asyncio.TimerHandle | None = None
+    retry_s: float = 0.0
     sent: bool = False
     editor_version: int = 0
     judged: asyncio.Task[None] | None = None

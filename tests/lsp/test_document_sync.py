@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from bench.lsp_client import LspClient, range_of
+from forelook.errors import LimitError
 from forelook.protocol import jsonrpc, messages
+from forelook_lsp import document_sync
 
 from tests.lsp.conftest import URI, execute
 from tests.lsp.fake_backend import LIMITS, FakeBackend
@@ -102,6 +105,23 @@ async def test_a_document_that_the_backend_refused_for_its_text_is_sent_again_on
     assert backend.methods.count("document/open") == 1, "it is not sent with each key"
     await editor.change(URI, 3, {"range": range_of(0, 1, 0, 4), "text": ""})
     assert len(await editor.complete(URI, 0, 1)) == 1
+
+
+async def test_a_document_that_the_backend_had_no_room_for_is_sent_again_after_a_while_and_not_with_each_key(
+    editor: LspClient, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_sync, "RETRY_S", 1.0)
+    await editor.open(URI, "abc")
+    await backend.wait_until(lambda: URI in backend.connections[0].texts)
+    del backend.connections[0].texts[URI]
+    refused = messages.NotificationErrorParams("document/open", LimitError.code, "no memory left", URI)
+    await backend.connections[0].websocket.send(jsonrpc.encode_notification(messages.NOTIFICATION_ERROR, refused))
+    await execute(editor, "forelook.stats")  # answered after the refusal was read
+    await editor.type_text(URI, 2, 0, 3, "d")
+    assert await editor.complete(URI, 0, 4) == []
+    assert backend.methods.count("document/open") == 1
+    await backend.wait_until(lambda: backend.connections[0].texts.get(URI) == "abcd")
+    assert len(await editor.complete(URI, 0, 4)) == 1
 
 
 async def test_a_client_that_never_raises_versions_gets_suggestions(editor: LspClient, backend: FakeBackend) -> None:
