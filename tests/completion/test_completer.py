@@ -9,6 +9,7 @@ from forelook.config import EngineConfig
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey
 from forelook.protocol.messages import (
+    MAX_NEW_TOKENS,
     SelectedCompletion,
     TextChange,
     TriggerKind,
@@ -123,3 +124,11 @@ def test_invoked_request_may_take_longer_than_an_automatic_one(rigs: Callable[..
     reply = rig.ask(13, trigger=TriggerKind.INVOKED, num_suggestions=3)
     assert reply.texts[0] == "    x = 1\n    return x"
     assert len(set(reply.texts)) == len(reply.texts) <= 3
+
+
+def test_a_cache_has_room_for_what_a_request_can_use_and_no_more(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(FakeModel("x = compute(1)\n", max_positions=1_000_000))
+    rig.open("x = \n")
+    assert rig.ask(4).texts == ["compute(1)"]
+    (sequence,) = rig.model.sequences
+    assert MAX_NEW_TOKENS + 1024 < sequence.max_positions < MAX_NEW_TOKENS + 2048, "on a CPU"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
@@ -30,6 +31,7 @@ from forelook.model.loading import LoadedModel
 from forelook.model.text_stream import TextStream
 from forelook.model.token_healing import Healing
 from forelook.protocol.messages import (
+    MAX_NEW_TOKENS,
     CompletionParams,
     CompletionResult,
     MultiLine,
@@ -46,6 +48,7 @@ _SAMPLING_TOP_P = 0.95  # chosen, not measured
 _PREWARM_CHUNK = 64  # tokens between two looks at the inbox; chosen, not measured
 _MAX_CPU_PROMPT_TOKENS = 1024  # measured: docs/decisions.md, "Prompts of at most 1,024 tokens on a CPU"
 _MAX_PROMPT_TOKENS = 8192  # chosen, not measured
+_OTHER_POSITIONS = 512  # of sentinels, file names and drafts; chosen, not measured
 _MIN_TOKENS_FOR_CONTEXT = 1500  # measured: docs/decisions.md, "Cross-file context"; smaller prompts lose own text to it
 
 
@@ -172,8 +175,10 @@ class Completer:
         self._loop = loop
         self._config = config
         self._budget = StepBudget() if budget is None else budget
-        self.sequences = SequencePool(model.new_sequence, config.kv_cache_bytes)
         num_tokens = self._max_prompt_tokens()
+        # Caches are zeroed when they are made: 0.8 GB at the first request for 32,768 positions of a small model.
+        positions = min(model.max_positions, num_tokens + MAX_NEW_TOKENS + _OTHER_POSITIONS)
+        self.sequences = SequencePool(partial(model.new_sequence, positions), config.kv_cache_bytes)
         self.wants_context = config.cross_file and config.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
         context_share = config.context_share if self.wants_context else 0.0
         suffix_share = config.suffix_share if model.infill.sees_suffix else 0.0
