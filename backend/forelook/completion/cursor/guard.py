@@ -18,6 +18,7 @@ from forelook.completion.cursor.window import Window, completed, window_of
 
 # measured: docs/decisions.md, "A suggestion never adds a syntax error"
 _BASE_REPORTS, _INSERTION_REPORTS = 300, 200
+_MAX_WINDOW_CHARS = 32_000  # more only with lines of thousands of characters; chosen, not measured
 _NEAR = 2  # lines between an error and a cursor that is at the error; chosen, not measured
 
 
@@ -96,6 +97,8 @@ def _base_of(cursor: CursorContext) -> _Base | None:
     assert without is not None
     assert whole is not None
     window = window_of(cursor.language, cursor.before, cursor.after, cursor.inside)
+    if len(window.before) + len(window.after) > _MAX_WINDOW_CHARS:
+        return None
     if window.is_cut:
         own_closed = bool(cursor.open_brackets) and cursor.open_brackets[0][1] is not Closer.MISSING
         window = completed(cursor.language, window, own_closed=own_closed)

@@ -158,8 +158,8 @@ def _rest_of_string(language: Language, near: str, inside: str | None) -> int:
 
 def _end_of_string(language: Language, rest: str, below: str, inside: str | None) -> int:
     """Length of the end of a string of several lines that ``rest`` ends in, with the rest of its line."""
-    open_string = scan_cached(language, rest, inside).inside
-    if not below or open_string is None or open_string == "\n":
+    open_string = scan_cached(language, rest, inside).inside if below else None
+    if open_string is None or open_string == "\n":
         return 0
     closed = below.find(open_string)
     return 0 if closed < 0 else below.find("\n", closed) + 1 or len(below)
