@@ -103,6 +103,13 @@ def test_damaged_model_is_listed_with_its_fault(model: bytes, tmp_path: Path) ->
     assert "still being downloaded" in found_in(tmp_path, (tmp_path / "mine",))[str(path)].fault
 
 
+def test_model_with_an_unknown_vocabulary_is_not_listed_as_ready(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "mine" / "m.gguf"
+    write_model(build_reference("llama"), path, metadata={"tokenizer.ggml.pre": "no-such"})
+    assert "pre is 'no-such'" in found_in(tmp_path, (tmp_path / "mine",))[str(path)].fault
+
+
 def test_the_command_lists_gguf_models(
     model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,7 @@ def test_wider_weights_take_longer_to_read() -> None:
 
 
 def test_words_have_two_digits() -> None:
+    assert in_words(Estimate(1047.0, 0.0341)) == "about 1000 tokens/s, 512 new tokens of prompt in 0.034 s"
     assert in_words(Estimate(41.7, 1.234)) == "about 42 tokens/s, 512 new tokens of prompt in 1.2 s"
 
 

@@ -179,6 +179,9 @@ def is_slow(estimate: Estimate) -> bool:
 
 def in_words(estimate: Estimate) -> str:
     """An estimate for people, with the two digits that it is good for."""
-    return (
-        f"about {estimate.tokens_per_s:.2g} tokens/s, {PROMPT_TOKENS} new tokens of prompt in {estimate.prompt_s:.2g} s"
-    )
+    rate, prompt_s = _two_digits(estimate.tokens_per_s), _two_digits(estimate.prompt_s)
+    return f"about {rate} tokens/s, {PROMPT_TOKENS} new tokens of prompt in {prompt_s} s"
+
+
+def _two_digits(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g}"

@@ -162,8 +162,9 @@ def load_model(
     if read.gguf is not None and read.gguf.sentinels is not None:
         formats = own_format(formats, read.gguf.sentinels, config.bos_token_id, eos_ids)
     if not formats[0].sees_suffix and not allow_left_to_right:
+        where = name if name == str(read.tokenizer_path) else f"{name}: {read.tokenizer_path}"
         raise TokenizerError(
-            f"{name}: {read.tokenizer_path} has none of the infill sentinels that this version supports, so "
+            f"{where} has none of the infill sentinels that this version supports, so "
             "the model would ignore the text after the cursor; choose a model trained to infill, or accept it with "
             "`--left-to-right`, in an editor with the setting `forelook.leftToRight`"
         )

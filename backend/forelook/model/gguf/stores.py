@@ -14,6 +14,7 @@ from forelook.model.config import LlamaConfig
 from forelook.model.gguf.architectures import read_config
 from forelook.model.gguf.files import models_in, parts_of, read_parts
 from forelook.model.gguf.header import is_gguf
+from forelook.model.gguf.vocabulary import check_kind
 from forelook.model.installed import InstalledModel
 
 # How deep a folder is searched, and how many folders at most. Chosen, not measured.
@@ -146,6 +147,7 @@ def _inspect(path: Path, model: str, source: str, revision: str | None, *, is_pi
         named = files[0].metadata.get("general.license")
         license_name = named if isinstance(named, str) else ""
         config = read_config(files)
+        check_kind(files[0])
     except ModelError as error:
         fault = str(error)
     except OSError as error:

@@ -82,11 +82,11 @@ def _id(file: GgufFile, *names: str) -> int | None:
     return None
 
 
-def tokenizer_pipeline(file: GgufFile) -> dict[str, Any]:
-    """The file's vocabulary as the content of a ``tokenizer.json``.
+def check_kind(file: GgufFile) -> None:
+    """Check that the file's vocabulary is of a kind that can be read, without reading it.
 
     Raises:
-        TokenizerError: the vocabulary is missing, damaged, or of an unknown type.
+        TokenizerError: its type or its pre-tokenizer is unknown; the message lists those that are known.
     """
     model = file.metadata.get(f"{_PREFIX}model")
     if model not in ("gpt2", "llama"):
@@ -94,8 +94,24 @@ def tokenizer_pipeline(file: GgufFile) -> dict[str, Any]:
             f"{file.path}: {_PREFIX}model is {model!r}; supported are 'gpt2' (byte-level BPE) and 'llama' "
             "(SentencePiece): choose a model with one of these vocabularies"
         )
+    name = file.metadata.get(f"{_PREFIX}pre", "default")
+    if model == "gpt2" and not (isinstance(name, str) and name in PRE_TOKENIZERS):
+        raise TokenizerError(
+            f"{file.path}: {_PREFIX}pre is {name!r}, a pre-tokenizer that this version does not know; choose a model "
+            f"with one of {', '.join(PRE_TOKENIZERS)}"
+        )
+
+
+def tokenizer_pipeline(file: GgufFile) -> dict[str, Any]:
+    """The file's vocabulary as the content of a ``tokenizer.json``.
+
+    Raises:
+        TokenizerError: the vocabulary is missing, damaged, or of an unknown type.
+    """
+    check_kind(file)
     vocabulary = _Vocabulary(file)
-    return vocabulary.byte_level() if model == "gpt2" else vocabulary.sentence_piece()
+    is_byte_level = file.metadata[f"{_PREFIX}model"] == "gpt2"
+    return vocabulary.byte_level() if is_byte_level else vocabulary.sentence_piece()
 
 
 class _Vocabulary:
@@ -119,13 +135,7 @@ class _Vocabulary:
 
     def byte_level(self) -> dict[str, Any]:
         """Byte-level BPE: merges in order, cut as the file's pre-tokenizer says."""
-        name = self._file.metadata.get(f"{_PREFIX}pre", "default")
-        pre_tokenizer = PRE_TOKENIZERS.get(name) if isinstance(name, str) else None
-        if pre_tokenizer is None:
-            raise TokenizerError(
-                f"{self._where}: {_PREFIX}pre is {name!r}, a pre-tokenizer that this version does not know; supported "
-                f"are {', '.join(PRE_TOKENIZERS)}"
-            )
+        pre_tokenizer = PRE_TOKENIZERS[self._file.metadata.get(f"{_PREFIX}pre", "default")]
         merges = self._file.metadata.get(f"{_PREFIX}merges")
         if not isinstance(merges, list):
             raise self._damaged("merges is missing")
