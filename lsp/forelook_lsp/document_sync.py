@@ -131,6 +131,7 @@ class DocumentSync:
             return False
         if document.judged is not None:
             document.judged.cancel()
+            document.judged = None  # a cancelled task keeps its frame, and that the document: its text would stay
         self._suggestions.closed(uri)
         self._freed(len(document.text))
         if document.sent:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 import pytest
 from forelook.budgets import ByteBudget
 from forelook_lsp.document_sync import LINE_BYTES
+from forelook_lsp.mirror import Document
 from forelook_lsp.server import ForelookServer
 
 from tests.lsp.direct import Wire, find, open_document, receive
@@ -111,6 +113,25 @@ def test_a_notebook_without_memory_is_left_out() -> None:
         assert list(texts(first).values()) == [BIG]
 
     attack(test, 2 * SIZE, 3 * SIZE)
+
+
+async def test_a_document_closed_while_it_is_judged_leaves_nothing() -> None:
+    server = window(ByteBudget("open documents", "close others", SIZE, SIZE))
+    gc.collect()
+    gc.disable()
+    try:
+        open_document(server, "file:///a", BIG)
+        assert any(isinstance(one, Document) for one in gc.get_objects())
+        close(server, "file:///a")
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            if not any(isinstance(one, Document) for one in gc.get_objects()):
+                break
+        else:
+            raise AssertionError("the document is still there")
+    finally:
+        gc.enable()
+    await server.window.close()
 
 
 async def test_a_suggestion_without_a_mirror_says_why(caplog: pytest.LogCaptureFixture) -> None:
