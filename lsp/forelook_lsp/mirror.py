@@ -42,6 +42,7 @@ class Document:
         sent: whether the backend has it.
         editor_version: as the editor sent it.
         judged: runs until it is known whether the document may be sent.
+        num_asked: number of requests for suggestions so far.
     """
 
     uri: str
@@ -57,6 +58,7 @@ class Document:
     sent: bool = False
     editor_version: int = 0
     judged: asyncio.Task[None] | None = None
+    num_asked: int = 0
 
     @property
     def text(self) -> str:

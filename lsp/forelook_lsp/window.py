@@ -250,7 +250,12 @@ class EditorWindow:
         asked = self.mirror.part(uri)
         if version is None and asked is not None:
             version = asked.editor_version
+        number = 0
+        if asked is not None:
+            number = asked.document.num_asked = asked.document.num_asked + 1
         await self.documents.judged(uri)
+        if asked is not None and asked.document.num_asked != number:
+            raise asyncio.CancelledError  # a later request did not have to wait as long
         part = self.mirror.part(uri)
         if part is None:
             self.presenter.status.withheld = self.documents.unmirrored(uri)
