@@ -148,6 +148,32 @@ async def test_a_model_that_is_not_there_is_told_once_until_a_restart_finds_it(h
         assert "Point" in item["insertText"]
 
 
+async def test_a_model_that_is_replaced_or_deleted_is_noticed_while_the_editor_is_open(home: dict[str, str]) -> None:
+    model = Path(home["HOME"]) / "model"
+    shutil.copytree(STARTER_MODEL_PATH, model)
+    async with stdio_server(home) as server:
+        editor = server.client
+        await editor.initialize(options={**OPTIONS, "model": str(model)})
+        await editor.wait_for_status("ready", timeout_s=120)
+        first = backend_pid(home)
+        await editor.open("file:///w/points.py", SOURCE)
+        shutil.copy(model / "model.safetensors", model / "new")
+        (model / "new").replace(model / "model.safetensors")
+        await asyncio.sleep(2.2)  # until the file counts as written
+        await editor.type_text("file:///w/points.py", 2, *CURSOR, "P")
+        await editor.wait_for_status("starting", "loading", timeout_s=30)
+        await editor.wait_for_status("ready", timeout_s=120)
+        assert backend_pid(home) != first
+        (item,) = await editor.complete("file:///w/points.py", CURSOR[0], CURSOR[1] + 1)
+        assert "oint" in item["insertText"]
+        shutil.rmtree(model)
+        await asyncio.sleep(1.1)  # files are looked at once per second
+        await editor.type_text("file:///w/points.py", 3, CURSOR[0], CURSOR[1] + 1, "o")
+        status = await editor.wait_for_status("error", timeout_s=120)
+        assert str(model) in status["message"]
+        assert await editor.complete("file:///w/points.py", CURSOR[0], CURSOR[1] + 2) == []
+
+
 async def test_two_windows_share_one_backend(editor: LspClient, home: dict[str, str]) -> None:
     pid = backend_pid(home)
     async with stdio_server(home) as other:
