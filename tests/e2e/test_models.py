@@ -100,7 +100,16 @@ async def test_model_without_infilling_is_refused_until_the_setting_accepts_it(
         (item,) = await client.complete(URI, *CURSOR)
         assert ghost_text(SOURCE, CURSOR, item).startswith("Point(self.x")
         assert "\n" not in item["insertText"]
-    assert complete(home, source, model, "--left-to-right", "--no-backend").startswith("Point(self.x")
+
+
+def test_refusal_does_not_outlive_the_command_that_met_it(
+    home: dict[str, str], repository: Path, source: Path, tmp_path: Path
+) -> None:
+    model = damaged_copy(repository, tmp_path, "tokenizer.json", "<SUF>", "<WHAT>")
+    refused = forelook(home, "complete", str(source), "--at", AT, "--model", str(model))
+    assert refused.returncode == 4
+    assert "--left-to-right" in refused.stderr
+    assert complete(home, source, model, "--left-to-right").startswith("Point(self.x")
 
 
 def foreign(path: Path, folder: Path) -> Path:
