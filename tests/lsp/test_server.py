@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
+import pytest
 from bench.lsp_client import StdioServer, range_of, stdio_server
 
 from tests.lsp.conftest import URI, execute
+from tests.lsp.direct import open_document, start
 from tests.lsp.fake_backend import FakeBackend
 
 
@@ -133,3 +136,28 @@ async def test_suggestions_in_the_completion_popup_are_off_unless_asked_for(
     assert item["label"] == "return 1"
     assert item["textEdit"] == {"range": range_of(0, 0, 0, 5), "newText": "  return 1"}
     assert item["insertTextMode"] == 1
+
+
+async def test_a_request_that_waited_for_its_documents_verdict_does_not_supersede_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, _ = start()
+    window = server.window
+    open_document(server, URI, "a")
+    waits = [asyncio.Event(), asyncio.Event()]
+    waiting = iter(waits)
+
+    async def judged(_: str) -> None:
+        await next(waiting).wait()
+
+    monkeypatch.setattr(window.documents, "judged", judged)
+    first = asyncio.create_task(window.suggest(URI, 0, 1, invoked=False))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(window.suggest(URI, 0, 1, invoked=False))
+    await asyncio.sleep(0)
+    for event, task in ((waits[1], second), (waits[0], first)):
+        event.set()
+        await asyncio.wait([task])
+    assert first.cancelled()
+    assert second.result() == ()  # there is no backend
+    await window.close()
