@@ -17,7 +17,7 @@ from forelook.completion.cursor.stopping import Closer, CursorContext
 from forelook.completion.cursor.window import Window, completed, window_of
 
 # measured: docs/decisions.md, "A suggestion never adds a syntax error"
-_BASE_REPORTS, _INSERTION_REPORTS = 300, 200
+_BASE_REPORTS, _INSERTION_REPORTS = 250, 150
 _MAX_WINDOW_CHARS = 32_000  # more only with lines of thousands of characters; chosen, not measured
 _NEAR = 2  # lines between an error and a cursor that is at the error; chosen, not measured
 

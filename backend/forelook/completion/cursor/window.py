@@ -15,8 +15,8 @@ from forelook.completion.cursor.syntax import indentation_of
 from forelook.languages import Language, ScopeRule
 
 # measured: docs/decisions.md, "A suggestion never adds a syntax error"
-_CHARS_BEFORE, _CHARS_AFTER = 4_000, 2_000
-_SLACK = 2_000  # searched for the line where a cut separates least; chosen, not measured
+_CHARS_BEFORE, _CHARS_AFTER = 2_500, 1_500
+_SLACK = 1_500  # searched for the line where a cut separates least; chosen, not measured
 _STEP = 1_024  # the window's start moves in such steps, so that it stays while the user types; chosen, not measured
 _MAX_SIGNATURE_LINES = 64  # chosen, not measured
 # The start of a line that closes a block, or continues what a line above with the same indentation began.
@@ -173,12 +173,11 @@ def _least_indented(language: Language, text: str, start: int) -> int | None:
     while 0 < position < len(text) and (best is None or position < start + _SLACK):
         end = text.find("\n", position)
         line = text[position : len(text) if end < 0 else end]
-        begins = not _CONTINUES.match(line) and (not language.trailing_comma or not _UNFINISHED.search(above))
-        if begins and line.strip():
-            indentation = indentation_of(line)
-            if best is None or indentation < best[0]:
-                best = indentation, position
-            if indentation == 0:
+        own = indentation_of(line) if line[:1] in " \t" else 0
+        continues = language.trailing_comma and _UNFINISHED.search(above) is not None
+        if line.strip() and (best is None or own < best[0]) and not continues and not _CONTINUES.match(line):
+            best = own, position
+            if own == 0:
                 break
         above, position = line, end + 1
     return None if best is None else best[1]
