@@ -15,8 +15,8 @@ from forelook.completion.cursor.syntax import indentation_of
 from forelook.languages import Language, ScopeRule
 
 # measured: docs/decisions.md, "A suggestion never adds a syntax error"
-_CHARS_BEFORE, _CHARS_AFTER = 2_500, 1_500
-_SLACK = 1_500  # searched for the line where a cut separates least; chosen, not measured
+_CHARS_BEFORE, _CHARS_AFTER = 4_000, 2_000
+_SLACK = 2_000  # searched for the line where a cut separates least; chosen, not measured
 _STEP = 1_024  # the window's start moves in such steps, so that it stays while the user types; chosen, not measured
 _MAX_SIGNATURE_LINES = 64  # chosen, not measured
 # The start of a line that closes a block, or continues what a line above with the same indentation began.
