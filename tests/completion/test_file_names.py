@@ -10,8 +10,7 @@ from forelook.completion.document_store import Document
 from forelook.completion.prompt.files import FileContext, labels_of
 from forelook.config import EngineConfig
 from forelook.keys import DocumentKey, WorkspaceKey
-from forelook.model.infill import FileParts
-from forelook.model.infill_templates import INFILL_TEMPLATES
+from forelook.model.infill_templates import INFILL_TEMPLATES, FileNaming
 from forelook.model.loading import LoadedModel, load_model
 
 from tests.model.checkpoints import build_reference, save, write_byte_tokenizer
@@ -75,6 +74,6 @@ def test_windows_stay_while_the_user_types_below_many_paths(tmp_path: Path) -> N
 )
 def test_comments_are_those_of_the_language(name: str, language_id: str, lead: str) -> None:
     files = next(template.files for template in INFILL_TEMPLATES if template.name == "aixcoder")
-    parts = FileParts(lead=files.lead, leads_alone=True)
+    parts = FileNaming(lead=files.lead, leads_alone=True)
     labels = labels_of(parts, document(f"file:///home/u/my%20shop/{name}", "", language_id))
     assert (labels.lead, labels.lead_alone) == (lead, lead)

@@ -7,45 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forelook.errors import TokenizerError
 from forelook.model.identity import ModelIdentity
 from forelook.model.infill_templates import (
     INFILL_TEMPLATES,
+    NO_NAMING,
     PARTS,
     PLAIN_TEMPLATE,
     FileNaming,
     InfillOrder,
     InfillTemplate,
+    Part,
     is_sentinel,
 )
 from forelook.model.tokenizer import CodeTokenizer
-
-Part = int | str
-
-
-@dataclass(frozen=True, slots=True)
-class FileParts:
-    """A :class:`~forelook.model.infill_templates.FileNaming` with ids for its sentinels; see there."""
-
-    repository: tuple[Part, ...] = ()
-    file: tuple[Part, ...] = ()
-    file_end: tuple[Part, ...] = ()
-    own_file: tuple[Part, ...] = ()
-    lead: str = ""
-    leads_alone: bool = False
-
-    @property
-    def name_files(self) -> bool:
-        """Whether the path of another file precedes its text."""
-        return any(isinstance(part, str) and "{path}" in part for part in self.file)
-
-    @property
-    def sentinel_ids(self) -> frozenset[int]:
-        """The ids among the parts."""
-        parts = (*self.repository, *self.file, *self.file_end, *self.own_file)
-        return frozenset(part for part in parts if isinstance(part, int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +41,7 @@ class InfillFormat:
     order: InfillOrder
     template: tuple[Part, ...]
     stop_token_ids: frozenset[int]
-    files: FileParts = FileParts()
+    files: FileNaming = NO_NAMING
 
     @property
     def sees_suffix(self) -> bool:
@@ -203,21 +180,22 @@ def _bind(
         order=template.order,
         template=tuple(parts),
         stop_token_ids=frozenset(stops.union(eos_token_ids)),
-        files=_bind_files(template.files, tokenizer) if has_names else FileParts(),
+        files=_bind_files(template.files, tokenizer) if has_names else NO_NAMING,
     )
 
 
-def _bind_files(files: FileNaming, tokenizer: CodeTokenizer) -> FileParts:
-    def bind(parts: tuple[str, ...]) -> tuple[Part, ...]:
-        return tuple(_known_id(tokenizer, part) if is_sentinel(part) else part for part in parts)
+def _bind_files(files: FileNaming, tokenizer: CodeTokenizer) -> FileNaming:
+    def bind(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        return tuple(
+            _known_id(tokenizer, part) if isinstance(part, str) and is_sentinel(part) else part for part in parts
+        )
 
-    return FileParts(
-        bind(files.repository),
-        bind(files.file),
-        bind(files.file_end),
-        bind(files.own_file),
-        files.lead,
-        files.leads_alone,
+    return replace(
+        files,
+        repository=bind(files.repository),
+        file=bind(files.file),
+        file_end=bind(files.file_end),
+        own_file=bind(files.own_file),
     )
 
 

@@ -17,6 +17,8 @@ class InfillOrder(Enum):
 
 
 PARTS = ("{context}", "{prefix}", "{suffix}")
+Part = int | str
+"""A token's id; or a control token by name, or text to fill in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class FileNaming:
 
     A part with braces is text, in which ``{path}``, ``{repository}``, ``{language}``, ``{comment}`` and
     ``{comment_end}`` are filled in; any other is a sentinel. Where the parts before a file do not contain its path, its
-    text is preceded by a comment with its name.
+    text is preceded by a comment with its name. Bound to a tokenizer, sentinels are ids.
 
     Attributes:
         repository: before the first other file.
@@ -36,18 +38,31 @@ class FileNaming:
         leads_alone: whether the lead is there without other files, too.
     """
 
-    repository: tuple[str, ...] = ()
-    file: tuple[str, ...] = ()
-    file_end: tuple[str, ...] = ()
-    own_file: tuple[str, ...] = ()
+    repository: tuple[Part, ...] = ()
+    file: tuple[Part, ...] = ()
+    file_end: tuple[Part, ...] = ()
+    own_file: tuple[Part, ...] = ()
     lead: str = ""
     leads_alone: bool = False
 
     @property
     def sentinels(self) -> tuple[str, ...]:
-        """The control tokens among the parts."""
-        parts = (*self.repository, *self.file, *self.file_end, *self.own_file)
-        return tuple(dict.fromkeys(part for part in parts if is_sentinel(part)))
+        """The names of control tokens among the parts."""
+        return tuple(dict.fromkeys(part for part in self._parts if isinstance(part, str) and is_sentinel(part)))
+
+    @property
+    def sentinel_ids(self) -> frozenset[int]:
+        """The ids among the parts."""
+        return frozenset(part for part in self._parts if isinstance(part, int))
+
+    @property
+    def name_files(self) -> bool:
+        """Whether the path of another file precedes its text."""
+        return any(isinstance(part, str) and "{path}" in part for part in self.file)
+
+    @property
+    def _parts(self) -> tuple[Part, ...]:
+        return (*self.repository, *self.file, *self.file_end, *self.own_file)
 
 
 def is_sentinel(part: str) -> bool:

@@ -97,10 +97,10 @@ class Clock:
     def __init__(self, seconds_per_token: float) -> None:
         self.now = 0.0
         self.model = FakeModel(on_forward=self._run)
-        self._seconds_per_token = seconds_per_token
+        self.seconds_per_token = seconds_per_token
 
     def _run(self, layout: StepLayout) -> None:
-        self.now += self._seconds_per_token * len(layout)
+        self.now += self.seconds_per_token * len(layout)
 
     def __call__(self) -> float:
         return self.now
@@ -129,8 +129,18 @@ def test_a_model_whose_steps_are_long_is_asked_little() -> None:
     learning = new_learning(clock=clock)
     while learning.run_slice(clock.model, no_uses):
         pass
-    assert clock.slices == [1]
+    assert clock.slices == [1, 1, 1]
     assert not learning.has_work
+
+
+def test_one_slow_slice_does_not_end_learning() -> None:
+    clock = Clock(5 * SLICE_S)
+    learning = new_learning(clock=clock)
+    assert learning.run_slice(clock.model, no_uses)
+    clock.seconds_per_token = SLICE_S / 20
+    while learning.run_slice(clock.model, no_uses):
+        pass
+    assert sum(clock.slices) == VOCAB
 
 
 def test_learning_takes_a_bounded_time_of_each_process() -> None:

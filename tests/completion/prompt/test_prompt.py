@@ -11,8 +11,8 @@ from forelook.completion.document_store import Document
 from forelook.completion.prompt.files import FileContext
 from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder, PromptText
 from forelook.keys import DocumentKey, WorkspaceKey
-from forelook.model.infill import FileParts, InfillFormat
-from forelook.model.infill_templates import InfillOrder
+from forelook.model.infill import InfillFormat
+from forelook.model.infill_templates import FileNaming, InfillOrder
 from forelook.model.loading import STARTER_MODEL_PATH
 from forelook.model.tokenizer import CodeTokenizer, Encode
 from hypothesis import given
@@ -174,7 +174,7 @@ def test_context_that_does_not_fit_is_left_out_whole(starter: CodeTokenizer) -> 
 
 
 def test_the_most_useful_context_stands_nearest_to_the_cursor_behind_its_separator(starter: CodeTokenizer) -> None:
-    parts = FileParts(file=(7,), own_file=(7,))
+    parts = FileNaming(file=(7,), own_file=(7,))
     infill = InfillFormat("", InfillOrder.PREFIX_FIRST, ("{context}", 1, "{prefix}"), frozenset(), parts)
     builder = PromptBuilder(starter, PromptBudget(400, 0.3, 0.2), infill)
     prompt = build(builder, "x = 1\n", 4, ("# first\n", "# second\n"))

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 # Chosen, not measured.
 QUIET_S = 0.5  # after a request or an edit
 SLICE_S = 0.025  # a request waits for one slice at most
-_TOO_SLOW_S = 4 * SLICE_S  # a single token that takes longer than this is not asked about
+_TOO_SLOW_S = 4 * SLICE_S  # learning ends where single tokens take longer than this, …
+_MAX_SLOW = 3  # … so many times in a row: one may have met a busy machine
 _MAX_SECONDS = 30.0  # of slices per process
 _FIRST_IDS = 1 << 14  # ids of a vocabulary that are its most frequent tokens, as BPE numbers them
 _MAX_SLICE_TOKENS = 256
@@ -53,7 +54,6 @@ class SuccessorLearning:
     ) -> None:
         self.seeds = seeds
         self.path = path
-        self._is_saved = True
         self._start_ids = start_ids
         self._clock = clock
         self._sequence: StepModel | None = None
@@ -61,7 +61,9 @@ class SuccessorLearning:
         self._num_wanted = 0
         self._has_new_text = True
         self._slice_tokens = 1
+        self._num_slow = 0
         self._left_s = _MAX_SECONDS
+        self._is_saved = True
 
     @classmethod
     def of(cls, model: LoadedModel, cache_dir: Path | None) -> SuccessorLearning:
@@ -102,14 +104,15 @@ class SuccessorLearning:
             self._choose(count_uses(len(self.seeds.token_ids)))
         if not self._waiting or self._left_s <= 0:
             return False
-        started_s, left_s = self._clock(), self._left_s
-        self._left_s = 0.0  # whatever fails here is not tried again: everything works without it
+        started_s = self._clock()
         try:
             self._ask(model)
-        except ForelookError as error:
+        except BaseException as error:  # whatever fails here is not tried again: everything works without it
+            self._left_s = 0.0
+            if not isinstance(error, ForelookError):
+                raise
             logger.warning("the model is not asked about further tokens: %s", error)
             return False
-        self._left_s = left_s
         self._spend(self._clock() - started_s)
         return True
 
@@ -136,7 +139,8 @@ class SuccessorLearning:
 
     def _spend(self, seconds: float) -> None:
         self._left_s -= seconds
-        if seconds > _TOO_SLOW_S and self._slice_tokens == 1:
+        self._num_slow = self._num_slow + 1 if seconds > _TOO_SLOW_S and self._slice_tokens == 1 else 0
+        if self._num_slow == _MAX_SLOW:
             self._left_s = 0.0
         elif self._sequence is not None and self._sequence.tail_sizes is None:
             if seconds > SLICE_S:

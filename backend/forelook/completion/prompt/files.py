@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from forelook.completion.document_store import Document
 from forelook.languages import language_for
-from forelook.model.infill import FileParts, Part
+from forelook.model.infill_templates import FileNaming, Part
 
 # Names of languages in prose; others are the name in the language table with a capital.
 _LANGUAGES: Mapping[str, str] = MappingProxyType(
@@ -61,7 +61,7 @@ class FileLabels:
     lead_alone: str
 
 
-def labels_of(parts: FileParts, document: Document) -> FileLabels:
+def labels_of(parts: FileNaming, document: Document) -> FileLabels:
     """The parts of a format for a document."""
     language = language_for(document.language_id)
     comment, comment_end = (language.line_comments[0], "") if language.line_comments else ("", "")
@@ -81,7 +81,7 @@ def labels_of(parts: FileParts, document: Document) -> FileLabels:
     )
 
 
-def parts_of(parts: FileParts, other: FileContext) -> list[Part]:
+def parts_of(parts: FileNaming, other: FileContext) -> list[Part]:
     """Another file of the prompt: ids of sentinels, and texts."""
     text = other.text if parts.name_files else other.commented
     return joined([*_filled(parts.file, {"path": other.path}), text, *parts.file_end])

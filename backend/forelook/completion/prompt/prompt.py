@@ -16,7 +16,8 @@ from forelook.completion.cursor.brackets import rest_is_closers
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.files import FileContext, joined, labels_of, parts_of
 from forelook.keys import DocumentKey
-from forelook.model.infill import FileParts, InfillFormat, Part
+from forelook.model.infill import InfillFormat
+from forelook.model.infill_templates import FileNaming, Part
 from forelook.model.tokenizer import CodeTokenizer, TextSplitter
 
 # All of these are chosen, not measured.
@@ -154,7 +155,13 @@ class _Files:
     """
 
     def __init__(
-        self, encoder: LineEncoder, parts: FileParts, document: Document, context: Sequence[FileContext], *, joins: bool
+        self,
+        encoder: LineEncoder,
+        parts: FileNaming,
+        document: Document,
+        context: Sequence[FileContext],
+        *,
+        joins: bool,
     ) -> None:
         self._encoder = encoder
         self._joins = joins
@@ -206,7 +213,7 @@ class PromptBuilder:
     def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget, infill: InfillFormat | None = None) -> None:
         self.encoder = LineEncoder(tokenizer)
         self._budget = budget
-        self._files = FileParts() if infill is None else infill.files
+        self._files = FileNaming() if infill is None else infill.files
         self._joins_context = infill is not None and infill.joins_context
         self._anchors: OrderedDict[DocumentKey, list[_Anchor]] = OrderedDict()
 

@@ -14,8 +14,8 @@ from forelook.model.gguf.files import content_key, read_parts
 from forelook.model.gguf.header import GgufFile
 from forelook.model.gguf.tensors import GgufTensors
 from forelook.model.gguf.vocabulary import Sentinels, read_sentinels, tokenizer_pipeline
-from forelook.model.infill import FileParts, InfillFormat
-from forelook.model.infill_templates import InfillOrder
+from forelook.model.infill import InfillFormat
+from forelook.model.infill_templates import FileNaming, InfillOrder
 from forelook.model.tokenizer import CodeTokenizer
 
 
@@ -81,7 +81,7 @@ def own_format(
             order=InfillOrder.PREFIX_FIRST,
             template=(*begin, *parts),
             stop_token_ids=sentinels.stops | named | set(eos_token_ids),
-            files=FileParts(file=separator, own_file=separator),
+            files=FileNaming(file=separator, own_file=separator),
         ),
     )
 
