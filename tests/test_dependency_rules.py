@@ -100,6 +100,7 @@ ALLOWED: dict[str, set[str]] = {
         "forelook.completion.cursor",
         "forelook.model.tokenizer",
         "forelook.model.infill",
+        "forelook.model.infill_templates",
     },
     "forelook.completion": LEAVES
     | {
