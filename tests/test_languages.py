@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Words that are a language's id or suffix and mean something else where they are.
 OTHER_MEANINGS = {
     ("commands/doctor.py", "python"): "the check of the interpreter",
-    ("model/families.py", "plain"): "the prompt format without sentinels",
+    ("model/infill_templates.py", "plain"): "the prompt format without sentinels",
 }
 OWN_FILES = {".json"}  # a format that Forelook writes itself
 
@@ -186,5 +186,5 @@ def test_a_new_row_gets_context_for_its_prompts(quill: Quill) -> None:
     while chooser.has_work:
         chooser.work()
     texts = chooser.choose(main, len(main_text))
-    assert texts[0] == "func Blot(size int) int\n"
-    assert any(text.startswith("%% ink.quill\n") for text in texts)
+    assert texts[0].commented == "func Blot(size int) int\n"
+    assert any(text.commented.startswith("%% ink.quill\n") for text in texts)

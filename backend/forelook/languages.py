@@ -81,6 +81,7 @@ class Language:
         import_nodes: grammar nodes of top-level imports.
         import_words: words that start an import line.
         import_calls: functions whose call imports a file.
+        title: the name in prose; empty if it is the name with a capital.
         index_stems: file stems that represent their folder in an import, such as ``__init__``.
     """
 
@@ -112,6 +113,7 @@ class Language:
     import_words: tuple[str, ...] = ()
     import_calls: tuple[str, ...] = ()
     index_stems: tuple[str, ...] = ()
+    title: str = ""
 
 
 _PYTHON = Language(
@@ -149,11 +151,13 @@ def _ecma(
     grammar: tuple[str, str],
     bodies: frozenset[str],
     signatures: frozenset[str],
+    title: str,
 ) -> Language:
     return Language(
         name,
         ids,
         grammar,
+        title=title,
         strings=(StringForm("`", "`", multi_line=True, substitutions=True), _DOUBLE, _SINGLE),
         opaque=(_REGEX_LITERAL,),
         opener=r"(?:\{|=>)\s*$",
@@ -174,6 +178,7 @@ _JAVASCRIPT = _ecma(
     ("tree_sitter_javascript", "language"),
     _JAVASCRIPT_BODIES,
     _JAVASCRIPT_SIGNATURES,
+    title="JavaScript",
 )
 _TYPESCRIPT = _ecma(
     "typescript",
@@ -181,6 +186,7 @@ _TYPESCRIPT = _ecma(
     ("tree_sitter_typescript", "language_typescript"),
     _TYPESCRIPT_BODIES,
     _TYPESCRIPT_SIGNATURES,
+    title="TypeScript",
 )
 _TSX = _ecma(
     "tsx",
@@ -188,6 +194,7 @@ _TSX = _ecma(
     ("tree_sitter_typescript", "language_tsx"),
     _TYPESCRIPT_BODIES,
     _TYPESCRIPT_SIGNATURES,
+    title="TypeScript with JSX",
 )
 _GO = Language(
     "go",
@@ -255,6 +262,7 @@ _CPP = Language(
     wrapper_nodes=_nodes("namespace_definition declaration_list"),
     import_nodes=_nodes("preproc_include using_declaration"),
     import_words=(r"#[ \t]*include", "using"),
+    title="C++",
 )
 _CSHARP = Language(
     "csharp",
@@ -271,6 +279,7 @@ _CSHARP = Language(
     signature_nodes=_nodes("method_declaration class_declaration interface_declaration"),
     import_nodes=_nodes("using_directive"),
     import_words=("using",),
+    title="C#",
 )
 _RUBY = Language(
     "ruby",
@@ -302,6 +311,7 @@ _PHP = Language(
     import_nodes=_nodes("namespace_use_declaration"),
     import_words=("use", "include", "require"),
     import_calls=("require",),
+    title="PHP",
 )
 _BASH = Language(
     "bash",
@@ -320,6 +330,7 @@ _BASH = Language(
     string_nodes=_nodes("string raw_string string_content heredoc_body"),
     signature_nodes=_nodes("function_definition"),
     import_words=("source",),
+    title="Shell",
 )
 _JSON = Language(
     "json",
@@ -332,6 +343,7 @@ _JSON = Language(
     placeholder='"forelookcursor": 0',
     body_nodes=_nodes("object array"),
     string_nodes=_nodes("string string_content"),
+    title="JSON",
 )
 _YAML = Language(
     "yaml",
@@ -344,6 +356,7 @@ _YAML = Language(
     strings=(),
     opener=r":\s*[|>]?[-+]?\s*$",
     string_nodes=_nodes("double_quote_scalar single_quote_scalar"),
+    title="YAML",
 )
 _HTML = Language(
     "html",
@@ -358,6 +371,7 @@ _HTML = Language(
     body_nodes=_nodes("element"),
     delimiter_nodes=_nodes("start_tag end_tag"),
     string_nodes=_nodes("attribute_value quoted_attribute_value"),
+    title="HTML",
 )
 _CSS = Language(
     "css",
@@ -368,6 +382,7 @@ _CSS = Language(
     body_nodes=_nodes("block"),
     string_nodes=_nodes("string_value"),
     import_nodes=_nodes("import_statement"),
+    title="CSS",
 )
 _LUA = Language(
     "lua",
@@ -380,7 +395,7 @@ _LUA = Language(
     import_calls=("require",),
 )
 _TOML = Language("toml", {"toml": (".toml",)}, line_comments=("#",), block_comments=(), opener=r"[{\[(]\s*$")
-_SQL = Language("sql", {"sql": (".sql",)}, line_comments=("--",), strings=(_SINGLE,), opener=r"\(\s*$")
+_SQL = Language("sql", {"sql": (".sql",)}, line_comments=("--",), strings=(_SINGLE,), opener=r"\(\s*$", title="SQL")
 
 PLAIN = Language(
     "plain",

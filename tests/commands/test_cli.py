@@ -147,7 +147,7 @@ def test_a_cursor_outside_the_file_exits_before_anything_starts(
 
 def test_a_withheld_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / ".forelookignore").write_text("private/\n")
-    (tmp_path / ".git").mkdir()
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     (tmp_path / "private").mkdir()
     for path in (tmp_path / ".env", tmp_path / "private" / "a.py"):
         path.write_text("x = 1\n")

@@ -248,6 +248,7 @@ def test_every_way_of_decoding_suggests_the_same(home: Home) -> None:
 def test_pools_outlive_the_backend_until_they_are_cleared(home: Home) -> None:
     path = home.folder / "work" / "add.py"
     path.parent.mkdir()
+    subprocess.run(["git", "init", "--quiet", str(path.parent)], check=True)  # else its pool is in memory only
     path.write_text(SOURCE * 20)
     workspace = ("--workspace", str(path.parent))
 

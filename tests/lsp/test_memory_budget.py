@@ -115,17 +115,21 @@ def test_a_notebook_without_memory_is_left_out() -> None:
     attack(test, 2 * SIZE, 3 * SIZE)
 
 
+def is_in_memory(uri: str) -> bool:
+    return any(isinstance(one, Document) and one.uri == uri for one in gc.get_objects())
+
+
 async def test_a_document_closed_while_it_is_judged_leaves_nothing() -> None:
     server = window(ByteBudget("open documents", "close others", SIZE, SIZE))
     gc.collect()
     gc.disable()
     try:
-        open_document(server, "file:///a", BIG)
-        assert any(isinstance(one, Document) for one in gc.get_objects())
-        close(server, "file:///a")
+        open_document(server, "file:///closed-early", BIG)
+        assert is_in_memory("file:///closed-early")
+        close(server, "file:///closed-early")
         for _ in range(500):
             await asyncio.sleep(0.01)
-            if not any(isinstance(one, Document) for one in gc.get_objects()):
+            if not is_in_memory("file:///closed-early"):
                 break
         else:
             raise AssertionError("the document is still there")

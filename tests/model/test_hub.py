@@ -173,8 +173,8 @@ def test_pickled_weights_and_foreign_architectures_are_refused_before_anything_l
     with pytest.raises(CheckpointError, match=r"no safetensors at its top level \(.*pytorch_model.bin.*run code"):
         pull("owner/model", None, hub, quiet)
     fake.files[WEIGHTS] = weights
-    fake.files["config.json"] = json.dumps({"model_type": "starcoder2"}).encode()
-    with pytest.raises(UnsupportedArchitectureError, match="model_type is 'starcoder2'"):
+    fake.files["config.json"] = json.dumps({"model_type": "gpt_bigcode"}).encode()
+    with pytest.raises(UnsupportedArchitectureError, match="model_type is 'gpt_bigcode'"):
         pull("owner/model", None, hub, quiet)
     assert {name for name, _ in fake.gets} <= {"config.json"}
     del fake.files["config.json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.workspace.cache import PoolCache
+from forelook.workspace.cache_worker import CacheWorker
 from forelook.workspace.line_tokens import MAX_PART_CHARS
 from forelook.workspace.pool import WorkspacePool
 
@@ -201,17 +203,21 @@ def test_what_the_cache_held_is_there_after_a_start(make_pool: MakePool) -> None
     assert drafted(again, "main.py", "taken_by_the_") == "user = 1"
 
 
-def test_completions_are_served_while_the_cache_is_read(make_pool: MakePool) -> None:
+def test_completions_are_served_while_the_cache_is_read(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make_pool()
     first.add_files([("helper.py", HELPER)])
     settle(first)
     first.close()
+    may_read = threading.Event()
+    read = CacheWorker._restore
+    monkeypatch.setattr(CacheWorker, "_restore", lambda worker: may_read.wait(60.0) and read(worker))
     again = make_pool()
     again.open_document("main.py", "alpha_beta_gamma\nalpha_")
     assert drafted(again, "main.py", "alpha_beta") == ""
     context = encode_bytes("alpha_beta")
     source = PromptSource(context, again.tokens_after("main.py", 0))
     assert bytes(source.propose(context, max_candidates=1, max_length=4)[0].token_ids) == b"_gam"
+    may_read.set()
     settle(again)
     assert drafted(again, "main.py", "def convert_every") == "thing(values"
 

@@ -304,7 +304,7 @@ Return whether one is shown."
   :documentation "Eglot's server object for Forelook's language server.")
 
 (defun forelook--environment ()
-  "What keeps a project's modules out of the Python that runs the server.
+  "Variables that exclude the modules of a project from the server's Python.
 An alist: a file such as types.py would take the place of Python's own."
   (list (cons "PYTHONSAFEPATH" "1")
         (cons "PYTHONPATH"

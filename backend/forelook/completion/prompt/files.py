@@ -4,29 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from forelook.completion.document_store import Document
 from forelook.languages import language_for
 from forelook.model.infill_templates import FileNaming, Part
-
-# Names of languages in prose; others are the name in the language table with a capital.
-_LANGUAGES: Mapping[str, str] = MappingProxyType(
-    {
-        "javascript": "JavaScript",
-        "typescript": "TypeScript",
-        "tsx": "TypeScript with JSX",
-        "cpp": "C++",
-        "csharp": "C#",
-        "php": "PHP",
-        "bash": "Shell",
-        "json": "JSON",
-        "yaml": "YAML",
-        "html": "HTML",
-        "css": "CSS",
-        "sql": "SQL",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +51,7 @@ def labels_of(parts: FileNaming, document: Document) -> FileLabels:
     fields = {
         "path": document.path,
         "repository": document.repository,
-        "language": _LANGUAGES.get(language.name, language.name.capitalize()),
+        "language": language.title or language.name.capitalize(),
         "comment": comment,
         "comment_end": comment_end and f" {comment_end}",
     }
