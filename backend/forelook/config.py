@@ -104,7 +104,7 @@ class EngineConfig:
     )  # fmt: skip
     deadline_ms: int | None = setting(
         None, unset(integer(1, 600_000), _BACKENDS_CHOICE),
-        "Maximum time for a suggestion while you type, in milliseconds; whatever is usable by then is shown.",
+        "Maximum time for a suggestion while you type, in milliseconds; what is usable at that time is shown.",
         name="deadlineMs", group=SUGGESTIONS,
         flag=Flag("--deadline-ms", ("serve", "complete"), "MS", help="Maximum time for a suggestion, in milliseconds."),
     )  # fmt: skip

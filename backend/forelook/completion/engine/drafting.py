@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Drafting:
-    """Grows with every step, and while nobody waits.
+    """What drafting knows about a model; it grows with every step and in idle time.
 
     Attributes:
         budget: how many drafts a step may carry; ``None`` for a common shape of step costs.

@@ -2,7 +2,7 @@
 
 Requests come first, and a newer request of a document replaces the older one. Between requests the thread chooses
 context, computes follow-ups, prefills the prompt around the last edit, indexes in slices of about a millisecond, saves
-and, while nobody types, asks the model what it says after the tokens in use; any request pre-empts that. After the
+and, in idle time, asks the model for the successors of the tokens in use; any request pre-empts that. After the
 keep-alive time without use the model is unloaded; the next request or edit reloads it.
 """
 

@@ -1,4 +1,4 @@
-"""Asking the model, while nobody waits, what it says after the tokens that matter to its users."""
+"""Learns in idle time which tokens the model puts after those that matter to its users."""
 
 from __future__ import annotations
 
