@@ -33,7 +33,7 @@ from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, Requ
 from forelook.server.backend import Backend
 from forelook.server.engine import RunningCompletion
 from forelook.server.kept_files import KeptFiles
-from forelook.text import printable, utf8_size_above
+from forelook.text import utf8_size_above
 
 logger = logging.getLogger("forelook.server")
 
@@ -226,7 +226,7 @@ class Connection:
         self._said_hello = True
         self._answer(request_id, result)
         self._backend.listen(self.status_changed)
-        name, version = printable(params.client_name[:80]), printable(params.client_version[:40])
+        name, version = params.client_name[:80], params.client_version[:40]
         logger.info("client %s %s connected", name, version)
 
     async def _status(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
