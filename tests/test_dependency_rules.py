@@ -57,6 +57,7 @@ MODEL_VALUES = {
         "memory",
         "quantization",
         "cpu_threads",
+        "control_tokens",
         "tokenizer",
     )
 }

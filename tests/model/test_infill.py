@@ -227,6 +227,15 @@ PUBLISHED = [
         f"<s>▁<AIX-SPAN-PRE>▁<AIX-SPAN-POST>⟨S⟩▁<AIX-SPAN-MIDDLE>{_AIX}",
         f"<s>▁<AIX-SPAN-PRE>▁<AIX-SPAN-POST>⟨S⟩▁<AIX-SPAN-MIDDLE>⟨a⟩⟨b⟩{_AIX}",
     ),
+    Published(
+        "forelook",
+        "forelook",
+        "llama",
+        "bytes",
+        "<s><fim_prefix><fim_suffix>⟨S⟩<fim_middle>⟨P⟩",
+        f"<s><fim_prefix><fim_suffix>⟨S⟩<fim_middle><file_sep>{PATH_A}\n⟨A⟩\n<file_sep>{PATH_B}\n⟨B⟩\n"
+        f"<file_sep>{PATH}\n⟨P⟩",
+    ),
 ]
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from forelook.errors import CheckpointError
+from forelook.model.adapter import Adapter
 from forelook.model.config import LlamaConfig
 from forelook.model.families import FAMILIES
 from forelook.model.forward.attention import choose_attention
@@ -97,10 +98,12 @@ class _Reader:
         device: torch.device,
         on_bytes: Callable[[int], None],
         quantize: Quantize | None,
+        adapter: Adapter | None,
         *,
         is_converted: bool,
     ) -> None:
         self._quantize = quantize
+        self._adapter = adapter
         self._is_converted = is_converted  # by a TensorSource
         self._open_file = open_file
         self._described_by = described_by
@@ -171,7 +174,7 @@ class _Reader:
                 "another checkpoint"
             )
         self._on_bytes(tensor.nbytes)
-        return tensor
+        return tensor if self._adapter is None else self._adapter.merged(name, tensor, self._dtype)
 
 
 @contextmanager
@@ -212,6 +215,7 @@ def read_weights(
     on_fraction: Callable[[float], None],
     quantize: Quantize | None = None,
     source: TensorSource | None = None,
+    adapter: Adapter | None = None,
 ) -> LlamaWeights:
     """Read the weights of a checkpoint, in the layout of the forward pass.
 
@@ -223,9 +227,10 @@ def read_weights(
         on_fraction: called with the share of bytes read so far.
         quantize: applied to each matrix of the layers after it is read.
         source: of the weights, instead of the safetensors in the folder.
+        adapter: merged into each tensor after it is read.
 
     Raises:
-        CheckpointError: a file or tensor is missing, damaged, or has another shape.
+        CheckpointError: a file or tensor is missing, damaged, or has another shape, or the adapter does not fit.
     """
     total = max(checkpoint_bytes(folder) if source is None else source.num_bytes, 1)
     described_by = "config.json" if source is None else source.described_by
@@ -237,13 +242,17 @@ def read_weights(
         on_fraction(min(done / total, 1.0))
 
     with _opened(folder) if source is None else source.opened() as open_file:
-        reader = _Reader(open_file, described_by, dtype, device, on_bytes, quantize, is_converted=source is not None)
+        reader = _Reader(
+            open_file, described_by, dtype, device, on_bytes, quantize, adapter, is_converted=source is not None
+        )
         embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         layers = tuple(_read_layer(reader, config, index) for index in range(config.num_layers))
         final_norm = reader.norm("model.norm", config)
         head = Projection(
             embedding if config.tied_head else reader.one("lm_head.weight", config.vocab_size, config.hidden_size)
         )
+    if adapter is not None:
+        adapter.check_complete()
     wide = torch.complex128 if dtype == torch.float64 else torch.complex64
     rotations = rotation_table(config.rope, config.head_size, config.max_positions).to(device, wide)
     projections = [head, *(part for layer in layers for part in (layer.qkv, layer.output, layer.gate_up, layer.down))]

@@ -83,6 +83,7 @@ def infill_formats(
     vocab_size: int,
     bos_token_id: int | None,
     eos_token_ids: Sequence[int],
+    format_name: str | None = None,
 ) -> tuple[InfillFormat, ...]:
     """The formats a model was trained with, its default first; plain left-to-right if it has no sentinels.
 
@@ -94,11 +95,21 @@ def infill_formats(
         vocab_size: rows of the model's embedding; a sentinel with a higher id cannot be used.
         bos_token_id: the model's beginning of sequence.
         eos_token_ids: the model's ends of sequence.
+        format_name: the format that the model's adapter states; it decides before any name.
 
     Raises:
-        TokenizerError: the model's name implies a format and the tokenizer lacks one of its sentinels.
+        TokenizerError: the stated format is unknown, or the name of the model or of the format implies sentinels that
+            the tokenizer lacks.
     """
     named = _named(identity.names, identity.model_type)
+    if format_name is not None:
+        named = tuple(each for each in INFILL_TEMPLATES if each.name == format_name)
+        if not named:
+            known = ", ".join(dict.fromkeys(each.name for each in INFILL_TEMPLATES))
+            raise TokenizerError(
+                f"{identity.names[0]}: its adapter names the infill format {format_name!r}, which this version does "
+                f"not know (it knows {known}); update, or choose another adapter"
+            )
     others = sorted(
         (each for each in INFILL_TEMPLATES if _may_be(each, tokenizer)),
         key=lambda each: identity.model_type not in each.model_types,

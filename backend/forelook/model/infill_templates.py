@@ -267,6 +267,19 @@ INFILL_TEMPLATES: tuple[InfillTemplate, ...] = (
         ),
         name_pattern=r"aixcoder",
     ),
+    # Adapters of scripts/train_starter_model.py, which name control tokens that their base does not use. An adapter
+    # says so; by its tokens alone a model is one of StarCoder's.
+    InfillTemplate(
+        "forelook",
+        ("llama",),
+        InfillOrder.SUFFIX_FIRST,
+        ("<fim_prefix>", "<fim_suffix>", "{suffix}", "<fim_middle>", "{context}", "{prefix}"),
+        ("<EOT>",),
+        files=FileNaming(file=("<file_sep>", "{path}\n"), file_end=("\n",), own_file=("<file_sep>", "{path}\n")),
+        other_control_tokens=("<fim_pad>",),
+        name_pattern=r"^forelook$",
+        sentinels_suffice=False,
+    ),
 )
 
 PLAIN_TEMPLATE = InfillTemplate("plain", tuple(FAMILIES), InfillOrder.PLAIN, ("{context}", "{prefix}"), ())

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, TokenizerError
+from forelook.model.adapter import Adapter, read_adapter
 from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, has_safetensors, read_weights
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
@@ -109,6 +110,7 @@ def load_model(
     *,
     revision: str | None = None,
     folder: Path | None = None,
+    adapter: Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     allow_left_to_right: bool = True,
@@ -120,7 +122,8 @@ def load_model(
         model: a folder, a GGUF file, a hub id (``owner/name``), a GGUF file on the hub (``owner/name:file.gguf``), or
             ``None`` for the bundled starter model.
         revision: a hub branch, tag or commit.
-        folder: folder with the files of a hub id, if known; the hub is then not contacted.
+        folder: folder with the files of a hub id, or a GGUF file, if known; the hub is then not contacted.
+        adapter: folder of a low-rank adapter to merge into the weights.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``; ``"int8"`` or ``"int4"`` store
             the layers' matrices in that many bits and compute in the device's default dtype.
@@ -144,8 +147,9 @@ def load_model(
     elif model is not None and (file := gguf_on_hub(model)) is not None:
         folder = folder / file.name
 
-    files = ModelFiles(folder)
-    read = _read_files(folder, name)
+    files = ModelFiles(folder, adapter=adapter)
+    change = None if adapter is None else read_adapter(adapter)
+    read = _read_files(folder, name, change)
     config, tokenizer, eos_ids = read.config, read.tokenizer, read.eos_token_ids
     if tokenizer.vocab_size > config.vocab_size and not _extra_ids_are_control(tokenizer, config.vocab_size):
         raise TokenizerError(
@@ -158,8 +162,9 @@ def load_model(
         vocab_size=config.vocab_size,
         bos_token_id=config.bos_token_id,
         eos_token_ids=eos_ids,
+        format_name=None if change is None else change.config.infill,
     )
-    if read.gguf is not None and read.gguf.sentinels is not None:
+    if read.gguf is not None and read.gguf.sentinels is not None and (change is None or change.config.infill is None):
         formats = own_format(formats, read.gguf.sentinels, config.bos_token_id, eos_ids)
     if not formats[0].sees_suffix and not allow_left_to_right:
         where = name if name == str(read.tokenizer_path) else f"{name}: {read.tokenizer_path}"
@@ -170,7 +175,8 @@ def load_model(
         )
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
     check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device), quantized)
-    source = None if read.gguf is None else read.gguf.tensors(torch_dtype)
+    # An adapter's sum is computed from what the file has, not from what the device's format leaves of it.
+    source = None if read.gguf is None else read.gguf.tensors(torch_dtype if change is None else torch.float32)
     with out_of_memory_named(f"the weights of {name}"):
         weights = read_weights(
             folder,
@@ -180,16 +186,19 @@ def load_model(
             lambda fraction: report(fraction, f"Loading {name}"),
             quantize,
             source,
+            change,
         )
-    lines = doubts(read.identity, formats[0], name)
-    if source is not None and (cost := source.cost(weights.nbytes)):
+    lines = doubts(read.identity, formats[0], name) if change is None or change.config.infill is None else []
+    if source is not None and (cost := source.cost(weights.nbytes, torch_dtype)):
         logger.info("%s: %s", name, cost)
-        lines.append(cost)
+        lines += [cost] if change is None else []  # an adapter's base is what it is
     line = "; ".join(lines)
     loaded = LoadedModel(
         name=name,
         revision=revision,
-        fingerprint=_fingerprint(name, f"{revision or ''}{quantized or ''}", read),
+        fingerprint=_fingerprint(
+            name, f"{revision or ''}{quantized or ''}{'' if change is None else change.fingerprint}", read
+        ),
         device=torch_device,
         dtype=torch_dtype,
         weight_format=quantized or str(torch_dtype).removeprefix("torch."),
@@ -368,19 +377,23 @@ class _ReadFiles:
     content: bytes
 
 
-def _read_files(path: Path, name: str) -> _ReadFiles:
+def _read_files(path: Path, name: str, adapter: Adapter | None) -> _ReadFiles:
     """Read what is at the path of a model: a folder of safetensors or a GGUF file."""
+    names: Mapping[str, int] = {} if adapter is None else adapter.config.tokens
     if path.is_file():
-        gguf = read_checkpoint(path)
-        ends = tuple(sorted(set(gguf.config.eos_token_ids)))
-        identity = identity_of_gguf(name, gguf.config.model_type, gguf.files[0].metadata)
-        return _ReadFiles(gguf.config, gguf.tokenizer, path, ends, identity, gguf, gguf.content_key.encode())
+        gguf = read_checkpoint(path, names)
+        config = _adapted(gguf.config, adapter)
+        ends = tuple(sorted(set(config.eos_token_ids)))
+        identity = identity_of_gguf(name, config.model_type, gguf.files[0].metadata)
+        return _ReadFiles(config, gguf.tokenizer, path, ends, identity, gguf, gguf.content_key.encode())
     raw = _read_json(path / "config.json")
-    config = parse_config(raw, str(path / "config.json"))
-    generation = _read_json(path / "generation_config.json", required=False)
-    ends = tuple(sorted({*config.eos_token_ids, *token_ids(generation.get("eos_token_id"))}))
+    config = _adapted(parse_config(raw, str(path / "config.json")), adapter)
+    ends = tuple(sorted(set(config.eos_token_ids)))
+    if adapter is None or adapter.config.eos_token_ids is None:
+        generation = _read_json(path / "generation_config.json", required=False)
+        ends = tuple(sorted({*ends, *token_ids(generation.get("eos_token_id"))}))
     tokenizer_path = path / "tokenizer.json"
-    tokenizer = CodeTokenizer.from_file(tokenizer_path)
+    tokenizer = CodeTokenizer.from_file(tokenizer_path, names)
     identity = identity_of_folder(
         name,
         raw,
@@ -388,6 +401,19 @@ def _read_files(path: Path, name: str) -> _ReadFiles:
         has_template_file=(path / "chat_template.jinja").is_file(),
     )
     return _ReadFiles(config, tokenizer, tokenizer_path, ends, identity, None, _content(path))
+
+
+def _adapted(config: LlamaConfig, adapter: Adapter | None) -> LlamaConfig:
+    """The configuration with the ends of sequence that an adapter was trained with."""
+    if adapter is None:
+        return config
+    adapter.check_shapes(config)
+    begin, ends = adapter.config.bos_token_id, adapter.config.eos_token_ids
+    return replace(
+        config,
+        bos_token_id=config.bos_token_id if begin is None else begin,
+        eos_token_ids=config.eos_token_ids if ends is None else ends,
+    )
 
 
 def _content(folder: Path) -> bytes:

@@ -12,7 +12,10 @@ from forelook.model.gguf.files import parts_of
 
 _CHECK_EVERY_S = 1.0  # chosen, not measured
 _SETTLED_S = 2.0  # chosen, not measured: a file that was written to within this time is still being written
-_NAMES = ("config.json", "generation_config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+_NAMES = (
+    "config.json", "adapter_config.json", "generation_config.json", "tokenizer.json", "*.safetensors",
+    "*.safetensors.index.json",
+)  # fmt: skip
 
 _Stamp = tuple[int, int, int]  # size, time of the last change, inode; of what a link leads to
 
@@ -23,11 +26,18 @@ class ModelFiles:
     Args:
         path: a folder of safetensors, or a GGUF file.
         clock: seconds of the clock that stamps files.
+        adapter: the folder of its adapter, if it has one.
+
+    Attributes:
+        awaited: a file that is not there yet, whose arrival is a change.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time, *, adapter: Path | None = None) -> None:
         self._clock = clock
+        self.awaited: Path | None = None
         files = parts_of(path) if path.is_file() else [file for name in _NAMES for file in path.glob(name)]
+        if adapter is not None:
+            files += [file for name in _NAMES for file in adapter.glob(name)]
         self._stamps: dict[Path, _Stamp] = {}
         for file in files:
             with contextlib.suppress(OSError):  # whoever reads it says what is wrong with it
@@ -45,6 +55,8 @@ class ModelFiles:
         if now_s < self._checked_s + _CHECK_EVERY_S:
             return False
         self._checked_s = now_s
+        if self.awaited is not None and self.awaited.is_file():
+            return True
         try:
             stamps = {file: _stamp(file) for file in self._stamps}
         except (FileNotFoundError, NotADirectoryError):

@@ -12,16 +12,18 @@ import json
 import logging
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from forelook.errors import TokenizerError
+from forelook.model.control_tokens import rename_control_tokens
 from forelook.model.infill_templates import CONTROL_TOKENS
 
 logger = logging.getLogger(__name__)
@@ -169,8 +171,12 @@ class CodeTokenizer:
         self._bytes = self._piece_bytes(literal, _is_byte_level(raw), where)
 
     @classmethod
-    def from_file(cls, path: Path) -> CodeTokenizer:
+    def from_file(cls, path: Path, names: Mapping[str, int] = MappingProxyType({})) -> CodeTokenizer:
         """Read a ``tokenizer.json``.
+
+        Args:
+            path: of the file.
+            names: control tokens that get another name, by that name.
 
         Raises:
             TokenizerError: the file is missing or not a tokenizer.
@@ -181,7 +187,14 @@ class CodeTokenizer:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise TokenizerError(f"{path} cannot be read: {error}; check its permissions") from error
-        return cls(text, str(path))
+        if not names:
+            return cls(text, str(path))
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise TokenizerError(f"{path} is not a readable tokenizer: {error}; download it again") from error
+        rename_control_tokens(raw, names, str(path))
+        return cls(raw, str(path))
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text alone: no beginning of sequence, no implicit leading space, no control token."""

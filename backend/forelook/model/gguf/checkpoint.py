@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from forelook.model.config import LlamaConfig
+from forelook.model.control_tokens import rename_control_tokens
 from forelook.model.gguf.architectures import architecture_of, read_config
 from forelook.model.gguf.files import content_key, read_parts
 from forelook.model.gguf.header import GgufFile
@@ -44,11 +46,12 @@ class GgufCheckpoint:
         return GgufTensors(self.files, architecture_of(self.files[0]), self.config, dtype)
 
 
-def read_checkpoint(path: Path) -> GgufCheckpoint:
+def read_checkpoint(path: Path, names: Mapping[str, int] = MappingProxyType({})) -> GgufCheckpoint:
     """Read a GGUF model's headers and vocabulary.
 
     Args:
         path: its file, or any part of a split one.
+        names: control tokens that get another name, by that name.
 
     Raises:
         ModelError: a subclass that names the problem and the fix.
@@ -56,7 +59,9 @@ def read_checkpoint(path: Path) -> GgufCheckpoint:
     files = tuple(read_parts(path))
     config = read_config(files)
     key = content_key(files)
-    tokenizer = CodeTokenizer(tokenizer_pipeline(files[0]), str(path), key[:16])
+    pipeline = tokenizer_pipeline(files[0])
+    rename_control_tokens(pipeline, names, str(path))
+    tokenizer = CodeTokenizer(pipeline, str(path), key[:16])
     return GgufCheckpoint(path, files, config, tokenizer, read_sentinels(files[0]), key)
 
 

@@ -125,11 +125,12 @@ class GgufTensors:
             return _halves(values, self._config.num_kv_heads)
         return values
 
-    def cost(self, kept_bytes: int) -> str:
+    def cost(self, kept_bytes: int, dtype: torch.dtype) -> str:
         """Which formats are dequantized to what, and the memory that takes; empty if none is.
 
         Args:
             kept_bytes: size of the weights in the layout of the forward pass.
+            dtype: of the weights in that layout.
         """
         places = {name: file.tensors[name] for name, file in self._files.items()}
         quantized = [place for place in places.values() if place.type.name not in _FULL_PRECISION]
@@ -141,7 +142,7 @@ class GgufTensors:
         names = ", ".join(name for name, _ in kinds.most_common())
         stored_mib = sum(place.num_bytes for place in places.values()) / _MIB
         return (
-            f"{names} dequantized to {str(self._dtype).removeprefix('torch.')}: {kept_bytes / _MIB:.0f} MiB of "
+            f"{names} dequantized to {str(dtype).removeprefix('torch.')}: {kept_bytes / _MIB:.0f} MiB of "
             f"memory instead of {stored_mib:.0f}"
         )
 
