@@ -12,7 +12,7 @@ from forelook import config
 from forelook.config import SETTINGS, EditorConfig, EngineConfig, ServerConfig
 from forelook.errors import ConfigError
 
-MODEL = "a folder, a GGUF file or a hub id of a Llama-family model, or null for the starter model"
+MODEL = "a folder, a GGUF file or a hub id of a Llama-family model, or null for the default model"
 SECTIONS = (EngineConfig, EditorConfig, ServerConfig)
 
 

@@ -61,9 +61,9 @@ class EngineConfig:
     """
 
     model: str | None = setting(
-        None, unset(text("a folder, a GGUF file or a hub id of a Llama-family model"), "the starter model"),
-        "The model to run: a folder, a GGUF file, or a hub id such as `Qwen/Qwen2.5-Coder-1.5B`; the starter model if "
-        "unset.",
+        None, unset(text("a folder, a GGUF file or a hub id of a Llama-family model"), "the default model"),
+        "The model to run: a folder, a GGUF file, or a hub id such as `Qwen/Qwen2.5-Coder-1.5B`; `starter-model` for "
+        "the small bundled one. The default model if unset.",
         name="model", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
         flag=Flag("--model", MODEL_COMMANDS, "PATH_OR_ID"),
     )  # fmt: skip
@@ -71,6 +71,13 @@ class EngineConfig:
         None, unset(text("a hub revision")), "The model's revision on the hub: a branch, tag or commit.",
         name="revision", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
         flag=Flag("--revision", MODEL_COMMANDS, "REVISION"),
+    )  # fmt: skip
+    adapter: str | None = setting(
+        None, unset(text("a folder with a low-rank adapter"), "the model's own"),
+        "Folder of a low-rank adapter (LoRA, as the peft package saves it) that is merged into the model; without a "
+        "`model` into the base of the default model.",
+        name="adapter", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
+        flag=Flag("--adapter", MODEL_COMMANDS, "FOLDER"),
     )  # fmt: skip
     device: str = setting(
         "auto", DEVICE, "Where the model runs: `auto`, `cpu`, `cuda` or `cuda:N`.",

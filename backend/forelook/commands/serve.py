@@ -51,7 +51,7 @@ def serve(options: argparse.Namespace, context: CommandContext) -> int:
         from forelook.engine_factory import engine_factory
         from forelook.server.run import serve as run_server
 
-        factory = engine_factory(replace(config, model=identity.model), context.paths, ranks)
+        factory = engine_factory(replace(config, model=identity.model, adapter=identity.adapter), context.paths, ranks)
         settings = as_json(config, (Effect.RESTART,))
         is_loadable = run_server(factory, identity, context.paths, server_config, listening, settings)
     except ForelookError as error:

@@ -1,6 +1,7 @@
 """Which backend: the user's folders, what one backend serves, and the files it owns.
 
-One backend serves one (user, model, revision, device, dtype, protocol version). In the user's runtime folder (0700):
+One backend serves one (user, model, revision, adapter, device, dtype, protocol version). In the user's runtime folder
+(0700):
 
     KEY.lock    held by the backend as long as it lives; the kernel releases it however the backend ends
     KEY.spawn   held by a client while it starts a backend, so that two editors start one
@@ -82,6 +83,11 @@ class UserPaths:
         return self.state_dir / "models.json"
 
     @property
+    def models_dir(self) -> Path:
+        """The files of models that came from packages."""
+        return self.state_dir / "models"
+
+    @property
     def pools_dir(self) -> Path:
         """The persistent n-gram pools."""
         return self.cache_dir / "pools"
@@ -97,43 +103,49 @@ class BackendIdentity:
     """What one backend serves; editors that ask for the same one share it.
 
     Attributes:
-        model: a folder, a GGUF file or a hub id, ``None`` for the starter model.
+        model: a folder, a GGUF file, a hub id or a name of the catalog, ``None`` for the default model.
         revision, device, dtype: as asked for, not as resolved.
+        adapter: folder of a low-rank adapter, ``None`` for the model's own.
     """
 
     model: str | None = None
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    adapter: str | None = None
 
     @classmethod
     def of(cls, config: EngineConfig) -> BackendIdentity:
         """The backend that runs what the settings ask for, normalized."""
-        return cls(config.model, config.revision, config.device, config.dtype).normalized()
+        return cls(config.model, config.revision, config.device, config.dtype, config.adapter).normalized()
 
     def normalized(self) -> BackendIdentity:
-        """The same identity with an absolute model path, so that it does not depend on the working folder.
+        """The same identity with absolute paths, so that it does not depend on the working folder.
 
         The last part of a file's path stays as it is: the hub's cache links a file's name to a hash.
         """
-        if self.model is None:
-            return self
-        path = Path(self.model)
-        if path.is_dir():
-            return replace(self, model=str(path.resolve()))
-        if path.is_file():
-            return replace(self, model=str(path.parent.resolve() / path.name))
-        return self
+        return replace(self, model=_absolute(self.model), adapter=_absolute(self.adapter))
 
     @property
     def key(self) -> str:
         """A file name for this identity."""
         parts = [self.model or "", self.revision or "", self.device, self.dtype, str(PROTOCOL_VERSION)]
+        parts += [self.adapter] if self.adapter else []
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def command_arguments(self, settings: Mapping[str, object] = MappingProxyType({})) -> list[str]:
         """The options of ``forelook serve`` that start this backend with further settings."""
         return ["--config", json.dumps({**settings, **asdict(self)})]
+
+
+def _absolute(name: str | None) -> str | None:
+    """The absolute path of a folder or file; anything else as it is."""
+    if name is None:
+        return None
+    path = Path(name)
+    if path.is_dir():
+        return str(path.resolve())
+    return str(path.parent.resolve() / path.name) if path.is_file() else name
 
 
 def socket_dir(paths: UserPaths) -> Path:

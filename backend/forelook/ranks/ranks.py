@@ -35,8 +35,8 @@ from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ConfigError, RankLostError
 from forelook.local.identity import BackendIdentity, UserPaths
-from forelook.model.hub import pinned_folder
-from forelook.model.loading import LoadedModel, choose_device, load_model
+from forelook.model.default_model import load_user_model
+from forelook.model.loading import LoadedModel, choose_device
 from forelook.model.memory import release_memory
 from forelook.ranks.source import RankSource
 
@@ -265,15 +265,7 @@ def follow_rank_zero(rank: int, size: int, folder: Path | None, identity: Backen
     """
     torch_device = rank_device(identity.device, rank)
     share_cpu(torch_device, size)
-    replica = _Replica(
-        lambda: load_model(
-            identity.model,
-            revision=identity.revision,
-            folder=pinned_folder(paths.models_path, identity.model, identity.revision),
-            device=str(torch_device),
-            dtype=identity.dtype,
-        )
-    )
+    replica = _Replica(lambda: load_user_model(replace(identity, device=str(torch_device)), paths))
     replica.load()
     if folder is None:
         store, timeout_s = _torchrun_store(), _LOADING_TIMEOUT_S
