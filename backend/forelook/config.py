@@ -115,6 +115,13 @@ class EngineConfig:
         name="deadlineMs", group=SUGGESTIONS,
         flag=Flag("--deadline-ms", ("serve", "complete"), "MS", help="Maximum time for a suggestion, in milliseconds."),
     )  # fmt: skip
+    # measured: docs/decisions.md, "A prompt's size follows the speed of the device"
+    prefill_ms: int = setting(
+        800, integer(1, 600_000),
+        "Time for a prompt that is not in the cache, in milliseconds. On a slower device prompts are shorter.",
+        name="prefillMs", group=MODEL, effect=Effect.RESTART,
+        flag=Flag("--prefill-ms", ("serve", "complete"), "MS"),
+    )  # fmt: skip
 
     lookahead_window: int | None = setting(
         None, auto(integer(0, 64)), "Lookahead window size W; 0 disables the lookahead branch.",

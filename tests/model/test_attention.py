@@ -53,7 +53,7 @@ def random_step(
     # As in the cache: a slice of a longer tensor, and queries cut out of a fused projection.
     keys, values = (random(kv_heads, prefix + tail + 7, size)[:, : prefix + tail] for _ in range(2))
     queries = random(tail, groups * kv_heads + 2, size)[:, : groups * kv_heads]
-    return queries, keys, values, step_visibility(layout, prefix, dtype, CPU, masks_prefix=whole)
+    return queries, keys, values, step_visibility(layout, prefix, dtype, CPU, masks_prefix=whole, masks_causal=whole)
 
 
 def check(attend: Attention, device: str = "cpu", **shape: object) -> None:
@@ -107,6 +107,15 @@ def test_backend_agrees_with_the_reference(attend: Attention, **shape: object) -
 def test_backend_agrees_over_a_long_prefix(attend: Attention, kind: str) -> None:
     shape = {"groups": 2, "kv_heads": 1, "size": 128, "prefix": 16_000, "tail": 64, "seed": 1}
     check(attend, **shape, kind=kind, dtype=torch.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(**{**SHAPES, "kind": st.just("causal"), "whole": st.just(False)})
+@example(**{**EXAMPLE, "kind": "causal"}, prefix=512, tail=512)
+@example(**{**EXAMPLE, "kind": "causal", "groups": 3, "kv_heads": 3}, prefix=1, tail=100)
+def test_a_chunk_of_a_prompt_needs_no_mask(**shape: object) -> None:
+    assert random_step(**shape)[3].bias is None
+    check(attend_torch, **shape)
 
 
 def test_reference_is_the_definition() -> None:

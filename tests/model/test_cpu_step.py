@@ -39,7 +39,13 @@ def test_small_step_equals_the_plain_forward(name, dtype, tmp_path):
             torch.from_numpy(layout.token_ids),
             torch.from_numpy(layout.positions),
             step_visibility(
-                layout, cache.length, cache.dtype, weights.device, masks_prefix=True, window=weights.config.window
+                layout,
+                cache.length,
+                cache.dtype,
+                weights.device,
+                masks_prefix=True,
+                masks_causal=True,
+                window=weights.config.window,
             ),
             None if len(layout.logit_rows) == len(layout) else torch.from_numpy(layout.logit_rows),
         )

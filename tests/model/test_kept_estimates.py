@@ -1,4 +1,4 @@
-"""Files of step costs and successors: kept, read again, of earlier versions, damaged."""
+"""Files of step costs, prefill speeds and successors: kept, read again, of earlier versions, damaged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from forelook.decoding.drafting.costs import StepCosts
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.model.loading import load_model
+from forelook.model.prefill_speed import estimated_prefill, prefill_path, read_prefill, write_prefill
 from forelook.model.step_costs import costs_path, estimated_costs, read_costs, write_costs
 from forelook.model.successor_file import read_successors, successors_path, write_successors
 
@@ -55,6 +56,27 @@ def test_estimated_costs_rise_with_every_row_and_cached_token() -> None:
     assert list(costs.seconds) == sorted(set(costs.seconds))
     assert min(costs.seconds_per_cached) > 0
     assert 1e-5 < costs.seconds[0] < 0.1
+
+
+def test_a_prefill_speed_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = prefill_path(tmp_path / "new", "a", torch.device("cpu"), torch.float32)
+    assert read_prefill(path) is None
+    write_prefill(path, 512.5)
+    assert read_prefill(path) == 512.5
+    others = [("b", torch.float32), ("a", torch.bfloat16)]
+    assert path not in [prefill_path(path.parent, name, torch.device("cpu"), dtype) for name, dtype in others]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokens_per_s": 0}', '{"tokens_per_s": NaN}'])
+def test_a_damaged_prefill_speed_is_set_aside(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(content)
+    assert read_prefill(path) is None
+    assert not path.exists()
+
+
+def test_the_estimated_prefill_speed_is_of_the_right_order() -> None:
+    assert 500 < estimated_prefill(load_model(None, device="cpu", dtype="float32").weights) < 500_000
 
 
 def some_seeds() -> SuccessorSeeds:

@@ -102,6 +102,7 @@ def test_logits_equal_transformers_for_prefill_one_token_and_tree_step(variant: 
         "prefill": ([], causal_layout(prefix, 0, last_logits_only=False)),
         "one token": (prefix, causal_layout([7], len(prefix))),
         "chunk": (prefix, causal_layout(random_ids(9, vocab_size, 2), len(prefix), last_logits_only=False)),
+        "long chunk": (prefix, causal_layout(random_ids(70, vocab_size, 5), len(prefix), last_logits_only=False)),
         "tree": (prefix, random_tree(23, len(prefix), vocab_size, 3)),
         "tree without prefix": ([], random_tree(6, 0, vocab_size, 4)),
     }
@@ -121,7 +122,9 @@ def test_prefix_and_tail_merged_give_the_same_logits(variant: str, tmp_path: Pat
     """The path of a GPU, with the flash kernel that a CPU has."""
     model = build_reference(variant)
     loaded = load(model, tmp_path)
-    backend = AttentionBackend("torch-flash", "for this test", attend_torch_flash, masks_prefix=False)
+    backend = AttentionBackend(
+        "torch-flash", "for this test", attend_torch_flash, masks_prefix=False, masks_causal=False
+    )
     loaded = replace(loaded, weights=replace(loaded.weights, attention=backend))
     prefix = random_ids(41, loaded.config.vocab_size)
     for committed, layout in (

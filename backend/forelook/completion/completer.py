@@ -23,7 +23,8 @@ from forelook.decoding.limits import GREEDY, Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.decoding.ngrams.index import TokenArray
-from forelook.decoding.request import DecodeRequest
+from forelook.decoding.prefill import PrefillSpeed
+from forelook.decoding.request import PREFILL_CHUNK, DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.finish_reason import FinishReason
 from forelook.languages import language_for
@@ -47,6 +48,8 @@ _MAX_ATTEMPTS_PER_SUGGESTION = 2  # chosen, not measured
 _SAMPLING_TOP_P = 0.95  # chosen, not measured
 _PREWARM_CHUNK = 64  # tokens between two looks at the inbox; chosen, not measured
 _MAX_CPU_PROMPT_TOKENS = 1024  # measured: docs/decisions.md, "Prompts of at most 1,024 tokens on a CPU"
+_MIN_PROMPT_TOKENS = 256  # on a device however slow; chosen, not measured
+_RESIZED_SHARE = 0.25  # chosen, not measured: a window of another size is a cold prompt, so small changes do not count
 _MAX_PROMPT_TOKENS = 8192  # chosen, not measured
 _OTHER_POSITIONS = 512  # of sentinels, file names and drafts; chosen, not measured
 _MIN_TOKENS_FOR_CONTEXT = 1500  # measured: docs/decisions.md, "Cross-file context"; smaller prompts lose own text to it
@@ -161,6 +164,8 @@ class Completer:
         config: limits and shares.
         budget: how many drafts a step may carry; ``None`` for a common shape of step costs.
         loop: runs the decode steps.
+        prefill: how fast prompts run, which their size follows; updated by every prompt. ``None`` for the largest
+            prompts.
     """
 
     def __init__(
@@ -170,22 +175,20 @@ class Completer:
         *,
         budget: StepBudget | None = None,
         loop: DecodeLoop = decode,
+        prefill: PrefillSpeed | None = None,
     ) -> None:
         self._model = model
+        self._prefill = prefill
         self._loop = loop
         self._config = config
         self._budget = StepBudget() if budget is None else budget
-        num_tokens = self._max_prompt_tokens()
+        self._most_tokens = self._max_prompt_tokens()
         # Caches are zeroed when they are made: 0.8 GB at the first request for 32,768 positions of a small model.
-        positions = min(model.max_positions, num_tokens + MAX_NEW_TOKENS + _OTHER_POSITIONS)
+        positions = min(model.max_positions, self._most_tokens + MAX_NEW_TOKENS + _OTHER_POSITIONS)
         self.sequences = SequencePool(partial(model.new_sequence, positions), config.kv_cache_bytes)
-        self.wants_context = config.cross_file and config.context_share > 0 and num_tokens >= _MIN_TOKENS_FOR_CONTEXT
-        context_share = config.context_share if self.wants_context else 0.0
-        suffix_share = config.suffix_share if model.infill.sees_suffix else 0.0
-        prompt_budget = PromptBudget(num_tokens, suffix_share, context_share)
         sizes = config.published_sizes
         self._published = None if sizes is None else PublishedSettings(**sizes)
-        self.prompts = PromptBuilder(model.tokenizer, prompt_budget, model.infill)
+        self.prompts = PromptBuilder(model.tokenizer, self._prompt_budget(), model.infill)
         sentinels = {part for part in model.infill.template if isinstance(part, int)} | model.infill.files.sentinel_ids
         self._healer = model.healer.with_own_memory()
         self._boundary_ids = frozenset(sentinels | model.stop_token_ids)
@@ -197,6 +200,9 @@ class Completer:
             PositionError: the cursor is outside the document.
         """
         document.check_offset(offset)
+        budget = self._prompt_budget()
+        if abs(budget.num_tokens - self.prompts.budget.num_tokens) > _RESIZED_SHARE * self.prompts.budget.num_tokens:
+            self.prompts.budget = budget
         before, after = _around(document.text, offset)
         cursor = look_around(language_for(document.language_id), before, after)
         text = self.prompts.build(document, offset, context)
@@ -259,6 +265,7 @@ class Completer:
         # The loop rather than the model: ranks that decode together need the prompt in each cache.
         for _ in self._loop(request, sequence, NoDrafts(), stats):
             pass
+        self._observe(stats)
         return len(sequence.cached_ids) - stats.num_reused_tokens, stats.num_forwards
 
     def num_uncached(self, prompt: PreparedPrompt) -> int:
@@ -323,6 +330,7 @@ class Completer:
                 on_partial(raw)
                 reported_s = time.monotonic()
         run.stats += stats
+        self._observe(stats)
         if end is not None:
             return _Generation(raw, FinishReason.SCOPE_END)
         return _Generation(raw + stream.finish(), stats.finish_reason or FinishReason.STOP_TOKEN)
@@ -339,6 +347,7 @@ class Completer:
             context=prompt.text.prefix_ids,
             after=prompt.text.suffix_ids if hints.after is None else hints.after,
             boundary_ids=self._boundary_ids,
+            prefill_chunk=PREFILL_CHUNK if self._prefill is None else self._prefill.chunk_size,
         )
         drafter: Drafter
         if self._config.autoregressive:
@@ -353,7 +362,27 @@ class Completer:
         has_suffix = self._model.infill.sees_suffix and bool(prompt.suffix_ids)
         return bool(prompt.prefix.strip()) or has_suffix or bool(hints.context)
 
+    @property
+    def wants_context(self) -> bool:
+        """Whether prompts have room for other files."""
+        return self.prompts.budget.context_share > 0
+
+    def _prompt_budget(self) -> PromptBudget:
+        """As many tokens as a cold prompt runs in the time that it may take."""
+        config, most = self._config, self._most_tokens
+        if self._prefill is not None:
+            wanted = int(min(self._prefill.tokens_per_s * config.prefill_ms / 1e3, most))
+            most = min(most, max(wanted, _MIN_PROMPT_TOKENS))
+        has_room = config.cross_file and most >= _MIN_TOKENS_FOR_CONTEXT
+        suffix_share = config.suffix_share if self._model.infill.sees_suffix else 0.0
+        return PromptBudget(most, suffix_share, config.context_share if has_room else 0.0)
+
+    def _observe(self, stats: DecodingStats) -> None:
+        if self._prefill is not None:
+            self._prefill.observe(stats)
+
     def _max_prompt_tokens(self) -> int:
+        """What the model and the device allow."""
         model = self._model
         reserve = self._config.max_block_tokens + model.infill.num_sentinels + 16
         # Text beyond a sliding window hardly reaches the output, and a GPU captures no steps there.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from forelook.decoding.layout import StepModel, causal_layout
-from forelook.decoding.prefill import begin_prompt, run_leading_chunks
+from forelook.decoding.prefill import begin_prompt, count_prefill, run_leading_chunks
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import TargetChooser
@@ -47,7 +47,9 @@ def autoregressive(request: DecodeRequest, model: StepModel, stats: DecodingStat
         layout = causal_layout(pending, num_cached)
         forward_started_s = time.perf_counter()
         chooser.observe(model.forward(layout))
-        stats.forward_s += time.perf_counter() - forward_started_s
+        forward_s = time.perf_counter() - forward_started_s
+        stats.forward_s += forward_s
+        count_prefill(stats, len(pending), forward_s)
         token = chooser.choose(0, generated)
         model.commit(range(len(pending)))
         num_cached += len(pending)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from forelook.decoding.drafting.drafter import NO_DRAFTS, Drafter, StepState
 from forelook.decoding.layout import StepModel, lay_out
-from forelook.decoding.prefill import DRAFTED_TAIL, begin_prompt, num_last_chunk, run_leading_chunks
+from forelook.decoding.prefill import DRAFTED_TAIL, begin_prompt, count_prefill, num_last_chunk, run_leading_chunks
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.steps import WHOLE_STEPS, Partition
@@ -73,6 +73,8 @@ def decode(
         argmax = chooser.observe(model.forward(layout))
         forward_s = time.perf_counter() - forward_started_s
         stats.forward_s += forward_s
+        if not generated and len(part.tree) == 0:
+            count_prefill(stats, len(pending), forward_s)
         # verify
         walked = verify(part.tree, chooser, generated, limits)
         outcome = partition.join(plan, walked, argmax, is_constrained=chooser.constraint is not None)

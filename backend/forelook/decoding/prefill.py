@@ -1,4 +1,4 @@
-"""From a prompt to its last uncached chunk: prefix reuse and chunked prefill."""
+"""From a prompt to its last uncached chunk: prefix reuse, chunked prefill and its speed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from forelook.decoding.layout import StepModel, causal_layout
+from forelook.decoding.request import PREFILL_CHUNK
 from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError
 from forelook.finish_reason import FinishReason
@@ -17,6 +18,60 @@ DRAFTED_TAIL = 64
 Drafts need a mask, which makes a long forward several times slower. Splitting the prompt for them would cost another
 forward, which a drafted step uses better. A keystroke leaves a few tokens to run, and they carry drafts.
 """
+
+_MIN_TIMED = 64
+"""Shortest forward that says how fast a prefill is: below it, reading the weights dominates. Chosen, not measured."""
+
+_CHUNK_S = 0.1
+"""What a cancelled request or a passed deadline may wait for. Chosen: docs/decisions.md, "Chunks of a tenth of a
+second"."""
+
+_CHUNK_STEP = 64
+"""A chunk is a multiple: a CPU compiles its products for every number of rows. The least, too: a shorter one takes
+hardly less time."""
+
+# Other programs only add time. Chosen, not measured.
+_FASTER_SHARE, _SLOWER_SHARE = 0.5, 0.1
+
+
+class PrefillSpeed:
+    """Tokens of a prompt per second: an estimate that every long forward of a prompt corrects.
+
+    Attributes:
+        tokens_per_s: the estimate.
+
+    Args:
+        tokens_per_s: to start with.
+        is_measured: whether that was measured on this device.
+    """
+
+    def __init__(self, tokens_per_s: float, *, is_measured: bool = False) -> None:
+        self.tokens_per_s = tokens_per_s
+        self._is_measured = is_measured
+
+    def observe(self, stats: DecodingStats) -> None:
+        """Correct the estimate by the prompt of a generation, if it had long forwards."""
+        if stats.timed_prefill_s <= 0.0:
+            return
+        measured = stats.timed_prefill_tokens / stats.timed_prefill_s
+        if not self._is_measured:
+            self.tokens_per_s, self._is_measured = measured, True
+            return
+        ratio = measured / self.tokens_per_s
+        self.tokens_per_s *= ratio ** (_FASTER_SHARE if ratio > 1.0 else _SLOWER_SHARE)
+
+    @property
+    def chunk_size(self) -> int:
+        """Tokens of a chunk that takes about a tenth of a second."""
+        wanted = int(self.tokens_per_s * _CHUNK_S) // _CHUNK_STEP * _CHUNK_STEP
+        return min(max(wanted, _CHUNK_STEP), PREFILL_CHUNK)
+
+
+def count_prefill(stats: DecodingStats, num_tokens: int, seconds: float) -> None:
+    """Count a forward of prompt tokens alone, if it is long enough to say how fast a prefill is."""
+    if num_tokens >= _MIN_TIMED:
+        stats.timed_prefill_tokens += num_tokens
+        stats.timed_prefill_s += seconds
 
 
 def begin_prompt(model: StepModel, prompt_ids: Sequence[int], stats: DecodingStats) -> list[int]:
@@ -71,7 +126,9 @@ def run_leading_chunks(
         started_s = time.perf_counter()
         model.forward(causal_layout(pending[:chunk_size], num_cached))
         model.commit(range(chunk_size))
-        stats.forward_s += time.perf_counter() - started_s
+        forward_s = time.perf_counter() - started_s
+        count_prefill(stats, chunk_size, forward_s)
+        stats.forward_s += forward_s
         stats.num_forwards += 1
         num_cached += chunk_size
         pending = pending[chunk_size:]

@@ -25,6 +25,8 @@ class DecodingStats:
         forward_s: of both, seconds inside ``forward`` until its result was on the host.
         accepted_by_origin: ``num_accepted_tokens`` per draft source.
         finish_reason: why the loop ended, once it has.
+        timed_prefill_tokens: prompt tokens of forwards that say how fast a prefill is.
+        timed_prefill_s: seconds of these forwards.
     """
 
     num_prompt_tokens: int = 0
@@ -39,6 +41,8 @@ class DecodingStats:
     forward_s: float = 0.0
     accepted_by_origin: dict[DraftOrigin, int] = field(default_factory=dict)
     finish_reason: FinishReason | None = None
+    timed_prefill_tokens: int = 0
+    timed_prefill_s: float = 0.0
 
     def __iadd__(self, other: DecodingStats) -> DecodingStats:  # noqa: PYI034 - Self needs Python 3.11
         """Add another pass over the same prompt; the first pass says how much of the prompt was reused."""
@@ -51,6 +55,8 @@ class DecodingStats:
         self.num_accepted_tokens += other.num_accepted_tokens
         self.prefill_s += other.prefill_s
         self.decode_s += other.decode_s
+        self.timed_prefill_tokens += other.timed_prefill_tokens
+        self.timed_prefill_s += other.timed_prefill_s
         self.forward_s += other.forward_s
         for origin, count in other.accepted_by_origin.items():
             self.count_accepted(origin, count)

@@ -46,16 +46,25 @@ def _cpu_name() -> str:
     return platform.processor() or "cpu"
 
 
+def operations_per_s(weights: LlamaWeights) -> float:
+    """What the matrix products of many rows should reach."""
+    kind = weights.device.type
+    return _OPERATIONS_PER_S[kind] * _num_cores(kind) * (_HALF_WIDTH_SPEED if weights.dtype.itemsize == 2 else 1.0)
+
+
+def _num_cores(kind: str) -> int:
+    return torch.get_num_threads() if kind == "cpu" else 1
+
+
 def estimated_costs(weights: LlamaWeights) -> StepCosts:
     """What a step should cost: all weights are read once, and each row multiplies all of them.
 
     Only the ratios matter: the first steps set the scale.
     """
     config, kind = weights.config, weights.device.type
-    cores = torch.get_num_threads() if kind == "cpu" else 1
-    speed = _OPERATIONS_PER_S[kind] * cores * (_HALF_WIDTH_SPEED if weights.dtype.itemsize == 2 else 1.0)
+    cores = _num_cores(kind)
     fixed_s = weights.nbytes / _BYTES_PER_S[kind] + config.num_layers * _LAYER_S[kind]
-    row_s = 2 * num_parameters(config) / speed
+    row_s = 2 * num_parameters(config) / operations_per_s(weights)
     cached_bytes = config.kv_values_per_token * weights.kv_dtype.itemsize
     cached_operations = 4 * config.num_layers * config.num_heads * config.head_size
     return StepCosts(

@@ -99,7 +99,7 @@ class Ranks:
             atexit.register(self.close)  # dismiss the other ranks when the process ends
         costs = COMMON_COSTS if drafting.budget is None else drafting.budget.costs
         budget = StepBudget(StepCostEstimate(shared_costs(costs, self._source.num_ranks)))
-        return replace(drafting, budget=budget, loop=self.decode, costs_path=None)
+        return replace(drafting, budget=budget, loop=self.decode, costs_path=None, prefill_path=None)
 
     def decode(
         self, request: DecodeRequest, model: StepModel, drafter: Drafter, stats: DecodingStats | None = None

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from forelook.completion.completer import Completer, PreparedPrompt
 from forelook.completion.document_store import Document
+from forelook.completion.engine.drafting import Drafting
 from forelook.config import EngineConfig
+from forelook.decoding.layout import StepLayout
+from forelook.decoding.prefill import PrefillSpeed
+from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import LoadedModel
 from forelook.protocol.events import EventKind
@@ -206,3 +210,24 @@ def test_a_prewarmed_prompt_is_built_once(rigs: Callable[..., Rig], monkeypatch:
     rig.engine.change_document(A, 2, [TextChange(len(text), len(text), "x")])
     wait_until(lambda: rig.engine.stats()["prewarmed_tokens"] > 500)
     assert built == [len(text) + 1]
+
+
+def test_a_prompt_that_the_deadline_cuts_serves_the_next_keystroke(rigs: Callable[..., Rig]) -> None:
+    def slow(_layout: StepLayout) -> None:
+        threading.Event().wait(0.01)
+
+    text = "".join(f"value_{number} = {number}\n" for number in range(50))
+    model = FakeModel(text + "x = 12\n", on_forward=slow)
+    config = EngineConfig(autoregressive=True, deadline_ms=20_000, prefill_ms=600_000)
+    rig = rigs(model, config, make_drafting=lambda _model: Drafting(prefill=PrefillSpeed(640, is_measured=True)))
+    rig.open(text + "x = \n")
+    offset = len(text) + 4
+    cut = rig.ask(offset, deadline_ms=15).result
+    assert cut.finish_reason is FinishReason.DEADLINE
+    assert cut.suggestions == ()
+    assert cut.stats.num_forwards <= 3, "a chunk is short enough to respect the deadline"
+    wait_until(lambda: sum(len(layout) for layout in model.forwards) >= cut.stats.num_prompt_tokens)
+    again = rig.ask(offset).result
+    assert again.stats.num_prefill_tokens == 1, "idle time was used for the rest"
+    assert sum(len(layout) for layout in model.forwards) < cut.stats.num_prompt_tokens + 10, "nothing ran twice"
+    assert again.suggestions[0].text == "12"

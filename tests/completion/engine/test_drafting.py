@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from forelook.completion.engine.drafting import Drafting, restore_drafting
 from forelook.decoding.layout import IntArray, StepLayout
+from forelook.decoding.prefill import count_prefill
+from forelook.decoding.stats import DecodingStats
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import LoadedModel, load_model
 
@@ -28,6 +30,10 @@ def learn_something(model: LoadedModel, drafting: Drafting) -> None:
     for _ in range(2):
         drafting.budget.observe(1, 0, 0.5)
     assert drafting.learning.run_slice(model, no_uses)
+    assert drafting.prefill is not None
+    stats = DecodingStats()
+    count_prefill(stats, 100, 0.5)
+    drafting.prefill.observe(stats)
 
 
 def test_a_start_runs_no_forward_and_what_was_learned_is_read(
@@ -48,6 +54,8 @@ def test_a_start_runs_no_forward_and_what_was_learned_is_read(
     assert again.budget is not None
     assert first.budget is not None
     assert again.budget.costs.seconds == pytest.approx(first.budget.costs.seconds)
+    assert again.prefill is not None
+    assert again.prefill.tokens_per_s == pytest.approx(200.0)
     assert again.seeds is not None
     assert again.seeds.is_known.sum() == 1
     assert not again.has_unsaved

@@ -182,3 +182,14 @@ class TestLatestAnswers:
         for key in [*keys[:16], keys[0], keys[16]]:
             answers.add(answer(key=key))
         assert [number for number, key in enumerate(keys) if answers.of(key) is None] == [1]
+
+
+def test_a_request_that_its_deadline_cut_off_is_prefilled_at_once() -> None:
+    speculation = Speculation(prewarm=True)
+    speculation.cut_off(A, 5, now_s=10.0)
+    prewarm = speculation.take_prewarm(10.0)
+    assert prewarm is not None
+    assert (prewarm.key, prewarm.offset) == (A, 5)
+    without = Speculation(prewarm=False)
+    without.cut_off(A, 5, now_s=10.0)
+    assert without.prewarm_due_s == math.inf

@@ -1,4 +1,4 @@
-"""What drafting knows about a model on this device: what a step costs, and the model's own successors."""
+"""What is known about a model on this device: what steps and prompts cost, and the model's own successors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.costs import StepCostEstimate, StepCosts
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.decoding.loop import DecodeLoop, decode
+from forelook.decoding.prefill import PrefillSpeed
 from forelook.model.loading import LoadedModel
+from forelook.model.prefill_speed import estimated_prefill, prefill_path, read_prefill, write_prefill
 from forelook.model.step_costs import MAX_DRAFTS_ON_CPU, costs_path, estimated_costs, read_costs, write_costs
 
 logger = logging.getLogger(__name__)
+
+_SAVED_DRIFT = 0.1  # chosen, not measured: a prefill speed that has changed by less is not saved again
 
 
 @dataclass(slots=True)
@@ -27,6 +31,9 @@ class Drafting:
         loop: runs the decode steps, in this process alone or together with other ranks.
         costs_path: file of the step costs; ``None`` keeps them in memory.
         saved_costs: what is in that file.
+        prefill: how fast prompts run; ``None`` if unknown.
+        prefill_path: its file; ``None`` keeps it in memory.
+        saved_prefill: the tokens per second in that file.
     """
 
     budget: StepBudget | None = None
@@ -34,6 +41,9 @@ class Drafting:
     loop: DecodeLoop = decode
     costs_path: Path | None = None
     saved_costs: StepCosts | None = None
+    prefill: PrefillSpeed | None = None
+    prefill_path: Path | None = None
+    saved_prefill: float = 0.0
 
     @property
     def seeds(self) -> SuccessorSeeds | None:
@@ -43,11 +53,17 @@ class Drafting:
     @property
     def has_unsaved(self) -> bool:
         """Whether ``save`` has something to write."""
-        return self._has_new_costs or (self.learning is not None and self.learning.has_unsaved)
+        return self._has_new_costs or self._has_new_prefill or (self.learning is not None and self.learning.has_unsaved)
 
     @property
     def _has_new_costs(self) -> bool:
         return self.costs_path is not None and self.budget is not None and self.budget.costs != self.saved_costs
+
+    @property
+    def _has_new_prefill(self) -> bool:
+        if self.prefill_path is None or self.prefill is None:
+            return False
+        return abs(self.prefill.tokens_per_s - self.saved_prefill) > _SAVED_DRIFT * self.saved_prefill
 
     def save(self) -> None:
         """Keep what was learned for the next start. Where that fails, it is not tried again."""
@@ -55,11 +71,14 @@ class Drafting:
             if self._has_new_costs and self.costs_path is not None and self.budget is not None:
                 write_costs(self.costs_path, self.budget.costs)
                 self.saved_costs = self.budget.costs
+            if self._has_new_prefill and self.prefill_path is not None and self.prefill is not None:
+                write_prefill(self.prefill_path, self.prefill.tokens_per_s)
+                self.saved_prefill = self.prefill.tokens_per_s
             if self.learning is not None:
                 self.learning.save()
         except OSError as error:
             logger.warning("what drafting learned is not kept for the next start: %s", error.strerror or error)
-            self.costs_path = None
+            self.costs_path = self.prefill_path = None
             if self.learning is not None:
                 self.learning.path = None
 
@@ -75,4 +94,15 @@ def restore_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
     saved = None if path is None else read_costs(path)
     costs = StepCostEstimate(saved or estimated_costs(model.weights), is_measured=saved is not None)
     budget = StepBudget(costs, max_draft_tokens=MAX_DRAFTS_ON_CPU) if model.device.type == "cpu" else StepBudget(costs)
-    return Drafting(budget, SuccessorLearning.of(model, cache_dir), costs_path=path, saved_costs=budget.costs)
+    speed_path = None if cache_dir is None else prefill_path(cache_dir, model.fingerprint, model.device, model.dtype)
+    speed = None if speed_path is None else read_prefill(speed_path)
+    prefill = PrefillSpeed(speed or estimated_prefill(model.weights), is_measured=speed is not None)
+    return Drafting(
+        budget,
+        SuccessorLearning.of(model, cache_dir),
+        costs_path=path,
+        saved_costs=budget.costs,
+        prefill=prefill,
+        prefill_path=speed_path,
+        saved_prefill=prefill.tokens_per_s,
+    )

@@ -295,6 +295,9 @@ class CompletionEngine:
             user.metrics.add_result(completed.result)
         user.answers.add(Answer(document, request, completed))
         user.speculation.answered(document.key)
+        if completed.result.finish_reason is FinishReason.DEADLINE:
+            # Its prompt may be computed in part only, and the next keystroke needs the rest.
+            user.speculation.cut_off(document.key, request.offset, self._clock())
         return completed.result
 
     def _hints(self, user: User, document: Document, offset: int, loaded: Loaded) -> Hints:

@@ -147,7 +147,9 @@ class ModelState:
     def _set_loaded(self, model: LoadedModel) -> None:
         self._files = model.files
         drafting = self.drafting
-        new_completer = partial(Completer, model, self._config, budget=drafting.budget, loop=drafting.loop)
+        new_completer = partial(
+            Completer, model, self._config, budget=drafting.budget, loop=drafting.loop, prefill=drafting.prefill
+        )
         self.loaded = Loaded(model, new_completer)
         device = str(model.device)
         self._set_status(Status(EngineState.READY, None, model.status_line, model.name, device, model.weight_format))

@@ -1,4 +1,4 @@
-"""Speculative work: prefill after an edit, and follow-up suggestions.
+"""Speculative work: prefill after an edit or a deadline, and follow-up suggestions.
 
 This module decides what is worth computing and keeps the results; the engine computes, between requests.
 """
@@ -96,6 +96,11 @@ class Speculation:
         """A document was edited and its cursor is likely at ``offset``."""
         if self._wants_prewarm:
             self._prewarm = Prewarm(key, offset, now_s + PREWARM_AFTER_S)
+
+    def cut_off(self, key: DocumentKey, offset: int, now_s: float) -> None:
+        """The deadline ended a request, perhaps in the middle of its prompt: the rest is worth computing at once."""
+        if self._wants_prewarm:
+            self._prewarm = Prewarm(key, offset, now_s)
 
     def answered(self, key: DocumentKey) -> None:
         """A request was answered: the prompt of its document is in the KV cache."""

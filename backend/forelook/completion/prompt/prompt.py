@@ -204,6 +204,9 @@ class _Files:
 class PromptBuilder:
     """Chooses the windows of a prompt and tokenizes them. Remembers window borders per document.
 
+    Attributes:
+        budget: may be changed: window borders that still fit are kept.
+
     Args:
         tokenizer: of the model.
         budget: maximum number of tokens, and the shares of the parts.
@@ -212,7 +215,7 @@ class PromptBuilder:
 
     def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget, infill: InfillFormat | None = None) -> None:
         self.encoder = LineEncoder(tokenizer)
-        self._budget = budget
+        self.budget = budget
         self._files = FileNaming() if infill is None else infill.files
         self._joins_context = infill is not None and infill.joins_context
         self._anchors: OrderedDict[DocumentKey, list[_Anchor]] = OrderedDict()
@@ -236,7 +239,7 @@ class PromptBuilder:
         suffix_start = offset + len(rest) if anchored else offset
         files = _Files(self.encoder, self._files, document, context, joins=self._joins_context)
         # What names the files always fits; the rest is shared among the parts of the prompt.
-        budget = replace(self._budget, num_tokens=max(self._budget.num_tokens - files.num_label_tokens, 1))
+        budget = replace(self.budget, num_tokens=max(self.budget.num_tokens - files.num_label_tokens, 1))
 
         for anchor in self._anchors.get(document.key, ()):
             prompt = self._from_anchor(document, offset, suffix_start, anchored, anchor, files, budget)
@@ -271,7 +274,7 @@ class PromptBuilder:
             return None
         prefix_ids = files.encode_prefix(prefix, kept)
         suffix_ids = self.encoder.encode(suffix)
-        if len(prefix_ids) + len(suffix_ids) + len(kept) > self._budget.num_tokens:
+        if len(prefix_ids) + len(suffix_ids) + len(kept) > self.budget.num_tokens:
             return None
         share = budget.suffix_share
         if start > 0 and len(prefix_ids) < _MIN_FILL * (1 - share - budget.context_share) * budget.num_tokens:
@@ -347,11 +350,11 @@ class PromptBuilder:
 
     @property
     def _max_line_chars(self) -> int:
-        return min(_MAX_LINE_CHARS, max(64, self._budget.num_tokens * 4))
+        return min(_MAX_LINE_CHARS, max(64, self.budget.num_tokens * 4))
 
     @property
     def _max_chars(self) -> int:
-        return self._budget.num_tokens * _MAX_CHARS_PER_TOKEN
+        return self.budget.num_tokens * _MAX_CHARS_PER_TOKEN
 
 
 def _fit(pieces: list[tuple[str, tuple[int, ...]]], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:

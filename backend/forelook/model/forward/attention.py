@@ -1,8 +1,8 @@
 """Attention of a step's queries over the committed prefix and the step's own tail: one signature, several backends.
 
-Every row of a step sees the whole prefix, so only the small tail needs a mask. A CPU runs prefix and tail in one call
-with an additive bias. On a GPU a flash kernel computes the prefix without a mask, the tail is computed separately, and
-their log-sum-exps merge the two.
+Every row of a step sees the whole prefix, so only the small tail needs a mask. A CPU runs prefix and tail of a decode
+step in one call with an additive bias. On a GPU, and for a prompt's chunks on a CPU, a flash kernel computes the prefix
+without a mask, the tail is computed separately, and their log-sum-exps merge the two.
 """
 
 from __future__ import annotations
@@ -51,13 +51,15 @@ class AttentionBackend:
         name: for ``forelook doctor``.
         reason: why it was chosen, likewise.
         attend: the function.
-        masks_prefix: whether it needs the bias over all columns, for a causal tail too, once for all layers.
+        masks_prefix: whether it needs the bias over all columns, once for all layers.
+        masks_causal: whether it needs that for a causal tail, too.
     """
 
     name: str
     reason: str
     attend: Attention
     masks_prefix: bool
+    masks_causal: bool
 
 
 def step_visibility(
@@ -67,6 +69,7 @@ def step_visibility(
     device: torch.device,
     *,
     masks_prefix: bool,
+    masks_causal: bool,
     window: int | None = None,
 ) -> Visibility:
     """A layout's visibility on a device, in the dtype of the scores, as a backend needs it.
@@ -77,6 +80,7 @@ def step_visibility(
         dtype: of the scores.
         device: of the result.
         masks_prefix: whether the backend needs the bias over all columns.
+        masks_causal: whether it needs that for a causal tail after a prefix, too.
         window: number of tokens, its own included, that a token sees in the layers with a window.
     """
     num_tokens = len(layout)
@@ -85,7 +89,7 @@ def step_visibility(
     if window is not None and int(layout.positions.max()) >= window:
         bias = _window_bias(layout, prefix_length, window, dtype).to(device)
         windowed = Visibility(prefix_length, num_tokens, bias)
-    if num_tokens == 1 or (causal and (prefix_length == 0 or not masks_prefix)):
+    if num_tokens == 1 or (causal and (prefix_length == 0 or not masks_causal)):
         return Visibility(prefix_length, num_tokens, None, windowed)
     bias = _bias(_hidden(layout), prefix_length if masks_prefix else 0, dtype).to(device)
     return Visibility(prefix_length, num_tokens, bias, windowed)
@@ -107,16 +111,16 @@ def _window_bias(layout: StepLayout, prefix_length: int, window: int, dtype: tor
 def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
     """The fastest backend that a device, a dtype and the installed packages allow."""
     if device.type != "cuda":
-        reason = "on a CPU torch's attention with an additive mask is fastest"
-        return AttentionBackend("torch", reason, attend_torch, masks_prefix=True)
+        reason = "on a CPU torch's attention is fastest: with an additive mask in steps, without one in prompts"
+        return AttentionBackend("torch", reason, attend_torch, masks_prefix=True, masks_causal=False)
     if dtype not in (torch.float16, torch.bfloat16):
         reason = f"flash kernels do not compute in {dtype}"
-        return AttentionBackend("torch", reason, attend_torch, masks_prefix=True)
+        return AttentionBackend("torch", reason, attend_torch, masks_prefix=True, masks_causal=True)
     if importlib.util.find_spec("flash_attn") is not None:
         reason = "flash-attn is installed; its kernel reads the KV cache in place"
-        return AttentionBackend("flash-attn", reason, attend_flash_attn, masks_prefix=False)
+        return AttentionBackend("flash-attn", reason, attend_flash_attn, masks_prefix=False, masks_causal=False)
     reason = "torch's own flash kernel; flash-attn is not installed (extra forelook[flash])"
-    return AttentionBackend("torch-flash", reason, attend_torch_flash, masks_prefix=False)
+    return AttentionBackend("torch-flash", reason, attend_torch_flash, masks_prefix=False, masks_causal=False)
 
 
 def attend_reference(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scale: float) -> Tensor:
@@ -131,19 +135,20 @@ def attend_reference(queries: Tensor, keys: Tensor, values: Tensor, visibility: 
 
 
 def attend_torch(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scale: float) -> Tensor:
-    """Torch's fused attention over prefix and tail at once, with an additive bias."""
+    """Torch's fused attention over prefix and tail at once, with an additive bias where there is one."""
     num_tokens, heads, size = queries.shape
     groups = heads // keys.shape[0]
-    causal_from_start = visibility.bias is None and num_tokens > 1 and visibility.prefix_length == 0
-    sees_all = visibility.bias is None and (num_tokens == 1 or causal_from_start)
-    bias = None if sees_all else _whole_bias(visibility, queries)
-    if groups == 1 or causal_from_start:
+    causal = visibility.bias is None and num_tokens > 1
+    if causal and visibility.prefix_length > 0:
+        return _attend_chunk(queries, keys, values, visibility.prefix_length, scale)
+    bias = None if visibility.bias is None else _whole_bias(visibility, queries)
+    if groups == 1 or causal:
         attended = F.scaled_dot_product_attention(
             queries.transpose(0, 1).unsqueeze(0),
             keys.unsqueeze(0),
             values.unsqueeze(0),
             attn_mask=bias,
-            is_causal=causal_from_start,
+            is_causal=causal,
             scale=scale,
             enable_gqa=groups > 1,
         )
@@ -156,6 +161,21 @@ def attend_torch(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visi
         scale=scale,
     )
     return _unfold_groups(attended, num_tokens).reshape(num_tokens, heads * size)
+
+
+def _attend_chunk(queries: Tensor, keys: Tensor, values: Tensor, prefix_length: int, scale: float) -> Tensor:
+    """A causal tail after a prefix on a CPU, without a mask: prefix and tail apart, merged.
+
+    The kernel shares a key head among its query heads by itself.
+    """
+    num_tokens, heads, size = queries.shape
+    rows = queries.transpose(0, 1).unsqueeze(0)
+    (prefix, prefix_lse), (tail, tail_lse) = (
+        _torch_flash(rows, keys[:, part].unsqueeze(0), values[:, part].unsqueeze(0), causal, scale)
+        for part, causal in ((slice(prefix_length), False), (slice(prefix_length, None), True))
+    )
+    merged = merge_by_log_sum_exp(prefix, prefix_lse.unsqueeze(-1), tail, tail_lse.unsqueeze(-1))
+    return merged.transpose(1, 2).reshape(num_tokens, heads * size).to(queries.dtype)
 
 
 def attend_prefix_and_tail(
@@ -206,7 +226,7 @@ def attend_prefix_and_tail(
 
 
 def merge_by_log_sum_exp(first: Tensor, first_lse: Tensor, second: Tensor, second_lse: Tensor) -> Tensor:
-    """Softmax averages over two disjoint sets of keys → the average over both, in float32.
+    """Softmax averages over two disjoint sets of keys → the average over both, in float32 or wider.
 
     Args:
         first: [..., D] average over the first set.
@@ -215,8 +235,9 @@ def merge_by_log_sum_exp(first: Tensor, first_lse: Tensor, second: Tensor, secon
         second_lse: likewise.
     """
     # The share of the second set is a sigmoid of the difference: no exponent overflows, -inf means a share of 0.
-    share = torch.sigmoid(second_lse.float() - first_lse.float())
-    return torch.lerp(first.float(), second.float(), share)
+    wide = torch.promote_types(first.dtype, torch.float32)
+    share = torch.sigmoid(second_lse.to(wide) - first_lse.to(wide))
+    return torch.lerp(first.to(wide), second.to(wide), share)
 
 
 def _fold_groups(queries: Tensor, groups: int) -> Tensor:

@@ -159,6 +159,7 @@ class LlamaSequence:
         num_tokens, device = len(layout), self._weights.device
         every_row = len(layout.logit_rows) == num_tokens
         cpu_step = self._cpu_step if num_tokens <= MAX_TOKENS else None
+        attention = self._weights.attention
         with torch.inference_mode(), out_of_memory_named(f"a step of {num_tokens} tokens"):
             run = partial(forward, self._weights) if cpu_step is None else cpu_step.forward
             return run(
@@ -170,7 +171,8 @@ class LlamaSequence:
                     self._cache.length,
                     self._cache.dtype,
                     device,
-                    masks_prefix=self._weights.attention.masks_prefix,
+                    masks_prefix=attention.masks_prefix,
+                    masks_causal=cpu_step is not None or attention.masks_causal,
                     window=self._weights.config.window,
                 ),
                 None if every_row else torch.from_numpy(layout.logit_rows).to(device),
