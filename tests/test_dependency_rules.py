@@ -53,6 +53,7 @@ MODEL_VALUES = {
         "infill_templates",
         "identity",
         "infill",
+        "formatted_prompts",
         "config",
         "memory",
         "quantization",
@@ -97,11 +98,13 @@ ALLOWED: dict[str, set[str]] = {
     "forelook.completion.cursor": LEAVES | {"forelook.protocol"},
     "forelook.completion.prompt": LEAVES
     | {
+        "forelook.protocol",
         "forelook.completion.document_store",
         "forelook.completion.cursor",
         "forelook.model.tokenizer",
         "forelook.model.infill",
         "forelook.model.infill_templates",
+        "forelook.model.formatted_prompts",
     },
     "forelook.completion": LEAVES
     | {
@@ -134,7 +137,10 @@ ALLOWED: dict[str, set[str]] = {
         "forelook.model",
         "forelook.workspace",
     },
-    "forelook.server": SHARED,
+    "forelook.server.engine": SHARED,
+    "forelook.server.auth": SHARED,
+    "forelook.server.http": SHARED | {"forelook.server.engine", "forelook.server.auth"},
+    "forelook.server": SHARED | {"forelook.server.engine", "forelook.server.auth", "forelook.server.http"},
     "forelook_lsp": SHARED,
 }
 ALLOWED["forelook.commands"] = {name for name in ALLOWED if name != "forelook_lsp"}
@@ -151,7 +157,13 @@ SOCKET_MODULES = {
     "ssl",
     "urllib.request",
 }
-MAY_TOUCH_SOCKETS = {"forelook.server", "forelook.local", "forelook.commands"}
+MAY_TOUCH_SOCKETS = {
+    "forelook.server",
+    "forelook.server.auth",
+    "forelook.server.http",
+    "forelook.local",
+    "forelook.commands",
+}
 LSP_MAY_TOUCH_SOCKETS = {
     "forelook_lsp.backend_connection",
     "forelook_lsp.transports.websocket",

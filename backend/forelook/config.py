@@ -32,7 +32,7 @@ MODEL_COMMANDS = ("serve", "complete", "doctor", "status", "stats", "stop", "poo
 """The commands that name a model."""
 
 SUGGESTIONS, MODEL, WORKSPACE, DECODING = "Suggestions", "Model", "Workspace", "Decoding"
-BACKEND, SERVER, PLUGIN = "Backend", "Server", "Editor plug-in"
+BACKEND, SERVER, HTTP, PLUGIN = "Backend", "Server", "HTTP interfaces", "Editor plug-in"
 GROUPS: Mapping[str, str] = {
     SUGGESTIONS: "",
     MODEL: "",
@@ -40,6 +40,7 @@ GROUPS: Mapping[str, str] = {
     DECODING: "By default drafts are chosen by their cost; W, N or G switch to lookahead decoding as published.",
     BACKEND: "",
     SERVER: "Listens on a Unix socket that only you can open, or on TCP with a token.",
+    HTTP: "OpenAI's, llama.cpp's and Ollama's, for other people's clients; see docs/http.md.",
     PLUGIN: "",
 }
 """Groups of settings in their order, with what ``--help`` says about each."""
@@ -49,6 +50,7 @@ _MAX_LINE_TOKENS = 48  # chosen, not measured
 _MAX_BLOCK_TOKENS = 128  # chosen, not measured
 _DEADLINE_MS = 400  # chosen, not measured
 _LONGEST_S = 10_000_000.0  # chosen, not measured
+_HTTP_ADDRESS = pattern(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", "HOST:PORT, such as 127.0.0.1:8012")
 _URL = pattern(r"wss?://[^\s/?#@]+(/[^\s?#]*)?", "a ws:// or wss:// address without user or query")
 
 
@@ -368,6 +370,30 @@ class ServerConfig:
         name="listen.maxConnections", group=SERVER, audience=Audience.SHELL,
         flag=Flag("--max-connections", metavar="N"),
     )  # fmt: skip
+    http: str | None = setting(
+        None, unset(_HTTP_ADDRESS, "none"),
+        "Also answer HTTP requests at HOST:PORT; port 0 chooses a free one, and non-loopback addresses require TLS.",
+        name="http.listen", group=HTTP, audience=Audience.SHELL, flag=Flag("--http", metavar="HOST:PORT"),
+    )  # fmt: skip
+    http_key_file: Path | None = setting(
+        None, unset(path("the path of a file that only you can read")),
+        "Accepted keys, one per line, mode 0600; by default one key is generated once and kept.",
+        name="http.keyFile", group=HTTP, audience=Audience.SHELL, flag=Flag("--http-key-file", metavar="FILE"),
+    )  # fmt: skip
+    http_without_key: bool = setting(
+        False, boolean(),
+        "Accept HTTP requests without a key: this machine is mine alone. Loopback addresses only.",
+        name="http.withoutKey", group=HTTP, audience=Audience.SHELL, flag=Flag("--http-without-key", means=True),
+    )  # fmt: skip
+    # Chosen, not measured.
+    http_max_body_bytes: int = setting(4 * 2**20, integer(1_024, 2**30), "Longest body of an HTTP request.")
+    http_max_waiting_bytes: int = setting(
+        16 * 2**20, integer(1_024, 2**30), "Bodies of the HTTP requests of one key that wait for their answers."
+    )
+    http_body_timeout_s: float = setting(10.0, number(0.01, 600.0), "Time for the body of an HTTP request to arrive.")
+    http_max_pending: int = setting(32, integer(1, 10_000), "Maximum number of pending HTTP requests of one key.")
+    http_rate: float = setting(100.0, number(0.01, 1e6), "HTTP requests per second of one key, on average.")
+    http_burst: int = setting(200, integer(1, 1_000_000), "HTTP requests of one key at once.")
     # Chosen, not measured: three quarters of all, and a pause in which nobody types.
     max_user_connections: int = setting(
         48, integer(1, 10_000), "Maximum number of connections of each user of a shared backend."
@@ -393,6 +419,24 @@ class ServerConfig:
         check(self)
         host = "localhost" if self.port is None else self.host  # without a port no host is listened on
         check_tls(host, self.tls_certificate, self.tls_key, ("host", "tls_certificate", "tls_key"))
+        if self.http is not None:
+            http_host, http_port = self.http_address
+            if http_port > 65_535:
+                raise ConfigError("http", self.http, "a port from 0 to 65535")
+            check_tls(http_host, self.tls_certificate, self.tls_key, ("http", "tls_certificate", "tls_key"))
+            if self.http_without_key and http_host not in LOOPBACK_HOSTS:
+                raise ConfigError("http_without_key", True, "false, as other machines can reach the address")
+
+    @property
+    def http_address(self) -> tuple[str, int]:
+        """Host and port of ``http``, which is set."""
+        host, _, port = (self.http or "").rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def http_has_tls(self) -> bool:
+        """Whether HTTP requests are encrypted: where other machines can reach the address."""
+        return self.http is not None and self.http_address[0] not in LOOPBACK_HOSTS
 
 
 def check_tls(host: str, certificate: Path | None, key: Path | None, names: tuple[str, str, str]) -> None:

@@ -17,6 +17,13 @@ from tests.fakes import ByteTokenizer, ScriptedModel
 class FullByteTokenizer(ByteTokenizer):
     """With the byte table that token healing reads."""
 
+    control_names: dict[int, str] = {  # noqa: RUF012
+        ByteTokenizer.START: "<s>",
+        ByteTokenizer.PREFIX: "<PRE>",
+        ByteTokenizer.SUFFIX: "<SUF>",
+        ByteTokenizer.MIDDLE: "<MID>",
+    }
+
     @property
     def all_bytes(self) -> tuple[bytes, ...]:
         return tuple(self.token_bytes(token) for token in range(self.vocab_size))
@@ -68,7 +75,9 @@ class FakeModel:
             InfillOrder.SUFFIX_FIRST,
             (ids.START, ids.PREFIX, ids.SUFFIX, "{suffix}", ids.MIDDLE, "{context}", "{prefix}"),
             self.stop_token_ids,
+            bos_token_id=ids.START,
         )
+        self.infill_formats = (self.infill,)
 
     def new_sequence(self, max_positions: int | None = None) -> ScriptedSequence:
         sequence = ScriptedSequence(

@@ -32,7 +32,8 @@ def serve(options: argparse.Namespace, context: CommandContext) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the starter reads one line and closes
 
     def listening(endpoint: Endpoint) -> None:
-        announce({"listening": endpoint.description, "pid": os.getpid()})
+        http = {"http": endpoint.http_url, "http_key_file": endpoint.http_key_path} if endpoint.http_url else {}
+        announce({"listening": endpoint.description, "pid": os.getpid(), **http})
 
     try:
         config, server_config = read_configs(options)

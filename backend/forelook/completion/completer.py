@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
@@ -12,14 +12,16 @@ from forelook.completion.cursor.stopping import CursorContext, find_end, look_ar
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.files import FileContext
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
-from forelook.completion.sequences import SequencePool
+from forelook.completion.prompt.stateless import StatelessPrompts
+from forelook.completion.request_costs import request_stats
+from forelook.completion.sequences import CachedSequence, SequencePool
 from forelook.config import EngineConfig
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.drafting.drafter import Drafter, NoDrafts
 from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
-from forelook.decoding.limits import GREEDY, Limits, SamplingParams
+from forelook.decoding.limits import GREEDY, Limits, SamplingParams, TokenConstraint
 from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.decoding.ngrams.index import TokenArray
@@ -106,6 +108,23 @@ class PreparedPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptIds:
+    """What the decoding loop needs of a prompt.
+
+    Attributes:
+        ids: the whole prompt.
+        before: of these, the text that the output continues.
+        after: tokens of the text after the cursor.
+        constraint: which tokens the output may begin with.
+    """
+
+    ids: list[int]
+    before: Sequence[int]
+    after: Sequence[int] | TokenArray = ()
+    constraint: TokenConstraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """A result, and what only the engine keeps of it.
 
@@ -184,13 +203,14 @@ class Completer:
         self._budget = StepBudget() if budget is None else budget
         self._most_tokens = self._max_prompt_tokens()
         # Caches are zeroed when they are made: 0.8 GB at the first request for 32,768 positions of a small model.
-        positions = min(model.max_positions, self._most_tokens + MAX_NEW_TOKENS + _OTHER_POSITIONS)
-        self.sequences = SequencePool(partial(model.new_sequence, positions), config.kv_cache_bytes)
+        self.num_positions = min(model.max_positions, self._most_tokens + MAX_NEW_TOKENS + _OTHER_POSITIONS)
+        self.sequences = SequencePool(partial(model.new_sequence, self.num_positions), config.kv_cache_bytes)
         sizes = config.published_sizes
         self._published = None if sizes is None else PublishedSettings(**sizes)
         self.prompts = PromptBuilder(model.tokenizer, self._prompt_budget(), model.infill)
+        self.stateless = StatelessPrompts(model.tokenizer, self.prompts, model.infill_formats)
         sentinels = {part for part in model.infill.template if isinstance(part, int)} | model.infill.files.sentinel_ids
-        self._healer = model.healer.with_own_memory()
+        self.healer = model.healer.with_own_memory()
         self._boundary_ids = frozenset(sentinels | model.stop_token_ids)
 
     def prepare(self, document: Document, offset: int, context: Sequence[FileContext] = ()) -> PreparedPrompt:
@@ -200,13 +220,11 @@ class Completer:
             PositionError: the cursor is outside the document.
         """
         document.check_offset(offset)
-        budget = self._prompt_budget()
-        if abs(budget.num_tokens - self.prompts.budget.num_tokens) > _RESIZED_SHARE * self.prompts.budget.num_tokens:
-            self.prompts.budget = budget
+        self.resize_prompts()
         before, after = _around(document.text, offset)
         cursor = look_around(language_for(document.language_id), before, after)
         text = self.prompts.build(document, offset, context)
-        healing = self._healer.heal(text.prefix_ids)
+        healing = self.healer.heal(text.prefix_ids)
         prefix_ids = text.prefix_ids[: len(text.prefix_ids) - healing.num_dropped]
         ids = self._model.infill.build(prefix_ids, text.suffix_ids, text.context_ids)
         return PreparedPrompt(cursor, replace(text, prefix_ids=prefix_ids), ids, healing)
@@ -236,7 +254,7 @@ class Completer:
         run = _Run(prompt, hints, control, multi_line, invoked, self._limits(prompt, request, control, multi_line))
         num_wanted = request.num_suggestions if invoked else 1
         cleaned, greedy = self._generate_all(run, max(1, num_wanted))
-        stats = _request_stats(run.stats, control.arrived_s, started_s, ready_s)
+        stats = request_stats(run.stats, control.arrived_s, started_s, ready_s)
         if greedy is None:
             return Cancelled(stats)
         suggestions = tuple(_place(prompt.cursor, text, offset, request.selected) for text in cleaned)
@@ -258,14 +276,8 @@ class Completer:
 
     def prefill(self, prompt: PreparedPrompt, is_cancelled: Callable[[], bool]) -> tuple[int, int]:
         """Bring a prompt into a KV cache; returns how many tokens and how many forwards that took."""
-        sequence = self.sequences.take(prompt.ids)
-        limits = Limits(max_new_tokens=1, is_cancelled=is_cancelled)
-        request = DecodeRequest(prompt.ids, limits, prefill_chunk=_PREWARM_CHUNK)
-        stats = DecodingStats()
-        # The loop rather than the model: ranks that decode together need the prompt in each cache.
-        for _ in self._loop(request, sequence, NoDrafts(), stats):
-            pass
-        self._observe(stats)
+        sequence, stats = self.sequences.take(prompt.ids), DecodingStats()
+        self.fill(sequence, prompt.ids, is_cancelled, stats, chunk_size=_PREWARM_CHUNK)
         return len(sequence.cached_ids) - stats.num_reused_tokens, stats.num_forwards
 
     def num_uncached(self, prompt: PreparedPrompt) -> int:
@@ -330,7 +342,7 @@ class Completer:
                 on_partial(raw)
                 reported_s = time.monotonic()
         run.stats += stats
-        self._observe(stats)
+        self.observe(stats)
         if end is not None:
             return _Generation(raw, FinishReason.SCOPE_END)
         return _Generation(raw + stream.finish(), stats.finish_reason or FinishReason.STOP_TOKEN)
@@ -338,16 +350,29 @@ class Completer:
     def _steps(
         self, prompt: PreparedPrompt, hints: Hints, limits: Limits, sampling: SamplingParams, stats: DecodingStats
     ) -> Iterator[list[int]]:
-        sequence = self.sequences.take(prompt.ids)
+        after = prompt.text.suffix_ids if hints.after is None else hints.after
+        whole = PromptIds(prompt.ids, prompt.text.prefix_ids, after, prompt.healing.constraint)
+        return self.decode(self.sequences.take(prompt.ids), whole, hints, limits, sampling, stats)
+
+    def decode(
+        self,
+        sequence: CachedSequence,
+        prompt: PromptIds,
+        hints: Hints,
+        limits: Limits,
+        sampling: SamplingParams,
+        stats: DecodingStats,
+    ) -> Iterator[list[int]]:
+        """Continue a prompt with drafts from all sources; yields the tokens of each step."""
         request = DecodeRequest(
             prompt.ids,
             limits,
             sampling,
-            prompt.healing.constraint,
-            context=prompt.text.prefix_ids,
-            after=prompt.text.suffix_ids if hints.after is None else hints.after,
+            prompt.constraint,
+            context=prompt.before,
+            after=prompt.after,
             boundary_ids=self._boundary_ids,
-            prefill_chunk=PREFILL_CHUNK if self._prefill is None else self._prefill.chunk_size,
+            prefill_chunk=self._prefill_chunk,
         )
         drafter: Drafter
         if self._config.autoregressive:
@@ -357,6 +382,27 @@ class Completer:
         else:
             drafter = TreeDrafter(request, sequence, sources=hints.sources, budget=self._budget, memory=hints.memory)
         return self._loop(request, sequence, drafter, stats)
+
+    def fill(
+        self,
+        sequence: CachedSequence,
+        ids: Sequence[int],
+        is_cancelled: Callable[[], bool],
+        stats: DecodingStats,
+        chunk_size: int | None = None,
+    ) -> None:
+        """Bring a prompt into a KV cache, as far as that gets until it is cancelled; asks before each forward."""
+        request = DecodeRequest(
+            ids, Limits(1, is_cancelled=is_cancelled), prefill_chunk=chunk_size or self._prefill_chunk
+        )
+        # The loop rather than the model: ranks that decode together need the prompt in each cache.
+        for _ in self._loop(request, sequence, NoDrafts(), stats):
+            pass
+        self.observe(stats)
+
+    @property
+    def _prefill_chunk(self) -> int:
+        return PREFILL_CHUNK if self._prefill is None else self._prefill.chunk_size
 
     def _has_text(self, prompt: PromptText, hints: Hints) -> bool:
         has_suffix = self._model.infill.sees_suffix and bool(prompt.suffix_ids)
@@ -377,7 +423,14 @@ class Completer:
         suffix_share = config.suffix_share if self._model.infill.sees_suffix else 0.0
         return PromptBudget(most, suffix_share, config.context_share if has_room else 0.0)
 
-    def _observe(self, stats: DecodingStats) -> None:
+    def resize_prompts(self) -> None:
+        """Let the size of prompts follow the speed of the device, if that has changed much."""
+        budget = self._prompt_budget()
+        if abs(budget.num_tokens - self.prompts.budget.num_tokens) > _RESIZED_SHARE * self.prompts.budget.num_tokens:
+            self.prompts.budget = budget
+
+    def observe(self, stats: DecodingStats) -> None:
+        """Learn the speed of prompts from a generation."""
         if self._prefill is not None:
             self._prefill.observe(stats)
 
@@ -425,23 +478,5 @@ def _place(cursor: CursorContext, cleaned: CleanText, offset: int, selected: Sel
 
 
 def _nothing(reason: FinishReason, control: RequestControl, started_s: float) -> Completed:
-    stats = _request_stats(DecodingStats(), control.arrived_s, started_s, started_s)
+    stats = request_stats(DecodingStats(), control.arrived_s, started_s, started_s)
     return Completed(CompletionResult((), reason, stats=stats))
-
-
-# The counts that a generation and a request have in common.
-_COUNTS = {item.name for item in fields(DecodingStats) if item.name.startswith("num_")}
-
-
-def _request_stats(stats: DecodingStats, arrived_s: float, started_s: float, ready_s: float) -> RequestStats:
-    return RequestStats(
-        queue_ms=(started_s - arrived_s) * 1e3,
-        prompt_ms=(ready_s - started_s) * 1e3,
-        prefill_ms=stats.prefill_s * 1e3,
-        decode_ms=stats.decode_s * 1e3,
-        total_ms=(time.monotonic() - arrived_s) * 1e3,
-        num_prefill_tokens=max(0, stats.num_prompt_tokens - stats.num_reused_tokens),
-        tokens_per_step=stats.tokens_per_step,
-        accepted_by_origin={origin.value: count for origin, count in stats.accepted_by_origin.items()},
-        **{name: getattr(stats, name) for name in _COUNTS},
-    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from forelook.decoding.layout import StepModel
@@ -33,14 +34,15 @@ class SequencePool:
         self._new_sequence = new_sequence
         self._max_bytes = max_bytes
         self._sequences: list[CachedSequence] = []  # most recently used first
+        self._held: list[CachedSequence] = []
 
     def __len__(self) -> int:
-        return len(self._sequences)
+        return len(self._sequences) + len(self._held)
 
     @property
     def nbytes(self) -> int:
         """Memory of all KV caches."""
-        return sum(sequence.nbytes for sequence in self._sequences)
+        return sum(sequence.nbytes for sequence in (*self._sequences, *self._held))
 
     def best_overlap(self, prompt_ids: Sequence[int]) -> int:
         """Number of a prompt's tokens that are cached already."""
@@ -59,9 +61,17 @@ class SequencePool:
         self._sequences.insert(0, chosen)
         return chosen
 
-    def clear(self) -> None:
-        """Free all memory."""
-        self._sequences.clear()
+    @contextlib.contextmanager
+    def holding(self, prompt_ids: Sequence[int]) -> Iterator[CachedSequence]:
+        """As ``take``, and no other prompt is run on the sequence while the context lasts."""
+        sequence = self.take(prompt_ids)
+        self._sequences.remove(sequence)
+        self._held.append(sequence)
+        try:
+            yield sequence
+        finally:
+            self._held.remove(sequence)
+            self._sequences.insert(0, sequence)
 
     def _choose(self, prompt_ids: Sequence[int]) -> CachedSequence | None:
         """The sequence to reuse; ``None`` for a new one."""
@@ -82,6 +92,6 @@ class SequencePool:
         return [common_prefix(list(sequence.cached_ids), ids) for sequence in self._sequences]
 
     def _has_room(self) -> bool:
-        if len(self._sequences) >= _MAX_SEQUENCES:
+        if len(self) >= _MAX_SEQUENCES:
             return False
         return self.nbytes + self._sequences[0].nbytes <= self._max_bytes

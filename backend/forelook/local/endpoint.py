@@ -44,6 +44,8 @@ class Endpoint:
         pid: the backend's process, where known.
         server_version: the backend's version of Forelook, where known.
         lock_path: the lock that the backend holds as long as it lives, where known.
+        http_url: where it answers HTTP requests of other clients, if it does.
+        http_key_path: the file with their keys, ``None`` where they need none.
     """
 
     socket_path: str | None = None
@@ -54,6 +56,8 @@ class Endpoint:
     pid: int | None = None
     server_version: str | None = None
     lock_path: str | None = None
+    http_url: str | None = None
+    http_key_path: str | None = None
 
     def __post_init__(self) -> None:
         if (self.socket_path is None) == (self.host is None or self.port is None):

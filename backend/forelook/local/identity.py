@@ -88,6 +88,11 @@ class UserPaths:
         return self.state_dir / "models"
 
     @property
+    def http_key_path(self) -> Path:
+        """The key of the HTTP interfaces, kept so that clients' settings stay valid."""
+        return self.state_dir / "http-key"
+
+    @property
     def pools_dir(self) -> Path:
         """The persistent n-gram pools."""
         return self.cache_dir / "pools"

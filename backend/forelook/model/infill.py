@@ -35,6 +35,7 @@ class InfillFormat:
         template: per part of the prompt a sentinel's id, or ``"{context}"``, ``"{prefix}"``, ``"{suffix}"``.
         stop_token_ids: ids that end the middle and do not belong to it.
         files: how the files of a prompt are told apart.
+        bos_token_id: the beginning of sequence with which every prompt starts; ``None`` for none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class InfillFormat:
     template: tuple[Part, ...]
     stop_token_ids: frozenset[int]
     files: FileNaming = NO_NAMING
+    bos_token_id: int | None = None
 
     @property
     def sees_suffix(self) -> bool:
@@ -182,7 +184,8 @@ def _bind(
     bos_token_id: int | None,
     eos_token_ids: Sequence[int],
 ) -> InfillFormat:
-    parts: list[Part] = [bos_token_id] if template.begins_with_bos and bos_token_id is not None else []
+    bos = bos_token_id if template.begins_with_bos else None
+    parts: list[Part] = [] if bos is None else [bos]
     parts.extend(part if part in PARTS else _known_id(tokenizer, part) for part in template.parts)
     stops = {_known_id(tokenizer, name) for name in template.stops if _has(tokenizer, name, vocab_size)}
     has_names = all(_has(tokenizer, token, vocab_size) for token in template.files.sentinels)
@@ -192,6 +195,7 @@ def _bind(
         template=tuple(parts),
         stop_token_ids=frozenset(stops.union(eos_token_ids)),
         files=_bind_files(template.files, tokenizer) if has_names else NO_NAMING,
+        bos_token_id=bos,
     )
 
 

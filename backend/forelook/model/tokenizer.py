@@ -217,6 +217,11 @@ class CodeTokenizer:
         return self._ids.get(content)
 
     @cached_property
+    def control_names(self) -> dict[int, str]:
+        """The names of control tokens by id."""
+        return {token_id: name for name, token_id in self._ids.items() if token_id in self.special_ids}
+
+    @cached_property
     def splitter(self) -> TextSplitter:
         """Where text can be split before it is tokenized."""
         joined = (data for data in self._bytes if len(data) > 1 and b"\n" in data)

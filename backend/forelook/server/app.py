@@ -1,4 +1,4 @@
-"""The ASGI application: one websocket for the protocol, and two JSON pages for operators."""
+"""The ASGI application: one websocket for the protocol, two JSON pages for operators, and the HTTP interfaces."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from starlette.applications import Starlette
@@ -13,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forelook import __version__
 from forelook.config import ServerConfig
@@ -25,11 +26,28 @@ from forelook.server.auth import PRINCIPAL, AccessControl, OnAuthenticated, refu
 from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
+from forelook.server.http.interface import HttpInterface
+from forelook.server.http.interface import refuse as refuse_http
 
 logger = logging.getLogger("forelook.server")
 POLICY_VIOLATION = 1008
 TRY_AGAIN_LATER = 1013
 CLOSE_TIMEOUT_S = 1.0  # chosen, not measured
+
+
+@dataclass(frozen=True, slots=True)
+class HttpListener:
+    """The listener of the HTTP interfaces.
+
+    Attributes:
+        port: its port, which tells its requests from those of the editor protocol.
+        policy: who may ask.
+        on_authenticated: called with the address of every client that was let in.
+    """
+
+    port: int
+    policy: AccessPolicy
+    on_authenticated: OnAuthenticated = lambda _client: None
 
 
 def create_app(
@@ -39,7 +57,8 @@ def create_app(
     hooks: ExitHooks,
     on_authenticated: OnAuthenticated = lambda _client: None,
     settings: Mapping[str, object] = MappingProxyType({}),
-) -> Starlette:
+    http: HttpListener | None = None,
+) -> ASGIApp:
     """Create the application, which any ASGI server can run.
 
     Args:
@@ -49,6 +68,7 @@ def create_app(
         hooks: end the process.
         on_authenticated: called with the address of every client that was let in.
         settings: how the engine was started, as clients see it.
+        http: the listener of the HTTP interfaces; ``None`` for none.
     """
     backend = Backend(factory, config, hooks, settings)
 
@@ -72,7 +92,7 @@ def create_app(
         engine_stats = await asyncio.to_thread(engine.stats, principal) if engine is not None else {}
         return JSONResponse({"server": backend.metrics_of(principal).to_json(), "engine": engine_stats})
 
-    return Starlette(
+    editors = Starlette(
         routes=[
             WebSocketRoute(WEBSOCKET_PATH, _RpcEndpoint(backend)),
             Route("/health", health),
@@ -81,6 +101,16 @@ def create_app(
         middleware=[Middleware(AccessControl, policy=policy, on_authenticated=on_authenticated)],
         lifespan=lifespan,
     )
+    if http is None:
+        return editors
+    clients = AccessControl(HttpInterface(backend, config), http.policy, http.on_authenticated, refuse_http)
+
+    async def by_listener(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        is_http = scope["type"] != "lifespan" and server is not None and server[1] == http.port
+        await (clients if is_http else editors)(scope, receive, send)
+
+    return by_listener
 
 
 class _RpcEndpoint:

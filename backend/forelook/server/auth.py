@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,31 +13,11 @@ from forelook.local.access import AccessPolicy, Refusal
 logger = logging.getLogger("forelook.server")
 PRINCIPAL = "forelook.principal"
 
+Refuse = Callable[[Scope, Send, Refusal], Awaitable[None]]
+"""Answers a request that is refused."""
+
 OnAuthenticated = Callable[[Sequence[object] | None], None]
 """Called with the host and port of a client that was let in, ``None`` on a Unix socket."""
-
-
-class AccessControl:
-    """ASGI middleware that applies an access policy."""
-
-    def __init__(self, app: ASGIApp, policy: AccessPolicy, on_authenticated: OnAuthenticated) -> None:
-        self._app = app
-        self._policy = policy
-        self._on_authenticated = on_authenticated
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse the request, or forward it with the user's name in the scope."""
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        verdict = self._policy.check(Headers(scope=scope).getlist)
-        if isinstance(verdict, Refusal):
-            logger.warning("refused a connection with %d: %s", verdict.status, verdict.reason)
-            await refuse(scope, send, verdict)
-            return
-        self._on_authenticated(scope.get("client"))
-        scope[PRINCIPAL] = verdict
-        await self._app(scope, receive, send)
 
 
 async def refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
@@ -54,3 +34,29 @@ async def refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": f"{prefix}http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": f"{prefix}http.response.body", "body": body})
+
+
+class AccessControl:
+    """ASGI middleware that applies an access policy."""
+
+    def __init__(
+        self, app: ASGIApp, policy: AccessPolicy, on_authenticated: OnAuthenticated, refuse: Refuse = refuse
+    ) -> None:
+        self._app = app
+        self._policy = policy
+        self._on_authenticated = on_authenticated
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse the request, or forward it with the user's name in the scope."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        verdict = self._policy.check(Headers(scope=scope).getlist)
+        if isinstance(verdict, Refusal):
+            logger.warning("refused a connection with %d: %s", verdict.status, verdict.reason)
+            await self._refuse(scope, send, verdict)
+            return
+        self._on_authenticated(scope.get("client"))
+        scope[PRINCIPAL] = verdict
+        await self._app(scope, receive, send)

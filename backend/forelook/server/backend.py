@@ -8,7 +8,7 @@ import itertools
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -93,6 +93,7 @@ class Backend:
         self._has_failed = False
         self._listeners: set[OnStatus] = set()
         self._guests: list[Guest] = []
+        self._num_uses = 0
         self._claimed: set[DocumentKey] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
 
@@ -232,9 +233,25 @@ class Backend:
         oldest.evict()
         return True
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While the context lasts the server is not idle, as with a connection."""
+        self._num_uses += 1
+        self._cancel_idle_timer()
+        try:
+            yield
+        finally:
+            self._num_uses -= 1
+            self._watch_idle()
+
     def _watch_idle(self) -> None:
         timeout_s = self.config.idle_timeout_s
-        if self.metrics.num_connections == 0 and timeout_s is not None and self._loop is not None:
+        if (
+            self.metrics.num_connections == 0
+            and self._num_uses == 0
+            and timeout_s is not None
+            and self._loop is not None
+        ):
             self._cancel_idle_timer()
             self._idle_timer = self._loop.call_later(timeout_s, self.hooks.idle)
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from forelook.errors import ForelookError
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.generation import GenerationParams, GenerationResult, ModelFacts
 from forelook.protocol.messages import CompletionEventParams, CompletionParams, CompletionResult, Status, TextChange
 
 OnStatus = Callable[[Status], None]
@@ -76,6 +77,29 @@ class Engine(Protocol):
         on_done: Callable[[CompletionResult | ForelookError], None],
     ) -> RunningCompletion:
         """Start a completion; raises DocumentError. ``on_done`` is called exactly once."""
+        ...
+
+    def generate(
+        self,
+        principal: str,
+        params: GenerationParams,
+        on_text: Callable[[str], None],
+        on_done: Callable[[GenerationResult | ForelookError], None],
+    ) -> RunningCompletion:
+        """Start a request without a document. ``on_done`` is called exactly once."""
+        ...
+
+    @property
+    def model_facts(self) -> ModelFacts | None:
+        """What clients are told about the model; ``None`` before it was loaded."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a text; raises ModelError without a model."""
+        ...
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids; raises ModelError without a model."""
         ...
 
     def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:

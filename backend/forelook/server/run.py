@@ -8,10 +8,13 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -21,11 +24,11 @@ from forelook.config import ServerConfig
 from forelook.errors import EndpointError
 from forelook.local.access import AccessPolicy, accepted_hosts, new_token, read_tokens, server_tls
 from forelook.local.endpoint import Endpoint, claim, discover, publish
-from forelook.local.files import remove_leftover
+from forelook.local.files import make_private_dir, remove_leftover
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths, has_unix_sockets
 from forelook.local.listener import BACKLOG, GuardedListener
 from forelook.protocol.messages import EngineState, Status
-from forelook.server.app import create_app
+from forelook.server.app import HttpListener, create_app
 from forelook.server.backend import ExitHooks
 from forelook.server.engine import EngineFactory
 
@@ -42,9 +45,24 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 
 
 class Server(uvicorn.Server):
-    """An ASGI server with the settings that the protocol needs; calls ``on_listening`` once it listens."""
+    """An ASGI server with the settings that the protocol needs; calls ``on_listening`` once it listens.
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, on_listening: Callable[[], None]) -> None:
+    Args:
+        app: the application.
+        config: limits, and the TLS files.
+        on_listening: called once.
+        http: the socket of the HTTP interfaces, which have TLS of their own.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServerConfig,
+        on_listening: Callable[[], None],
+        http: socket.socket | None = None,
+    ) -> None:
+        # A Unix socket needs no TLS: then the files are those of the HTTP interfaces.
+        certificate, key = (None, None) if config.port is None else (config.tls_certificate, config.tls_key)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -60,18 +78,30 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-                ssl_certfile=config.tls_certificate,
-                ssl_keyfile=str(config.tls_key) if config.tls_key else None,
+                ssl_certfile=certificate,
+                ssl_keyfile=str(key) if key else None,
             )
         )
         self._on_listening = on_listening
+        self._http = http
+        self._http_tls: ssl.SSLContext | None = None
+        if http is not None and config.http_has_tls and config.tls_certificate is not None:
+            self._http_tls = server_tls(config.tls_certificate, config.tls_key)
         logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""
         await super().startup(sockets)
+        if self._http is not None and self.started:
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(self._protocol, sock=self._http, ssl=self._http_tls, backlog=BACKLOG)
+            self.servers.append(server)
         if self.started:
             self._on_listening()
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def serve(
@@ -107,12 +137,22 @@ def serve(
             f"a backend for this model and device is already running: process {running.pid} at {running.description}; "
             "use it, or stop it with `forelook stop`"
         )
-    with claim(files, CLAIM_TIMEOUT_S), contextlib.closing(_bind(config, files)) as listener:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(claim(files, CLAIM_TIMEOUT_S))
+        listener = stack.enter_context(contextlib.closing(_bind(config, files)))
         endpoint, policy = _open_to(config, files, listener)
+        http: HttpListener | None = None
+        http_socket: GuardedListener | None = None
+        if config.http is not None:
+            http_socket = stack.enter_context(contextlib.closing(_bind_tcp(config, *config.http_address, "--http")))
+            endpoint, http = _open_http(config, paths, http_socket, endpoint)
 
         def listening() -> None:
             publish(files, endpoint)
             logger.info("forelook %s listening at %s", __version__, endpoint.description)
+            if endpoint.http_url is not None:
+                keys = f"keys in {endpoint.http_key_path}" if endpoint.http_key_path else "without a key"
+                logger.info("HTTP interfaces at %s, %s", endpoint.http_url, keys)
             on_listening(endpoint)
 
         def stop(reason: str) -> None:
@@ -133,7 +173,8 @@ def serve(
         )
         # On a Unix socket, the mode of its file has already kept out everybody else.
         on_authenticated = listener.authenticated if isinstance(listener, GuardedListener) else lambda _client: None
-        server = Server(create_app(factory, config, policy, hooks, on_authenticated, settings), config, listening)
+        app = create_app(factory, config, policy, hooks, on_authenticated, settings, http)
+        server = Server(app, config, listening, http_socket)
         with _signals_only_stop():
             server.run(sockets=[listener])
     return is_loadable
@@ -157,14 +198,17 @@ def _signals_only_stop() -> Iterator[None]:
 def _bind(config: ServerConfig, files: BackendFiles) -> socket.socket:
     if config.port is None and has_unix_sockets():
         return bind_unix(files.socket)
-    host, port = config.host, config.port or 0
+    return _bind_tcp(config, config.host, config.port or 0, "--port")
+
+
+def _bind_tcp(config: ServerConfig, host: str, port: int, flag: str) -> GuardedListener:
     if config.tls_certificate is not None:
         server_tls(config.tls_certificate, config.tls_key)  # check: the errors of uvicorn do not name the file
     try:
         return GuardedListener.bind_to(host, port)
     except OSError as error:
         raise EndpointError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another {flag}"
         ) from error
 
 
@@ -196,3 +240,25 @@ def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket)
     address = endpoint(host=config.host, port=port, tls=config.tls_key is not None, token_path=str(token_path))
     hosts = accepted_hosts(config.host, config.allowed_hosts)
     return address, AccessPolicy(tokens=tokens, hosts=hosts, origins=origins)
+
+
+def _open_http(
+    config: ServerConfig, paths: UserPaths, listener: GuardedListener, endpoint: Endpoint
+) -> tuple[Endpoint, HttpListener]:
+    """The endpoint with the address of the HTTP interfaces, and who may use it."""
+    host, port = config.http_address[0], int(listener.getsockname()[1])
+    key_path: Path | None = None
+    keys: tuple[str, ...] = ()
+    if not config.http_without_key:
+        key_path = (config.http_key_file or paths.http_key_path).resolve()
+        if config.http_key_file is None and not key_path.exists():
+            make_private_dir(key_path.parent)
+            keys = (new_token(key_path),)
+        else:
+            keys = read_tokens(key_path)
+    hosts = accepted_hosts(host, config.allowed_hosts)
+    policy = AccessPolicy(tokens=keys, hosts=hosts, origins=frozenset(config.allowed_origins))
+    shown = f"[{host}]" if ":" in host else host
+    url = f"{'https' if config.http_has_tls else 'http'}://{shown}:{port}"
+    endpoint = replace(endpoint, http_url=url, http_key_path=None if key_path is None else str(key_path))
+    return endpoint, HttpListener(port, policy, listener.authenticated)

@@ -151,7 +151,7 @@ class DocumentFeed:
 
     def drop_unused(self, name: str, loaded: Loaded) -> None:
         """Free the KV caches of a user without documents; the owner's are kept."""
-        if name != OWNER and self._store.count(name) == 0:
+        if name != OWNER and not self._users.of(name).keeps_caches and self._store.count(name) == 0:
             loaded.drop(name)
 
     def _leave(self, document: Document) -> None:

@@ -22,7 +22,8 @@ from forelook.completion.document_store import Document, DocumentStore
 from forelook.completion.engine.answers import Answer
 from forelook.completion.engine.documents import DocumentFeed
 from forelook.completion.engine.drafting import Drafting
-from forelook.completion.engine.inbox import Inbox, Job, OnDone, OnPartial, Turn
+from forelook.completion.engine.generations import Generations
+from forelook.completion.engine.inbox import GenerationJob, Inbox, Job, OnDone, OnGenerated, OnPartial, Turn
 from forelook.completion.engine.model_state import Loaded, LoadModel, MakeDrafting, ModelState
 from forelook.completion.engine.pool_keys import pool_key
 from forelook.completion.engine.pools import MakePool, WorkspacePools, pool_in_memory
@@ -31,12 +32,21 @@ from forelook.completion.engine.users import OWNER, User, Users
 from forelook.config import EngineConfig
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.ngrams.index import TokenArray
-from forelook.errors import DecodingError, ForelookError, ModelChangedError, RequestCancelledError, StaleDocumentError
+from forelook.errors import (
+    DecodingError,
+    ForelookError,
+    ModelChangedError,
+    ModelError,
+    RequestCancelledError,
+    StaleDocumentError,
+)
 from forelook.failures import log_failure, logged
 from forelook.finish_reason import FinishReason
 from forelook.heap import trim_heap
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.model.tokenizer import CodeTokenizer
 from forelook.protocol.events import ACCEPTANCES, EventKind
+from forelook.protocol.generation import GenerationParams, ModelFacts
 from forelook.protocol.messages import (
     CompletionEventParams,
     CompletionParams,
@@ -99,6 +109,7 @@ class CompletionEngine:
         self._model = ModelState(load, make_drafting or (lambda _model: Drafting()), config, release_memory, on_status)
         self._pools = WorkspacePools(make_pool or pool_in_memory, self._model, config.index_slice_s, clock, queue)
         self._feed = DocumentFeed(self._documents, self._inbox, self._model, self._pools, self._users, clock)
+        self._generations = Generations(self._users, self._pools, self._inbox.has_work, self._feed.drop_unused, clock)
         self._saved_s = self._used_s = self._indexed_s = self._worked_s = self._trimmed_s = clock()
 
     @property
@@ -154,10 +165,13 @@ class CompletionEngine:
         self._model.give_up(reason)
         for job in self._inbox.fail():
             job.finish(error)
+        self._generations.fail(error)
 
     def _turn(self) -> bool:
         """Do the most urgent piece of work; returns False to end the thread, which no failure does."""
         turn = self._inbox.take()
+        for generation in turn.generations:
+            self._generations.add(generation)
         if turn.wants_model and not turn.closing and self._model.has_changed_on_disk:
             reason = f"the files of {self._model.status.model} changed on disk; the backend restarts to load them"
             self._give_way(reason, ModelChangedError(f"{reason}; ask again"))
@@ -179,14 +193,31 @@ class CompletionEngine:
         if turn.commands:
             self._model.text_changed()
         if turn.job is not None:
+            started_s = self._clock()
             self._answer(turn.job, failure)
             self._used_s = self._clock()
+            self._generations.charge(turn.job.document.workspace.principal, self._used_s - started_s)
             self._inbox.finished()
-        if turn.job is not None or turn.commands:
+        has_generated = self._generate(turn, failure)
+        if turn.job is not None or turn.commands or has_generated:
             self._worked_s = self._clock()
             self._work_in_turn()
         elif not turn.closing:
             self._inbox.wait(self._work_idle())
+
+    def _generate(self, turn: Turn, failure: ForelookError | None) -> bool:
+        """Run a slice of what needs no document, unless a request came first; returns whether there was any."""
+        if not self._generations.has_work:
+            return False
+        loaded = self._model.loaded
+        if turn.closing:
+            self._generations.fail(RequestCancelledError("the backend exits"))
+        elif loaded is None:
+            self._generations.fail(failure or ModelError(f"no model is loaded: {self._model.status.message}"))
+        elif turn.job is None:
+            self._generations.run_slice(loaded)
+            self._used_s = self._clock()
+        return True
 
     def _work_in_turn(self) -> None:
         """One slice of what otherwise waits for a pause, so that edits without one lose only seconds of learning."""
@@ -477,6 +508,54 @@ class CompletionEngine:
         if self._end is not None:  # it has ended meanwhile, and takes no job any more
             job.finish(self._end)
         return job
+
+    def generate(
+        self, principal: str, params: GenerationParams, on_text: Callable[[str], None], on_done: OnGenerated
+    ) -> GenerationJob:
+        """Start a request without a document.
+
+        Args:
+            principal: whose it is.
+            params: what to generate.
+            on_text: called with each piece of the output.
+            on_done: called exactly once, with the result or the error; with a RequestCancelledError if it was
+                cancelled.
+        """
+        job = GenerationJob(principal, params, on_text, on_done, self._clock())
+        if self._end is None and self._model.status.state is not EngineState.READY:
+            job.finish(ModelError(f"the model is not ready: {self._model.status.message}; try again later"))
+        elif self._end is None:
+            self._inbox.generate(job)
+        if self._end is not None:
+            job.finish(self._end)
+        return job
+
+    @property
+    def model_facts(self) -> ModelFacts | None:
+        """What clients are told about the model; ``None`` before it was loaded."""
+        return self._model.facts
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a text.
+
+        Raises:
+            ModelError: no model was loaded yet.
+        """
+        return self._tokenizer.encode(text)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids; control tokens have none.
+
+        Raises:
+            ModelError: no model was loaded yet.
+        """
+        return self._tokenizer.decode(ids)
+
+    @property
+    def _tokenizer(self) -> CodeTokenizer:
+        if self._model.tokenizer is None:
+            raise ModelError("no model is loaded yet; try again later")
+        return self._model.tokenizer
 
     def record_event(self, workspace: WorkspaceKey, event: CompletionEventParams) -> None:
         """Count what became of a suggestion; accepted text goes into the pool of its workspace."""

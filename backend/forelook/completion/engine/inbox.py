@@ -1,4 +1,7 @@
-"""Work that waits for the engine's thread: requests, at most one per document, and commands on documents and pools."""
+"""Work that waits for the engine's thread: requests, at most one per document, and commands on documents and pools.
+
+Requests without a document only pass through: the thread queues them by user.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from forelook.budgets import ByteBudget
 from forelook.completion.document_store import Document
 from forelook.errors import ForelookError, LimitError
 from forelook.failures import logged
+from forelook.protocol.generation import GenerationParams, GenerationResult
 from forelook.protocol.messages import CompletionParams, CompletionResult
 
 OnPartial = Callable[[str], None]
 OnDone = Callable[[CompletionResult | ForelookError], None]
+OnGenerated = Callable[[GenerationResult | ForelookError], None]
 Command = Callable[[], None]
 
 MAX_COMMANDS = 100_000  # chosen, not measured
@@ -45,18 +50,44 @@ class Job:
                 self.on_done(outcome)
 
 
+@dataclass(eq=False)
+class GenerationJob:
+    """A submitted request without a document; ``arrived_s`` is the engine's clock."""
+
+    principal: str
+    params: GenerationParams
+    on_text: Callable[[str], None]
+    on_done: OnGenerated
+    arrived_s: float
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    is_answered: bool = False
+
+    def cancel(self) -> None:
+        """Stop before the next forward; ``on_done`` is then called with a RequestCancelledError."""
+        self.cancelled.set()
+
+    def finish(self, outcome: GenerationResult | ForelookError) -> None:
+        """Answer it, unless it has its answer."""
+        if not self.is_answered:
+            self.is_answered = True
+            with logged("a generation's callback"):
+                self.on_done(outcome)
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The next work of the engine's thread.
 
     Attributes:
         job: the oldest waiting request.
+        generations: all requests without a document that have come since the last turn.
         commands: all commands that were queued before it; they run first.
         wants_model: whether any of it needs the model loaded.
         closing: whether the engine is closing.
     """
 
     job: Job | None
+    generations: list[GenerationJob]
     commands: list[Command]
     wants_model: bool
     closing: bool
@@ -73,6 +104,7 @@ class Inbox:
         self._budget = budget
         self._wake = threading.Condition()
         self._jobs: deque[Job] = deque()
+        self._generations: list[GenerationJob] = []
         self._commands: deque[Command] = deque()
         self._running: Job | None = None
         self._closing = self._failed = False
@@ -97,6 +129,12 @@ class Inbox:
             self._jobs.append(job)
             self._wake.notify_all()
         return superseded
+
+    def generate(self, job: GenerationJob) -> None:
+        """Queue a request without a document."""
+        with self._wake:
+            self._generations.append(job)
+            self._wake.notify_all()
 
     def command(
         self,
@@ -130,13 +168,14 @@ class Inbox:
             self._wants_model |= wants_model
             self._wake.notify_all()
 
-    def fail(self) -> list[Job]:
+    def fail(self) -> list[Job | GenerationJob]:
         """Drop what waits and what will come: the engine's thread has failed. Returns the unanswered requests."""
         with self._wake:
-            jobs = [job for job in (self._running, *self._jobs) if job is not None]
+            jobs = [job for job in (self._running, *self._jobs, *self._generations) if job is not None]
             self._failed = True
             self._running = None
             self._jobs.clear()
+            self._generations.clear()
             self._commands.clear()
             self._nothing_waits()
         return jobs
@@ -154,6 +193,8 @@ class Inbox:
                 job.cancel()
             if self._running is not None:
                 self._running.cancel()
+            for generation in self._generations:
+                generation.cancel()
             self._wake.notify_all()
 
     # --- the engine's thread
@@ -162,12 +203,13 @@ class Inbox:
         """The next request and every command that was queued before it."""
         with self._wake:
             job = self._jobs.popleft() if self._jobs else None
-            commands = list(self._commands)
+            commands, generations = list(self._commands), self._generations
             self._commands.clear()
+            self._generations = []
             self._nothing_waits()
             self._running = job
-            wants_model, self._wants_model = self._wants_model or job is not None, False
-            return Turn(job, commands, wants_model, self._closing)
+            wants_model, self._wants_model = self._wants_model or job is not None or bool(generations), False
+            return Turn(job, generations, commands, wants_model, self._closing)
 
     def finished(self) -> None:
         """The request that was taken has its answer."""
@@ -183,7 +225,7 @@ class Inbox:
 
     def has_work(self) -> bool:
         """Whether anything waits; background work polls this to yield."""
-        return bool(self._jobs or self._commands or self._closing)
+        return bool(self._jobs or self._generations or self._commands or self._closing)
 
     def wait(self, timeout_s: float | None) -> None:
         """Sleep until something is queued, at most ``timeout_s``."""

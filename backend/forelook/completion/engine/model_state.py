@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,13 +11,17 @@ from functools import partial
 from forelook.completion.completer import Completer
 from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.learning import QUIET_S
+from forelook.completion.engine.users import OWNER
 from forelook.completion.sequences import SequencePool
 from forelook.config import EngineConfig
 from forelook.decoding.layout import IntArray
+from forelook.decoding.loop import DecodeLoop, decode
 from forelook.errors import DecodingError, ForelookError
 from forelook.failures import log_failure, logged
 from forelook.model.loading import LoadedModel
 from forelook.model.model_files import ModelFiles
+from forelook.model.tokenizer import CodeTokenizer
+from forelook.protocol.generation import ModelFacts
 from forelook.protocol.messages import EngineState, Status
 
 _LEARNING = "learning in idle time; requests come first"
@@ -33,10 +38,12 @@ class Loaded:
     Args:
         model: shared by all users.
         new_completer: makes a completer without caches.
+        loop: runs the decode steps.
     """
 
-    def __init__(self, model: LoadedModel, new_completer: Callable[[], Completer]) -> None:
+    def __init__(self, model: LoadedModel, new_completer: Callable[[], Completer], loop: DecodeLoop = decode) -> None:
         self.model = model
+        self.loop = loop
         self._new_completer = new_completer
         self._completers: dict[str, Completer] = {}
 
@@ -72,6 +79,7 @@ class ModelState:
     Attributes:
         loaded: ``None`` while no model is in memory.
         drafting: kept while the model is unloaded.
+        tokenizer, facts: likewise; ``None`` before the model was loaded first.
         status: the latest status.
     """
 
@@ -91,6 +99,8 @@ class ModelState:
         self.loaded: Loaded | None = None
         self._files: ModelFiles | None = None
         self.drafting = Drafting()
+        self.tokenizer: CodeTokenizer | None = None
+        self.facts: ModelFacts | None = None
         self.status = Status(EngineState.STARTING, message="starting")
 
     def load(self) -> None:
@@ -150,7 +160,15 @@ class ModelState:
         new_completer = partial(
             Completer, model, self._config, budget=drafting.budget, loop=drafting.loop, prefill=drafting.prefill
         )
-        self.loaded = Loaded(model, new_completer)
+        self.loaded = Loaded(model, new_completer, drafting.loop)
+        self.tokenizer = model.tokenizer
+        self.facts = ModelFacts(
+            model.name,
+            self.loaded.completer(OWNER).num_positions,
+            model.tokenizer.vocab_size,
+            model.infill.name if model.infill.sees_suffix else "",
+            int(time.time()) if self.facts is None else self.facts.loaded_s,
+        )
         device = str(model.device)
         self._set_status(Status(EngineState.READY, None, model.status_line, model.name, device, model.weight_format))
 

@@ -79,6 +79,11 @@ class WorkspacePools:
             self.has_unsaved = True
         return pool
 
+    def latest_of(self, principal: str, without: WorkspaceKey) -> WorkspacePool | None:
+        """The pool of the workspace that a user has used last, but not that of ``without``."""
+        keys = (key for key in reversed(self._pools) if key.principal == principal and key != without)
+        return next((self._pools[key] for key in keys), None)
+
     def _has_room(self) -> bool:
         """Close the pool that was used longest ago if all places are taken; False if all have open documents."""
         if len(self._pools) < MAX_OPEN:

@@ -21,7 +21,11 @@ OWNER = ""
 
 
 class User:
-    """One user. Only the engine's thread changes ``context``, ``answers`` and ``speculation``."""
+    """One user. Only the engine's thread changes ``context``, ``answers``, ``speculation`` and ``keeps_caches``.
+
+    Attributes:
+        keeps_caches: whether the KV caches serve requests without a document, and so outlive the last document.
+    """
 
     def __init__(self, name: str, *, prewarm: bool, metrics: EngineMetrics, usage: UsageCounters) -> None:
         self.name = name
@@ -30,6 +34,7 @@ class User:
         self.speculation = Speculation(prewarm=prewarm)
         self.metrics = metrics
         self.usage = usage
+        self.keeps_caches = False
 
 
 class Users:

@@ -139,7 +139,7 @@ class _Anchor:
     num_context: int
 
 
-class _Files:
+class PromptFiles:
     """The other files of one prompt, and what tells them apart from the document.
 
     Attributes:
@@ -237,7 +237,7 @@ class PromptBuilder:
         rest = text[offset : document.line_end(offset)]
         anchored = rest_is_closers(rest)
         suffix_start = offset + len(rest) if anchored else offset
-        files = _Files(self.encoder, self._files, document, context, joins=self._joins_context)
+        files = PromptFiles(self.encoder, self._files, document, context, joins=self._joins_context)
         # What names the files always fits; the rest is shared among the parts of the prompt.
         budget = replace(self.budget, num_tokens=max(self.budget.num_tokens - files.num_label_tokens, 1))
 
@@ -255,7 +255,7 @@ class PromptBuilder:
         suffix_start: int,
         anchored: bool,
         anchor: _Anchor,
-        files: _Files,
+        files: PromptFiles,
         budget: PromptBudget,
     ) -> PromptText | None:
         """The prompt with earlier window borders, if the text still fits and fills them well enough."""
@@ -289,7 +289,7 @@ class PromptBuilder:
         offset: int,
         suffix_start: int,
         anchored: bool,
-        files: _Files,
+        files: PromptFiles,
         budget: PromptBudget,
     ) -> PromptText:
         text, total = document.text, budget.num_tokens

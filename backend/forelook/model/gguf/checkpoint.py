@@ -87,6 +87,7 @@ def own_format(
             template=(*begin, *parts),
             stop_token_ids=sentinels.stops | named | set(eos_token_ids),
             files=FileNaming(file=separator, own_file=separator),
+            bos_token_id=bos_token_id,
         ),
     )
 
