@@ -9,11 +9,13 @@ import importlib
 import logging
 from dataclasses import dataclass
 from functools import cache
-
-import tree_sitter
+from typing import TYPE_CHECKING
 
 from forelook.languages import Language
 from forelook.text import common_prefix, common_suffix
+
+if TYPE_CHECKING:
+    import tree_sitter
 
 logger = logging.getLogger(__name__)
 _ERROR_WEIGHT = 32  # measured: up to 1 ms per report after an error (PHP, Python), 35 µs before one
@@ -53,6 +55,9 @@ def parser_for(language: Language) -> tree_sitter.Parser | None:
         return None
     module_name, function_name = language.grammar
     try:
+        # Training runs where there is torch and transformers and nothing else, tree-sitter included.
+        import tree_sitter
+
         module = importlib.import_module(module_name)
         return tree_sitter.Parser(tree_sitter.Language(getattr(module, function_name)()))
     except (ImportError, AttributeError, ValueError, OSError) as error:

@@ -10,14 +10,16 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import tree_sitter
+from typing import TYPE_CHECKING
 
 from forelook.completion.cursor.parsing import parse
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.files import FileContext
 from forelook.keys import DocumentKey
 from forelook.languages import Language, language_for
+
+if TYPE_CHECKING:
+    import tree_sitter
 
 # All of these are chosen, not measured.
 _MAX_NEIGHBORS = 20
