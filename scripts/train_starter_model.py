@@ -1,10 +1,11 @@
-"""Trains the starter model: from folders of source text to a folder that ``forelook serve --model`` loads.
+"""Trains the starter model, or an infill adapter of any base of the Llama shape: docs/training.md.
 
   fetch    download the packages of scripts/training/packages.txt with pip, npm and apt, and unpack them
   prepare  clean, deduplicate, decontaminate and split the text of folders of packages
   tokenizer  learn a byte-level BPE vocabulary of a prepared corpus, for weights from scratch
+  pack     a prepared corpus as one compressed file, which train accepts
   train    train on a prepared corpus, from given weights or from scratch; run it again to resume after a stop
-  measure  held-out bits per byte of one or more models on the same text
+  measure  held-out bits per byte, and infilling, of one or more models and adapters on the same text
   average  weights between two models, which keep most of what both learned
 
 Usage:
@@ -13,6 +14,7 @@ Usage:
   python scripts/train_starter_model.py train corpus/prepared --to run --minutes 60
   python scripts/train_starter_model.py tokenizer corpus/prepared --to run/tokenizer.json
   python scripts/train_starter_model.py train corpus/prepared --to run --from-scratch --tokenizer run/tokenizer.json
+  python scripts/train_starter_model.py train corpus/prepared --to run --init BASE --rank 32 --questions 200
   torchrun --standalone --nproc-per-node 2 scripts/train_starter_model.py train corpus/prepared --to run --threads 1
   python scripts/train_starter_model.py train --smoke
   python scripts/train_starter_model.py measure corpus/prepared --model run/model --model other
@@ -33,16 +35,22 @@ import torch
 from bench.results import REPOSITORY, print_result
 from bench.tables import print_rows
 from forelook.errors import ForelookError
-from forelook.model.tokenizer import CodeTokenizer
+from forelook.model.token_healing import TokenHealer
+from training.accuracy import answered, held_out_questions
+from training.archive import pack_corpus, unpacked
 from training.arguments import SMOKE, parser
+from training.bases import read_base
+from training.checkpoint import save_network
 from training.cleaning import Benchmarks
 from training.corpus import benchmark_texts, prepare
 from training.fetch import fetch
 from training.held_out import bits_per_byte, held_out_texts
-from training.network import load_network, save_network
+from training.network import load_network
 from training.progress import run, stop_signals
 from training.ranks import Ranks
-from training.setup import language_shares, make_trainer, shelves
+from training.samples import SampleMix
+from training.sentinels import vocabulary_of
+from training.setup import language_shares, low_rank_network, make_trainer, shelves
 from training.vocabulary import bytes_per_token, save_tokenizer, train_tokenizer
 
 
@@ -58,7 +66,7 @@ def train(options: argparse.Namespace) -> int:
         print("error: train needs a prepared corpus and --to; or use --smoke", file=sys.stderr)
         return 2
     ranks = Ranks.join(options.device)
-    trainer = make_trainer(options, options.corpus, options.to, ranks)
+    trainer = make_trainer(options, unpacked(options.corpus), options.to, ranks)
     resumed = trainer.resume()
     if ranks.rank:
         trainer.run(lambda _report: None, stop=stop_signals())
@@ -68,6 +76,7 @@ def train(options: argparse.Namespace) -> int:
         print(f"resuming at step {trainer.schedule.num_steps}, {trainer.num_tokens} tokens seen", flush=True)
     else:
         print(f"held-out bits per byte before {trainer.measure()}", flush=True)
+        print(f"held-out infilling before {trainer.history[-1].get('infilling')}", flush=True)
     run(trainer)
     ranks.leave()
     figures = {"steps": trainer.schedule.num_steps, "num_tokens": trainer.num_tokens, "history": trainer.history}
@@ -110,28 +119,47 @@ def tokenizer(options: argparse.Namespace) -> int:
     return 0
 
 
+def pack(options: argparse.Namespace) -> int:
+    """Compress a prepared corpus."""
+    shares = language_shares(options.python_share)
+    size = pack_corpus(options.corpus, options.to, shares, num_bytes=options.bytes, held_out=options.held_out)
+    print_result("pack", {"bytes": size})
+    return 0
+
+
 def measure(options: argparse.Namespace) -> int:
-    """Measure models on the same held-out text."""
-    texts = held_out_texts(shelves(options.corpus, "held_out"), bytes_per_language=options.bytes)
-    networks = {folder: load_network(folder) for folder in options.model}
-    most = min(network.shape.max_position_embeddings for network in networks.values())
-    result = {
-        str(folder): bits_per_byte(
-            network, CodeTokenizer.from_file(folder / "tokenizer.json"), texts, bos_id=0, max_tokens=most
-        )
-        for folder, network in networks.items()
-    }
-    print_rows({"model": folder, **figures} for folder, figures in result.items())
+    """Measure models, and adapters of the first one, on the same held-out text."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    held_out = shelves(unpacked(options.corpus), "held_out")
+    texts = held_out_texts(held_out, bytes_per_language=options.bytes)
+    bases = {path: read_base(path) for path in options.model}
+    most = min(2048, *(base.config.max_positions for base in bases.values()))
+    mix = SampleMix(language_shares(0.5), max_tokens=options.max_tokens)
+    result: dict[str, dict[str, float]] = {}
+    infilling: dict[str, dict[str, float]] = {}
+    for path, adapter in [*((path, None) for path in options.model), *((options.model[0], a) for a in options.adapter)]:
+        vocabulary = vocabulary_of(bases[path])
+        if adapter is None:
+            network = load_network(bases[path], max_positions=most)
+        else:
+            network = low_rank_network(bases[path], vocabulary, adapter, max_positions=most)
+        name = str(adapter or path)
+        result[name] = bits_per_byte(network, vocabulary, texts, max_tokens=most)
+        healer = TokenHealer(vocabulary.tokenizer)
+        if questions := held_out_questions(held_out, vocabulary, healer, mix, options.questions):
+            infilling[name] = answered(network, vocabulary, healer, questions, 2048)
+    print_rows({"model": name, **figures, **infilling.get(name, {})} for name, figures in result.items())
     sizes = {name: sum(len(text.encode()) for text in pieces) for name, pieces in texts.items()}
-    print_result("bits_per_byte", {"bytes": sizes, "bits_per_byte": result})
+    print_result("bits_per_byte", {"bytes": sizes, "bits_per_byte": result, "infilling": infilling})
     return 0
 
 
 def average(options: argparse.Namespace) -> int:
     """Average the weights of two models, at several shares of the second."""
-    first, second = (load_network(folder, max_positions=options.max_tokens) for folder in options.model)
-    tokenizer_json = (options.model[0] / "tokenizer.json").read_text("utf-8")
-    tokenizer = CodeTokenizer(tokenizer_json, str(options.model[0]))
+    bases = [read_base(folder) for folder in options.model]
+    first, second = (load_network(base, max_positions=options.max_tokens) for base in bases)
+    vocabulary = vocabulary_of(bases[0])
     texts = held_out_texts(shelves(options.corpus, "held_out"), bytes_per_language=options.bytes)
     start = [parameter.detach().clone() for parameter in first.parameters()]
     results: dict[str, dict[str, float]] = {}
@@ -139,9 +167,9 @@ def average(options: argparse.Namespace) -> int:
         with torch.no_grad():
             for mine, begin, end in zip(first.parameters(), start, second.parameters(), strict=True):
                 mine.copy_(begin.lerp(end, share))
-        results[f"{share:.2f}"] = bits_per_byte(first, tokenizer, texts, bos_id=0)
+        results[f"{share:.2f}"] = bits_per_byte(first, vocabulary, texts)
         if options.to is not None:
-            save_network(first, options.to / f"{share:.2f}", tokenizer_json)
+            save_network(first, options.to / f"{share:.2f}", vocabulary.tokenizer_json, bases[0].fields)
     print_result("average", {"bits_per_byte": results})
     return 0
 
@@ -162,6 +190,7 @@ def prepare_corpus(options: argparse.Namespace) -> int:
         options.sources,
         options.to,
         benchmarks=Benchmarks(benchmark_texts(options.benchmarks) if options.benchmarks else ()),
+        held_out_share=options.held_out_share,
         max_package_chars=options.package_chars,
         max_package_chars_elsewhere=options.package_chars_elsewhere,
     )
@@ -173,6 +202,7 @@ COMMANDS = {
     "fetch": fetch_packages,
     "prepare": prepare_corpus,
     "tokenizer": tokenizer,
+    "pack": pack,
     "train": train,
     "measure": measure,
     "average": average,

@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("sources", type=Path, nargs="+", help="folders whose children are packages with a license")
     part.add_argument("--to", type=Path, required=True, help="folder for the prepared corpus")
     part.add_argument("--benchmarks", type=Path, help="folder with HumanEval, MBPP and ClassEval files to keep out")
+    part.add_argument("--held-out-share", type=float, default=0.01, help="of packages, and of the others' files")
     part.add_argument("--package-chars", type=int, default=900_000, help="most Python of one package")
     part.add_argument("--package-chars-elsewhere", type=int, default=250_000, help="the same for each other language")
 
@@ -50,7 +51,15 @@ def parser() -> argparse.ArgumentParser:
     part = commands.add_parser("train", help="train on a prepared corpus")
     part.add_argument("corpus", type=Path, nargs="?", help="a prepared corpus")
     part.add_argument("--to", type=Path, help="folder of the run: state.pt and model/")
-    part.add_argument("--init", type=Path, help="weights to start from (default: the starter model's)")
+    part.add_argument(
+        "--init", type=Path, help="base of the Llama shape, a folder or a GGUF file (default: the starter model)"
+    )
+    part.add_argument(
+        "--rank", type=int, default=0, help="train low-rank differences of this rank (default: all weights)"
+    )
+    part.add_argument("--alpha", type=float, help="the differences are scaled by alpha / rank (default: the rank)")
+    part.add_argument("--last-layers", type=int, default=0, help="train those of the last layers (default: of all)")
+    part.add_argument("--init-adapter", type=Path, metavar="FOLDER", help="go on from an adapter in PEFT's layout")
     part.add_argument("--tokenizer", type=Path, help="tokenizer.json for fresh weights (default: the starter model's)")
     part.add_argument("--from-scratch", action="store_true", help="fresh weights of the sizes below")
     part.add_argument("--hidden-size", type=int, default=256)
@@ -61,8 +70,16 @@ def parser() -> argparse.ArgumentParser:
     add_fields(part, LoopSettings)
     part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the samples")
     part.add_argument("--long-share", dest="long", type=float, default=0.12, help="of samples of more than 640 tokens")
-    part.add_argument("--muon-lr", type=float, default=0.01)
-    part.add_argument("--adam-lr", type=float, default=0.001)
+    part.add_argument("--plain-share", dest="plain", type=float, default=0.3, help="of samples, text left to right")
+    part.add_argument("--prefix-first-share", dest="prefix_first", type=float, default=0.08, help="of infill samples")
+    part.add_argument("--context-share", dest="context", type=float, default=0.15, help="of samples with room for it")
+    part.add_argument("--context-room", type=int, default=700, help="tokens of prompt with room for other files")
+    part.add_argument("--min-tokens", type=int, default=160, help="shortest prompt")
+    part.add_argument("--cursors", nargs="+", default=[], metavar="KIND=WEIGHT", help="other weights than samples.py's")
+    part.add_argument("--muon-lr", type=float, help="of matrices (default: by what is trained, optimizer.py)")
+    part.add_argument("--adam-lr", type=float, help="of embedding and norms (likewise)")
+    part.add_argument("--factor-lr", type=float, help="of low-rank factors (likewise)")
+    part.add_argument("--row-lr", type=float, help="of control tokens' rows (likewise)")
     part.add_argument("--warmup-steps", type=int, default=40)
     part.add_argument("--decay-share", type=float, default=0.45, help="last share of the run, in which rates fall")
     part.add_argument("--minutes", type=float, default=60.0, help="running time; pauses do not count")
@@ -74,15 +91,34 @@ def parser() -> argparse.ArgumentParser:
         help="measure the run in steps instead, so that it can be repeated exactly",
     )
     part.add_argument("--held-out-bytes", type=int, default=48_000, help="of each language, for the losses on the way")
+    part.add_argument("--questions", type=int, default=0, help="cursors in held-out files, for accuracy on the way")
     part.add_argument("--device", default="cpu")
-    part.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    part.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float32"),
+        default="auto",
+        help="of the computation (default: bfloat16 where the device computes in it)",
+    )
     part.add_argument("--threads", type=int, help="CPU threads")
     part.add_argument("--seed", type=int, default=2026)
     part.add_argument("--smoke", action="store_true", help="all of it in seconds, on this project's own text")
 
-    part = commands.add_parser("measure", help="held-out bits per byte of models")
+    part = commands.add_parser("pack", help="a prepared corpus as one compressed file")
     part.add_argument("corpus", type=Path, help="a prepared corpus")
-    part.add_argument("--model", type=Path, action="append", required=True, help="a checkpoint folder; may be repeated")
+    part.add_argument("--to", type=Path, required=True, help="the .tar.xz file to write; train accepts it as a corpus")
+    part.add_argument("--bytes", type=int, default=100_000_000, help="of training text")
+    part.add_argument("--held-out", type=int, default=300_000, help="bytes of held-out text of each language")
+    part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the training text")
+
+    part = commands.add_parser("measure", help="held-out bits per byte, and infilling, of models and adapters")
+    part.add_argument("corpus", type=Path, help="a prepared corpus")
+    part.add_argument(
+        "--model", type=Path, action="append", required=True, help="a folder or GGUF file; may be repeated"
+    )
+    part.add_argument("--adapter", type=Path, action="append", default=[], help="an adapter of the first model")
+    part.add_argument("--questions", type=int, default=0, help="cursors in held-out files")
+    part.add_argument("--max-tokens", type=int, default=384, help="longest question")
+    part.add_argument("--threads", type=int, help="CPU threads")
     part.add_argument("--bytes", type=int, default=200_000, help="of each language")
 
     part = commands.add_parser("average", help="weights between two models, the first of which the second came from")

@@ -64,6 +64,12 @@ class Shelf:
         data = bytes(self._blob[start : int(self._ends[index])])
         return SourceFile(self._paths[index], data.decode("utf-8"))
 
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Bytes of each file."""
+        sizes: list[int] = np.diff(self._ends, prepend=0).tolist()
+        return sizes
+
     def at_byte(self, offset: int) -> int:
         """Return the file that contains a byte of the blob: a uniform offset chooses files by their size."""
         return int(np.searchsorted(self._ends, offset, side="right"))
@@ -133,7 +139,9 @@ def prepare(
             kept.setdefault((language, split), []).append(SourceFile(name, text))
             num_chars[language] += len(text)
         licenses[package.name] = {"license": found.stated, "used": True, "chars": dict(num_chars)}
-    sizes = {f"{language}.{split}": _write(target, language, split, files) for (language, split), files in kept.items()}
+    sizes = {
+        f"{language}.{split}": write_files(target, language, split, files) for (language, split), files in kept.items()
+    }
     report: dict[str, object] = {"files": sizes, "left_out": dict(left_out), "packages": licenses}
     (target / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True), "utf-8")
     return report
@@ -179,7 +187,8 @@ def _hash_share(name: str) -> float:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest(), "big") / (1 << 48)
 
 
-def _write(target: Path, language: str, split: str, files: Sequence[SourceFile]) -> dict[str, int]:
+def write_files(target: Path, language: str, split: str, files: Sequence[SourceFile]) -> dict[str, int]:
+    """Write one language and split of a corpus, in the order of the paths; returns how many files and bytes."""
     files = sorted(files, key=lambda file: file.path)
     ends, total = [], 0
     with (target / f"{language}.{split}.txt").open("wb") as blob:

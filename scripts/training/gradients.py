@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
+from training.network import Network
 from training.ranks import Ranks
 
 
@@ -17,8 +17,8 @@ class Gradients:
     passes would lose the small ones.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._parameters = dict(network.named_parameters())
+    def __init__(self, network: Network) -> None:
+        self._parameters = dict(network.trained())
         sizes = [parameter.numel() for parameter in self._parameters.values()]
         device = next(network.parameters()).device
         # The last element is the weight of all passes: it is added up over the ranks with the rest.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from forelook.model.tokenizer import CodeTokenizer
 from torch import Tensor
 
+from training.accuracy import answered
+from training.curve import write_curve
 from training.gradients import Gradients
 from training.held_out import HeldOut, bits_per_byte
-from training.network import Network, save_network
+from training.network import Network
 from training.optimizer import MuonAdam
 from training.ranks import Ranks
 from training.samples import Sample, SampleMaker
 from training.schedule import Schedule
+from training.sentinels import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,20 @@ class LoopSettings:
     Attributes:
         tokens_per_step: about, of all ranks together; samples are whole.
         tokens_per_pass: of a forward and backward on one rank; a step is as many passes as it needs.
-        middle_weight: of an answer's tokens in the loss, against 1 for those of its prompt.
+        prompt_weight: of a prompt's tokens in the loss; without one they cost no product with the head.
+        middle_weight: of an answer's tokens.
+        end_weight: of the token that ends an answer, against 1 for the other tokens of the answer.
         checkpoint_s: time between checkpoints.
-        held_out_s: time between held-out losses.
+        held_out_s: time between measurements on held-out text.
         finish_at_s: ``time.time()`` at which to be done; ``None`` for the budget alone.
         total_steps: measure the run in steps instead of time.
     """
 
     tokens_per_step: int = 8192
     tokens_per_pass: int = 2048
+    prompt_weight: float = 1.0
     middle_weight: float = 2.0
+    end_weight: float = 1.0
     checkpoint_s: float = 150.0
     held_out_s: float = 300.0
     finish_at_s: float | None = None
@@ -56,6 +61,7 @@ class Report:
         tokens_per_s: of the last step.
         scale: of the learning rates.
         held_out: bits per byte, where they were measured after this step.
+        infilling: accuracy on held-out files, likewise.
     """
 
     loss: float
@@ -63,21 +69,30 @@ class Report:
     tokens_per_s: float
     scale: float
     held_out: dict[str, float] | None = None
+    infilling: dict[str, float] | None = None
 
 
 @dataclass
 class Trainer:
-    """One run; ``run`` continues until the schedule is done or ``stop`` returns true, also after a resume."""
+    """One run; ``run`` continues until the schedule is done or ``stop`` returns true, also after a resume.
+
+    Attributes:
+        export: writes what the product reads, to a folder.
+        describes: what is trained: base, rank and tokens; a state of other ones is not resumed.
+        questions: infilling of held-out files, whose accuracy is measured on the way.
+    """
 
     network: Network
     optimizer: MuonAdam
     schedule: Schedule
     maker: SampleMaker
-    tokenizer: CodeTokenizer
-    tokenizer_json: str
+    vocabulary: Vocabulary
+    export: Callable[[Path], None]
+    describes: str
     settings: LoopSettings
     folder: Path
     held_out: HeldOut = field(default_factory=dict)
+    questions: Sequence[Sample] = ()
     ranks: Ranks = field(default_factory=Ranks)
     next_sample: int = 0
     num_tokens: int = 0
@@ -97,6 +112,7 @@ class Trainer:
             step_loss, step_middle, count, next_sample = self._forward_backward(gradients)
             scale = self.schedule.scale
             self.optimizer.step(scale, gradients.take(self.ranks))
+            self.network.merge()
             gradients.clear()
             self.num_tokens += count
             slowest = self.ranks.largest([float(next_sample), time.monotonic() - begun], device)
@@ -109,8 +125,10 @@ class Trainer:
             if self.ranks.rank:
                 continue
             now = time.monotonic()
-            if self.held_out and (now - measured_at > self.settings.held_out_s or self.schedule.is_done):
-                report.held_out = self.measure()
+            is_due = now - measured_at > self.settings.held_out_s or self.schedule.is_done
+            if is_due and (self.held_out or self.questions):
+                report.held_out = self.measure({"loss": round(loss, 4), "answers": round(middle, 4)})
+                report.infilling = self.history[-1].get("infilling")
                 measured_at = time.monotonic()
             if now - saved_at > self.settings.checkpoint_s:
                 self.save()
@@ -119,16 +137,23 @@ class Trainer:
         if not self.ranks.rank:
             self.save()
 
-    def measure(self) -> dict[str, float]:
-        """Held-out bits per byte now; also kept in the run's history."""
-        figures = bits_per_byte(self.network, self.tokenizer, self.held_out, bos_id=0)
-        self.history.append({"step": self.schedule.num_steps, "num_tokens": self.num_tokens, "bits_per_byte": figures})
+    def measure(self, losses: dict[str, float] | None = None) -> dict[str, float]:
+        """Held-out bits per byte now; also kept in the run's history, with the accuracy of infilling."""
+        figures = bits_per_byte(self.network, self.vocabulary, self.held_out)
+        point: dict[str, Any] = {"step": self.schedule.num_steps, "num_tokens": self.num_tokens}
+        point |= {"running_s": round(self.schedule.running_s), **(losses or {}), "bits_per_byte": figures}
+        if self.questions:
+            point["infilling"] = answered(
+                self.network, self.vocabulary, self.maker.healer, self.questions, self.settings.tokens_per_pass
+            )
+        self.history.append(point)
         return figures
 
     def save(self) -> None:
-        """Write ``state.pt`` and ``model/``; a kill at any moment leaves the old or the new ones, never half of one."""
+        """Write state, curve and export; a kill at any moment leaves the old or the new files, never half of one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {
+            "describes": self.describes,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "next_sample": self.next_sample,
@@ -140,28 +165,30 @@ class Trainer:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(self.folder / "state.pt")
-        self.export(self.folder / "model")
-
-    def export(self, folder: Path) -> None:
-        """Write the folder that ``forelook serve --model`` loads."""
-        partial = folder.with_name(folder.name + ".partial")
-        save_network(self.network, partial, self.tokenizer_json)
-        (partial / "history.json").write_text(json.dumps(self.history, indent=1) + "\n", "utf-8")
-        folder.mkdir(exist_ok=True)
-        for path in partial.iterdir():
-            path.replace(folder / path.name)
-        partial.rmdir()
+        write_curve(self.folder, self.history)
+        self.export(self.folder)
 
     def resume(self) -> bool:
-        """Take over ``state.pt``, if there is one: weights, optimizer, schedule and data position."""
+        """Take over ``state.pt``, if there is one: weights, optimizer, schedule and data position.
+
+        That is all there is: a sample is a function of its number, and nothing else of a run is random.
+
+        Raises:
+            ValueError: the state is of a run of something else.
+        """
         path = self.folder / "state.pt"
         if not path.is_file():
             return False
         state = torch.load(path, map_location=self.network.embed_tokens.device, weights_only=True)
+        if state["describes"] != self.describes:
+            raise ValueError(
+                f"{path} is a run of {state['describes']}, this one of {self.describes}; choose another --to"
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.next_sample, self.num_tokens = state["next_sample"], state["num_tokens"]
         self.history = state["history"]
+        self.network.merge()
         return True
 
     def _count(self, elapsed_s: float) -> None:
@@ -172,21 +199,23 @@ class Trainer:
         self.schedule.count(elapsed_s, clock_left_s=None if finish is None else finish - time.time())
 
     def _forward_backward(self, gradients: Gradients) -> tuple[float, float, int, int]:
-        """Gradients of one step; mean loss of all tokens, of the answers, how many tokens, and the next sample."""
+        """Gradients of one step; mean loss of what teaches, of the answers, how many tokens, and the next sample."""
         ranks, device = self.ranks, self.network.embed_tokens.device
         samples, next_sample = self.maker.batch(
             self.next_sample + ranks.rank, self.settings.tokens_per_step // ranks.size, ranks.size
         )
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(5, dtype=torch.float64)
         for part in passes(samples, self.settings.tokens_per_pass):
-            ids, targets, weights, is_middle, lengths = pack(part, self.settings.middle_weight)
+            ids, targets, weights, is_middle, lengths = pack(part, self.settings, self.vocabulary)
             loss, per_token = self.network.losses(ids.to(device), targets.to(device), lengths, weights.to(device))
             loss.backward()
             gradients.add(float(weights.sum()))
             answers = per_token[is_middle.to(device)]
-            sums += torch.tensor([float(per_token.sum()), len(ids), float(answers.sum()), len(answers)])
-        total, count, total_answers, count_answers = ranks.sums(sums.tolist(), device)
-        return total / count, total_answers / max(1.0, count_answers), int(count), next_sample - ranks.rank
+            num_taught = int((weights > 0).sum())
+            sums += torch.tensor([float(per_token.sum()), num_taught, float(answers.sum()), len(answers), len(ids)])
+        total, num_taught, total_answers, num_answers, count = ranks.sums(sums.tolist(), device)
+        means = total / max(1.0, num_taught), total_answers / max(1.0, num_answers)
+        return *means, int(count), next_sample - ranks.rank
 
 
 def passes(samples: Sequence[Sample], num_tokens: int) -> Iterator[list[Sample]]:
@@ -203,26 +232,29 @@ def passes(samples: Sequence[Sample], num_tokens: int) -> Iterator[list[Sample]]
         yield part
 
 
-def pack(samples: list[Sample], middle_weight: float) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
+def pack(
+    samples: Sequence[Sample], settings: LoopSettings, vocabulary: Vocabulary
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
     """Lay samples end to end: ids, targets, weights, which targets are an answer's, and lengths.
 
     Each sample is one token shorter than its ids: the last has nothing to predict. Control tokens before the answer
-    are given in use, so predicting them is worth nothing; those that end a text are.
+    are given in use, so predicting them is worth nothing; the one that ends a text is.
     """
     ids: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
     is_middle: list[bool] = []
     lengths: list[int] = []
+    given = vocabulary.tokenizer.special_ids - {vocabulary.eos_id}
     for sample in samples:
         ids += sample.ids[:-1]
         targets += sample.ids[1:]
         lengths.append(len(sample.ids) - 1)
+        of_prompt = settings.prompt_weight if sample.middle_start else 1.0
         for place, target in enumerate(sample.ids[1:], start=1):
             in_answer = sample.middle_start > 0 and place >= sample.middle_start
             is_middle.append(in_answer)
-            weights.append(middle_weight if in_answer else 0.0 if target < _NUM_CONTROL and target != 1 else 1.0)
+            weights.append(settings.middle_weight if in_answer else 0.0 if target in given else of_prompt)
+        if sample.middle_start:
+            weights[-1] *= settings.end_weight
     return torch.tensor(ids), torch.tensor(targets), torch.tensor(weights), torch.tensor(is_middle), lengths
-
-
-_NUM_CONTROL = 8

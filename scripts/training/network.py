@@ -1,85 +1,125 @@
-"""The starter model's network for training: Llama over packed samples, with a loss that never stores all logits.
+"""A network for training: the Llama shape over packed samples, with a loss that never stores all logits.
 
 Samples of a batch are laid end to end in one row of tokens, so nothing is padding; attention and positions know where
-each begins. The forward is that of ``forelook.model.forward.llama``, which the tests compare it with.
+each begins. The forward is that of ``forelook.model.forward.llama``, which the tests compare it with. All weights are
+trained, or low-rank differences of frozen ones (``training.low_rank``).
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from forelook.model.config import LlamaConfig
+from forelook.model.forward.rope import rotation_table
 from torch import Tensor, nn
 
-_LOGIT_ROWS = 2048
+from training.bases import Base, read_base
+from training.cross_entropy import cross_entropy, logit_rows
+from training.low_rank import LowRankTable, Part, lookup, low_rank_product
+
+QKV = ("q_proj", "k_proj", "v_proj")
+GATE_UP = ("gate_proj", "up_proj")
+GROUPS = (QKV, ("o_proj",), GATE_UP, ("down_proj",))
+"""The matrices of a layer; those of a group have one input and are multiplied as one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of a network, by the names of a Llama config.json."""
+class Layer(nn.Module):
+    """One decoder layer.
 
-    hidden_size: int = 256
-    intermediate_size: int = 704
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 4
-    vocab_size: int = 8192
-    max_position_embeddings: int = 2048
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
+    Attributes:
+        parts: low-rank differences by the matrix's name; empty where all weights are trained.
+        merged: with differences, each group's matrices as they are with them, joined.
+    """
 
-    @property
-    def head_dim(self) -> int:
-        """Channels of one attention head."""
-        return self.hidden_size // self.num_attention_heads
-
-
-class _Layer(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        size, inner = shape.hidden_size, shape.intermediate_size
-        self.num_heads, self.eps = shape.num_attention_heads, shape.rms_norm_eps
+        size, inner = config.hidden_size, config.intermediate_size
+        queries, keys = config.num_heads * config.head_size, config.num_kv_heads * config.head_size
+        self.config = config
         self.input_layernorm = nn.Parameter(torch.ones(size))
-        self.q_proj = nn.Parameter(torch.empty(size, size))
-        self.k_proj = nn.Parameter(torch.empty(size, size))
-        self.v_proj = nn.Parameter(torch.empty(size, size))
-        self.o_proj = nn.Parameter(torch.empty(size, size))
+        self.q_proj = nn.Parameter(torch.empty(queries, size))
+        self.k_proj = nn.Parameter(torch.empty(keys, size))
+        self.v_proj = nn.Parameter(torch.empty(keys, size))
+        if config.qkv_bias:
+            for name, count in zip(QKV, (queries, keys, keys), strict=True):
+                self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(count)))
+        self.o_proj = nn.Parameter(torch.empty(size, queries))
         self.post_attention_layernorm = nn.Parameter(torch.ones(size))
         self.gate_proj = nn.Parameter(torch.empty(inner, size))
         self.up_proj = nn.Parameter(torch.empty(inner, size))
         self.down_proj = nn.Parameter(torch.empty(size, inner))
+        self.parts = nn.ModuleDict()
+        self.merged: dict[tuple[str, ...], Tensor] = {}
 
     def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> Tensor:
-        normed = F.rms_norm(hidden, hidden.shape[-1:], self.input_layernorm, self.eps)
-        # One product for three, and one for two: the weights are small, the rows many.
-        joined = F.linear(normed, torch.cat([self.q_proj, self.k_proj, self.v_proj]))
-        joined = joined.view(hidden.shape[0], 3, self.num_heads, -1)
-        query, key = _rotate(joined[:, :2], cos, sin).unbind(1)
-        hidden = hidden + F.linear(_attend(query, key, joined[:, 2], lengths).flatten(1), self.o_proj)
-        normed = F.rms_norm(hidden, hidden.shape[-1:], self.post_attention_layernorm, self.eps)
-        gate, up = F.linear(normed, torch.cat([self.gate_proj, self.up_proj])).chunk(2, -1)
-        return hidden + F.linear(F.silu(gate) * up, self.down_proj)
+        """The next hidden states of ``[tokens, hidden_size]``."""
+        config = self.config
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        normed = F.rms_norm(hidden, hidden.shape[-1:], self.input_layernorm, config.norm_eps)
+        joined = self._product(normed, QKV).view(hidden.shape[0], heads + 2 * kv_heads, config.head_size)
+        query, key = _rotate(joined[:, : heads + kv_heads], cos, sin).split([heads, kv_heads], 1)
+        attended = attend(query, key, joined[:, heads + kv_heads :], lengths)
+        hidden = hidden + self._product(attended.flatten(1), ("o_proj",))
+        normed = F.rms_norm(hidden, hidden.shape[-1:], self.post_attention_layernorm, config.norm_eps)
+        gate, up = self._product(normed, GATE_UP).chunk(2, -1)
+        return hidden + self._product(F.silu(gate) * up, ("down_proj",))
+
+    def merge(self) -> None:
+        """Take over the low-rank parts as they are now."""
+        for names in GROUPS:
+            rows = [part.added_to(self._named(name)) for name in names for part in [self.part(name)]]
+            if names in self.merged:
+                torch.cat(rows, out=self.merged[names])
+            else:
+                self.merged[names] = torch.cat(rows)
+
+    def _product(self, inputs: Tensor, names: tuple[str, ...]) -> Tensor:
+        """The products with one group of matrices, joined: the weights are small, the rows many."""
+        has_bias = names == QKV and self.config.qkv_bias
+        bias = torch.cat([self._named(f"{name}_bias") for name in names]) if has_bias else None
+        if self.merged:
+            return low_rank_product(inputs, self.merged[names], bias, [self.part(name) for name in names])
+        return F.linear(inputs, torch.cat([self._named(name) for name in names]), bias)
+
+    def _named(self, name: str) -> Tensor:
+        weight: Tensor = getattr(self, name)
+        return weight
+
+    def part(self, name: str) -> Part:
+        """A matrix's low-rank difference."""
+        part = self.parts[name]
+        assert isinstance(part, Part)
+        return part
 
 
 class Network(nn.Module):
-    """Llama with tied embeddings."""
+    """A decoder, with the embedding as its head or with a head of its own.
 
-    def __init__(self, shape: Shape) -> None:
+    Attributes:
+        config: shapes and constants.
+        table: low-rank difference of the embedding, and its whole rows; ``None`` where all weights are trained.
+        head_table: the same of a head of its own.
+        num_frozen: of the first layers, those whose differences are not trained: nothing goes back through them.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.shape = shape
-        self.embed_tokens = nn.Parameter(torch.empty(shape.vocab_size, shape.hidden_size))
-        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.num_hidden_layers))
-        self.norm = nn.Parameter(torch.ones(shape.hidden_size))
-        frequencies = shape.rope_theta ** -(torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim)
-        angles = torch.outer(torch.arange(shape.max_position_embeddings, dtype=torch.float64), frequencies)
+        self.config = config
+        self.embed_tokens = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.norm = nn.Parameter(torch.ones(config.hidden_size))
+        self.lm_head = None if config.tied_head else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.table: LowRankTable | None = None
+        self.head_table: LowRankTable | None = None
+        self.num_frozen = 0
+        rotations = rotation_table(config.rope, config.head_size, config.max_positions)
         # Plain attributes: a buffer would lose its float32 when the weights become bfloat16.
-        self.cos, self.sin = angles.cos().float(), angles.sin().float()
+        self.cos, self.sin = rotations.real.contiguous(), rotations.imag.contiguous()
 
     def initialize(self, generator: torch.Generator) -> None:
         """Fresh weights: normal, smaller into the residual stream."""
@@ -88,20 +128,94 @@ class Network(nn.Module):
                 if parameter.ndim == 2:
                     std = 0.02
                     if name.endswith(("o_proj", "down_proj")):
-                        std /= math.sqrt(2 * self.shape.num_hidden_layers)
+                        std /= math.sqrt(2 * self.config.num_layers)
                     parameter.normal_(0.0, std, generator=generator)
+
+    def attach(self, *, rank: int, alpha: float, row_ids: Sequence[int], seed: int) -> None:
+        """Freeze the weights and give every matrix a low-rank difference; the norms and some rows are trained whole.
+
+        Args:
+            rank: of each difference.
+            alpha: the differences are scaled by ``alpha / rank``.
+            row_ids: control tokens whose rows of embedding and head are trained whole.
+            seed: of the fresh factors.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        scale, like = alpha / rank, self.embed_tokens
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.endswith("norm"))
+        for layer in self.each_layer():
+            for name, weight in list(layer.named_parameters(recurse=False)):
+                if weight.ndim == 2:
+                    layer.parts[name] = Part(*weight.shape, rank, scale, generator).to(like)
+        self.table = LowRankTable(self.embed_tokens, row_ids, rank, scale, generator).to(like)
+        if self.lm_head is not None:
+            self.head_table = LowRankTable(self.lm_head, row_ids, rank, scale, generator).to(like)
+        self.merge()
+
+    def freeze_below(self, num_layers: int, end_ids: Sequence[int]) -> None:
+        """Train only the last layers, the last norm, and the rows of tokens that end a text.
+
+        A step then costs little more than its forward. The other rows and the embedding stay as they are, because
+        what they do as inputs would not be learned.
+
+        Args:
+            num_layers: how many of the last ones are trained.
+            end_ids: tokens that are never an input.
+        """
+        self.num_frozen = self.config.num_layers - num_layers
+        frozen = list(self.each_layer())[: self.num_frozen]
+        for parameter in (parameter for layer in frozen for parameter in layer.parameters()):
+            parameter.requires_grad_(requires_grad=False)
+        for table in (self.table, self.head_table):
+            if table is not None:
+                table.train_only_rows(end_ids)
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters of what is trained."""
+        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Compute with the low-rank parts as they are now; nothing to do where all weights are trained."""
+        if self.table is None:
+            return
+        for layer in self.each_layer():
+            layer.merge()
+        self.table.merge(self.embed_tokens)
+        if self.head_table is not None and self.lm_head is not None:
+            self.head_table.merge(self.lm_head)
+
+    def each_layer(self) -> Iterator[Layer]:
+        """The layers, first to last."""
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            yield layer
+
+    @property
+    def head(self) -> Tensor:
+        """The matrix that turns hidden states into logits, ``[vocab_size, hidden_size]``."""
+        if self.lm_head is not None:
+            return self.lm_head if self.head_table is None else self.head_table.merged
+        return self.embed_tokens if self.table is None else self.table.merged
 
     def hidden(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Last hidden states ``[tokens, hidden_size]`` of samples of the given lengths, laid end to end."""
         positions = torch.cat([torch.arange(length) for length in lengths])
-        hidden = F.embedding(ids, self.embed_tokens)
-        cos, sin = (table[positions].to(hidden)[:, None, None] for table in (self.cos, self.sin))
-        for layer in self.layers:
+        cos, sin = (table[positions].to(self.embed_tokens)[:, None] for table in (self.cos, self.sin))
+        layers = list(self.layers)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.num_frozen):
+            hidden = F.embedding(ids, self.embed_tokens) if self.table is None else lookup(ids, self.table)
+            for layer in layers[: self.num_frozen]:
+                hidden = layer(hidden, cos, sin, lengths)
+        for layer in layers[self.num_frozen :]:
             hidden = layer(hidden, cos, sin, lengths)
-        return F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.shape.rms_norm_eps)
+        return F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.config.norm_eps)
 
     def losses(self, ids: Tensor, targets: Tensor, lengths: Sequence[int], weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted mean loss in nats, and the loss of each token, without gradient and as precise as the weights.
+
+        Tokens without weight cost no product with the head, and their loss is given as zero.
 
         Args:
             ids: ``[tokens]``.
@@ -109,49 +223,23 @@ class Network(nn.Module):
             lengths: of the samples; they add up to ``tokens``.
             weights: ``[tokens]`` float32; zero where nothing is to be learned.
         """
-        loss, per_token = _TiedCrossEntropy.apply(self.hidden(ids, lengths), self.embed_tokens, targets, weights)
-        return loss, per_token
+        taught = weights.nonzero().squeeze(1)
+        hidden = self.hidden(ids, lengths)[taught]
+        table = self.table if self.lm_head is None else self.head_table
+        loss, of_taught = cross_entropy(hidden, self.head, targets[taught], weights[taught], table)
+        return loss, torch.zeros_like(weights).index_copy(0, taught, of_taught)
 
     @torch.no_grad()
     def token_losses(self, ids: Tensor, targets: Tensor, lengths: Sequence[int]) -> Tensor:
         """The loss of each token in nats, in float32."""
-        hidden, embedding = self.hidden(ids, lengths).float(), self.embed_tokens.float()
+        hidden, head = self.hidden(ids, lengths).float(), self.head.float()
+        rows = logit_rows(len(head))
         return torch.cat(
             [
-                F.cross_entropy(rows @ embedding.T, wanted, reduction="none")
-                for rows, wanted in zip(hidden.split(_LOGIT_ROWS), targets.split(_LOGIT_ROWS), strict=True)
+                F.cross_entropy(part @ head.T, wanted, reduction="none")
+                for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
             ]
         )
-
-
-class _TiedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of ``hidden @ embedding.T`` in blocks of rows; gradients are computed on the way forward."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        shares = weights / weights.sum().clamp_min(1e-9)
-        grad_hidden, grad_embedding = torch.empty_like(hidden), torch.zeros_like(embedding, dtype=torch.float32)
-        per_token = torch.empty_like(weights)
-        for start in range(0, hidden.shape[0], _LOGIT_ROWS):
-            rows = slice(start, start + _LOGIT_ROWS)
-            wanted, share = targets[rows, None], shares[rows, None].to(hidden.dtype)
-            # Everything of the size of the logits stays in the weights' type: on a CPU this is bound by memory.
-            gradient = (hidden[rows] @ embedding.T).softmax(-1)
-            likely = gradient.gather(1, wanted)
-            per_token[rows] = -likely.squeeze(1).float().clamp_min(1e-30).log()
-            # One target a row: no adding up, which in bfloat16 would copy all of it to float32 and back.
-            gradient.scatter_(1, wanted, likely - 1)
-            grad_hidden[rows] = (gradient @ embedding) * share
-            grad_embedding += (gradient.T @ (hidden[rows] * share)).float()
-        ctx.save_for_backward(grad_hidden, grad_embedding.to(embedding.dtype))
-        ctx.mark_non_differentiable(per_token)
-        return (per_token * shares).sum(), per_token
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden, grad_embedding = ctx.saved_tensors
-        scale = gradients[0].to(grad_hidden.dtype)
-        return grad_hidden * scale, grad_embedding * scale, None, None
 
 
 def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -159,81 +247,68 @@ def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Causal attention within each sample; all ``[tokens, heads, head_dim]``."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], *, is_padded: bool | None = None
+) -> Tensor:
+    """Causal attention within each sample.
+
+    Args:
+        query: ``[tokens, heads, head_size]``.
+        key: ``[tokens, key heads, head_size]``; each key head serves as many query heads as there are for one.
+        value: likewise.
+        lengths: of the samples.
+        is_padded: all samples at once, padded to the longest: one launch instead of one per sample, which is what a
+            GPU waits for; by default there. A CPU computes no padding.
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if is_padded if is_padded is not None else query.is_cuda:
+        is_real = torch.arange(max(lengths), device=query.device) < torch.tensor(lengths, device=query.device)[:, None]
+        # Padding follows a sample's tokens, so no token sees any.
+        padded = (_scattered(tensor, is_real).transpose(1, 2) for tensor in (query, key, value))
+        return F.scaled_dot_product_attention(*padded, is_causal=True).transpose(1, 2)[is_real]
     by_sample = (tensor.transpose(0, 1)[None].split(list(lengths), dim=2) for tensor in (query, key, value))
     parts = [F.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in zip(*by_sample, strict=True)]
     return torch.cat(parts, dim=2)[0].transpose(0, 1)
 
 
-def load_network(folder: Path, *, max_positions: int | None = None) -> Network:
-    """A network from a checkpoint folder, in float32.
+def _scattered(rows: Tensor, is_real: Tensor) -> Tensor:
+    """``[tokens, ...]`` as ``[samples, longest, ...]``."""
+    return rows.new_zeros(*is_real.shape, *rows.shape[1:]).masked_scatter(is_real[..., None, None], rows)
+
+
+def load_network(base: Base | Path, *, max_positions: int | None = None) -> Network:
+    """A network with a base's weights, in float32.
 
     Args:
-        folder: config.json and model.safetensors of a Llama model with tied embeddings and as many key as query heads.
+        base: a base, or where it lies.
         max_positions: positions to train with; rotary embeddings need no new weights for more.
 
     Raises:
-        ValueError: the checkpoint is of another kind.
+        ModelError: a subclass; the checkpoint is of another kind, or damaged.
     """
-    raw = json.loads((folder / "config.json").read_text("utf-8"))
-    if raw.get("num_key_value_heads", raw["num_attention_heads"]) != raw["num_attention_heads"]:
-        raise ValueError(f"{folder}: num_key_value_heads differs from num_attention_heads; training needs them equal")
-    if not raw.get("tie_word_embeddings"):
-        raise ValueError(f"{folder}: tie_word_embeddings is not set; training needs tied embeddings")
-    names = asdict(Shape())
-    values = {name: raw[name] for name in names if name in raw}
-    if max_positions is not None:
-        values["max_position_embeddings"] = max_positions
-    network = Network(Shape(**values))
-    weights = load_file(folder / "model.safetensors")
-    with torch.no_grad():
+    base = read_base(base) if isinstance(base, Path) else base
+    network = Network(replace(base.config, max_positions=max_positions or base.config.max_positions))
+    with torch.no_grad(), base.opened() as read:
         for name, parameter in network.named_parameters():
-            parameter.copy_(weights[_saved_name(name)].float())
+            parameter.copy_(read(saved_name(name)))
     return network
 
 
-def save_network(network: Network, folder: Path, tokenizer_json: str) -> None:
-    """Write a folder that ``forelook serve --model`` loads: bf16 safetensors, config.json, tokenizer.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        _saved_name(name): value.detach().to("cpu", torch.bfloat16).contiguous()
-        for name, value in network.named_parameters()
-    }
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        **asdict(network.shape),
-        "num_key_value_heads": network.shape.num_attention_heads,
-        "tie_word_embeddings": True,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 6,
-        "dtype": "bfloat16",
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-    (folder / "tokenizer.json").write_text(tokenizer_json, "utf-8")
-    tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": network.shape.max_position_embeddings,
-        "additional_special_tokens": ["<PRE>", "<SUF>", "<MID>", "<EOT>", "<file>"],
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n", "utf-8")
-
-
-def _saved_name(name: str) -> str:
-    """The name in a Llama checkpoint."""
+def saved_name(name: str) -> str:
+    """The name of a parameter in a Hugging Face checkpoint."""
+    if name == "lm_head":
+        return "lm_head.weight"
     if not name.startswith("layers."):
         return f"model.{name}.weight"
     _, number, part = name.split(".")
-    group = "self_attn." if part in ("q_proj", "k_proj", "v_proj", "o_proj") else ""
-    group = "mlp." if part in ("gate_proj", "up_proj", "down_proj") else group
-    return f"model.layers.{number}.{group}{part}.weight"
+    part, kind = (part.removesuffix("_bias"), "bias") if part.endswith("_bias") else (part, "weight")
+    return f"{module_name(int(number), part)}.{kind}"
+
+
+def module_name(layer: int, part: str) -> str:
+    """The name of a module of a layer in a Hugging Face checkpoint."""
+    group = "self_attn." if part in (*QKV, "o_proj") else ""
+    group = "mlp." if part in (*GATE_UP, "down_proj") else group
+    return f"model.layers.{layer}.{group}{part}"

@@ -1,8 +1,9 @@
-"""Muon for the matrices, Adam for embeddings and norms, on float32 masters of weights that compute in bfloat16."""
+"""Muon for whole matrices, Adam for the rest, on float32 masters of weights that compute in bfloat16 or float32."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,16 +12,41 @@ from torch import Tensor, nn
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Learning rates at their highest.
+
+    Attributes:
+        muon: of the layers' matrices.
+        adam: of embedding, head, norms and biases.
+        factors: of low-rank factors.
+        rows: of control tokens' rows.
+    """
+
+    muon: float
+    adam: float
+    factors: float = 0.0
+    rows: float = 0.0
+
+
+FRESH = Rates(muon=0.01, adam=0.001)
+"""For weights from scratch, and for those of the starter model."""
+PRETRAINED = Rates(muon=0.003, adam=0.0005)
+"""For all weights of a pretrained base: those of the first adapter's run, docs/training.md."""
+LOW_RANK = Rates(muon=0.0, adam=0.0002, factors=0.0003, rows=0.001)
+"""For low-rank differences. Chosen, not measured."""
+
+
 class MuonAdam:
     """One optimizer over all parameters of a network.
 
     Matrices of the layers take Muon steps (Jordan et al., 2024): Nesterov momentum, orthogonalized by five
-    Newton-Schulz iterations and scaled by ``sqrt(max(1, rows / columns))``. Embeddings and norms take Adam steps.
-    Matrices of one shape are orthogonalized together.
+    Newton-Schulz iterations and scaled by ``sqrt(max(1, rows / columns))``. Everything else takes Adam steps: a
+    low-rank factor is no matrix of its own. Matrices of one shape are orthogonalized together.
 
     Args:
         parameters: names and parameters; they may be bfloat16, the masters are float32.
-        muon_lr, adam_lr: learning rates at their highest.
+        rates: learning rates.
         momentum: of Muon.
         weight_decay: of the matrices, decoupled, per unit of learning rate.
     """
@@ -29,12 +55,11 @@ class MuonAdam:
         self,
         parameters: Sequence[tuple[str, nn.Parameter]],
         *,
-        muon_lr: float,
-        adam_lr: float,
+        rates: Rates,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
     ) -> None:
-        self._muon_lr, self._adam_lr = muon_lr, adam_lr
+        self._rates = rates
         self._momentum, self._weight_decay = momentum, weight_decay
         self._parameters = dict(parameters)
         self.masters = {name: parameter.detach().float().clone() for name, parameter in parameters}
@@ -89,15 +114,16 @@ class MuonAdam:
         first, second = self._first[name], self._second[name]
         first.lerp_(gradient, 1 - 0.9)
         second.lerp_(gradient.square(), 1 - 0.98)
+        rate = _adam_rate(name, self._rates) * scale
         corrected = (second / (1 - 0.98**self._num_steps)).sqrt_().add_(1e-10)
-        self.masters[name].addcdiv_(first, corrected, value=-self._adam_lr * scale / (1 - 0.9**self._num_steps))
+        self.masters[name].addcdiv_(first, corrected, value=-rate / (1 - 0.9**self._num_steps))
 
     def _muon(self, names: Sequence[str], gradients: Sequence[Tensor], scale: float) -> None:
         updates = []
         for name, gradient in zip(names, gradients, strict=True):
             momentum = self._first[name].lerp_(gradient, 1 - self._momentum)
             updates.append(gradient.lerp(momentum, self._momentum))
-        rate = self._muon_lr * scale
+        rate = self._rates.muon * scale
         rows, columns = updates[0].shape
         for name, update in zip(names, orthogonalize(torch.stack(updates)), strict=True):
             master = self.masters[name]
@@ -124,4 +150,9 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def _is_matrix(name: str, value: Tensor) -> bool:
-    return value.ndim == 2 and "embed" not in name
+    return value.ndim == 2 and not {"embed_tokens", "lm_head", "parts", "table", "head_table"} & set(name.split("."))
+
+
+def _adam_rate(name: str, rates: Rates) -> float:
+    _, _, last = name.rpartition(".")
+    return rates.rows if last == "rows" else rates.factors if last in ("up", "down", "left", "right") else rates.adam

@@ -9,8 +9,9 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import quote
 
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.context import ContextChooser
@@ -18,15 +19,15 @@ from forelook.completion.prompt.files import FileContext
 from forelook.completion.prompt.prompt import LineEncoder, PromptBudget, PromptBuilder
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.infill import InfillFormat
+from forelook.model.infill_templates import InfillOrder
 from forelook.model.token_healing import TokenHealer
-from forelook.model.tokenizer import CodeTokenizer
 
 from training.corpus import Shelf, SourceFile
+from training.sentinels import Vocabulary
 
-_MIN_PROMPT_TOKENS, _LONG_PROMPT_TOKENS = 160, 640
+_LONG_PROMPT_TOKENS = 640
 _MAX_MIDDLE_CHARS = 1200
 _SUFFIX_SHARE, _CONTEXT_SHARE = 0.4, 0.15  # those of forelook.config.EngineConfig
-_MIN_TOKENS_FOR_CONTEXT = 700
 _OPERATOR = re.compile(r"(?:=|\breturn|\+|-|\*|/|<|>|\band|\bor|\bin|\bif|&&|\|\||:=|->|=>|:) ")
 _DOT = re.compile(r"(?<=\w)\.(?=\w)")
 _OPENER = re.compile(r"[\[({]")
@@ -42,11 +43,13 @@ class Sample:
         ids: prompt and answer; at most the longest context asked for.
         middle_start: where the answer begins, ``0`` for plain text: all of it is the answer.
         kind: ``plain``, or the cursor's kind.
+        forced: bytes that the answer begins with because the prompt ends before them; the cursor was in a token.
     """
 
     ids: list[int]
     middle_start: int
     kind: str
+    forced: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +60,38 @@ class SampleMix:
         languages: weight of each language; those the corpus lacks are left out.
         plain: text from left to right.
         prefix_first: of the infill samples, those with the prefix first.
-        context: of the infill samples that are long enough, those with text of neighbouring files.
+        context: of the infill samples with room for it, those with text of neighbouring files.
+        context_room: tokens of prompt from which on there is room for such text.
         long: share of samples that may have up to ``max_tokens``; the others are of at most 640. Attention over the
             long ones was four tenths of a step before this was a choice.
+        min_tokens: shortest prompt, where the file has as much text.
         max_tokens: longest sample.
+        cursors: weight of each kind of cursor.
     """
 
     languages: Mapping[str, float]
     plain: float = 0.3
     prefix_first: float = 0.08
     context: float = 0.15
+    context_room: int = 700
     long: float = 0.12
+    min_tokens: int = 160
     max_tokens: int = 2048
+    cursors: Mapping[str, float] = field(default_factory=lambda: CURSOR_WEIGHTS)
 
 
 class SampleMaker:
-    """Makes samples from shelves of source files."""
+    """Makes samples from shelves of source files.
+
+    Attributes:
+        healer: token healing of the vocabulary.
+    """
 
     def __init__(
         self,
         shelves: Mapping[str, Shelf],
-        tokenizer: CodeTokenizer,
+        vocabulary: Vocabulary,
         healer: TokenHealer,
-        infill: InfillFormat,
         mix: SampleMix,
         *,
         seed: int,
@@ -89,14 +101,13 @@ class SampleMaker:
             raise ValueError("no text in any language of the mix; check the corpus folder and its report.json")
         self._names = sorted(self._shelves)
         self._weights = [mix.languages[name] for name in self._names]
-        self._tokenizer = tokenizer
-        self._healer = healer
-        self._infill = infill
+        self._vocabulary = vocabulary
+        self._tokenizer = vocabulary.tokenizer
+        self.healer = healer
+        self._infill = vocabulary.infill
         self._mix = mix
         self._seed = seed
-        eos_id = _control_id(tokenizer, "</s>")
-        self._end_id = min(infill.stop_token_ids - {eos_id}, default=eos_id)
-        self._encoder = LineEncoder(tokenizer)
+        self._encoder = LineEncoder(self._tokenizer)
 
     def make(self, number: int) -> Sample:
         """The sample of a number; always the same one."""
@@ -129,7 +140,7 @@ class SampleMaker:
     def _num_tokens(self, random_: random.Random) -> int:
         """A length of prompt: as many octaves of short files as of long ones."""
         border = min(_LONG_PROMPT_TOKENS, self._mix.max_tokens)
-        low, high = min(_MIN_PROMPT_TOKENS, border // 2), border
+        low, high = min(self._mix.min_tokens, border // 2), border
         if random_.random() < self._mix.long:
             low, high = border, self._mix.max_tokens
         return int(math.exp(random_.uniform(math.log(low), math.log(high))))
@@ -140,13 +151,14 @@ class SampleMaker:
         starts_file = len(file.text) < 3 * size or random_.random() < 0.3
         start = 0 if starts_file else random_.randrange(len(lines))
         text = "\n".join(lines[start:])[: size * 6]
-        ids = [_control_id(self._tokenizer, "<s>"), *self._encoder.encode(text, starts_document=True)]
+        begin = [] if self._vocabulary.bos_id is None else [self._vocabulary.bos_id]
+        ids = [*begin, *self._encoder.encode(text, starts_document=True)]
         if len(ids) < size and len(text) == len("\n".join(lines[start:])):
-            ids.append(_control_id(self._tokenizer, "</s>"))
+            ids.append(self._vocabulary.eos_id)
         return Sample(ids[:size], 0, "plain")
 
     def _infilling(self, shelf: Shelf, index: int, file: SourceFile, random_: random.Random) -> Sample | None:
-        chosen = choose_cursor(file.text, random_)
+        chosen = choose_cursor(file.text, random_, self._mix.cursors)
         if chosen is None:
             return None
         kind, start, end = chosen
@@ -160,24 +172,24 @@ class SampleMaker:
         if size > self._mix.max_tokens:
             return None
         context: Sequence[FileContext] = ()
-        if room >= _MIN_TOKENS_FOR_CONTEXT and random_.random() < self._mix.context:
+        if room >= self._mix.context_room and random_.random() < self._mix.context:
             context = self._context(shelf, index, document, start, random_)
         budget = PromptBudget(room, _SUFFIX_SHARE, _CONTEXT_SHARE if context else 0.0)
-        prompt = PromptBuilder(self._tokenizer, budget).build(document, start, context)
+        prompt = PromptBuilder(self._tokenizer, budget, self._infill).build(document, start, context)
         if prompt.anchored_suffix:
             # The prompt leaves out the closers that stand behind the cursor: the answer has them.
             middle += text[start : document.line_end(start)]
-        healing = self._healer.heal(prompt.prefix_ids)
+        healing = self.healer.heal(prompt.prefix_ids)
         prefix_ids = prompt.prefix_ids[: len(prompt.prefix_ids) - healing.num_dropped]
         answer = self._tokenizer.encode(healing.forced.decode("utf-8", "replace") + middle)
-        if random_.random() < self._mix.prefix_first:
+        if random_.random() < self._mix.prefix_first and self._infill.order is InfillOrder.SUFFIX_FIRST:
             ids = prefix_first(self._infill, prefix_ids, prompt.suffix_ids, prompt.context_ids)
         else:
             ids = self._infill.build(prefix_ids, prompt.suffix_ids, prompt.context_ids)
-        whole = [*ids, *answer, self._end_id]
+        whole = [*ids, *answer, self._vocabulary.end_id]
         if len(whole) > self._mix.max_tokens:
             return None
-        return Sample(whole, len(ids), kind)
+        return Sample(whole, len(ids), kind, healing.forced)
 
     def _context(
         self, shelf: Shelf, index: int, document: Document, offset: int, random_: random.Random
@@ -195,8 +207,10 @@ class SampleMaker:
 
 
 def document_of(file: SourceFile, language: str) -> Document:
-    """Return a file as the backend knows it; all files of the corpus are in one workspace."""
-    return Document(WorkspaceKey("", "train"), DocumentKey(1, file.path), language, 1, file.text)
+    """Return a file as the backend knows it; a package is a workspace."""
+    package = file.path.split("/", 1)[0]
+    workspace, document = WorkspaceKey("", f"file:///{quote(package)}"), DocumentKey(1, f"file:///{quote(file.path)}")
+    return Document(workspace, document, language, 1, file.text)
 
 
 def prefix_first(
@@ -208,13 +222,21 @@ def prefix_first(
     return [*head, *context_ids, *prefix_ids, suf, *suffix_ids, mid]
 
 
-def choose_cursor(text: str, random_: random.Random) -> tuple[str, int, int] | None:
+def choose_cursor(
+    text: str, random_: random.Random, weights: Mapping[str, float] | None = None
+) -> tuple[str, int, int] | None:
     """A place where people ask for a completion, and what they would write there.
+
+    Args:
+        text: of a file.
+        random_: decides.
+        weights: of the kinds of cursors; ``CURSOR_WEIGHTS`` by default.
 
     Returns:
         Kind, start and end of the missing text, or ``None`` when the file has no such place near the one drawn.
     """
-    kind = random_.choices(list(_CURSORS), [weight for weight, _ in _CURSORS.values()])[0]
+    weights = CURSOR_WEIGHTS if weights is None else weights
+    kind = random_.choices(list(weights), list(weights.values()))[0]
     span = _CURSORS[kind][1](text, random_)
     if span is None:
         return None
@@ -346,9 +368,5 @@ _CURSORS: dict[str, tuple[float, Callable[[str, random.Random], tuple[int, int] 
     "random span": (0.07, _random_span),
 }
 
-
-def _control_id(tokenizer: CodeTokenizer, name: str) -> int:
-    token_id = tokenizer.token_id(name)
-    if token_id is None:
-        raise ValueError(f"the tokenizer lacks {name}; train one with the tokenizer step, which adds the sentinels")
-    return token_id
+CURSOR_WEIGHTS: Mapping[str, float] = {kind: weight for kind, (weight, _) in _CURSORS.items()}
+"""The kinds of cursors, and how often each is drawn by default."""

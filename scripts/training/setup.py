@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import fields
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from forelook.model.identity import ModelIdentity
-from forelook.model.infill import infill_formats
-from forelook.model.loading import STARTER_MODEL_PATH
+from forelook.model.adapter import base_sample
+from forelook.model.loading import STARTER_MODEL_PATH, choose_dtype
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
 
+from training.accuracy import held_out_questions
+from training.adapter import adapter_config, adapter_rank, load_adapter, save_adapter
+from training.bases import Base, config_fields, read_base, starter_config
+from training.checkpoint import replacing, save_network, trained_fields
 from training.cleaning import LANGUAGE_SHARES
 from training.corpus import Shelf
 from training.held_out import held_out_texts
 from training.loop import LoopSettings, Trainer
-from training.network import Network, Shape, load_network
-from training.optimizer import MuonAdam
+from training.network import Network, load_network
+from training.optimizer import FRESH, LOW_RANK, PRETRAINED, MuonAdam, Rates
 from training.ranks import Ranks
-from training.samples import SampleMaker, SampleMix
+from training.samples import CURSOR_WEIGHTS, SampleMaker, SampleMix
 from training.schedule import Schedule
+from training.sentinels import Vocabulary, vocabulary_of
 
 
 def shelves(folder: Path, split: str) -> Mapping[str, Shelf]:
@@ -43,42 +48,140 @@ def settings_of(kind: type[T], options: argparse.Namespace, **others: object) ->
 
 
 def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks: Ranks | None = None) -> Trainer:
-    """A trainer as the options describe it."""
+    """A trainer as the options describe it.
+
+    Raises:
+        ModelError: a subclass; the base or the adapter to start from is not one that can be trained.
+        ValueError: options contradict each other.
+    """
     torch.manual_seed(options.seed)
     if options.tokenizer is not None and not options.from_scratch:
         raise ValueError("--tokenizer is for fresh weights; add --from-scratch or omit it")
-    tokenizer_path = options.tokenizer or (options.init or STARTER_MODEL_PATH) / "tokenizer.json"
-    tokenizer = CodeTokenizer.from_file(tokenizer_path)
-    if options.from_scratch:
-        sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": options.max_tokens}
-        network = Network(settings_of(Shape, options, **sizes))
-        network.initialize(torch.Generator().manual_seed(options.seed))
+    rank = options.rank if options.init_adapter is None else adapter_rank(options.init_adapter)
+    if options.init_adapter is not None and options.rank not in (0, rank):
+        raise ValueError(f"--rank {options.rank} differs from the adapter's {rank}; omit --rank")
+    base = base_of(options)
+    vocabulary = vocabulary_of(base)
+    network = _network(options, base, vocabulary)
+    rates = _rates(options, rank)
+    device = torch.device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    if rank:
+        export = _low_rank(options, network.to(device, dtype), base, vocabulary, rank)
+        optimizer = MuonAdam(network.trained(), rates=rates)
     else:
-        network = load_network(options.init or STARTER_MODEL_PATH, max_positions=options.max_tokens)
-    network.to(torch.device(options.device))
-    optimizer = MuonAdam(list(network.named_parameters()), muon_lr=options.muon_lr, adam_lr=options.adam_lr)
-    network.to(torch.bfloat16 if options.dtype == "bfloat16" else torch.float32)
-    infill = infill_formats(
-        tokenizer,
-        identity=ModelIdentity("llama", ("starter-model",)),
-        vocab_size=network.shape.vocab_size,
-        bos_token_id=0,
-        eos_token_ids=(1,),
-    )[0]
-    mix = settings_of(SampleMix, options, languages=language_shares(options.python_share))
+        export = _whole(network, base, vocabulary)
+        optimizer = MuonAdam(network.to(device).trained(), rates=rates)  # before rounding: the masters are float32
+        network.to(dtype)
+    mix = mix_of(options)
+    healer = TokenHealer(vocabulary.tokenizer)
     finish_at_s = None if options.finish_at is None else next_time(options.finish_at)
+    held_out = shelves(corpus, "held_out")
+    last = f" of the last {options.last_layers} layers" if options.last_layers else ""
+    what = f"low-rank differences{last}, rank {rank}," if rank else "all weights"
     return Trainer(
         network=network,
         optimizer=optimizer,
         schedule=Schedule(options.minutes * 60, warmup_steps=options.warmup_steps, decay_share=options.decay_share),
-        maker=SampleMaker(shelves(corpus, "train"), tokenizer, TokenHealer(tokenizer), infill, mix, seed=options.seed),
-        tokenizer=tokenizer,
-        tokenizer_json=tokenizer_path.read_text("utf-8"),
+        maker=SampleMaker(shelves(corpus, "train"), vocabulary, healer, mix, seed=options.seed),
+        vocabulary=vocabulary,
+        export=export,
+        describes=f"{what} of {base.path.name}, {base.config.num_layers} layers of {base.config.hidden_size}",
         settings=settings_of(LoopSettings, options, finish_at_s=finish_at_s),
         folder=folder,
-        held_out=held_out_texts(shelves(corpus, "held_out"), bytes_per_language=options.held_out_bytes),
+        held_out=held_out_texts(held_out, bytes_per_language=options.held_out_bytes),
+        questions=held_out_questions(held_out, vocabulary, healer, mix, options.questions),
         ranks=ranks or Ranks(),
     )
+
+
+def base_of(options: argparse.Namespace) -> Base:
+    """What a run starts from: given weights, the starter model, or a shape for fresh weights."""
+    if not options.from_scratch:
+        return read_base(options.init or STARTER_MODEL_PATH)
+    like = read_base(STARTER_MODEL_PATH)
+    path = options.tokenizer or STARTER_MODEL_PATH / "tokenizer.json"
+    text = path.read_text("utf-8")
+    config = starter_config(
+        hidden_size=options.hidden_size,
+        intermediate_size=options.intermediate_size,
+        num_hidden_layers=options.num_hidden_layers,
+        num_attention_heads=options.num_attention_heads,
+        vocab_size=CodeTokenizer(text, str(path)).vocab_size,
+        max_position_embeddings=options.max_tokens,
+    )
+    fields_ = config_fields(config) | {"pad_token_id": like.fields.get("pad_token_id")}
+    return Base(path, config, json.loads(text), fields_)
+
+
+def mix_of(options: argparse.Namespace) -> SampleMix:
+    """The samples that the options ask for.
+
+    Raises:
+        ValueError: a kind of cursor does not exist.
+    """
+    cursors = dict(CURSOR_WEIGHTS)
+    for item in options.cursors:
+        kind, _, weight = item.partition("=")
+        if kind not in cursors or not weight:
+            raise ValueError(f"--cursors {item}: expected KIND=WEIGHT of {', '.join(CURSOR_WEIGHTS)}")
+        cursors[kind] = float(weight)
+    return settings_of(SampleMix, options, languages=language_shares(options.python_share), cursors=cursors)
+
+
+def low_rank_network(base: Base, vocabulary: Vocabulary, adapter: Path, *, max_positions: int) -> Network:
+    """A base with an adapter, for measuring; on the CPU, in float32."""
+    network = _with_initial_rows(load_network(base, max_positions=max_positions), vocabulary)
+    network.attach(rank=adapter_rank(adapter), alpha=adapter_rank(adapter), row_ids=vocabulary.row_ids, seed=0)
+    load_adapter(network, adapter, vocabulary.row_ids)
+    return network
+
+
+def _network(options: argparse.Namespace, base: Base, vocabulary: Vocabulary) -> Network:
+    if options.from_scratch:
+        network = Network(base.config)
+        network.initialize(torch.Generator().manual_seed(options.seed))
+        return network
+    return _with_initial_rows(load_network(base, max_positions=options.max_tokens), vocabulary)
+
+
+@torch.no_grad()
+def _with_initial_rows(network: Network, vocabulary: Vocabulary) -> Network:
+    """Begin renamed tokens with the rows of the tokens that had their names."""
+    new, old = list(vocabulary.initial_rows), list(vocabulary.initial_rows.values())
+    for table in (network.embed_tokens, network.lm_head):
+        if table is not None and new:
+            table[new] = table[old].clone()
+    return network
+
+
+def _low_rank(
+    options: argparse.Namespace, network: Network, base: Base, vocabulary: Vocabulary, rank: int
+) -> Callable[[Path], None]:
+    """Attach low-rank parts; returns how to export them."""
+    alpha = float(options.alpha or rank)
+    network.attach(rank=rank, alpha=alpha, row_ids=vocabulary.row_ids, seed=options.seed)
+    if options.init_adapter is not None:
+        load_adapter(network, options.init_adapter, vocabulary.row_ids)
+    if options.last_layers:
+        network.freeze_below(options.last_layers, [vocabulary.eos_id, vocabulary.end_id])
+    with base.opened() as read:
+        sample = base_sample(read)
+    config = adapter_config(network, base, vocabulary, sample, rank=rank, alpha=alpha)
+    return replacing("adapter", lambda folder: save_adapter(network, folder, config))
+
+
+def _whole(network: Network, base: Base, vocabulary: Vocabulary) -> Callable[[Path], None]:
+    config = trained_fields(base.fields, vocabulary)
+    return replacing("model", lambda folder: save_network(network, folder, vocabulary.tokenizer_json, config))
+
+
+def _rates(options: argparse.Namespace, rank: int) -> Rates:
+    """Learning rates: those of the options, and for what these leave open those of the kind of run."""
+    is_fresh = options.from_scratch or options.init is None
+    rates = LOW_RANK if rank else FRESH if is_fresh else PRETRAINED
+    given = {"muon": options.muon_lr, "adam": options.adam_lr, "factors": options.factor_lr, "rows": options.row_lr}
+    return replace(rates, **{name: value for name, value in given.items() if value is not None})
 
 
 def language_shares(python: float) -> Mapping[str, float]:

@@ -22,12 +22,15 @@ from forelook.model.loading import STARTER_MODEL_PATH, load_model
 from forelook.model.tokenizer import CodeTokenizer
 from training import cleaning, corpus, licenses, samples
 from training.arguments import parser
+from training.bases import read_base
+from training.checkpoint import save_network
 from training.gradients import Gradients
 from training.loop import Trainer, passes
-from training.network import load_network, save_network
+from training.network import load_network
 from training.optimizer import orthogonalize
 from training.ranks import Ranks
 from training.schedule import Schedule
+from training.sentinels import vocabulary_of
 from training.setup import make_trainer
 from training.vocabulary import SENTINELS
 
@@ -292,9 +295,8 @@ class TestSamples:
         shelf = corpus.Shelf(prepared, "python", "train")
         maker = samples.SampleMaker(
             {"python": shelf},
-            model.tokenizer,
+            vocabulary_of(read_base(STARTER_MODEL_PATH)),
             model.healer,
-            model.infill,
             samples.SampleMix({"python": 1.0}, plain=0.0, prefix_first=0.0, context=0.0, max_tokens=800),
             seed=3,
         )
@@ -338,9 +340,8 @@ class TestSamples:
         model = load_model(None)
         maker = samples.SampleMaker(
             {"python": corpus.Shelf(tmp_path / "out", "python", "train")},
-            model.tokenizer,
+            vocabulary_of(read_base(STARTER_MODEL_PATH)),
             model.healer,
-            model.infill,
             samples.SampleMix({"python": 1.0}, plain=0.0, context=1.0, long=1.0),
             seed=1,
         )
@@ -381,7 +382,7 @@ class TestNetwork:
         torch.testing.assert_close(per_token, torch.cat(reference).detach(), atol=1e-4, rtol=1e-4)
 
     def test_gradients_of_the_blockwise_loss_are_those_of_cross_entropy(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("training.network._LOGIT_ROWS", 16)
+        monkeypatch.setattr("training.cross_entropy._MAX_LOGITS", 16 * 8192)
         network = load_network(STARTER_MODEL_PATH)
         row = torch.tensor([token % 8192 for token in range(1, 4000, 97)])
         weights = torch.linspace(0, 2, len(row) - 1)

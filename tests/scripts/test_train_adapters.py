@@ -1,0 +1,527 @@
+"""Low-rank training of real bases: gradients, merged weights, files, sentinels, resumption, accuracy, imports."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import train_starter_model
+from forelook.errors import CheckpointError, TokenizerError, UnsupportedArchitectureError
+from forelook.model.adapter import base_sample
+from forelook.model.loading import STARTER_MODEL_PATH, load_model
+from forelook.model.token_healing import TokenHealer
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from training import accuracy, adapter, archive, bases, checkpoint, cleaning, corpus, loop, samples, sentinels
+from training.arguments import parser
+from training.network import Network, attend, load_network, module_name, saved_name
+from training.setup import make_trainer, shelves
+
+from tests.model.checkpoints import VARIANTS, build_reference, save, write_byte_tokenizer
+from tests.model.gguf_files import write_model
+from tests.model.test_gguf import logits
+from tests.scripts.test_train_starter_model import CODE, package, words
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+CONTROL = ("<|endoftext|>", "<|a|>", "<|b|>", "<|c|>", "<|d|>", "<file_sep>", "<|e|>", "<|f|>", "<|g|>")
+IDS = torch.tensor([(7 * number) % 300 + 9 for number in range(40)])
+TARGETS = IDS.roll(-1)
+LENGTHS = [15, 25]
+TRAINABLE = ("grouped_queries", "tied_head", "own_head_size", "llama3_scaling", "yarn_scaling", "qwen2_bias")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small prepared corpus."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(6):
+        text = {f"m{index}.py": words(100 * number + index, 30) for index in range(6)}
+        package(folder / "sources", f"p{number}", {**text, "bank.py": CODE.replace("Account", f"Account{number}")})
+    corpus.prepare([folder / "sources"], folder / "out", benchmarks=cleaning.Benchmarks(()), held_out_share=0.15)
+    return folder / "out"
+
+
+def base_folder(folder: Path, variant: str = "grouped_queries", *, control: tuple[str, ...] = CONTROL) -> Path:
+    """A tiny random base with control tokens that it does not use."""
+    save(build_reference(variant), folder)
+    write_byte_tokenizer(folder, 320, control)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base with grouped queries and a head of its own."""
+    return base_folder(tmp_path_factory.mktemp("base"))
+
+
+def low_rank(path: Path, row_ids: tuple[int, ...] = (2, 3, 5), *, rank: int = 4, alpha: float = 8.0) -> Network:
+    """A network with low-rank parts that are not zero, as bfloat16 stores them."""
+    network = load_network(path)
+    network.attach(rank=rank, alpha=alpha, row_ids=row_ids, seed=1)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _, parameter in network.trained():
+            noise = torch.randn(parameter.shape, generator=generator) * 0.05
+            parameter.copy_((parameter + noise).bfloat16().float())
+    network.merge()
+    return network
+
+
+def merged_by_hand(path: Path, stored: dict[str, Tensor], scale: float, row_ids: tuple[int, ...]) -> Network:
+    """The base with an adapter's tensors merged by PEFT's formulas, as a network without low-rank parts."""
+    network = load_network(path)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            key = f"base_model.model.{saved_name(name)}".removesuffix(".weight")
+            if f"{key}.lora_A.weight" in stored:
+                weight += scale * stored[f"{key}.lora_B.weight"] @ stored[f"{key}.lora_A.weight"]
+            elif f"{key}.lora_embedding_A" in stored:
+                weight += scale * (stored[f"{key}.lora_embedding_B"] @ stored[f"{key}.lora_embedding_A"]).T
+            elif f"{key}.weight" in stored:
+                weight.copy_(stored[f"{key}.weight"])
+        network.embed_tokens[list(row_ids)] = stored["sentinel_rows"]
+        if network.lm_head is not None:
+            network.lm_head[list(row_ids)] = stored["sentinel_head_rows"]
+    return network
+
+
+def floats(path: Path) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in load_file(path).items()}
+
+
+class _Reference(nn.Module):
+    """The weighted mean loss of a network whose parameters are given from outside."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, weights: Tensor) -> Tensor:
+        logits = self.network.hidden(IDS, LENGTHS) @ self.network.head.T
+        per_token = F.cross_entropy(logits, TARGETS, reduction="none")
+        return (per_token * weights).sum() / weights.sum()
+
+
+class TestNetwork:
+    @pytest.mark.parametrize("variant", TRAINABLE)
+    def test_losses_are_those_of_the_forward_that_serves(self, variant: str, tmp_path: Path) -> None:
+        path = save(build_reference(variant), tmp_path / "base")
+        served = load_model(str(path), dtype="float32", device="cpu")
+        network = load_network(path)
+        losses = network.token_losses(IDS, TARGETS, LENGTHS)
+        start = 0
+        for length in LENGTHS:
+            ids, wanted = IDS[start : start + length], TARGETS[start : start + length]
+            hidden = network.hidden(ids, [length])
+            alone = F.cross_entropy(hidden @ network.head.T, wanted, reduction="none").detach()
+            torch.testing.assert_close(losses[start : start + length], alone, atol=1e-4, rtol=1e-4)
+            reference = build_reference(variant)(ids[None]).logits[0]
+            expected = F.cross_entropy(reference, wanted, reduction="none").detach()
+            torch.testing.assert_close(alone, expected, atol=2e-3, rtol=1e-3)
+            start += length
+        assert served.config == replace(network.config)
+
+    @pytest.mark.parametrize(
+        "variant", ["qwen3", "gemma", "starcoder2", "granite", "mistral_with_window", "all_biases"]
+    )
+    def test_what_is_not_computed_is_refused_by_name(self, variant: str, tmp_path: Path) -> None:
+        assert variant in VARIANTS
+        with pytest.raises(UnsupportedArchitectureError, match="training does not compute"):
+            bases.read_base(save(build_reference(variant), tmp_path / "base"))
+
+    @pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+    def test_a_gguf_base_has_the_weights_and_the_text_of_its_folder(self, kind: str, tmp_path: Path) -> None:
+        shapes = {"hidden_size": 64, "intermediate_size": 96}  # blocks of quantized rows are of 32 values
+        model = write_model(build_reference("grouped_queries", **shapes), tmp_path / "base.gguf", kind=kind)
+        path = save(model, tmp_path / "folder")
+        losses = [load_network(each).token_losses(IDS, TARGETS, LENGTHS) for each in (tmp_path / "base.gguf", path)]
+        torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-5)
+        read = bases.read_base(tmp_path / "base.gguf")
+        assert bases.config_fields(read.config)["num_key_value_heads"] == 2
+
+    def test_padded_attention_is_that_of_each_sample(self) -> None:
+        query, key, value = (torch.randn(40, heads, 8) for heads in (4, 2, 2))
+        at_once, one_by_one = (attend(query, key, value, LENGTHS, is_padded=each) for each in (True, False))
+        torch.testing.assert_close(at_once, one_by_one)
+
+
+class TestLowRank:
+    @pytest.mark.parametrize("variant", ["grouped_queries", "tied_head", "qwen2_bias"])
+    def test_gradients_are_those_of_the_merged_weights(self, variant: str, tmp_path: Path) -> None:
+        path = base_folder(tmp_path, variant)
+        network, plain = low_rank(path), load_network(path)
+        weights = torch.linspace(0, 2, len(IDS))
+        weights[3:9] = 0
+        loss, per_token = network.losses(IDS, TARGETS, LENGTHS, weights)
+        loss.backward()
+        assert not per_token[3:9].any()
+        assert all(parameter.grad is None for _, parameter in network.named_parameters() if not parameter.requires_grad)
+        found = {name: parameter.grad.clone() for name, parameter in network.trained()}
+        network.zero_grad()
+
+        merged: dict[str, Tensor] = {}
+        for number, layer in enumerate(network.each_layer()):
+            for name in layer.parts:
+                part, full = layer.part(name), f"layers.{number}.{name}"
+                merged[full] = plain.get_parameter(full).detach() + part.scale * part.up @ part.down
+        for name, parameter in network.trained():
+            if name.endswith("norm"):
+                merged[name] = parameter
+        for name, table in (("embed_tokens", network.table), ("lm_head", network.head_table)):
+            if table is not None:
+                whole = plain.get_parameter(name).detach() + table.scale * table.left @ table.right
+                merged[name] = whole.index_copy(0, table.row_ids, table.rows)
+        given = {f"network.{name}": tensor for name, tensor in merged.items()}
+        expected = torch.func.functional_call(_Reference(plain), given, (weights,))
+        expected.backward()
+        torch.testing.assert_close(loss, expected)
+        for name, parameter in network.trained():
+            torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-3, msg=name)
+
+    def test_fresh_parts_change_nothing(self, base: Path) -> None:
+        network, plain = load_network(base), load_network(base)
+        network.attach(rank=4, alpha=4.0, row_ids=(0, 1), seed=0)
+        assert torch.equal(network.hidden(IDS, LENGTHS), plain.hidden(IDS, LENGTHS))
+
+    def test_the_last_layers_alone_have_their_gradients_and_the_others_none(self, base: Path) -> None:
+        whole, last = low_rank(base), low_rank(base)
+        last.freeze_below(1, [3])
+        for network in (whole, last):
+            network.losses(IDS, TARGETS, LENGTHS, torch.ones(len(IDS)))[0].backward()
+        trained = dict(last.trained())
+        assert {name.split(".")[1] for name in trained if name.startswith("layers.")} == {"2"}
+        assert not {name for name in trained if name.endswith(("left", "right"))}
+        for name, parameter in trained.items():
+            mine, theirs = parameter.grad, whole.get_parameter(name).grad
+            if name == "head_table.rows":
+                assert not mine[[0, 2]].any(), "only the row of token 3 is trained"
+                mine, theirs = mine[1], theirs[1]
+            if name != "table.rows":  # inputs that lie below what is trained
+                torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
+
+
+class TestAdapterFiles:
+    @pytest.mark.parametrize("variant", ["grouped_queries", "tied_head"])
+    def test_merged_weights_are_the_adapters_forward(self, variant: str, tmp_path: Path) -> None:
+        path, row_ids = base_folder(tmp_path / "base", variant), (2, 3, 5)
+        network = low_rank(path, row_ids)
+        read = bases.read_base(path)
+        vocabulary = replace(sentinels.vocabulary_of(read), row_ids=row_ids)
+        with read.opened() as tensor:
+            config = adapter.adapter_config(network, read, vocabulary, base_sample(tensor), rank=4, alpha=8.0)
+        adapter.save_adapter(network, tmp_path / "adapter", config)
+        assert config["forelook"]["sentinel_ids"] == [2, 3, 5]
+        assert config["lora_alpha"] / config["r"] == 2.0
+        served = load_model(str(path), adapter=tmp_path / "adapter", dtype="float32", device="cpu")
+        with torch.no_grad():
+            mine = network.hidden(IDS, [len(IDS)]) @ network.head.T
+        torch.testing.assert_close(logits(served, IDS.tolist()), mine, atol=2e-3, rtol=1e-3)
+        by_hand = merged_by_hand(path, floats(tmp_path / "adapter" / adapter.WEIGHTS), 2.0, row_ids)
+        found, expected = (each.token_losses(IDS, TARGETS, LENGTHS) for each in (network, by_hand))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(expected, load_network(path).token_losses(IDS, TARGETS, LENGTHS), atol=1e-2)
+
+    def test_an_adapter_of_another_scale_goes_on_with_the_same_weights(self, base: Path, tmp_path: Path) -> None:
+        network, read = low_rank(base), bases.read_base(base)
+        vocabulary = replace(sentinels.vocabulary_of(read), row_ids=(2, 3, 5))
+        config = adapter.adapter_config(network, read, vocabulary, [0.0], rank=4, alpha=8.0)
+        adapter.save_adapter(network, tmp_path, config)
+        again = load_network(base)
+        again.attach(rank=4, alpha=4.0, row_ids=(1, 2, 3, 5), seed=9)
+        adapter.load_adapter(again, tmp_path, (1, 2, 3, 5))
+        losses = [each.token_losses(IDS, TARGETS, LENGTHS) for each in (network, again)]
+        torch.testing.assert_close(losses[0], losses[1], atol=1e-3, rtol=1e-3)
+
+    def test_what_does_not_fit_is_refused(self, base: Path, tmp_path: Path) -> None:
+        network, read = low_rank(base), bases.read_base(base)
+        config = adapter.adapter_config(network, read, sentinels.vocabulary_of(read), [0.0], rank=4, alpha=8.0)
+        adapter.save_adapter(network, tmp_path / "a", config | {"forelook": {"sentinel_ids": [2, 3, 7]}})
+        with pytest.raises(CheckpointError, match="rows of the tokens"):
+            adapter.load_adapter(low_rank(base), tmp_path / "a", (2, 3, 5))
+        other = base_folder(tmp_path / "other", "own_head_size")
+        with pytest.raises(CheckpointError, match="has shape"):
+            adapter.load_adapter(low_rank(other), tmp_path / "a", (2, 3, 7))
+        tied = base_folder(tmp_path / "tied", "tied_head")
+        with pytest.raises(CheckpointError, match=r"has shape|does not have"):
+            adapter.load_adapter(low_rank(tied), tmp_path / "a", (2, 3, 7))
+        with pytest.raises(CheckpointError, match="is no LoRA adapter"):
+            adapter.adapter_rank(tmp_path / "other")
+
+
+class TestSentinels:
+    def test_unused_control_tokens_get_the_names_that_other_programs_know(self, base: Path) -> None:
+        vocabulary = sentinels.vocabulary_of(bases.read_base(base))
+        assert vocabulary.infill.template == (0, 2, 3, "{suffix}", 4, "{context}", "{prefix}")
+        assert vocabulary.infill.stop_token_ids == {1, 5}
+        assert vocabulary.infill.files.file == (7, "{path}\n")
+        assert (vocabulary.bos_id, vocabulary.eos_id, vocabulary.end_id) == (0, 1, 5)
+        assert vocabulary.row_ids == tuple(range(8))
+        tokenizer = vocabulary.tokenizer
+        assert [tokenizer.token_id(name) for name in ("<fim_prefix>", "<EOT>", "<file_sep>")] == [2, 5, 7]
+        assert tokenizer.token_id("<|g|>") == 8
+        assert not set(tokenizer.encode("<fim_prefix><EOT><file_sep>")) & set(range(9)), "text must not become one"
+
+    def test_a_renamed_token_begins_as_the_one_that_had_its_name(self, base: Path) -> None:
+        assert sentinels.vocabulary_of(bases.read_base(base)).initial_rows == {1: 0, 7: 5}
+
+    def test_a_base_that_can_infill_keeps_its_own_tokens(self) -> None:
+        vocabulary = sentinels.vocabulary_of(bases.read_base(STARTER_MODEL_PATH))
+        assert not vocabulary.renamed
+        assert vocabulary.infill == load_model(None).infill
+        assert (vocabulary.bos_id, vocabulary.eos_id, vocabulary.end_id) == (0, 1, 5)
+
+    def test_a_base_with_too_few_control_tokens_is_refused(self, tmp_path: Path) -> None:
+        few = base_folder(tmp_path, control=("<s>", "</s>"))
+        with pytest.raises(TokenizerError, match="2 control tokens, and infilling takes 8"):
+            sentinels.vocabulary_of(bases.read_base(few))
+
+    def test_prompts_name_other_files_behind_the_separator(self, base: Path, tmp_path: Path) -> None:
+        uses = (
+            f"def owner_{number}(accounts, amount):\n    account = Account({number})\n    account.deposit(amount)\n"
+            for number in range(20)
+        )
+        files = {"bank.py": CODE, "use.py": "\n".join(["from p.bank import Account, total\n\n", *uses])}
+        package(tmp_path / "sources", "p", files)
+        corpus.prepare([tmp_path / "sources"], tmp_path / "out", benchmarks=cleaning.Benchmarks(()), held_out_share=0.0)
+        vocabulary = sentinels.vocabulary_of(bases.read_base(base))
+        mix = samples.SampleMix({"python": 1.0}, plain=0.0, context=1.0, context_room=600, long=1.0, max_tokens=3000)
+        maker = samples.SampleMaker(
+            shelves(tmp_path / "out", "train"), vocabulary, TokenHealer(vocabulary.tokenizer), mix, seed=1
+        )
+        made = [maker.make(number).ids for number in range(20)]
+        assert any(7 in ids for ids in made)
+        for ids in made:
+            after = [
+                vocabulary.tokenizer.decode(ids[place + 1 : place + 14]) for place, each in enumerate(ids) if each == 7
+            ]
+            assert len(after) != 1, "the file itself is named, too"
+            assert all(text.startswith(("bank.py\n", "use.py\n")) for text in after)
+
+
+class TestLosses:
+    def test_only_answers_teach_and_their_end_counts_most(self, base: Path) -> None:
+        vocabulary = sentinels.vocabulary_of(bases.read_base(base))
+        settings = loop.LoopSettings(prompt_weight=0.0, middle_weight=2.0, end_weight=3.0)
+        infill = samples.Sample([0, 2, 3, 40, 4, 50, 60, 61, 5], 6, "mid line")
+        plain = samples.Sample([0, 40, 50, 1], 0, "plain")
+        _, targets, weights, is_middle, lengths = loop.pack([infill, plain], settings, vocabulary)
+        assert weights.tolist() == [0, 0, 0, 0, 0, 2, 2, 6, 1, 1, 1]
+        assert targets[is_middle].tolist() == [60, 61, 5]
+        assert lengths == [8, 3]
+        prompts_too = loop.pack([infill], loop.LoopSettings(), vocabulary)[2]
+        assert prompts_too.tolist() == [0, 0, 1, 0, 1, 2, 2, 2], "control tokens of a prompt are given"
+
+
+def line_of(prepared: Path, base: Path, to: Path, *more: str) -> list[str]:
+    """A tiny low-rank run measured in steps."""
+    line = (
+        f"train {prepared} --to {to} --init {base} --rank 4 --max-tokens 150 --min-tokens 60 --tokens-per-step 400 "
+        "--steps 6 --warmup-steps 2 --held-out-bytes 3000 --questions 6 --threads 1 --factor-lr 0.01 --row-lr 0.01"
+    )
+    return [*line.split(), *more]
+
+
+def run(prepared: Path, base: Path, to: Path, stop_after: int | None = None, *more: str) -> loop.Trainer:
+    torch.set_num_threads(1)
+    trainer = make_trainer(parser().parse_args(line_of(prepared, base, to, *more)), prepared, to)
+    trainer.resume()
+    trainer.run(lambda _report: None, lambda: stop_after is not None and trainer.schedule.num_steps >= stop_after)
+    return trainer
+
+
+class TestRuns:
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
+        self, prepared: Path, base: Path, tmp_path: Path, dtype: str
+    ) -> None:
+        run(prepared, base, tmp_path / "whole", None, "--dtype", dtype)
+        for stop_after in (2, 5, None):
+            run(prepared, base, tmp_path / "parts", stop_after, "--dtype", dtype)
+        states = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "parts")]
+        assert states[0]["next_sample"] == states[1]["next_sample"]
+        for part in ("masters", "first", "second"):
+            mine, theirs = states[0]["optimizer"][part], states[1]["optimizer"][part]
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+        files = [(tmp_path / name / "adapter" / adapter.WEIGHTS).read_bytes() for name in ("whole", "parts")]
+        assert files[0] == files[1]
+
+    def test_it_learns_the_rows_of_its_tokens_and_leaves_the_base_alone(
+        self, prepared: Path, base: Path, tmp_path: Path
+    ) -> None:
+        trainer = run(prepared, base, tmp_path)
+        plain = load_network(base)
+        assert all(
+            torch.equal(weight, trainer.network.get_parameter(name))
+            for name, weight in plain.named_parameters()
+            if not name.endswith("norm") and name not in ("embed_tokens", "lm_head")
+        )
+        stored = floats(tmp_path / "adapter" / adapter.WEIGHTS)
+        moved = (stored["sentinel_head_rows"] - plain.lm_head[:8]).norm(dim=1)
+        assert moved[5] > 0.05, "the end of a middle"
+        config = json.loads((tmp_path / "adapter" / adapter.CONFIG).read_text())
+        assert config["forelook"]["tokens"]["<fim_middle>"] == 4
+        with bases.read_base(base).opened() as read:
+            assert config["forelook"]["base"]["sample"] == base_sample(read)
+            assert config["forelook"]["base"]["sample"][0] == float(read("model.embed_tokens.weight")[100][0])
+
+    def test_a_run_goes_on_from_an_adapter_with_its_losses(self, prepared: Path, base: Path, tmp_path: Path) -> None:
+        first = run(prepared, base, tmp_path / "first", None, "--dtype", "float32")
+        line = line_of(prepared, base, tmp_path / "second", "--init-adapter", str(tmp_path / "first" / "adapter"))
+        second = make_trainer(parser().parse_args([*line, "--dtype", "float32"]), prepared, tmp_path / "second")
+        assert second.measure()["python"] == pytest.approx(first.history[-1]["bits_per_byte"]["python"], abs=2e-3)
+        line[line.index("--rank") + 1] = "8"
+        with pytest.raises(ValueError, match="differs from the adapter's 4"):
+            make_trainer(parser().parse_args(line), prepared, tmp_path / "third")
+
+    def test_a_state_of_something_else_is_not_resumed(self, prepared: Path, base: Path, tmp_path: Path) -> None:
+        run(prepared, base, tmp_path, 1)
+        line = line_of(prepared, base, tmp_path)
+        line[line.index("--rank") + 1] = "2"
+        with pytest.raises(ValueError, match="choose another --to"):
+            make_trainer(parser().parse_args(line), prepared, tmp_path).resume()
+
+    def test_the_curve_has_a_point_per_measurement(self, prepared: Path, base: Path, tmp_path: Path) -> None:
+        trainer = run(prepared, base, tmp_path, None, "--held-out-s", "0")
+        points = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+        assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
+        assert points[-1]["num_tokens"] == trainer.num_tokens
+        assert points[-1]["infilling"]["questions"] == 6
+        assert points[-1]["bits_per_byte"]["python"] > 0
+
+    def test_an_archive_is_a_corpus(self, prepared: Path, base: Path, tmp_path: Path) -> None:
+        line = ["pack", str(prepared), "--to", str(tmp_path / "c.tar.xz"), "--bytes", "20000", "--held-out", "3000"]
+        assert train_starter_model.pack(parser().parse_args(line)) == 0
+        folder = archive.unpacked(tmp_path / "c.tar.xz")
+        for split, whole in (("train", 20_000), ("held_out", 3_000)):
+            packed, all_of_it = (corpus.Shelf(each, "python", split) for each in (folder, prepared))
+            assert whole <= packed.num_bytes < all_of_it.num_bytes
+            texts = {all_of_it[index] for index in range(len(all_of_it))}
+            assert all(packed[index] in texts for index in range(len(packed)))
+        options = parser().parse_args(line_of(tmp_path / "c.tar.xz", base, tmp_path / "run", "--steps", "1"))
+        assert train_starter_model.train(options) == 0
+
+    def test_adapters_are_measured_next_to_their_base(
+        self, prepared: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run(prepared, base, tmp_path)
+        line = ["measure", str(prepared), "--model", str(base), "--adapter", str(tmp_path / "adapter")]
+        assert train_starter_model.measure(parser().parse_args([*line, "--questions", "4", "--max-tokens", "150"])) == 0
+        figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+        bits = figures["bits_per_byte"]
+        assert bits[str(tmp_path / "adapter")]["python"] < bits[str(base)]["python"]
+        assert figures["infilling"][str(base)]["questions"] == 4
+
+    def test_all_weights_of_a_base_are_trained_and_serve(self, prepared: Path, base: Path, tmp_path: Path) -> None:
+        line = [*line_of(prepared, base, tmp_path, "--dtype", "float32"), "--rank", "0"]
+        trainer = make_trainer(parser().parse_args(line), prepared, tmp_path)
+        trainer.run(lambda _report: None)
+        model = load_model(str(tmp_path / "model"), dtype="float32")
+        assert model.infill.template == trainer.vocabulary.infill.template
+        assert model.stop_token_ids == {1, 5}
+        again = load_network(tmp_path / "model")
+        assert not torch.allclose(again.embed_tokens, load_network(base).embed_tokens)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, sentinels.Vocabulary, list[samples.Sample]]:
+    """The starter model, and cursors in this project's own text: it knows some answers."""
+    folder = tmp_path_factory.mktemp("own")
+    files = {path.name: path.read_text("utf-8") for path in sorted((SCRIPTS / "training").glob("*.py"))}
+    package(folder / "sources", "training", files)
+    corpus.prepare([folder / "sources"], folder / "out", benchmarks=cleaning.Benchmarks(()), held_out_share=0.0)
+    vocabulary = sentinels.vocabulary_of(bases.read_base(STARTER_MODEL_PATH))
+    healer, shelf = TokenHealer(vocabulary.tokenizer), shelves(folder / "out", "train")
+    mix = samples.SampleMix({"python": 1.0}, max_tokens=220)
+    questions = accuracy.held_out_questions(shelf, vocabulary, healer, mix, 30)
+    assert questions == accuracy.held_out_questions(shelf, vocabulary, healer, mix, 30)
+    return load_network(STARTER_MODEL_PATH), vocabulary, questions
+
+
+class TestAccuracy:
+    def test_it_is_that_of_greedy_decoding(
+        self, asked: tuple[Network, sentinels.Vocabulary, list[samples.Sample]]
+    ) -> None:
+        network, vocabulary, questions = asked
+        healer = TokenHealer(vocabulary.tokenizer)
+        stops = vocabulary.infill.stop_token_ids
+        right = complete = 0
+        posed: list[samples.Sample] = []
+        for number, sample in enumerate(questions):
+            prompt, written = sample.ids[: sample.middle_start], list[int]()
+            while len(written) < 24 and not (written and written[-1] in stops):
+                ids = torch.tensor([*prompt, *written])
+                with torch.no_grad():
+                    logits = network.hidden(ids, [len(ids)])[-1] @ network.head.T
+                allowed = healer.constraint(sample.forced).allowed_ids(written) if sample.forced else None
+                if allowed is not None:
+                    mask = torch.full_like(logits, -math.inf)
+                    mask[torch.from_numpy(allowed)] = 0
+                    logits = logits + mask
+                written.append(int(logits.argmax()))
+            # For most questions what it writes becomes the true answer: up to its end, to a line break, or cut short.
+            cut = len(written) - 1 if number % 4 else 2
+            answer = written[:cut] if number % 5 else sample.ids[sample.middle_start : -1]
+            posed.append(replace(sample, ids=[*prompt, *answer, vocabulary.end_id]))
+            if answer == written[: len(answer)] and len(answer) < len(written):
+                last = written[len(answer)]
+                right += last in stops or vocabulary.tokenizer.token_bytes(last).startswith(b"\n")
+                complete += last in stops
+        figures = accuracy.answered(network, vocabulary, healer, posed, 700)
+        assert 0 < complete < right < len(posed)
+        assert figures["truncated"] == pytest.approx(right / len(posed), abs=1e-4)
+        assert figures["raw"] == pytest.approx(complete / len(posed), abs=1e-4)
+        assert figures["ends"] == pytest.approx(complete / right, abs=1e-4)
+
+    def test_questions_are_single_lines(
+        self, asked: tuple[Network, sentinels.Vocabulary, list[samples.Sample]]
+    ) -> None:
+        _, vocabulary, questions = asked
+        for sample in questions:
+            text = vocabulary.tokenizer.decode(sample.ids[sample.middle_start : -1])
+            assert "\n" not in text[len(sample.forced.decode()) :]
+            assert sample.ids[-1] == vocabulary.end_id
+
+
+_ONLY_TORCH = """
+import importlib.abc, sys
+ALLOWED = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "huggingface_hub", "tqdm", "regex", "yaml",
+           "filelock", "packaging", "typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "markupsafe",
+           "fsspec", "torchgen", "functorch", "forelook", "training", "bench", "train_starter_model"}
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        top = name.split(".")[0]
+        if top not in ALLOWED and top not in sys.stdlib_module_names and not top.startswith("_"):
+            raise ModuleNotFoundError(f"{name} is not there", name=name)
+sys.meta_path.insert(0, Blocker())
+import train_starter_model
+sys.argv = ["train_starter_model.py", *sys.argv[1:]]
+sys.exit(train_starter_model.main())
+"""
+
+
+def test_training_needs_torch_and_transformers_only(prepared: Path, base: Path, tmp_path: Path) -> None:
+    """The whole of a run, context of other files included, without tree-sitter, rich or a web package."""
+    line = line_of(prepared, base, tmp_path, "--max-tokens", "500", "--context-room", "100", "--context-share", "1")
+    command = [sys.executable, "-c", _ONLY_TORCH, *line]
+    path = {"PYTHONPATH": f"{SCRIPTS}:{SCRIPTS.parent / 'backend'}", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "adapter" / adapter.WEIGHTS).is_file()
+
+
+def test_modules_have_their_names_in_the_checkpoint(base: Path) -> None:
+    """What the adapter's file calls a module is what the base's does."""
+    network = load_network(base)
+    with bases.read_base(base).opened() as read:
+        for number, layer in enumerate(network.each_layer()):
+            for name in ("q_proj", "o_proj", "up_proj", "down_proj"):
+                assert torch.equal(read(f"{module_name(number, name)}.weight"), layer.get_parameter(name))
+    assert checkpoint.trained_fields({"a": 1}, sentinels.vocabulary_of(bases.read_base(STARTER_MODEL_PATH))) == {"a": 1}
