@@ -3,6 +3,7 @@
 python scripts/write_benchmarks.py                     render docs/benchmarks/results/*.json
 python scripts/write_benchmarks.py --run               run everything, then render (``make bench``)
 python scripts/write_benchmarks.py --run --only pool   run one benchmark, then render
+python scripts/write_benchmarks.py --run --only peers  the one that needs llama.cpp's server; not part of --run alone
 python scripts/write_benchmarks.py --quick             run everything with tiny settings and print the tables only
 (``make bench-quick``)
 """
@@ -48,7 +49,8 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to update")
     arguments = parser.parse_args()
-    benchmarks = [benchmark for benchmark in SUITE if arguments.only is None or benchmark.name in arguments.only]
+    names = [benchmark.name for benchmark in SUITE if not (arguments.run and benchmark.only_by_name)]
+    benchmarks = [benchmark for benchmark in SUITE if benchmark.name in (arguments.only or names)]
     finished, started_s = benchmarks, time.monotonic()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as folder:

@@ -26,6 +26,7 @@ from forelook.decoding.stats import DecodingStats
 from forelook.model.loading import LoadedModel
 
 from bench.datasets import BenchPrompt
+from bench.transformers_model import transformers_model
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class OurMethods:
         pool_documents: text in the pool besides each prompt's own documents.
         budget: drafts per step; by default the product's, which follows the steps.
         calibration: of ``forelook``; a new one by default.
+        learns: whether the model is first asked for its successors, as in half a minute of idle time.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class OurMethods:
         *,
         budget: StepBudget | None = None,
         calibration: AcceptanceCalibration | None = None,
+        learns: bool = True,
     ) -> None:
         self.sequence = model.new_sequence()
         self.settings = settings
@@ -105,7 +108,7 @@ class OurMethods:
         drafting = restore_drafting(model, cache_dir=None)
         self.budget = budget or drafting.budget
         self.seeds = drafting.seeds
-        if drafting.learning is not None:  # as after half a minute of idle time
+        if learns and drafting.learning is not None:
             while drafting.learning.run_slice(model, lambda vocab_size: np.zeros(vocab_size, dtype=np.int64)):
                 pass
         self.calibration = calibration or AcceptanceCalibration()
@@ -176,14 +179,15 @@ class WarmPool:
 
 
 class HuggingFaceMethods:
-    """transformers' generate on the same weights, greedily, plain and with prompt lookup."""
+    """transformers' generate on the same weights, greedily: plain, with prompt lookup, with its own first layers.
+
+    Attributes:
+        model: transformers' model.
+    """
 
     def __init__(self, path: str, model: LoadedModel, max_new_tokens: int) -> None:
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype).to(model.device)
-        self._model.eval()
+        self.model = transformers_model(path, model.dtype, model.device)
+        self._num_early = max(1, model.config.num_layers // 4)
         self._max_new_tokens = max_new_tokens
         self._stops = sorted(model.stop_token_ids)
 
@@ -191,6 +195,7 @@ class HuggingFaceMethods:
         return {
             "hf_greedy": lambda prompt: self._generate(prompt),
             "hf_prompt_lookup": lambda prompt: self._generate(prompt, prompt_lookup_num_tokens=10),
+            "hf_early_exit": lambda prompt: self._generate(prompt, assistant_early_exit=self._num_early),
         }
 
     def _generate(self, prompt: BenchPrompt, **options: Any) -> Run:
@@ -206,10 +211,10 @@ class HuggingFaceMethods:
                 marks.append(time.perf_counter())
                 return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
-        ids = torch.tensor([prompt.prompt_ids], device=self._model.device)
+        ids = torch.tensor([prompt.prompt_ids], device=self.model.device)
         started = time.perf_counter()
         with torch.inference_mode():
-            output = self._model.generate(
+            output = self.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=self._max_new_tokens,

@@ -25,6 +25,7 @@ class Benchmark:
         script: executable below ``scripts/``.
         full, quick: its options for the page, and for a test of the code.
         render: result → lines of Markdown.
+        only_by_name: whether it needs what is no part of the project, so that a run of everything leaves it out.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Benchmark:
     full: str
     quick: str
     render: Callable[[tables.Result], list[str]]
+    only_by_name: bool = False
 
     def command(self, *, is_quick: bool) -> list[str]:
         return [f"scripts/{self.script}", *shlex.split(self.quick if is_quick else self.full)]
@@ -52,6 +54,9 @@ SUITE = (
               "--engine forelook --trace folder --path backend --limit 1 --keys 4", tables.latency),
     Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 60",
               "--dataset humaneval --limit 2 --max-new-tokens 8", tables.decoding),
+    Benchmark("peers", "bench_peers.py",
+              "--model SmolLM2-135M-Instruct.Q4_1.gguf --llama-server llama-server --limit 12", "--smoke",
+              tables.peers, only_by_name=True),
     Benchmark("forward", "bench_forward.py", "--prefixes 256 900 --tails 1 8 16 64",
               "--prefixes 64 --tails 1 8 --repeats 10", tables.forward),
     Benchmark("parallel", "bench_parallel.py", "--rounds 8",

@@ -189,6 +189,32 @@ def startup(result: Result) -> list[str]:
     return [*lines, "", f"Medians of {result['model_runs']} first starts:", "", *markdown(head, rows)]
 
 
+def peers(result: Result) -> list[str]:
+    """Render steps, prompts and decode speed of Forelook, transformers and llama.cpp."""
+    lines: list[str] = []
+    for title, table in (("One step, ms by its tokens:", "steps"), ("Prompts, tokens/s by length:", "prefill")):
+        sizes = list(dict.fromkeys(size for row in result[table].values() for size in row))
+        rows = [(name, *(row.get(size) for size in sizes)) for name, row in result[table].items()]
+        lines += [title, "", *markdown(("method", *sizes), rows), ""]
+    head = (
+        "method",
+        "tokens/s",
+        "tokens per step",
+        "ms per step",
+        "identical to its own greedy",
+        "first token p50, ms",
+    )
+    keys = ("tokens_per_s", "tokens_per_step", "ms_per_step", "identical_share", "first_token_ms_p50")
+    for name, data in result["datasets"].items():
+        part = data["clean"] if data["clean"]["num_prompts"] else data
+        rows = [(method, *(row[key] for key in keys)) for method, row in part["methods"].items()]
+        lines += [f"{name}, {part['num_prompts']} clean prompts of {data['num_prompts']}, after the first token:", ""]
+        lines += [*markdown(head, rows), ""]
+        lines += [f"{pair}: {ratio:.2f}×." for pair, ratio in part["ratios"].items()]
+        lines += [""]
+    return lines[:-1]
+
+
 def forward(result: Result) -> list[str]:
     """Render the time of one step by prefix and tail."""
     rows = [

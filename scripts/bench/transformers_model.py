@@ -1,0 +1,77 @@
+"""A checkpoint in transformers: a folder as it is, a GGUF file with the weights that Forelook reads from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from forelook.errors import UnsupportedArchitectureError
+from forelook.model.config import LlamaConfig
+from forelook.model.gguf.checkpoint import read_checkpoint
+
+_SUPPORTED = {"llama", "qwen2"}
+
+
+def transformers_model(path: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """Return a causal language model of transformers, ready to generate.
+
+    Args:
+        path: a folder, a hub id, or a GGUF file.
+        dtype: of the weights.
+        device: where they are.
+
+    Raises:
+        UnsupportedArchitectureError: a GGUF file of another family than these.
+    """
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    if Path(path).is_file():
+        model = _from_gguf(Path(path), dtype)
+    else:
+        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    return model.to(device).eval()
+
+
+def _from_gguf(path: Path, dtype: torch.dtype) -> Any:
+    import transformers
+
+    checkpoint = read_checkpoint(path)
+    config = transformers.AutoConfig.for_model(**_fields(checkpoint.config, path.name))
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    weights = checkpoint.tensors(dtype)
+    tied = {"lm_head.weight"} if checkpoint.config.tied_head else set()
+    with weights.opened() as open_file:
+        state = {name: open_file(name)[1].get_tensor(name) for name in model.state_dict() if name not in tied}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    # Frequencies are no part of a checkpoint, and were made without memory.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    return model
+
+
+def _fields(config: LlamaConfig, name: str) -> dict[str, Any]:
+    """What transformers' configuration calls these shapes."""
+    if config.model_type not in _SUPPORTED or config.rope.kind != "default" or config.rope.frequency_factors:
+        raise UnsupportedArchitectureError(
+            f"{name}: model_type is {config.model_type!r} with {config.rope.kind!r} rotations; for transformers, "
+            "benchmarks convert plain llama and qwen2 only: give the folder of the checkpoint"
+        )
+    return {
+        "model_type": config.model_type,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_size,
+        "rms_norm_eps": config.norm_eps,
+        "max_position_embeddings": config.max_positions,
+        "rope_theta": config.rope.theta,
+        "tie_word_embeddings": config.tied_head,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(config.eos_token_ids),
+    }

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Compare Forelook with transformers and llama.cpp on one model in one run, on a CPU.
+
+    python scripts/bench_peers.py --model MODEL.gguf --llama-server llama.cpp/build/bin/llama-server --limit 12
+    python scripts/bench_peers.py --smoke                  the same code on the starter model, with tiny settings
+
+All methods get the same weights, prompts and limits and take turns on every prompt. ``--model`` is a folder or a GGUF
+file, which llama.cpp needs; its other formats are made by the ``llama-quantize`` next to the server, so that each
+method runs what is left of the same weights. Figures are of decoding alone, after the first token. ``methods`` in the
+result is the first data set's; clean prompts are those whose output has no token 8-gram three times. Prints tables,
+and one JSON object as its last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench.arguments import benchmark_parser
+from bench.peer_costs import measure_costs
+from bench.peers import (
+    LLAMA_CPP,
+    METHODS,
+    TRANSFORMERS_EXTRA,
+    PeerPlan,
+    best_ratios,
+    compare_on,
+    load_contestants,
+    report_skipped,
+)
+from bench.plots import Line, Panel, draw
+from bench.results import REPOSITORY, print_result, provenance, public_name
+from bench.tables import print_rows
+from forelook.model.step_costs import device_key
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = benchmark_parser(__doc__, "model", "data", "limit", "max-new-tokens", "threads", "plot", limit=12)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="the server's executable")
+    parser.add_argument("--datasets", nargs="+", default=["humaneval", "humaneval-infilling", "workspace"])
+    parser.add_argument("--workspace", type=Path, default=REPOSITORY / "backend", help="folder of that data set")
+    parser.add_argument("--prompt-tokens", type=int, default=1024, help="longest prompt (default: %(default)s)")
+    parser.add_argument("--tails", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="tokens of the timed steps")
+    parser.add_argument("--step-prefix", type=int, default=256, help="cached tokens before them (default: %(default)s)")
+    parser.add_argument("--prefills", type=int, nargs="+", default=[256, 512, 1024], help="lengths of timed prompts")
+    parser.add_argument("--rounds", type=int, default=6, help="of timed steps, half as many of prompts")
+    parser.add_argument("--smoke", action="store_true", help="tiny settings, without llama.cpp and data sets")
+    return parser.parse_args()
+
+
+def make_plan(arguments: argparse.Namespace) -> PeerPlan:
+    """Return what the command line asks for."""
+    default = [name for name in METHODS if name not in (*LLAMA_CPP, *TRANSFORMERS_EXTRA)]
+    if arguments.llama_server is not None:
+        default += LLAMA_CPP
+    if arguments.smoke:
+        default = ["autoregressive_bf16", "forelook_bf16", "hf_greedy", "hf_prompt_lookup"]
+    tiny = arguments.smoke
+    return PeerPlan(
+        model=arguments.model,
+        methods=tuple(arguments.methods or default),
+        datasets=("workspace",) if tiny else tuple(arguments.datasets),
+        limit=1 if tiny else arguments.limit,
+        max_new_tokens=4 if tiny else arguments.max_new_tokens,
+        prompt_tokens=96 if tiny else arguments.prompt_tokens,
+        tails=(1, 4) if tiny else tuple(arguments.tails),
+        step_prefix=16 if tiny else arguments.step_prefix,
+        prefills=(32,) if tiny else tuple(arguments.prefills),
+        rounds=1 if tiny else arguments.rounds,
+        data=arguments.data,
+        workspace=arguments.workspace,
+        llama_server=arguments.llama_server,
+        learns=not tiny,
+    )
+
+
+def measure(plan: PeerPlan) -> dict[str, Any]:
+    """Return all figures, and print the tables on the way."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        found = load_contestants(plan, stack, folder)
+        report_skipped(found)
+        if not found.methods:
+            raise SystemExit("none of the methods takes part")
+        costs = measure_costs(plan, found)
+        for title, table in (("step, ms by tokens", costs["steps"]), ("prompt, tokens/s by length", costs["prefill"])):
+            print(f"\n{title}")
+            print_rows({"method": name, **row} for name, row in table.items())
+        datasets: dict[str, Any] = {}
+        for dataset in plan.datasets:
+            part = compare_on(dataset, plan, found)
+            name = public_name(dataset)
+            for title, figures in (("all", part), ("clean", part["clean"])):
+                figures["ratios"] = best_ratios(figures["methods"])
+                print(f"\n{name}, {title} prompts: {figures['num_prompts']}; decoding alone")
+                print_rows({"method": method, **row} for method, row in figures["methods"].items())
+                print_rows([figures["ratios"]] if figures["ratios"] else [])
+            datasets[name] = part
+        first = next(iter(datasets.values()))
+        return {
+            "model": public_name(plan.model or found.prompts_model.name),
+            "weights": {f"forelook_{form}": model.weight_format for form, model in found.ours.items()},
+            "methods": (first["clean"] if first["clean"]["num_prompts"] else first)["methods"],
+            **costs,
+            "datasets": datasets,
+            "left_out": found.skipped,
+        }
+
+
+def plot(path: Path, result: dict[str, Any]) -> None:
+    """Write a plot of steps, prompts and decode speed."""
+    panels = []
+    for title, key, x, y in (
+        ("one step", "steps", "tokens", "ms"),
+        ("prompt", "prefill", "tokens of the prompt", "tokens/s"),
+    ):
+        lines: list[Line] = [
+            (name, [int(size) for size in row], list(row.values()), "o-") for name, row in result[key].items()
+        ]
+        panels.append(Panel(x, y, lines, title))
+    for name, part in result["datasets"].items():
+        speeds = {method: row["tokens_per_s"] for method, row in part["methods"].items() if row["tokens_per_s"]}
+        line: Line = (None, list(speeds.values()), list(speeds), "o")
+        panels.append(Panel("tokens/s", "", [line], name))
+    draw(path, *panels)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    result = measure(make_plan(arguments))
+    if arguments.plot:
+        plot(arguments.plot, result)
+    machine = device_key(torch.device("cpu"))
+    print_result("peers", {**result, "machine": machine, "commit": provenance()["commit"]}, arguments.json, machine)
+
+
+if __name__ == "__main__":
+    main()
