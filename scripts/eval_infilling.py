@@ -26,6 +26,7 @@ Usage: python scripts/eval_infilling.py [--model PATH_OR_ID] [--limit N] [--cut 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from bench.infilling import CUTS, evaluate_keystrokes, evaluate_lines, problems
 from bench.results import DATA, REPOSITORY, print_result, public_name
 from bench.tables import quality
 from forelook.completion.completer import Completer
+from forelook.confidence import Confidence
 from forelook.config import EngineConfig
 from forelook.errors import ForelookError
 from forelook.model.loading import load_model
@@ -52,6 +54,11 @@ def main() -> int:
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout for --guard-cost")
     parser.add_argument("--files", type=Path, nargs="+", default=[], help="folders of more files for these two")
     parser.add_argument("--cut", nargs="+", choices=CUTS, default=list(CUTS), help="position of the cursor")
+    parser.add_argument(
+        "--confidence",
+        default="off",
+        help="how sure it must be to show: a level or a probability (default: off)",
+    )
     parser.add_argument("--examples", type=int, default=0, help="answers to print per cut")
     parser.add_argument("--no-tests", action="store_true", help="do not run the functions' tests")
     parser.add_argument(
@@ -68,6 +75,7 @@ def main() -> int:
         return 0
     if not options.breakage and not (DATA / "humaneval-infilling").is_dir():
         parser.error("../shared/data/humaneval-infilling is missing; put the data sets next to this checkout")
+    confidence = _confidence(parser, options.confidence)
     config = EngineConfig(context_share=options.context_share, suffix_share=options.suffix_share)
     try:
         model = load_model(options.model, dtype=options.dtype)
@@ -90,7 +98,7 @@ def main() -> int:
     if options.limit != 0:
         chosen = problems(options.limit)
         result["cuts"] = {
-            where: evaluate_lines(completer, chosen, where, not options.no_tests, options.examples)
+            where: evaluate_lines(completer, chosen, where, not options.no_tests, options.examples, confidence)
             for where in options.cut
         }
     if options.keystrokes:
@@ -98,6 +106,13 @@ def main() -> int:
     print(*quality(result), sep="\n")
     print_result("infilling", result, options.json)
     return 0
+
+
+def _confidence(parser: argparse.ArgumentParser, text: str) -> Confidence | float:
+    try:
+        return next((level for level in Confidence if level.value == text), None) or float(text)
+    except ValueError:
+        parser.error(f"--confidence: {text!r} is no level and no number")
 
 
 if __name__ == "__main__":

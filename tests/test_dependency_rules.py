@@ -19,6 +19,7 @@ ROOTS = (REPOSITORY / "backend", REPOSITORY / "lsp")
 LEAVES = {
     "forelook",
     "forelook.budgets",
+    "forelook.confidence",
     "forelook.errors",
     "forelook.finish_reason",
     "forelook.heap",

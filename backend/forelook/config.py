@@ -24,6 +24,7 @@ from forelook.settings.kinds import (
     text,
     texts,
     unset,
+    word_or,
 )
 from forelook.settings.rows import Audience, Effect, Flag, Setting, check, rows_of, setting
 
@@ -265,6 +266,13 @@ class EditorConfig:
         3, integer(1, 8), "Maximum number of alternatives to show when you ask for suggestions.",
         name="numSuggestions", group=SUGGESTIONS,
         flag=Flag("--suggestions", ("complete",), "N", help="Maximum number of alternatives."),
+    )  # fmt: skip
+    confidence: str | float = setting(
+        "default", word_or(("off", "default", "strict"), number(0.0, 1.0)),
+        "How sure the model must be of a suggestion to show it while you type: `default` and `strict` are measured for "
+        "the model and the language, a number is the least probability of the first line, and `off` shows every "
+        "suggestion. A suggestion that you ask for is always shown.",
+        name="confidence", group=SUGGESTIONS,
     )  # fmt: skip
     completion_fallback: bool = setting(
         False, boolean(),

@@ -18,6 +18,7 @@ class FinishReason(Enum):
 
     # The completer's: it closed the stream, or did not start one.
     SCOPE_END = "scope_end"
+    UNSURE = "unsure"  # the model was not sure enough of the first line to show it unasked
     EMPTY_PROMPT = "empty_prompt"
     SELECTION_DOES_NOT_EXTEND = "selection_does_not_extend"
 

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 SHOW_AFTER_S = 0.1  # chosen, not measured: docs/decisions.md, "Parts of a running request"
 
 
+UNSURE = "unsure: the suggestion here is not shown; ask for it, or set forelook.confidence"
+
+
 class Progress(Protocol):
     """A progress bar of the editor."""
 
@@ -52,6 +55,7 @@ class WindowStatus:
         num_running: number of running completions.
         paused: whether suggestions are switched off in this window.
         withheld: why the last document queried gets no suggestions; empty if it does.
+        is_unsure: whether the model was not sure enough of the last suggestion to show it.
         not_in_effect: which settings of this window the backend does not have, and the fix; empty if it has all.
         last_latency_ms: of the last answer that needed the backend.
         tokens_per_step: of the last completion.
@@ -65,6 +69,7 @@ class WindowStatus:
     num_running: int = 0
     paused: bool = False
     withheld: str = ""
+    is_unsure: bool = False
     not_in_effect: str = ""
     last_latency_ms: float | None = None
     tokens_per_step: float | None = None
@@ -116,7 +121,8 @@ class WindowStatus:
         if self.num_running:
             return "completing", busy, backend.progress
         # Without progress the backend's message is what it has to say about its model.
-        return "ready", busy or self.withheld or self.not_in_effect or backend.message, backend.progress
+        unsure = UNSURE if self.is_unsure else ""
+        return "ready", busy or self.withheld or self.not_in_effect or unsure or backend.message, backend.progress
 
 
 @dataclass(frozen=True, slots=True)

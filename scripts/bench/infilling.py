@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from forelook.completion.completer import Cancelled, Completer, Hints, RequestControl
 from forelook.completion.cursor import cleanup
 from forelook.completion.document_store import Document
+from forelook.confidence import Confidence
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import CompletionParams, MultiLine
 
@@ -91,10 +92,16 @@ def problems(limit: int | None) -> list[Problem]:
     return [Problem(**{field.name: row[field.name] for field in fields(Problem)}) for row in chosen]
 
 
-def ask(completer: Completer, text: str, offset: int, multi_line: MultiLine) -> tuple[str, float]:
+def ask(
+    completer: Completer,
+    text: str,
+    offset: int,
+    multi_line: MultiLine,
+    confidence: Confidence | float = Confidence.OFF,
+) -> tuple[str, float]:
     """Return the document with the suggestion accepted, if there is one, and milliseconds."""
     document = Document(WORKSPACE, FILE, "python", 1, text)
-    request = CompletionParams(document.key.uri, document.version, offset, multi_line=multi_line)
+    request = CompletionParams(document.key.uri, document.version, offset, multi_line=multi_line, confidence=confidence)
     control = RequestControl(time.monotonic())
     outcome, seconds = timed(lambda: completer.complete(document, request, control, Hints()))
     if isinstance(outcome, Cancelled) or not outcome.result.suggestions:
@@ -129,7 +136,12 @@ def first_line(answer: str) -> str:
 
 
 def evaluate_lines(
-    completer: Completer, chosen: Sequence[Problem], where: str, run_tests: bool, examples: int
+    completer: Completer,
+    chosen: Sequence[Problem],
+    where: str,
+    run_tests: bool,
+    examples: int,
+    confidence: Confidence | float = Confidence.OFF,
 ) -> dict[str, object]:
     """Score all kinds of answers to all problems, with the cursor at one kind of cut."""
     scores = {kind: Score() for kind in KINDS}
@@ -142,7 +154,7 @@ def evaluate_lines(
         typed, wanted = cut
         before, after = problem.prompt + typed, "\n" + problem.suffix
         raw = completer.raw_middle(Document(WORKSPACE, FILE, "python", 1, before + after), len(before), MAX_NEW_TOKENS)
-        accepted, elapsed_ms = ask(completer, before + after, len(before), MultiLine.NEVER)
+        accepted, elapsed_ms = ask(completer, before + after, len(before), MultiLine.NEVER, confidence)
         milliseconds.append(elapsed_ms)
         with unguarded():
             without, _ = ask(completer, before + after, len(before), MultiLine.NEVER)

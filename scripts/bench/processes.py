@@ -55,11 +55,14 @@ async def backend(environment: dict[str, str], command: Sequence[str]) -> AsyncI
 async def editor(
     environment: dict[str, str], options: dict[str, Any], folder: Path | None = None
 ) -> AsyncIterator[StdioServer]:
-    """Start a language server as an editor with UTF-32 positions does; shut it down at the end."""
+    """Start a language server as an editor with UTF-32 positions does; shut it down at the end.
+
+    It shows every suggestion unless the options say otherwise, whatever the model's sureness of it.
+    """
     async with stdio_server(environment) as server:
         await server.client.initialize(
             encodings=["utf-32"],
-            options=options,
+            options={"confidence": "off", **options},
             folder=folder,
             capabilities={"textDocument": {"inlineCompletion": {}}},
         )

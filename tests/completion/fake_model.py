@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from forelook.decoding.layout import StepLayout
+from forelook.model.confidence import ConfidenceTable
 from forelook.model.infill import InfillFormat
 from forelook.model.infill_templates import InfillOrder
 from forelook.model.token_healing import TokenHealer
@@ -60,6 +61,7 @@ class FakeModel:
     fingerprint: str = "fake-1"
     status_line: str = ""
     weight_format: str = "float32"
+    confidence: ConfidenceTable = field(default_factory=ConfidenceTable)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     files: FakeFiles = field(default_factory=FakeFiles)
     forwards: list[StepLayout] = field(default_factory=list)

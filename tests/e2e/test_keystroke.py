@@ -19,8 +19,8 @@ from tests.e2e.user import CURSOR, SOURCE, damaged_copy, forelook, ghost_text
 
 pytestmark = pytest.mark.slow
 
-# Slow machines run these tests too: what is tested is the text, not the time.
-OPTIONS = {"deadlineMs": 60_000}
+# Slow machines run these tests too: what is tested is the text, not the time, nor how sure a small model is of it.
+OPTIONS = {"deadlineMs": 60_000, "confidence": "off"}
 
 
 @pytest.fixture
@@ -90,6 +90,24 @@ async def test_the_shell_gives_the_same_text_as_the_editor(
     shell = forelook(home, "complete", str(path), "--at", f"{CURSOR[0] + 1}:{CURSOR[1] + 1}", "--json")
     assert shell.returncode == 0, shell.stderr
     assert ghost_text(SOURCE, CURSOR, item).startswith(json.loads(shell.stdout)["suggestions"][0]["text"][:20])
+
+
+async def test_what_the_model_is_unsure_of_is_shown_on_request_only(home: dict[str, str]) -> None:
+    uri, text = "file:///w/points.py", "import os\n\n\ndef main(arguments):\n    first = "
+    async with stdio_server(home) as server:
+        editor = server.client
+        await editor.initialize(options={**OPTIONS, "confidence": 0.999})
+        await editor.wait_for_status("ready")
+        await editor.open(uri, text)
+        assert await editor.complete(uri, 4, 12) == []
+        await editor.wait_until(lambda: editor.params_of("forelook/status")[-1]["message"].startswith("unsure: "))
+        statistics = await editor.request("workspace/executeCommand", {"command": "forelook.stats"})
+        assert statistics["window"]["outcomes"] == {"withheld": 1}
+        assert statistics["backend"]["engine"]["usage"]["languages"]["python"] == {"withheld": 1}
+        assert len(await editor.complete(uri, 4, 12, trigger=1)) >= 1
+        await editor.notify("workspace/didChangeConfiguration", {"settings": {"forelook": OPTIONS}})
+        (item,) = await editor.complete(uri, 4, 12)
+        assert ghost_text(text, (4, 12), item).strip()
 
 
 async def test_typing_what_is_suggested_needs_no_forward(editor: LspClient) -> None:

@@ -18,7 +18,7 @@ from tests.model.gguf_files import split_in_two, write_model
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = {"deadlineMs": 60_000}
+OPTIONS = {"deadlineMs": 60_000, "confidence": "off"}
 AT = f"{CURSOR[0] + 1}:{CURSOR[1] + 1}"
 URI = "file:///w/points.py"
 

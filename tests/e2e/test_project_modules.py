@@ -19,7 +19,7 @@ async def test_server_and_backend_start_in_a_folder_with_modules_of_such_names(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the project ran')\n")
     monkeypatch.chdir(tmp_path)
     async with stdio_server({**home, "PYTHONPATH": "."}) as server:
-        await server.client.initialize(folder=tmp_path, options={"deadlineMs": 60_000})
+        await server.client.initialize(folder=tmp_path, options={"deadlineMs": 60_000, "confidence": "off"})
         await server.client.wait_for_status("ready")
         uri = (tmp_path / "a.py").as_uri()
         await server.client.open(uri, "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a ")

@@ -48,8 +48,8 @@ const QUIET_SETTINGS = {
   "security.workspace.trust.untrustedFiles": "open",
 };
 
-/** Long, so that a suggestion comes on a busy machine too; how quick it is has a test of its own. */
-const DEADLINE = { "forelook.deadlineMs": 10_000 };
+/** Long, so that a suggestion comes on a busy machine too, and shown however unsure the model is of it; both have tests of their own. */
+const SHOWN = { "forelook.deadlineMs": 10_000, "forelook.confidence": "off" };
 
 const KEYBINDINGS = [{ key: "ctrl+alt+l", command: "editor.action.inlineSuggest.acceptNextLine", when: "inlineSuggestionVisible" }];
 
@@ -170,9 +170,9 @@ export class Lab {
   async writeSettings(user: Settings, machine: Settings): Promise<void> {
     // code-server and VS Code's own server keep the machine's settings in different places.
     for (const [file, settings] of [
-      [this.settingsFile, { ...QUIET_SETTINGS, ...DEADLINE, ...user }],
+      [this.settingsFile, { ...QUIET_SETTINGS, ...SHOWN, ...user }],
       [path.join(this.folder, "user", "Machine", "settings.json"), machine],
-      [path.join(this.folder, "user", "data", "Machine", "settings.json"), { ...QUIET_SETTINGS, ...DEADLINE, ...user, ...machine }],
+      [path.join(this.folder, "user", "data", "Machine", "settings.json"), { ...QUIET_SETTINGS, ...SHOWN, ...user, ...machine }],
     ] as const) {
       await mkdir(path.dirname(file), { recursive: true });
       await writeFile(file, JSON.stringify(settings, null, 2));

@@ -65,7 +65,7 @@ def complain(screen: str) -> str:
 @pytest.fixture(params=["nvim", "nvim-0.12"])
 def neovim(request: pytest.FixtureRequest, tmp_path: Path, home: Path) -> Iterator[Neovim]:
     program = need_neovim(request.param)
-    settings = {"deadlineMs": 10000}
+    settings = {"deadlineMs": 10000, "confidence": "off"}
     editor = Neovim(program, tmp_path, [LSP, "--log-level", "warning"], home=home, server=settings)
     yield editor
     editor.close()
@@ -129,7 +129,7 @@ def test_neovim_and_server_agree_on_the_text_after_many_edits(neovim: Neovim, ho
 
 
 def test_emacs_shows_and_takes_what_the_model_suggests(tmp_path: Path, home: Path, need_tmux: None) -> None:
-    settings = "(setq forelook-settings '(:deadlineMs 10000))"
+    settings = '(setq forelook-settings (quote (:deadlineMs 10000 :confidence "off")))'
     editor = Emacs(tmp_path, [LSP, "--log-level", "warning"], settings, home=home)
     try:
         editor.open("a.py", BEFORE + "\n")

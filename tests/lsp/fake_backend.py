@@ -45,6 +45,7 @@ class FakeBackend:
         self.script: Script = lambda text, params: "pass"
         self.next_line = ""
         self.is_cut = False
+        self.finish_reason = FinishReason.STOP_TOKEN
         self.num_replaced = 0
         self.hold: asyncio.Event | None = None
         self.connections: list[Connection] = []
@@ -195,7 +196,7 @@ class FakeBackend:
                 for one in ([said] if isinstance(said, str) else said)[: params.num_suggestions]
             )
             stats = messages.RequestStats(num_steps=2, num_generated_tokens=5, tokens_per_step=2.5)
-            result = messages.CompletionResult(suggestions, FinishReason.STOP_TOKEN, self.is_cut, self.next_line, stats)
+            result = messages.CompletionResult(suggestions, self.finish_reason, self.is_cut, self.next_line, stats)
             reply = jsonrpc.Response(request_id, messages.to_json(result))
         except asyncio.CancelledError:
             reply = jsonrpc.ErrorResponse.of(request_id, RequestCancelledError("cancelled"))

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import replace
 
 from bench.lsp_client import LspClient, StdioServer, stdio_server
+from forelook.confidence import Confidence
+from forelook.finish_reason import FinishReason
 from forelook.protocol import messages
 
 from tests.lsp.conftest import URI, last_status
@@ -92,3 +94,39 @@ async def test_status_notifications_can_be_switched_off(server: StdioServer, bac
     await backend.wait_until(lambda: bool(backend.connections) and URI in backend.connections[0].texts)
     assert len(await server.client.complete(URI, 0, 1)) == 1
     assert server.client.params_of("forelook/status") == []
+
+
+async def test_the_status_says_that_the_model_is_unsure_until_it_is_sure_again(
+    server: StdioServer, backend: FakeBackend
+) -> None:
+    editor = server.client
+    await editor.initialize()
+    await editor.open(URI, "a")
+    await editor.wait_for_status("ready")
+    backend.script, backend.finish_reason = lambda _text, _params: (), FinishReason.UNSURE
+    assert await editor.complete(URI, 0, 1) == []
+    await editor.wait_until(lambda: last_status(editor)["message"].startswith("unsure: "))
+    assert last_status(editor)["state"] == "ready"
+    statistics = await editor.request("workspace/executeCommand", {"command": "forelook.stats"})
+    assert statistics["window"]["outcomes"] == {"withheld": 1}
+    assert [event.kind.value for event in backend.events] == ["withheld"]
+    backend.script, backend.finish_reason = lambda _text, _params: "b", FinishReason.STOP_TOKEN
+    await editor.type_text(URI, 2, 0, 1, "b")
+    assert len(await editor.complete(URI, 0, 2)) == 1
+    await editor.wait_until(lambda: last_status(editor)["message"] == "")
+
+
+async def test_the_setting_travels_with_each_request(server: StdioServer, backend: FakeBackend) -> None:
+    editor = server.client
+    await editor.initialize(options={"confidence": "strict"})
+    await editor.open(URI, "a")
+    await editor.wait_for_status("ready")
+    await editor.complete(URI, 0, 1)
+    for value in (0.25, "off", "sure", None):
+        settings = {} if value is None else {"confidence": value}
+        await editor.notify("workspace/didChangeConfiguration", {"settings": {"forelook": settings}})
+        await editor.complete(URI, 0, 1)
+    levels = [params.confidence for params in backend.completions]
+    assert levels == [Confidence.STRICT, 0.25, Confidence.OFF, Confidence.DEFAULT]
+    said = [params["message"] for params in editor.params_of("window/logMessage")]
+    assert any("forelook.confidence" in message and "sure" in message for message in said)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from forelook.completion.confidence import GeneratedBytes, LineScore, Sureness
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
 from forelook.completion.document_store import Document, model_text
@@ -131,10 +133,14 @@ class Completed:
     Attributes:
         result: what the client gets.
         raw_tail: all text generated after the first suggestion, to draft from.
+        withheld: the suggestion that the model was not sure enough of, to draft from.
+        score: of the first suggestion's first line, shown or withheld; ``None`` if it was not scored.
     """
 
     result: CompletionResult
     raw_tail: str = ""
+    withheld: Suggestion | None = None
+    score: LineScore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,7 @@ class _Run:
     multi_line: bool
     invoked: bool
     limits: Limits
+    sureness: Sureness
     stats: DecodingStats = field(default_factory=DecodingStats)
 
 
@@ -164,15 +171,29 @@ class _Generation:
     Attributes:
         raw: what the model generated.
         finish_reason: why it ended.
+        data: the tokens of ``raw``.
+        log_probs: of these tokens, and of the stop token if it was reached; empty if they were not scored.
     """
 
     raw: str
     finish_reason: FinishReason
+    data: GeneratedBytes
+    log_probs: Sequence[float] = ()
 
     @property
     def is_cut(self) -> bool:
         """Whether more would have followed."""
         return self.finish_reason not in (FinishReason.STOP_TOKEN, FinishReason.SCOPE_END)
+
+    def line_score(self) -> LineScore:
+        """Of the first line with text in it."""
+        return self.data.line_score(self.log_probs)
+
+    def is_sure_after(self, tail: str, least: float) -> bool:
+        """Whether the first line of ``tail``, the end of ``raw``, is as likely as that."""
+        if least == -math.inf:
+            return True
+        return self.data.line_score(self.log_probs, len(self.raw[: -len(tail)].encode())).total >= least
 
 
 class Completer:
@@ -251,7 +272,9 @@ class Completer:
         ready_s = time.monotonic()
         multi_line = _spans_lines(request, prompt.cursor)
         invoked = request.trigger is TriggerKind.INVOKED
-        run = _Run(prompt, hints, control, multi_line, invoked, self._limits(prompt, request, control, multi_line))
+        limits = self._limits(prompt, request, control, multi_line)
+        sureness = Sureness.of(request, self._model.confidence, prompt.cursor.language)
+        run = _Run(prompt, hints, control, multi_line, invoked, limits, sureness)
         num_wanted = request.num_suggestions if invoked else 1
         cleaned, greedy = self._generate_all(run, max(1, num_wanted))
         stats = request_stats(run.stats, control.arrived_s, started_s, ready_s)
@@ -259,12 +282,16 @@ class Completer:
             return Cancelled(stats)
         suggestions = tuple(_place(prompt.cursor, text, offset, request.selected) for text in cleaned)
         raw_tail = cleaned[0].raw_tail if cleaned else ""
+        score = greedy.line_score() if sureness.is_scored else None
+        if greedy.finish_reason is FinishReason.UNSURE:
+            result = CompletionResult((), greedy.finish_reason, stats=stats)
+            return Completed(result, raw_tail, next(iter(suggestions), None), score)
         following = ""
-        if raw_tail and request.selected is None:
+        if raw_tail and request.selected is None and greedy.is_sure_after(raw_tail, sureness.least):
             before, after = _around(document.text, offset)
             following = next_line(language_for(document.language_id), before + cleaned[0].text, after, raw_tail)
         result = CompletionResult(suggestions, greedy.finish_reason, greedy.is_cut, following, stats)
-        return Completed(result, raw_tail)
+        return Completed(result, raw_tail, score=score)
 
     def raw_middle(self, document: Document, offset: int, max_new_tokens: int) -> str:
         """What the model generates at ``offset`` until its stop token: no stop rule, no clean-up."""
@@ -327,32 +354,51 @@ class Completer:
 
     def _generate(self, run: _Run, sampling: SamplingParams, on_partial: Callable[[str], None]) -> _Generation:
         prompt = run.prompt
-        stream = TextStream(self._model.tokenizer, skip=prompt.healing.forced)
+        forced, token_bytes = prompt.healing.forced, self._model.tokenizer.token_bytes
+        stream, data = TextStream(self._model.tokenizer, skip=forced), GeneratedBytes(len(forced))
         stats = DecodingStats()
+        is_scored = run.sureness.is_scored and sampling is GREEDY
+        least = run.sureness.least_of_first if is_scored else -math.inf
         raw, end = "", None
         reported_s = time.monotonic()
-        for ids in self._steps(prompt, run.hints, run.limits, sampling, stats):
+        for ids in self._steps(prompt, run.hints, run.limits, sampling, stats, is_scored=is_scored):
             raw += stream.push(ids)
+            data.push(map(token_bytes, ids))
             if not raw:
                 continue
             end = find_end(prompt.cursor, raw, multi_line=run.multi_line)
-            if end is not None:
+            # More tokens only make a line less likely, so the rest of an unlikely one need not be generated.
+            if end is not None or (least > -math.inf and data.line_score(stats.log_probs).total < least):
                 break
             if time.monotonic() - reported_s >= self._config.partial_every_s:
                 on_partial(raw)
                 reported_s = time.monotonic()
         run.stats += stats
         self.observe(stats)
+        reason = stats.finish_reason or FinishReason.STOP_TOKEN
         if end is not None:
-            return _Generation(raw, FinishReason.SCOPE_END)
-        return _Generation(raw + stream.finish(), stats.finish_reason or FinishReason.STOP_TOKEN)
+            reason = FinishReason.SCOPE_END
+        else:
+            raw += stream.finish()
+        is_unsure = least > -math.inf and bool(raw.strip()) and data.line_score(stats.log_probs).total < least
+        if is_unsure and reason is not FinishReason.CANCELLED:
+            reason = FinishReason.UNSURE
+        return _Generation(raw, reason, data, stats.log_probs)
 
     def _steps(
-        self, prompt: PreparedPrompt, hints: Hints, limits: Limits, sampling: SamplingParams, stats: DecodingStats
+        self,
+        prompt: PreparedPrompt,
+        hints: Hints,
+        limits: Limits,
+        sampling: SamplingParams,
+        stats: DecodingStats,
+        *,
+        is_scored: bool = False,
     ) -> Iterator[list[int]]:
         after = prompt.text.suffix_ids if hints.after is None else hints.after
         whole = PromptIds(prompt.ids, prompt.text.prefix_ids, after, prompt.healing.constraint)
-        return self.decode(self.sequences.take(prompt.ids), whole, hints, limits, sampling, stats)
+        sequence = self.sequences.take(prompt.ids)
+        return self.decode(sequence, whole, hints, limits, sampling, stats, is_scored=is_scored)
 
     def decode(
         self,
@@ -362,6 +408,8 @@ class Completer:
         limits: Limits,
         sampling: SamplingParams,
         stats: DecodingStats,
+        *,
+        is_scored: bool = False,
     ) -> Iterator[list[int]]:
         """Continue a prompt with drafts from all sources; yields the tokens of each step."""
         request = DecodeRequest(
@@ -372,6 +420,7 @@ class Completer:
             context=prompt.before,
             after=prompt.after,
             boundary_ids=self._boundary_ids,
+            is_scored=is_scored,
             prefill_chunk=self._prefill_chunk,
         )
         drafter: Drafter

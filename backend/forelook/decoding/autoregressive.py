@@ -30,7 +30,7 @@ def autoregressive(request: DecodeRequest, model: StepModel, stats: DecodingStat
     stats = DecodingStats() if stats is None else stats
     started_s = time.perf_counter()
     limits = request.limits
-    chooser = TargetChooser(request.sampling, request.constraint)
+    chooser = TargetChooser(request.sampling, request.constraint, is_scored=request.is_scored)
     generated: list[int] = []
     if limits.max_new_tokens == 0:
         stats.finish_reason = FinishReason.MAX_TOKENS
@@ -51,6 +51,7 @@ def autoregressive(request: DecodeRequest, model: StepModel, stats: DecodingStat
         stats.forward_s += forward_s
         count_prefill(stats, len(pending), forward_s)
         token = chooser.choose(0, generated)
+        stats.log_probs += chooser.log_probs()
         model.commit(range(len(pending)))
         num_cached += len(pending)
         stats.num_forwards += 1

@@ -45,7 +45,7 @@ def decode(
     started_s = time.perf_counter()
     prompt_ids, limits, chunk_size = request.prompt_ids, request.limits, request.prefill_chunk
     num_prompt = len(prompt_ids)
-    chooser = TargetChooser(request.sampling, request.constraint)
+    chooser = TargetChooser(request.sampling, request.constraint, is_scored=request.is_scored)
     generated: list[int] = []
     if limits.max_new_tokens == 0:
         stats.finish_reason = FinishReason.MAX_TOKENS
@@ -92,6 +92,7 @@ def decode(
         stats.num_generated_tokens += len(verified.token_ids)
         stats.num_drafted_tokens += len(plan.tree)
         stats.num_accepted_tokens += len(verified.node_path)
+        stats.log_probs += verified.log_probs
         drafter.learn(plan, verified, outcome.argmax, stats, forward_s)
         elapsed_s = time.perf_counter() - started_s
         if stats.num_steps == 1:

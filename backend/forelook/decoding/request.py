@@ -30,6 +30,7 @@ class DecodeRequest:
             ``None`` for the prompt after its last boundary token.
         after: the tokens after the cursor, likewise.
         boundary_ids: sentinels and file separators, which drafts never contain or cross.
+        is_scored: whether the loop reports the log-probabilities of its tokens.
         prefill_chunk: maximum number of prompt tokens per forward; a short last chunk carries the first drafts.
     """
 
@@ -40,6 +41,7 @@ class DecodeRequest:
     context: Sequence[int] | None = None
     after: Sequence[int] | npt.NDArray[np.int32] = ()
     boundary_ids: frozenset[int] = frozenset()
+    is_scored: bool = False
     prefill_chunk: int = PREFILL_CHUNK
 
     @property

@@ -27,6 +27,7 @@ class DecodingStats:
         finish_reason: why the loop ended, once it has.
         timed_prefill_tokens: prompt tokens of forwards that say how fast a prefill is.
         timed_prefill_s: seconds of these forwards.
+        log_probs: of the tokens yielded, then of the stop token if it was reached; empty unless the request is scored.
     """
 
     num_prompt_tokens: int = 0
@@ -43,9 +44,13 @@ class DecodingStats:
     finish_reason: FinishReason | None = None
     timed_prefill_tokens: int = 0
     timed_prefill_s: float = 0.0
+    log_probs: list[float] = field(default_factory=list)
 
     def __iadd__(self, other: DecodingStats) -> DecodingStats:  # noqa: PYI034 - Self needs Python 3.11
-        """Add another pass over the same prompt; the first pass says how much of the prompt was reused."""
+        """Add another pass over the same prompt; the first pass says how much of the prompt was reused.
+
+        Log-probabilities belong to one pass and are left out.
+        """
         if self.num_forwards == 0:
             self.num_prompt_tokens, self.num_reused_tokens = other.num_prompt_tokens, other.num_reused_tokens
         self.num_steps += other.num_steps

@@ -7,9 +7,10 @@ Leviathan et al., arXiv 2211.17192, for a draft distribution that puts all proba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,9 +28,13 @@ class TargetChooser:
     the same token there, however many tokens its steps yield.
     """
 
-    def __init__(self, sampling: SamplingParams, constraint: TokenConstraint | None = None) -> None:
+    def __init__(
+        self, sampling: SamplingParams, constraint: TokenConstraint | None = None, *, is_scored: bool = False
+    ) -> None:
         self._sampling = sampling
         self._constraint = constraint
+        self._is_scored = is_scored
+        self._choices: list[tuple[int, int, IntArray | None]] = []
         self._logits = torch.empty((0, 0))
         self._argmax: list[int] = []
         self._noise: dict[int, np.ndarray] = {}
@@ -42,6 +47,7 @@ class TargetChooser:
     def observe(self, logits: torch.Tensor) -> list[int]:
         """Store one forward's logits [R, V] and return the argmax of every row (one copy to the host)."""
         self._logits = logits
+        self._choices.clear()
         # on a CPU numpy's scan of a few rows is over before torch has woken its threads
         self._argmax = (logits.numpy() if logits.device.type == "cpu" else logits).argmax(-1).tolist()
         return self._argmax
@@ -58,6 +64,35 @@ class TargetChooser:
                 self._constraint = None
             elif len(allowed) == 0:
                 raise DecodingError(f"the token constraint allows no token after {len(generated)} generated tokens")
+        token = self._chosen(row, generated, allowed)
+        if self._is_scored:
+            self._choices.append((row, token, allowed))
+        return token
+
+    def log_probs(self) -> list[float]:
+        """Log-probabilities of the tokens chosen since ``observe``, in order; empty unless they are scored.
+
+        They are the model's at temperature 1, among the tokens that the constraint allowed.
+        """
+        if not self._choices:
+            return []
+        if self._logits.device.type == "cpu":
+            logits = self._logits.numpy()
+            return [
+                _log_prob(logits[row] if allowed is None else logits[row][allowed], logits[row, token])
+                for row, token, allowed in self._choices
+            ]
+        rows = self._logits[[row for row, _, _ in self._choices]]
+        for place, (_, _, allowed) in enumerate(self._choices):
+            if allowed is not None:
+                excluded = torch.ones(rows.shape[1], dtype=torch.bool)
+                excluded[torch.from_numpy(allowed)] = False
+                rows[place].masked_fill_(excluded.to(rows.device), -torch.inf)
+        tokens = torch.tensor([token for _, token, _ in self._choices], device=rows.device)
+        scores: list[float] = (rows.gather(1, tokens[:, None])[:, 0] - rows.logsumexp(1)).tolist()
+        return scores
+
+    def _chosen(self, row: int, generated: Sequence[int], allowed: IntArray | None) -> int:
         if self._sampling.temperature == 0.0:
             if allowed is None:
                 return self._argmax[row]
@@ -82,6 +117,15 @@ class TargetChooser:
             exponential = np.random.Generator(np.random.Philox(key=key)).standard_exponential(vocab_size)
             noise = self._noise[position] = -np.log(np.maximum(exponential, np.finfo(np.float64).tiny))
         return noise
+
+
+def _log_prob(logits: np.ndarray, chosen: np.floating[Any]) -> float:
+    """The log-probability of one of some logits [V]."""
+    # Scaled in place and summed in float32: the sum has at most V terms of at most 1, the first of them 1.
+    most = logits.max()
+    weights = logits - most
+    np.exp(weights, out=weights)
+    return float(chosen - most) - math.log(float(weights.sum()))
 
 
 def _kept_by_filters(scores: np.ndarray, top_k: int | None, top_p: float | None) -> np.ndarray | None:
@@ -122,11 +166,13 @@ class Verified:
         token_ids: output tokens, in order; a stop token is not among them.
         node_path: the accepted draft nodes, parents first.
         finish_reason: set when the stop token or the last allowed token was reached.
+        log_probs: of the output tokens, then of the stop token if it was reached; empty unless they are scored.
     """
 
     token_ids: list[int]
     node_path: list[int]
     finish_reason: FinishReason | None
+    log_probs: list[float] = field(default_factory=list)
 
 
 def verify(tree: Branches, chooser: TargetChooser, generated: list[int], limits: Limits) -> Verified:
@@ -158,4 +204,4 @@ def verify(tree: Branches, chooser: TargetChooser, generated: list[int], limits:
             break
         path.append(child)
         node = child
-    return Verified(output[len(generated) :], path, reason)
+    return Verified(output[len(generated) :], path, reason, chooser.log_probs())

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from forelook.errors import CheckpointError, ConfigError, ModelNotFoundError, TokenizerError
 from forelook.model.adapter import Adapter, read_adapter
 from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, has_safetensors, read_weights
+from forelook.model.confidence import ConfidenceTable, read_confidence
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.forward.cuda_graphs import CudaGraphs
@@ -70,6 +71,7 @@ class LoadedModel:
         threads: chooses the CPU threads of each forward; ``None`` on other devices.
         max_positions: maximum number of tokens of prompt and output: the model's own, or as many as fit into memory.
         files: what it was loaded from.
+        confidence: how likely a line must be to be shown unasked.
         space: state that the sequences on a GPU share; ``None`` on other devices.
     """
 
@@ -90,6 +92,7 @@ class LoadedModel:
     threads: ThreadGovernor | None
     max_positions: int
     files: ModelFiles
+    confidence: ConfidenceTable = field(default_factory=ConfidenceTable)
     space: StepSpace | None = None
 
     @property
@@ -213,6 +216,7 @@ def load_model(
         threads=ThreadGovernor() if torch_device.type == "cpu" else None,
         max_positions=positions_that_fit(config, kv_dtype, torch_device, available_memory(torch_device)),
         files=files,
+        confidence=read_confidence(folder if adapter is None else adapter),
         space=_step_space(weights, report) if torch_device.type == "cuda" else None,
     )
     report(1.0, line or f"{name} is ready")

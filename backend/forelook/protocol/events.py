@@ -7,9 +7,13 @@ from enum import Enum
 
 
 class EventKind(Enum):
-    """What became of a suggestion."""
+    """What became of a suggestion.
+
+    A withheld one was not shown, because the model was not sure enough of it; counted once per line of text.
+    """
 
     SHOWN = "shown"
+    WITHHELD = "withheld"
     ACCEPTED = "accepted"
     ACCEPTED_WORD = "accepted_word"
     ACCEPTED_LINE = "accepted_line"

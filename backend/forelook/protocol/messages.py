@@ -12,6 +12,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Annotated, Any
 
+from forelook.confidence import Confidence
 from forelook.errors import ProtocolVersionError, UnknownMethodError
 from forelook.finish_reason import FinishReason
 from forelook.protocol.events import EventKind
@@ -20,7 +21,7 @@ from forelook.protocol.wire import AtLeast, Length
 from forelook.protocol.wire import from_json as from_json
 from forelook.protocol.wire import to_json as to_json
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 WEBSOCKET_PATH = "/rpc"
 
 # Limits of the wire; chosen, not measured.
@@ -218,6 +219,7 @@ class CompletionParams:
         num_suggestions: maximum number of suggestions; more than one only if invoked.
         max_new_tokens, deadline_ms: ``None`` for the backend's settings.
         selected: the popup's selection, which suggestions must extend.
+        confidence: how sure the model must be of the first line, as a level or a probability; not if invoked.
         partial: whether to send ``completion/partial``.
     """
 
@@ -230,6 +232,7 @@ class CompletionParams:
     deadline_ms: Annotated[int, AtLeast(1, MAX_DEADLINE_MS)] | None = None
     multi_line: MultiLine = MultiLine.AUTO
     selected: SelectedCompletion | None = None
+    confidence: Confidence | Share = Confidence.OFF
     partial: bool = False
 
 

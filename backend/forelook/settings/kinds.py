@@ -87,6 +87,30 @@ def choice(words: Sequence[str] | Mapping[str, str]) -> Kind:
     return Kind(allowed, schema, lambda v: isinstance(v, str) and v in words, in_shell=allowed.replace('"', ""))
 
 
+def word_or(words: Sequence[str], kind: Kind) -> Kind:
+    """One of some words, or a value of another kind that is no string."""
+    named = choice(words)
+    comma = ", " if len(words) > 1 else " "
+    allowed = f"{named.allowed.replace(' or ', ', ')}{comma}or {kind.allowed}"
+
+    def from_text(text: str) -> object:
+        return text if text in words else kind.from_text(text)
+
+    schema: dict[str, Json] = {
+        **kind.schema,
+        "type": ["string", kind.schema["type"]],
+        "pattern": f"^({'|'.join(words)})$",
+        "patternErrorMessage": f"Expected {allowed}.",
+    }
+    return Kind(
+        allowed,
+        schema,
+        lambda v: named.accepts(v) or kind.accepts(v),
+        from_text=from_text,
+        in_shell=allowed.replace('"', ""),
+    )
+
+
 def pattern(regex: str, allowed: str) -> Kind:
     """A string that matches a regular expression, one that Python and JavaScript read alike."""
     compiled = re.compile(regex)

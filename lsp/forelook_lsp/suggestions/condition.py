@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from forelook.confidence import Confidence
 from forelook.protocol.messages import MultiLine
 
 
@@ -33,7 +34,7 @@ class Condition:
         invoked: requested by a command, which permits blocks and takes more time.
         num_wanted: maximum number of alternatives.
         selected: the popup's selection, which suggestions must extend.
-        multi_line, max_new_tokens, deadline_ms: the settings.
+        multi_line, confidence, max_new_tokens, deadline_ms: the settings.
         model: the backend's model.
         epoch: number of other changes so far: of excluded files, or of the backend.
     """
@@ -43,6 +44,7 @@ class Condition:
     num_wanted: int = 1
     selected: Selection | None = None
     multi_line: MultiLine = MultiLine.AUTO
+    confidence: Confidence | float = Confidence.OFF
     max_new_tokens: int | None = None
     deadline_ms: int | None = None
     model: str = ""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from forelook.protocol.messages import CompletionParams, SelectedCompletion, TriggerKind
@@ -87,6 +87,7 @@ class Query:
             deadline_ms=None if condition.invoked else condition.deadline_ms,
             multi_line=condition.multi_line,
             selected=selected,
+            confidence=condition.confidence,
             partial=True,
         )
 
@@ -115,12 +116,14 @@ class Answer:
         continuations: best first; may be empty.
         source: where they came from.
         waited_s: time since the query arrived.
+        is_unsure: whether there is none because the model was not sure enough of its own.
     """
 
     query: Query
     continuations: tuple[Continuation, ...]
     source: Source
     waited_s: float
+    is_unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,7 @@ class SuggestionMachine:
         now_s: float,
         *,
         is_cut: bool = False,
+        is_unsure: bool = False,
     ) -> list[Action]:
         """The backend has answered.
 
@@ -288,6 +292,7 @@ class SuggestionMachine:
             next_line: one line to show after the first one is accepted; may be empty.
             now_s: the time.
             is_cut: whether the first one was truncated by a limit.
+            is_unsure: whether the model was not sure enough of what it would suggest.
         """
         slot = self._slot_of(request_id)
         actions: list[Action] = []
@@ -307,7 +312,8 @@ class SuggestionMachine:
         found = self._from_cache(waiter.query)
         if found or same_place:
             slot.waiter = None
-            actions.append(self._answer(waiter, found, Source.NEW if same_place else Source.KEPT, now_s))
+            answer = self._answer(waiter, found, Source.NEW if same_place else Source.KEPT, now_s)
+            actions.append(replace(answer, is_unsure=is_unsure and not found))
         else:
             self._ask(slot, now_s, actions)
         return actions

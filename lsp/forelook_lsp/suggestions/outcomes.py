@@ -1,4 +1,4 @@
-"""What became of each suggestion: shown, accepted whole or in part, typed through, rejected, and whether it was kept.
+"""What became of each suggestion: shown, withheld, accepted whole or in part, typed through, rejected, and kept or not.
 
 A sans-I/O machine without a clock. No text leaves it but that of an accepted suggestion, which feeds the pool. Editors
 rarely report what the user did, so it is inferred from the edits that follow; an editor's report has precedence.
@@ -128,19 +128,27 @@ class Outcomes:
     def __init__(self) -> None:
         self.statistics = EventCounts()
         self._showings: dict[str, _Showing] = {}
+        self._withholding: dict[str, int] = {}
         self._doubts: list[_Doubt] = []
         self._accepted: deque[_Accepted] = deque(maxlen=MAX_TRACKED)
         self._settled: deque[str] = deque(maxlen=MAX_TRACKED)
 
     # --- Events ----------------------------------------------------------------------------------------------
 
-    def answered(self, answer: Answer, now_s: float) -> None:
+    def answered(self, answer: Answer, now_s: float) -> list[Outcome]:
         """An answer was sent to the editor."""
+        outcomes: list[Outcome] = []
         place, found = answer.query.place, answer.continuations
         former = self._showings.get(place.uri)
+        withholding = self._withholding.pop(place.uri, None)
+        if answer.is_unsure:
+            # Every key asks again, but the user misses one suggestion.
+            self._withholding[place.uri] = place.line_start
+            if withholding != place.line_start:
+                self._emit(outcomes, Outcome(place.uri, EventKind.WITHHELD, 0))
         if not found:
             self._drop(place.uri, now_s)
-            return
+            return outcomes
         showing = _Showing(
             {continuation.suggestion_id: continuation.text for continuation in found},
             place.offset,
@@ -150,9 +158,10 @@ class Outcomes:
         if former is None or not showing.continues(former):
             self._drop(place.uri, now_s)
             self._showings[place.uri] = showing
-            return
+            return outcomes
         former.rests, former.cursor = showing.rests, showing.cursor
         former.num_replaced, former.num_before = showing.num_replaced, showing.num_before
+        return outcomes
 
     def shown(self, suggestion_id: str) -> list[Outcome]:
         """A suggestion is on the screen."""
@@ -238,6 +247,7 @@ class Outcomes:
     def closed(self, uri: str, now_s: float) -> None:
         """A document was closed."""
         self._drop(uri, now_s)
+        self._withholding.pop(uri, None)
         for accepted in [accepted for accepted in self._accepted if accepted.uri == uri]:
             self._accepted.remove(accepted)
 

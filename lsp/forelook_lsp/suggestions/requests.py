@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from forelook.confidence import Confidence
 from forelook.config import EditorConfig
+from forelook.finish_reason import FinishReason
 from forelook.protocol import messages
 
 from forelook_lsp.backend_connection import BackendConnection
@@ -196,13 +198,14 @@ class SuggestionRequests:
         if selected is not None:
             start, end = self._mirror.offsets_of(part, selected[0])
             selection = Selection(start, len(part.document.text) - end, normalize_newlines(selected[1]))
-        backend = self._presenter.status.backend
+        backend, level = self._presenter.status.backend, self._config.confidence
         return Condition(
             language_id=part.document.language_id,
             invoked=invoked,
             num_wanted=num_wanted,
             selected=selection,
             multi_line=messages.MultiLine(self._config.multi_line),
+            confidence=Confidence(level) if isinstance(level, str) else level,
             max_new_tokens=self._config.engine.max_new_tokens,
             deadline_ms=self._config.engine.deadline_ms,
             model=backend.model if backend is not None else "",
@@ -225,7 +228,8 @@ class SuggestionRequests:
         pending = self._answers.pop(answer.query.query_id, None)
         if pending is None or pending.answer.done():
             return
-        self._outcomes.answered(answer, self._clock())
+        self._report(self._outcomes.answered(answer, self._clock()))
+        self._presenter.status.is_unsure = answer.is_unsure
         if answer.continuations:
             if answer.source is not Source.HIT:
                 self._presenter.status.last_latency_ms = answer.waited_s * 1000
@@ -269,7 +273,12 @@ class SuggestionRequests:
             self._presenter.status.tokens_per_step = result.stats.tokens_per_step
         found = continuations_of(ask.query, result.suggestions)
         now_s = self._clock()
-        self._perform(self._machine.answered(ask.request_id, found, result.next_line, now_s, is_cut=result.is_cut))
+        is_unsure = result.finish_reason is FinishReason.UNSURE
+        self._perform(
+            self._machine.answered(
+                ask.request_id, found, result.next_line, now_s, is_cut=result.is_cut, is_unsure=is_unsure
+            )
+        )
 
     def _ask_pool_stats(self, workspace: str) -> None:
         def show(done: asyncio.Future[messages.PoolStatsResult]) -> None:

@@ -76,6 +76,24 @@ def expected_of(request, weights=3, max_positions=512):
 
 
 @quick
+@given(**{**common, "max_new_tokens": st.integers(1, 40)})
+def test_any_number_of_ranks_reports_the_log_probabilities_of_one(
+    groups, weights, size, prompt, max_new_tokens, max_positions, stops, boundaries, constrained, sampling
+):  # fmt: skip
+    ranks = groups[size]
+    ranks.seeds["weights"] = weights
+    constraint = AllowedAtFirst(2, frozenset({1, 5, 9, 30})) if constrained else None
+    limits = Limits(max_new_tokens, stops)
+    request = DecodeRequest(prompt, limits, sampling, constraint, boundary_ids=boundaries, is_scored=True)
+    expected, expected_stats = expected_of(request, weights, max_positions)
+    stats = DecodingStats()
+    settings_ = PublishedSettings(4, 3, 4)
+    model = RandomTransformer(weights, max_positions=max_positions)
+    assert flat(published(request, model, settings_, stats, loop=ranks.decoder.decode)) == expected
+    assert stats.log_probs == pytest.approx(expected_stats.log_probs, abs=2e-6)
+
+
+@quick
 @given(window_size=st.integers(1, 7), ngram_size=st.integers(2, 6), max_candidates=st.integers(0, 7), **common)
 def test_any_number_of_ranks_gives_the_autoregressive_stream_with_the_published_drafter(
     groups, weights, size, prompt, max_new_tokens, max_positions, stops, boundaries, constrained, sampling,

@@ -49,6 +49,7 @@ def test_a_plan_survives_the_wire(plan):
         token_ids=st.lists(st.integers(0, 2**20), max_size=20),
         finish_reason=st.sampled_from([None, *FinishReason]),
         argmax=st.lists(st.integers(0, 2**20), max_size=80),
+        log_probs=st.lists(st.integers(-(2**30), 0).map(lambda millionths: millionths / 1e6), max_size=21),
     )
 )
 def test_a_report_survives_the_wire(report):
@@ -56,8 +57,8 @@ def test_a_report_survives_the_wire(report):
 
 
 def test_a_report_over_the_limit_is_an_error():
-    with pytest.raises(DecodingError, match="has 27 numbers, over the limit of 26"):
-        Report(argmax=range(20)).to_ints(26)
+    with pytest.raises(DecodingError, match="has 28 numbers, over the limit of 27"):
+        Report(argmax=range(20)).to_ints(27)
 
 
 def test_a_request_survives_the_wire_without_what_rank_0_alone_knows():
@@ -66,6 +67,7 @@ def test_a_request_survives_the_wire_without_what_rank_0_alone_knows():
         Limits(7, frozenset({5})),
         SamplingParams(0.5, 3, 0.9, 2),
         boundary_ids=frozenset({0}),
+        is_scored=True,
         prefill_chunk=9,
     )
     recipe = PublishedSettings(5, 4, 3, prompt_as_reference=True)
@@ -81,6 +83,7 @@ def test_a_request_survives_the_wire_without_what_rank_0_alone_knows():
         sampling=asdict(request.sampling),
         prefill_chunk=9,
         is_constrained=True,
+        is_scored=True,
         recipe=recipe_to_json(recipe),
         report_ints=report_ints(recipe),
         drafts_on_prompt=True,

@@ -89,11 +89,20 @@ class Desk:
         self.version += 1
         return self.do(self.machine.edited(URI, self.place, self.now_s))
 
-    def answer(self, *texts: str, next_line: str = "", num_replaced: int = 0, is_cut: bool = False) -> list[Action]:
+    def answer(
+        self,
+        *texts: str,
+        next_line: str = "",
+        num_replaced: int = 0,
+        is_cut: bool = False,
+        is_unsure: bool = False,
+    ) -> list[Action]:
         request_id = next(iter(self.asks))
         del self.asks[request_id]
         found = [Continuation(text, num_replaced) for text in texts]
-        return self.do(self.machine.answered(request_id, found, next_line, self.now_s, is_cut=is_cut))
+        return self.do(
+            self.machine.answered(request_id, found, next_line, self.now_s, is_cut=is_cut, is_unsure=is_unsure)
+        )
 
     def say(self, text: str) -> list[Action]:
         return self.do(self.machine.progressed(next(iter(self.asks)), text, self.now_s))

@@ -171,6 +171,7 @@ OTHERS = {
     "num_wanted": replace(BASE, num_wanted=2),
     "selected": replace(BASE, selected=Selection(4, 0, "format")),
     "multi_line": replace(BASE, multi_line=MultiLine.NEVER),
+    "confidence": replace(BASE, confidence=0.5),
     "max_new_tokens": replace(BASE, max_new_tokens=None),
     "deadline_ms": replace(BASE, deadline_ms=501),
     "model": replace(BASE, model="another"),
@@ -190,6 +191,7 @@ def test_a_request_contains_nothing_that_is_not_in_the_condition() -> None:
         "num_suggestions": "num_wanted",
         "selected": "selected",
         "multi_line": "multi_line",
+        "confidence": "confidence",
         "max_new_tokens": "max_new_tokens",
         "deadline_ms": "deadline_ms",
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from forelook.confidence import Confidence
 from forelook_lsp.suggestions.cache import Continuation
+from forelook_lsp.suggestions.condition import Condition
 from forelook_lsp.suggestions.machine import (
     Answer,
     Ask,
@@ -209,3 +211,58 @@ def test_a_cancelled_request_is_not_asked_when_its_delay_is_over() -> None:
     desk.cancel()
     assert desk.machine.next_wake_s() is None
     assert desk.wait(1) == []
+
+
+# --- Answers that are withheld ---------------------------------------------------------------------------------
+
+
+def test_a_withheld_answer_answers_the_query_with_nothing_and_says_why() -> None:
+    desk = Desk("x = ")
+    desk.request()
+    desk.answer(is_unsure=True)
+    assert desk.shown() == []
+    assert desk.last.is_unsure
+    assert desk.last.source is Source.NEW
+
+
+def test_after_a_withheld_answer_every_key_asks_until_the_model_is_sure() -> None:
+    desk = Desk("x = ")
+    desk.request()
+    desk.answer(is_unsure=True)
+    desk.type("f")
+    desk.request()
+    assert desk.machine.pace.num_asks == 2
+    desk.answer("oo(1)")
+    assert desk.shown() == ["oo(1)"]
+    assert not desk.last.is_unsure
+    desk.type("o")
+    desk.request()
+    assert desk.last.source is Source.HIT, "what is on the screen stays there while it is typed"
+
+
+def test_a_withheld_answer_for_an_earlier_cursor_is_asked_for_again() -> None:
+    desk = Desk("x = ")
+    desk.request()
+    desk.type("f")
+    desk.request()
+    desk.answer(is_unsure=True)
+    assert len(desk.answers) == 0
+    assert desk.machine.pace.num_asks == 2
+
+
+def test_what_one_level_shows_the_cache_does_not_show_under_another() -> None:
+    desk = Desk("x = ")
+    desk.request(condition=Condition(confidence=Confidence.OFF))
+    desk.answer("foo(1)")
+    desk.request(condition=Condition(confidence=Confidence.STRICT))
+    assert desk.machine.pace.num_asks == 2
+    assert desk.asks[2].request().confidence is Confidence.STRICT
+
+
+def test_what_was_asked_for_stays_while_it_is_typed() -> None:
+    desk = Desk("x = ")
+    desk.request(condition=Condition(confidence=0.9, invoked=True))
+    desk.answer("foo(1)")
+    desk.type("f")
+    desk.request(condition=Condition(confidence=0.9))
+    assert desk.shown() == ["oo(1)"]

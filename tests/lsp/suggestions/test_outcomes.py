@@ -32,7 +32,12 @@ class Page:
         anchor = self.text.rfind("\n", 0, self.cursor) + 1
         query = Query(1, Place.of(URI, self.text, anchor, self.cursor), 1)
         found = tuple(Continuation(text, num_replaced, f"{entry}.{index}") for index, text in enumerate(continuations))
-        self.outcomes.answered(Answer(query, found, Source.NEW, 0.012), self.now_s)
+        self.seen += self.outcomes.answered(Answer(query, found, Source.NEW, 0.012), self.now_s)
+
+    def withhold(self) -> None:
+        anchor = self.text.rfind("\n", 0, self.cursor) + 1
+        query = Query(1, Place.of(URI, self.text, anchor, self.cursor), 1)
+        self.seen += self.outcomes.answered(Answer(query, (), Source.NEW, 0.012, is_unsure=True), self.now_s)
 
     def edit(self, start: int, end: int, text: str) -> None:
         self.seen += self.outcomes.edited(URI, self.text, TextChange(start, end, text), self.now_s)
@@ -337,3 +342,28 @@ def test_every_suggestion_shown_ends_in_one_way_at_most(operations: list[tuple[s
     ended = counts["used"] + counts["rejected"]
     still_shown = 1
     assert counts["shown"] - still_shown <= ended <= counts["shown"]
+
+
+def test_a_withheld_suggestion_counts_once_however_often_it_is_asked_for_in_its_line() -> None:
+    page = Page("a = ")
+    page.withhold()
+    page.insert("f")
+    page.withhold()
+    assert page.kinds == ["withheld"]
+    page.insert("(1)\n")
+    page.withhold()
+    assert page.kinds == ["withheld"] * 2
+    assert page.outcomes.statistics.accept_rate is None, "nothing was shown"
+
+
+def test_a_suggestion_that_is_shown_ends_what_was_withheld_before_it() -> None:
+    page = Page("a = ")
+    page.withhold()
+    page.show("f(1)")
+    page.insert("g")
+    page.withhold()
+    page.wait(5)
+    assert page.kinds == ["withheld", "shown", "withheld", "rejected"]
+    page.outcomes.closed(URI, page.now_s)
+    page.withhold()
+    assert page.kinds[-1] == "withheld"

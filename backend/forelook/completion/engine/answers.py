@@ -31,7 +31,9 @@ class Answer:
 
     def draft_source(self, encode: Callable[[str], list[int]]) -> PreviousSuggestion | None:
         """The suggestion as a source of drafts: after the next keystroke much of it often still applies."""
-        if (suggestion := self.suggestion) is None:
+        # One that was not shown is as good a guess at what the model will say next.
+        suggestion = self.suggestion or self.completed.withheld
+        if suggestion is None:
             return None
         text, offset = self.document.text, self.request.offset
         line_start = max(text.rfind("\n", 0, suggestion.start) + 1, offset - _MAX_LINE_CHARS)

@@ -60,6 +60,7 @@ class ParallelDecoder:
             sampling=asdict(request.sampling),
             prefill_chunk=request.prefill_chunk,
             is_constrained=request.constraint is not None,
+            is_scored=request.is_scored,
             recipe=recipe_to_json(drafter.recipe),
             report_ints=report_ints(drafter.recipe),
         )

@@ -108,6 +108,7 @@ class RankSteps:
                 token_ids=walked.token_ids,
                 finish_reason=walked.finish_reason,
                 argmax=argmax,
+                log_probs=walked.log_probs,
             )
         )
         best = max(reports[:1] if self._is_constrained else reports, key=lambda report: report.num_accepted)
@@ -116,7 +117,7 @@ class RankSteps:
         self._num_left -= len(best.token_ids)
         self._is_over = best.finish_reason is not None or self._num_left < 0  # a full context every rank sees itself
         return StepOutcome(
-            Verified(list(best.token_ids), _walk(plan.tree, accepted), best.finish_reason),
+            Verified(list(best.token_ids), _walk(plan.tree, accepted), best.finish_reason, list(best.log_probs)),
             join_argmax(plan, self._parts, [report.argmax for report in reports]),
             _walk(self._parts[self._group.rank].tree, accepted),
         )

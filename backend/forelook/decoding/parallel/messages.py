@@ -21,6 +21,7 @@ UNLOAD, LOAD, DISMISS = [0], [1], list[int]()
 
 _RECIPES: dict[str, type[PublishedSettings]] = {"published": PublishedSettings}
 _TREE_REPORT_INTS = 512  # room for every plan of the draft tree; chosen, not measured
+_SCORE_UNITS = 1_000_000
 _REASONS = tuple(FinishReason)
 
 
@@ -35,6 +36,7 @@ class RequestMessage:
         max_positions: capacity of the sequence.
         prompt_ids, max_new_tokens, stop_token_ids, boundary_ids, sampling, prefill_chunk: as in ``DecodeRequest``.
         is_constrained: whether the first step has a token constraint, which rank 0 alone knows.
+        is_scored: whether reports contain log-probabilities.
         recipe: name and fields of the drafter's recipe; ``None`` if rank 0 sends the plans.
         report_ints: length of every report.
         drafts_on_prompt: whether the end of the prompt carries drafts. Rank 0 decides for all: a rank whose cache has
@@ -52,6 +54,7 @@ class RequestMessage:
     sampling: dict[str, Any]
     prefill_chunk: int
     is_constrained: bool
+    is_scored: bool
     recipe: Sequence[Any] | None
     report_ints: int
     drafts_on_prompt: bool = False
@@ -73,6 +76,7 @@ class RequestMessage:
             Limits(self.max_new_tokens, frozenset(self.stop_token_ids)),
             SamplingParams(**self.sampling),
             boundary_ids=frozenset(self.boundary_ids),
+            is_scored=self.is_scored,
             prefill_chunk=self.prefill_chunk,
         )
 
@@ -100,10 +104,10 @@ def recipe_from_json(value: Sequence[Any] | None) -> DrafterRecipe | None:
 
 
 def report_ints(recipe: DrafterRecipe | None) -> int:
-    """Length of the reports of a request: head, output tokens, argmax of the logit rows."""
+    """Length of the reports of a request: head, output tokens and their scores, argmax of the logit rows."""
     if recipe is None:
         return _TREE_REPORT_INTS
-    return max(_TREE_REPORT_INTS, 8 + 2 * recipe.max_logit_rows)
+    return max(_TREE_REPORT_INTS, 9 + 3 * recipe.max_logit_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,7 @@ class Report:
         token_ids: output tokens of that walk.
         finish_reason: set if the walk reached a stop token or the last allowed token.
         argmax: of its logit rows.
+        log_probs: of that walk, as ``Verified`` has them; sent in millionths.
     """
 
     error_code: int = 0
@@ -127,6 +132,7 @@ class Report:
     token_ids: Sequence[int] = ()
     finish_reason: FinishReason | None = None
     argmax: Sequence[int] = ()
+    log_probs: Sequence[float] = ()
 
     def to_ints(self, length: int) -> list[int]:
         """Exactly ``length`` integers.
@@ -142,8 +148,10 @@ class Report:
             _reason_to_int(self.finish_reason),
             len(self.token_ids),
             len(self.argmax),
+            len(self.log_probs),
             *self.token_ids,
             *self.argmax,
+            *(round(value * _SCORE_UNITS) for value in self.log_probs),
         ]
         if len(values) > length:
             raise DecodingError(f"a step's report has {len(values)} numbers, over the limit of {length}")
@@ -152,7 +160,7 @@ class Report:
     @classmethod
     def from_ints(cls, values: Sequence[int]) -> Report:
         """The inverse of ``to_ints``."""
-        code, ended, is_constrained, num_accepted, reason, num_tokens, num_rows, *rest = values
+        code, ended, is_constrained, num_accepted, reason, num_tokens, num_rows, num_scores, *rest = values
         return cls(
             code,
             _reason_from_int(ended),
@@ -161,6 +169,7 @@ class Report:
             rest[:num_tokens],
             _reason_from_int(reason),
             rest[num_tokens : num_tokens + num_rows],
+            [value / _SCORE_UNITS for value in rest[num_tokens + num_rows :][:num_scores]],
         )
 
 
