@@ -11,8 +11,8 @@ check. ``--type`` types lines of the other half once more under the product's ow
 of answers with and without scores. ``--write`` writes the table
 next to the weights, or the adapter's; without it nothing is changed. The last line is one JSON object.
 
-Usage: python scripts/calibrate_confidence.py FOLDER ... [--model PATH_OR_ID] [--lines N] [--records FILE]
-                                              [--session N] [--type N] [--write]
+Usage: python scripts/calibrate_confidence.py FOLDER ... [--model PATH_OR_ID] [--adapter FOLDER] [--lines N]
+                                              [--records FILE] [--session N] [--type N] [--write]
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, find_checkpo
 def main() -> int:
     parser = benchmark_parser(__doc__, "model", "device", "dtype")
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folders of projects")
+    parser.add_argument("--adapter", type=Path, metavar="FOLDER", help="of a low-rank adapter for the model")
     parser.add_argument("--lines", type=int, default=40, help="lines per language (default: %(default)s)")
     parser.add_argument("--languages", nargs="+", help="names in the language table (default: all that have lines)")
     parser.add_argument("--records", type=Path, metavar="FILE", help="keep the answers here, and go on from them")
@@ -53,7 +54,7 @@ def main() -> int:
     if options.recorded and options.records is None:
         parser.error("--recorded needs --records")
     try:
-        model = load_model(options.model, device=options.device, dtype=options.dtype)
+        model = load_model(options.model, adapter=options.adapter, device=options.device, dtype=options.dtype)
     except ForelookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -81,11 +82,15 @@ def main() -> int:
     if options.cost:
         result["cost"] = scoring_cost(model, lines[: options.cost])
     if options.write:
-        path = STARTER_MODEL_PATH if options.model is None else find_checkpoint(options.model, None, lambda *_: None)
+        path = options.adapter or weights_path(options.model)
         write_confidence(path, levels, origin(records, result))
         print(f"written: {confidence_path(path).name}")
     print_result("confidence", result, options.json)
     return 0
+
+
+def weights_path(model: str | None) -> Path:
+    return STARTER_MODEL_PATH if model is None else find_checkpoint(model, None, lambda *_: None)
 
 
 def in_turn(lines: dict[str, list[Line]], languages: Iterable[str] | None) -> list[Line]:
