@@ -2,7 +2,7 @@
 
 Lines of files that nothing was trained or tuned on are typed again, key by key, with every answer of the model and the
 log-probabilities of its first line on record. A user accepts a suggestion once its first line is the rest of the true
-one. On one half of the projects, thresholds are chosen: *default* is the highest one that still shows 63% of the
+one. On one half of the projects, thresholds are chosen: *default* is the highest one that still shows 62% of the
 suggestions, *strict* the highest one that still saves 95% of the keystrokes. The other half says what they do there.
 
 A project is a folder in one of the FOLDERs. ``--records`` keeps the answers, so that a run can be continued or its

@@ -11,6 +11,7 @@ from functools import partial
 from forelook.completion.confidence import GeneratedBytes, LineScore, Sureness
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
+from forelook.completion.decoded import Decoded
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.files import FileContext
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
@@ -164,38 +165,6 @@ class _Run:
     stats: DecodingStats = field(default_factory=DecodingStats)
 
 
-@dataclass(frozen=True, slots=True)
-class _Generation:
-    """One pass of the decoding loop.
-
-    Attributes:
-        raw: what the model generated.
-        finish_reason: why it ended.
-        data: the tokens of ``raw``.
-        log_probs: of these tokens, and of the stop token if it was reached; empty if they were not scored.
-    """
-
-    raw: str
-    finish_reason: FinishReason
-    data: GeneratedBytes
-    log_probs: Sequence[float] = ()
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether more would have followed."""
-        return self.finish_reason not in (FinishReason.STOP_TOKEN, FinishReason.SCOPE_END)
-
-    def line_score(self) -> LineScore:
-        """Of the first line with text in it."""
-        return self.data.line_score(self.log_probs)
-
-    def is_sure_after(self, tail: str, least: float) -> bool:
-        """Whether the first line of ``tail``, the end of ``raw``, is as likely as that."""
-        if least == -math.inf:
-            return True
-        return self.data.line_score(self.log_probs, len(self.raw[: -len(tail)].encode())).total >= least
-
-
 class Completer:
     """Runs requests on one model, one at a time.
 
@@ -323,10 +292,10 @@ class Completer:
             is_cancelled=control.is_cancelled,
         )
 
-    def _generate_all(self, run: _Run, num_wanted: int) -> tuple[list[CleanText], _Generation | None]:
+    def _generate_all(self, run: _Run, num_wanted: int) -> tuple[list[CleanText], Decoded | None]:
         """Different suggestions, the greedy one first, and the greedy pass; ``None`` if the request was cancelled."""
         found: list[CleanText] = []
-        greedy: _Generation | None = None
+        greedy: Decoded | None = None
         for generation in self._generations(run, num_sampled=_MAX_ATTEMPTS_PER_SUGGESTION * (num_wanted - 1)):
             reason = generation.finish_reason
             if reason is FinishReason.CANCELLED:
@@ -346,13 +315,13 @@ class Completer:
                 break
         return found, greedy
 
-    def _generations(self, run: _Run, num_sampled: int) -> Iterator[_Generation]:
+    def _generations(self, run: _Run, num_sampled: int) -> Iterator[Decoded]:
         yield self._generate(run, GREEDY, run.control.on_partial)
         for seed in range(1, num_sampled + 1):
             sampling = SamplingParams(self._config.sampling_temperature, top_p=_SAMPLING_TOP_P, seed=seed)
             yield self._generate(run, sampling, lambda _text: None)
 
-    def _generate(self, run: _Run, sampling: SamplingParams, on_partial: Callable[[str], None]) -> _Generation:
+    def _generate(self, run: _Run, sampling: SamplingParams, on_partial: Callable[[str], None]) -> Decoded:
         prompt = run.prompt
         forced, token_bytes = prompt.healing.forced, self._model.tokenizer.token_bytes
         stream, data = TextStream(self._model.tokenizer, skip=forced), GeneratedBytes(len(forced))
@@ -383,7 +352,7 @@ class Completer:
         is_unsure = least > -math.inf and bool(raw.strip()) and data.line_score(stats.log_probs).total < least
         if is_unsure and reason is not FinishReason.CANCELLED:
             reason = FinishReason.UNSURE
-        return _Generation(raw, reason, data, stats.log_probs)
+        return Decoded(raw, reason, data, stats.log_probs)
 
     def _steps(
         self,
