@@ -6,9 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON TORCH_INDEX VENV
 
-.PHONY: help demo bench bench-quick test attack generate check e2e test-extension package format lint types setup setup-dev clean
+.PHONY: help model demo bench bench-quick test attack generate check e2e test-extension package format lint types setup setup-dev clean
 
 help:
+	@echo "make model   the base of the default model (93 MB), into your model folder; demo and test do this first"
 	@echo "make demo    a suggestion from a real model, through the real backend and language server"
 	@echo "make test    all tests"
 	@echo "make bench   measure and rewrite the tables of docs/benchmarks.md; bench-quick: the same code with tiny settings"
@@ -26,7 +27,11 @@ setup:
 setup-dev:
 	@scripts/setup.sh dev
 
-demo: setup
+# Once it is there, this asks no network.
+model:
+	@$(BIN)/forelook pull smollm2-135m || echo "forelook: without it the small bundled model answers" >&2
+
+demo: setup model
 	@$(BIN)/python scripts/demo.py
 
 bench: setup-dev
@@ -35,7 +40,7 @@ bench: setup-dev
 bench-quick: setup-dev
 	@$(BIN)/python scripts/write_benchmarks.py --quick
 
-test: setup-dev
+test: setup-dev model
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 ATTACK_SECONDS ?= 600

@@ -90,7 +90,7 @@ async def show_file(client: LspClient, path: Path, source: str, console: Console
 
 async def run(files: dict[Path, str], model: str | None, console: Console) -> int:
     command = ["serve", *(["--model", model] if model else [])]
-    with processes.private_environment() as environment:
+    with processes.private_environment(sees_models=True) as environment:
         console.print(f"[dim]$ forelook {' '.join(command)}[/]")
         async with processes.backend(environment, [str(Path(sys.executable).with_name("forelook")), *command]):
             console.print("[dim]$ forelook-lsp[/]")
@@ -113,7 +113,7 @@ async def run(files: dict[Path, str], model: str | None, console: Console) -> in
 def main() -> int:
     parser = argparse.ArgumentParser(description="Show Forelook completing real files with its real model.")
     parser.add_argument("files", nargs="*", type=Path, help="Python files (default: some of this repository)")
-    parser.add_argument("--model", help="checkpoint folder or hub id (default: the starter model)")
+    parser.add_argument("--model", help="checkpoint folder or hub id (default: the default model)")
     parser.add_argument("--svg", type=Path, help="also save the output as a picture")
     arguments = parser.parse_args()
     files = [path.resolve() for path in arguments.files or DEFAULT_FILES]

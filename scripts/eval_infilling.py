@@ -19,7 +19,8 @@ samples of the repository and those of ``--files``.
 ``--guard-cost`` measures the CPU time that cleaning a suggestion up takes with its parses: lines of the files nearest
 to 2,000 lines, one per language, typed again; ``--against`` takes turns with the code of another checkout.
 
-Usage: python scripts/eval_infilling.py [--model PATH_OR_ID] [--limit N] [--cut CUT ...] [--keystrokes N] [--no-tests]
+Usage: python scripts/eval_infilling.py [--model PATH_OR_ID] [--adapter FOLDER] [--limit N] [--cut CUT ...]
+       [--keystrokes N] [--no-tests]
        python scripts/eval_infilling.py --breakage PLACES [--files FOLDER ...] [--model PATH_OR_ID]
        python scripts/eval_infilling.py --guard-cost LINES [--files FOLDER ...] [--against CHECKOUT]
 """
@@ -34,18 +35,18 @@ from bench.arguments import benchmark_parser
 from bench.breakage import SAMPLES, TEXTS, evaluate_breakage
 from bench.guard_cost import evaluate_guard_cost
 from bench.infilling import CUTS, evaluate_keystrokes, evaluate_lines, problems
+from bench.models import load_named
 from bench.results import DATA, REPOSITORY, print_result, public_name
 from bench.tables import quality
 from forelook.completion.completer import Completer
 from forelook.confidence import Confidence
 from forelook.config import EngineConfig
 from forelook.errors import ForelookError
-from forelook.model.loading import load_model
 
 
 def main() -> int:
     defaults = EngineConfig()
-    parser = benchmark_parser(__doc__, "model", "dtype")
+    parser = benchmark_parser(__doc__, "model", "adapter", "dtype")
     parser.add_argument("--limit", type=int, help="problems (default: all 1033)")
     parser.add_argument("--keystrokes", type=int, default=0, help="functions to type key by key (default: none)")
     parser.add_argument("--breakage", type=int, metavar="PLACES", help="measure suggestions that add a syntax error")
@@ -78,7 +79,7 @@ def main() -> int:
     confidence = _confidence(parser, options.confidence)
     config = EngineConfig(context_share=options.context_share, suffix_share=options.suffix_share)
     try:
-        model = load_model(options.model, dtype=options.dtype)
+        model = load_named(options.model, adapter=options.adapter, dtype=options.dtype)
         completer = Completer(model, config)
     except ForelookError as error:
         print(f"error: {error}", file=sys.stderr)

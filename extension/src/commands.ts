@@ -3,6 +3,7 @@
 import * as vscode from "vscode";
 import type { Session } from "./session";
 import * as config from "./config";
+import { lacksDefaultModel, pullWithProgress } from "./defaultModel";
 import { LeftToRightOffer } from "./leftToRight";
 import { chooseModel } from "./models";
 import { run } from "./processes";
@@ -31,6 +32,7 @@ export function registerCommands(parts: Parts): vscode.Disposable {
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
     showStatistics: () => showStatistics(session, reports),
     chooseModel: () => chooseModel(launcher.interpreter?.python, parts.home, log),
+    downloadDefaultModel: () => downloadDefaultModel(parts),
     acceptLeftToRight: () => config.acceptLeftToRight(),
     restart: () => restart(parts),
     clearPool: () => clearPool(session),
@@ -116,6 +118,17 @@ async function runDoctor({ launcher, home }: Parts, reports: Reports): Promise<v
   await reports.show("Forelook doctor.txt", [...lines, ...verdict, ""].join("\n"));
 }
 
+async function downloadDefaultModel({ launcher, home, log }: Parts): Promise<void> {
+  const python = launcher.interpreter?.python;
+  if (python === undefined) {
+    void vscode.window.showWarningMessage(
+      "No local server to download a model for: the server is not installed, or it is reached over websocket.",
+    );
+    return;
+  }
+  await pullWithProgress(python, home, config.serverSettings().pipArguments, log);
+}
+
 async function showMenu(session: Session): Promise<void> {
   const languageId = vscode.window.activeTextEditor?.document.languageId;
   const everywhere = config.enabledEverywhere();
@@ -150,6 +163,9 @@ async function showMenu(session: Session): Promise<void> {
     items.unshift({ label, command: "workbench.trust.manage" });
   } else if (config.serverSettings().url !== undefined) {
     items.push({ label: "$(key) Set the server's token…", command: "setServerToken" });
+  }
+  if (lacksDefaultModel(session.state)) {
+    items.unshift({ label: "$(cloud-download) Download the default model", command: "downloadDefaultModel" });
   }
   const state = session.state;
   const placeHolder = state.kind === "failed" || state.kind === "missing" ? state.message : "Forelook";

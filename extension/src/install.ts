@@ -3,6 +3,7 @@
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import * as path from "node:path";
 import type * as vscode from "vscode";
+import { pullDefaultModel } from "./defaultModel";
 import type { InterpreterFinder } from "./interpreter";
 import { run } from "./processes";
 
@@ -102,6 +103,11 @@ export async function install(
   const probe = await finder.probe(finder.privatePython);
   if (probe?.forelook === undefined) {
     throw new InstallError("pip succeeded but Python cannot import Forelook; see the log.");
+  }
+  // Without it the small bundled model answers and the status offers it, so its failure is not the installation's.
+  const missing = await pullDefaultModel(finder.privatePython, home, installation.pipArguments, log, report, signal);
+  if (missing !== undefined) {
+    log.warn(missing);
   }
   return finder.privatePython;
 }

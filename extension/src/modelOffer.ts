@@ -1,7 +1,8 @@
-/** A larger model than the bundled one, offered once where this machine can run it. */
+/** The default model where its base is missing, or a larger one, offered once where this machine can run it. */
 
 import * as vscode from "vscode";
-import { setModel } from "./config";
+import { serverSettings, setModel } from "./config";
+import { pullWithProgress } from "./defaultModel";
 import { listModels } from "./models";
 import type { Connection } from "./status";
 
@@ -41,9 +42,12 @@ export class ModelOffer {
     if (!listing.offer) {
       return;
     }
-    const { model, message } = listing.offer;
+    const { model, message, is_default: isDefault } = listing.offer;
     const answer = await vscode.window.showInformationMessage(`${message}.`, USE, CHOOSE);
-    if (answer === USE) {
+    if (answer === USE && isDefault) {
+      // It runs where no model is chosen: the next suggestion is its own.
+      await pullWithProgress(python, this.home, serverSettings().pipArguments, this.log);
+    } else if (answer === USE) {
       await setModel(model);
     } else if (answer === CHOOSE) {
       await vscode.commands.executeCommand("forelook.chooseModel");

@@ -2,9 +2,11 @@
 
 import * as vscode from "vscode";
 import { setModel } from "./config";
+import { DEFAULT_MODEL } from "./defaultModel";
 import { run } from "./processes";
 
 const LISTING_TIMEOUT_MS = 60_000;
+const STARTER_MODEL = "starter-model";
 
 interface Choice extends vscode.QuickPickItem {
   readonly pick?: () => Thenable<string | undefined>;
@@ -14,7 +16,7 @@ interface Choice extends vscode.QuickPickItem {
 /** The part of `forelook models --json` that is shown. */
 export interface Listing {
   readonly machine: { readonly speed: { readonly was_busy: boolean } | null };
-  readonly offer: { readonly model: string; readonly message: string } | null;
+  readonly offer: { readonly model: string; readonly message: string; readonly is_default: boolean } | null;
   readonly installed: readonly { readonly model: string; readonly fault: string }[];
   readonly recommended: readonly Rating[];
 }
@@ -35,7 +37,8 @@ export async function chooseModel(python: string | undefined, home: string, log:
   const progress = { location: vscode.ProgressLocation.Window, title: "Forelook models" };
   const rated = await vscode.window.withProgress(progress, () => ratedModels(python, home, log));
   const choices: readonly Choice[] = [
-    { label: "Starter model", description: "bundled, runs on any CPU", model: null },
+    { label: "Default model", description: `${DEFAULT_MODEL}, adapted for infilling; without it the bundled one`, model: null },
+    { label: "Bundled model", description: "small, runs on any CPU", model: STARTER_MODEL },
     { label: "$(folder) A folder…", description: "with a Llama-family checkpoint", pick: pickFolder },
     { label: "$(cloud) A hub id…", description: "such as codellama/CodeLlama-7b-hf", pick: pickHubId },
     ...group("For this machine", rated.filter(({ usable }) => usable)),
@@ -44,7 +47,7 @@ export async function chooseModel(python: string | undefined, home: string, log:
   const items = choices.map((choice) =>
     choice.model === current && choice.kind === undefined ? { ...choice, label: `$(check) ${choice.label}` } : choice,
   );
-  const placeHolder = `The model to run; now ${current ?? "the starter model"}`;
+  const placeHolder = `The model to run; now ${current ?? "the default model"}`;
   const choice = await vscode.window.showQuickPick(items, { placeHolder });
   if (!choice) {
     return;
@@ -85,7 +88,8 @@ async function ratedModels(
     return [];
   }
   const ready = new Set(listing.installed.filter(({ fault }) => !fault).map(({ model }) => model));
-  return listing.recommended.map((rating) => ({
+  const others = listing.recommended.filter(({ model }) => model.model !== DEFAULT_MODEL);
+  return others.map((rating) => ({
     choice: describe(rating, ready.has(rating.model.model)),
     usable: rating.fits && !rating.is_slow,
   }));

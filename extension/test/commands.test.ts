@@ -110,11 +110,29 @@ describe("the menu", () => {
 });
 
 describe("the model", () => {
-  test("starter is the absence of the setting", async () => {
+  test("by default is the absence of the setting, and the bundled one has a name", async () => {
     fake.set("forelook.model", "/models/former");
-    fake.answers = ["Starter model"];
+    fake.answers = ["Default model"];
     await run("chooseModel");
     expect(fake.value("forelook.model")).toBeUndefined();
+    fake.answers = ["Bundled model"];
+    await run("chooseModel");
+    expect(fake.value("forelook.model")).toBe("starter-model");
+  });
+
+  test("by default is a click away where its base is missing", async () => {
+    const offer = "$(cloud-download) Download the default model";
+    state = { kind: "running", status: { state: "ready", model: "starter-model" } };
+    await run("showMenu");
+    expect(fake.offered).not.toContain(offer);
+    state = { kind: "running", status: { state: "ready", message: "`forelook pull smollm2-135m` gets a better one" } };
+    await run("showMenu");
+    expect(fake.offered).toContain(offer);
+    const folder = await mkdtemp(path.join(tmpdir(), "forelook-"));
+    interpreter = { python: await writePython(path.join(folder, "python"), {}) };
+    await run("downloadDefaultModel");
+    expect(await readFile(`${interpreter.python}.calls`, "utf8")).toContain("-m forelook pull smollm2-135m");
+    await rm(folder, { recursive: true });
   });
 
   describe("of the catalogue", () => {
@@ -153,7 +171,8 @@ describe("the model", () => {
     test("is what `forelook models` prints, rated for this machine", async () => {
       fake.answers = ["own/large"];
       expect(await offered(JSON.stringify(listing))).toEqual([
-        expect.stringContaining("Starter model"),
+        expect.stringContaining("Default model"),
+        expect.stringContaining("Bundled model"),
         expect.stringContaining("A folder"),
         expect.stringContaining("A hub id"),
         "For this machine",
@@ -166,7 +185,7 @@ describe("the model", () => {
     });
 
     test("is left out if the command fails", async () => {
-      expect(await offered("Traceback")).toHaveLength(3);
+      expect(await offered("Traceback")).toHaveLength(4);
     });
   });
 

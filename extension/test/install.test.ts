@@ -46,12 +46,20 @@ test("an environment of its own is made, and has Forelook afterwards", async () 
   const python = await installHere((doing) => told.push(doing), never, ["--index-url", "https://mirror.example.org"]);
   expect(python).toBe(path.join(home, "environment", "bin", "python"));
   expect((await finder.search(undefined)).found).toMatchObject({ python, version: "9.9.9" });
-  expect(told).toEqual(["looking for Python", "creating the environment", "downloading", "collecting torch"]);
+  expect(told).toEqual(["looking for Python", "creating the environment", "downloading", "collecting torch", "downloading the default model"]);
   expect(await exists(`${base}.installed`), "the base interpreter is left as it was").toBe(false);
   const calls = await readFile(`${python}.calls`, "utf8");
   expect(calls).toContain(
     "-m pip install --no-input --disable-pip-version-check --index-url https://mirror.example.org forelook==1.2.3",
   );
+  expect(calls).toContain("-m forelook pull smollm2-135m --pip-argument=--index-url --pip-argument=https://mirror.example.org");
+});
+
+test("a default model that cannot be fetched leaves the installation as it is", async () => {
+  await writePython(path.join(folder, "path", "python3"), { pull: "echo 'forelook: no network' >&2; exit 4" });
+  const python = await installHere();
+  expect((await finder.search(undefined)).found).toMatchObject({ python });
+  expect(channel.lines.join("\n")).toContain("forelook: no network");
 });
 
 test("PyTorch comes first, and alone, from an index of its own", async () => {

@@ -44,6 +44,13 @@ test("one click downloads the model that suits the machine, with size and licens
   expect(fake.value("forelook.model")).toBe("own/large");
 });
 
+test("one click downloads the default model, which then runs where none is chosen", async () => {
+  fake.answers = ["Download and Use"];
+  await show(listing({ model: "smollm2-135m", message: "The small bundled model answers", is_default: true }));
+  expect(await calls()).toContain("-m forelook pull smollm2-135m");
+  expect(fake.value("forelook.model")).toBeUndefined();
+});
+
 test("it is offered once, whatever the answer", async () => {
   await show(listing({ model: "own/large", message: MESSAGE }));
   await show(listing({ model: "own/large", message: MESSAGE }));

@@ -11,7 +11,8 @@ from typing import Any
 from bench.results import DATA
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {"help": "checkpoint folder or hub id (default: the starter model)"},
+    "model": {"help": "smollm2-135m, a checkpoint folder or a hub id (default: the starter model)"},
+    "adapter": {"metavar": "FOLDER", "help": "a low-rank adapter for the model"},
     "device": {"default": "auto", "help": "auto, cpu or cuda"},
     "dtype": {"default": "auto", "help": "of the weights: auto, bfloat16, float16, float32 or float64"},
     "threads": {"type": int, "help": "torch's threads (default: all cores)"},

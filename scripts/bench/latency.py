@@ -178,7 +178,7 @@ async def measure(
     contestants: dict[str, Contestant] = {}
     async with contextlib.AsyncExitStack() as stack:
         for engine in engines:
-            environment = stack.enter_context(private_environment())
+            environment = stack.enter_context(private_environment(sees_models=model is not None))
             command = backend_command(engine, model, deadline_ms)
             process = await stack.enter_async_context(backend(environment, command))
             server = await stack.enter_async_context(editor(environment, settings))

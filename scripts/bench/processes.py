@@ -11,16 +11,25 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from forelook.commands.cli import command_context
+
 from bench.lsp_client import LspClient, StdioServer, stdio_server
 
 READY_TIMEOUT_S = 180.0
 
 
 @contextlib.contextmanager
-def private_environment() -> Iterator[dict[str, str]]:
-    """Yield an environment with folders of its own, so that no backend of the user is found or disturbed."""
+def private_environment(*, sees_models: bool = False) -> Iterator[dict[str, str]]:
+    """Yield an environment with folders of its own, so that no backend of the user is found or disturbed.
+
+    Args:
+        sees_models: whether the models are there that the user has pulled; without them the starter model runs.
+    """
     folder = Path(tempfile.mkdtemp(prefix="fl-"))  # short: a socket's path has few characters
     names = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+    if sees_models:
+        (folder / "forelook").mkdir(mode=0o700)
+        (folder / "forelook" / "models").symlink_to(command_context().paths.models_dir)
     try:
         yield {**os.environ, **dict.fromkeys(names, str(folder))}
     finally:

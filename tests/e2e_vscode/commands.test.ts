@@ -54,9 +54,9 @@ describe("commands", () => {
     await window.press("Escape");
   });
 
-  inEditor("the starter model is chosen again", async () => {
+  inEditor("the default model is chosen again", async () => {
     await window.command("Forelook: Choose Model…");
-    await window.page.locator(".quick-input-list .monaco-list-row", { hasText: "Starter model" }).click();
+    await window.page.locator(".quick-input-list .monaco-list-row", { hasText: "Default model" }).click();
     await window.untilStatus(/starter-model/);
   });
 

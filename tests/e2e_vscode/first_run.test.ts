@@ -61,7 +61,7 @@ describe("on a machine without the server", () => {
     await window.page.locator(".notification-toast", { hasText: "installing the server" }).waitFor();
     await window.untilStatus(/Forelook installing/);
     await window.screenshot("04 installing");
-    await window.untilStatus(/starter-model/);
+    await window.untilStatus(/starter-model|smollm2-135m/); // the latter where a package index is reachable
     const environment = await lab.privateEnvironment();
     assert.ok(environment);
     for (const id of [...(await lab.languageServerIds()), ...(await lab.backendIds())]) {

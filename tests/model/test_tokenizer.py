@@ -164,11 +164,10 @@ CODE_LINES = st.lists(
 ).map("\n".join)
 
 
-@pytest.fixture(params=["starter", "first weights", "codellama"])
-def real_tokenizer(request: pytest.FixtureRequest, repository: Path) -> CodeTokenizer:
-    if request.param == "first weights":
-        return CodeTokenizer.from_file(repository / "tests" / "data" / "first_weights" / "tokenizer.json")
-    return request.getfixturevalue(f"{request.param}_tokenizer")
+@pytest.fixture(params=["starter", "codellama"])
+def real_tokenizer(request: pytest.FixtureRequest) -> CodeTokenizer:
+    tokenizer: CodeTokenizer = request.getfixturevalue(f"{request.param}_tokenizer")
+    return tokenizer
 
 
 def test_real_tokenizers_are_split_before_each_line_break(real_tokenizer: CodeTokenizer) -> None:

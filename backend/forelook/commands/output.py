@@ -99,6 +99,7 @@ def _show_ghost_text(source: Source, position: tuple[int, int], answer: Answer, 
         f"({stats.tokens_per_step:.2f} per step), {stats.num_accepted_tokens} of {stats.num_drafted_tokens} drafts "
         f"accepted, {status.model} on {status.device}"
     )
+    figures += f"\n{status.message}" if status.message else ""
     Console().print(Group(*excerpts, Text(figures, style="dim")))
 
 

@@ -9,12 +9,14 @@ export interface FakePython {
   readonly forelook?: string;
   /** Shell text that `-m pip` runs, before it leaves Forelook 9.9.9 installed. */
   readonly pip?: string;
+  /** Shell text that `-m forelook pull` runs. */
+  readonly pull?: string;
   /** What `-m forelook models` prints. */
   readonly models?: string;
 }
 
 /** Writes an interpreter. Each call of it adds a line, its working folder and arguments, to `FILE.calls`. */
-export async function writePython(file: string, { version = [3, 11], forelook, pip = "", models = "" }: FakePython): Promise<string> {
+export async function writePython(file: string, { version = [3, 11], forelook, pip = "", pull = "", models = "" }: FakePython): Promise<string> {
   await mkdir(path.dirname(file), { recursive: true });
   const answer = (installed: string | undefined): string => JSON.stringify({ python: version, forelook: installed ?? null });
   const script = `#!/bin/sh
@@ -32,6 +34,9 @@ case "$*" in
   "-m forelook models --all --json"*)
     echo "a sitecustomize that prints"
     echo '${models}'
+    exit 0 ;;
+  "-m forelook pull"*)
+    ${pull}
     exit 0 ;;
 esac
 echo "a sitecustomize that prints"
