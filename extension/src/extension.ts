@@ -4,6 +4,7 @@ import * as vscode from "vscode";
 import { Session } from "./session";
 import { registerCommands } from "./commands";
 import { SECTION } from "./config";
+import { reportCursor } from "./cursor";
 import { Launcher } from "./launcher";
 import { LeftToRightOffer } from "./leftToRight";
 import { ModelOffer } from "./modelOffer";
@@ -34,6 +35,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     own.onDidChange((connection) => void leftToRight.show(connection)),
     own.onDidChange((connection) => void modelOffer.show(connection, launcher.interpreter?.python)),
     vscode.window.onDidChangeActiveTextEditor(draw),
+    reportCursor((document, position) => own.reportCursor(document, position)),
     vscode.workspace.onDidGrantWorkspaceTrust(start),
     context.secrets.onDidChange(start),
     vscode.workspace.onDidChangeConfiguration(async (event) => {

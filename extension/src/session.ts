@@ -73,6 +73,16 @@ export class Session implements vscode.Disposable {
     }
   }
 
+  /** Tells the language server where the cursor rests, so that it can prepare for a request there. */
+  async reportCursor(document: vscode.TextDocument, position: vscode.Position): Promise<void> {
+    if (this.client?.isRunning() && vscode.languages.match(SELECTOR as vscode.DocumentSelector, document) > 0) {
+      await this.client.sendNotification(`${SECTION}/didMoveCursor`, {
+        textDocument: { uri: this.client.code2ProtocolConverter.asUri(document.uri) },
+        position: { line: position.line, character: position.character },
+      });
+    }
+  }
+
   /** Runs a command of the language server; `undefined` while there is no server. */
   async execute(command: string, args: readonly unknown[] = []): Promise<unknown> {
     if (!this.client?.isRunning()) {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { servers } from "./fakes/languageclient";
-import { fake, log } from "./fakes/vscode";
+import { fake, log, Uri } from "./fakes/vscode";
 import { Session } from "../src/session";
 import type { Link } from "../src/links";
 import type { Connection } from "../src/status";
@@ -84,6 +84,22 @@ describe("a session", () => {
     await pass();
     expect(session.state).toMatchObject({ retryInS: 1 });
     expect(links.closed).toBe(8);
+  });
+
+  test("reports the cursor in documents that the server knows, while there is one", async () => {
+    const report = (scheme: string): Promise<void> =>
+      session.reportCursor({ uri: Uri.from({ scheme, path: "/a.py" }) } as never, { line: 3, character: 7 } as never);
+    await report("file");
+    await session.start(TRANSPORT);
+    await pass();
+    await report("output");
+    await report("file");
+    expect(only().sent).toEqual([
+      {
+        method: "forelook/didMoveCursor",
+        params: { textDocument: { uri: "file:///a.py" }, position: { line: 3, character: 7 } },
+      },
+    ]);
   });
 
   test("tries a start that failed again", async () => {

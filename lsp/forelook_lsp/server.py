@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 SERVER_NAME = "forelook-lsp"
 CONFIGURATION_SECTION = "forelook"
 DID_SHOW = "textDocument/didShowCompletion"
+DID_MOVE_CURSOR = "forelook/didMoveCursor"
 DID_PARTLY_ACCEPT = "textDocument/didPartiallyAcceptCompletion"
 CONFIGURATION_TIMEOUT_S = 2.0  # chosen, not measured
 
@@ -100,6 +101,7 @@ class ForelookServer(LanguageServer):
             (types.NOTEBOOK_DOCUMENT_DID_CLOSE, self._did_close_notebook),
             (DID_SHOW, self._did_show),
             (DID_PARTLY_ACCEPT, self._did_partly_accept),
+            (DID_MOVE_CURSOR, self._did_move_cursor),
         ):
             self._add(method, handler)
         for method, handler in (
@@ -294,6 +296,14 @@ class ForelookServer(LanguageServer):
         if suggestion_id is not None and isinstance(length, int) and isinstance(text, str):
             accepted = text.encode("utf-16-le", "surrogatepass")[: 2 * length].decode("utf-16-le", "replace")
             self.window.suggestions.partly_accepted(suggestion_id, len(accepted))
+
+    def _did_move_cursor(self, params: Any) -> None:
+        position = getattr(params, "position", None)
+        place = getattr(position, "line", None), getattr(position, "character", None)
+        uri = getattr(getattr(params, "textDocument", None), "uri", None)
+        line, character = (value if isinstance(value, int) and value >= 0 else None for value in place)
+        if isinstance(uri, str) and line is not None and character is not None:
+            self.window.move_cursor(uri, line, character)
 
 
 def pack_item(item: EditorSuggestion, accepted_command: str) -> types.InlineCompletionItem:

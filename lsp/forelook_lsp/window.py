@@ -283,6 +283,19 @@ class EditorWindow:
             selected=selected,
         )
 
+    def move_cursor(self, uri: str, line: int, character: int) -> None:
+        """The cursor rests at a position: the backend prepares for a request there, unless the user asks first."""
+        part = self.mirror.part(uri)
+        if part is None or line >= part.lines.num_lines or part.line_length(line) > MAX_LINE_CHARS:
+            return
+        document = part.document
+        if not (self._switches.is_on(document.language_id) and self.presenter.status.ready and document.sent):
+            return
+        offset = self.mirror.offset_at(part, line, character)
+        self.backend.notify(
+            messages.DOCUMENT_CURSOR, messages.DocumentCursorParams(document.uri, document.version, offset)
+        )
+
     def toggle(self, language_id: str | None) -> bool:
         """Switch suggestions on or off in this window or in one of its languages; return whether they are on now."""
         is_on = self._switches.toggle(language_id)

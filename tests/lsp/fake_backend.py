@@ -52,6 +52,7 @@ class FakeBackend:
         self.completions: list[messages.CompletionParams] = []
         self.cancelled: list[int | str] = []
         self.events: list[messages.CompletionEventParams] = []
+        self.cursors: list[tuple[str, int]] = []
         self.files: dict[str, str] = {}
         self.forgotten: list[str] = []
         self.kept: dict[str, list[str]] = {}
@@ -163,6 +164,9 @@ class FakeBackend:
                 text = text[: change.start] + change.text + text[change.end :]
             connection.texts[params.uri] = text
             connection.versions[params.uri] = params.version
+        elif message.method == "document/cursor":
+            assert connection.versions[params.uri] == params.version
+            self.cursors.append((params.uri, params.offset))
         elif message.method == "document/close":
             del connection.texts[params.uri]
         elif message.method == "workspace/files":

@@ -161,3 +161,26 @@ async def test_a_request_that_waited_for_its_documents_verdict_does_not_supersed
     assert first.cancelled()
     assert second.result() == ()  # there is no backend
     await window.close()
+
+
+async def test_a_cursor_that_rests_is_passed_on_in_code_points_and_nonsense_is_not(
+    server: StdioServer, backend: FakeBackend
+) -> None:
+    editor = server.client
+    await editor.initialize(encodings=["utf-16"])
+    await editor.wait_for_status("ready")
+    await editor.open(URI, "x = 1\ny = '\U0001f600' + z\n")
+    await editor.complete(URI, 0, 5)
+
+    async def move(**params: object) -> None:
+        await editor.notify("forelook/didMoveCursor", params)
+
+    document = {"uri": URI}
+    await move(textDocument=document, position={"line": 1, "character": 8})
+    for position in ({"line": -1, "character": 0}, {"line": 9, "character": 0}, {"line": "1", "character": 0}, 7):
+        await move(textDocument=document, position=position)
+    await move(textDocument={"uri": "file:///unknown.py"}, position={"line": 0, "character": 0})
+    await move()
+    await move(textDocument=document, position={"line": 0, "character": 5})
+    await editor.complete(URI, 0, 5)
+    assert backend.cursors == [(URI, 13), (URI, 5)]

@@ -60,6 +60,7 @@ class FakeEngine:
         self.documents = DocumentStore(ByteBudget("documents", "close some", 2**30, 2**30))
         self.files: dict[tuple[WorkspaceKey, str], str] = {}
         self.events: list[tuple[WorkspaceKey, CompletionEventParams]] = []
+        self.cursors: list[tuple[DocumentKey, int, int]] = []
         self.requests: list[CompletionParams] = []
         self.handles: list[FakeHandle] = []
         self.kept: list[tuple[WorkspaceKey, frozenset[str]]] = []
@@ -93,6 +94,9 @@ class FakeEngine:
         self, key: DocumentKey, version: int, changes: Sequence[TextChange], max_bytes: int | None = None
     ) -> None:
         self.documents.change(key, version, changes, max_bytes=max_bytes)
+
+    def move_cursor(self, key: DocumentKey, version: int, offset: int) -> None:
+        self.cursors.append((self.documents.get(key).key, version, offset))
 
     def close_document(self, key: DocumentKey) -> None:
         self.documents.close(key)

@@ -474,6 +474,17 @@ async def test_documents_over_the_limit_are_refused_until_one_is_closed(tmp_path
         assert await client.complete(uri="file:///b") == "2@0"
 
 
+async def test_a_cursor_reaches_the_engine_and_a_document_must_be_open(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.client() as client:
+        await client.open("abc")
+        await client.notify("document/cursor", {"uri": URI, "version": 1, "offset": 2})
+        assert await client.complete() == "3@0"
+        assert [(version, offset) for _, version, offset in server.engine.cursors] == [(1, 2)]
+        await client.notify("document/cursor", {"uri": "file:///other", "version": 1, "offset": 2})
+        refused = await client.next("notification/error")
+        assert (refused["method"], refused["uri"]) == ("document/cursor", "file:///other")
+
+
 async def test_connections_over_the_limit_are_refused_with_a_reason(tmp_path: Path) -> None:
     config = ServerConfig(idle_timeout_s=None, max_connections=1)
     async with running(tmp_path, config) as server:

@@ -156,6 +156,15 @@ class DocumentChangeParams:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentCursorParams:
+    """The cursor rests at a place where nothing was typed."""
+
+    uri: Name
+    version: int
+    offset: Count
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentCloseParams:
     """Close a document."""
 
@@ -359,6 +368,7 @@ POOL_CLEAR = RequestMethod("pool/clear", WorkspaceParams, Empty)
 SHUTDOWN = RequestMethod("shutdown", Empty, Empty)
 DOCUMENT_OPEN = NotificationMethod("document/open", DocumentOpenParams)
 DOCUMENT_CHANGE = NotificationMethod("document/change", DocumentChangeParams)
+DOCUMENT_CURSOR = NotificationMethod("document/cursor", DocumentCursorParams)
 DOCUMENT_CLOSE = NotificationMethod("document/close", DocumentCloseParams)
 WORKSPACE_FILES = NotificationMethod("workspace/files", WorkspaceFilesParams)
 WORKSPACE_FORGET = NotificationMethod("workspace/forget", WorkspaceForgetParams)
@@ -378,6 +388,7 @@ CLIENT_NOTIFICATIONS: Mapping[str, NotificationMethod[Any]] = MappingProxyType(
         for m in (
             DOCUMENT_OPEN,
             DOCUMENT_CHANGE,
+            DOCUMENT_CURSOR,
             DOCUMENT_CLOSE,
             WORKSPACE_FILES,
             WORKSPACE_FORGET,

@@ -90,6 +90,7 @@ class Connection:
         self._notifications: Mapping[str, _Handler] = {
             messages.DOCUMENT_OPEN.name: self._open,
             messages.DOCUMENT_CHANGE.name: self._change,
+            messages.DOCUMENT_CURSOR.name: self._cursor,
             messages.DOCUMENT_CLOSE.name: self._close,
             messages.WORKSPACE_FILES.name: self._files,
             messages.WORKSPACE_FORGET.name: self._forget,
@@ -338,6 +339,10 @@ class Connection:
         key, limit = self._key(params.uri), self._backend.config.max_document_bytes
         is_long = len(params.changes) > MANY_CHANGES
         await _off_loop(is_long, engine.change_document, key, params.version, params.changes, limit)
+
+    async def _cursor(self, params: messages.DocumentCursorParams) -> None:
+        engine = await self._backend.engine()
+        engine.move_cursor(self._key(params.uri), params.version, params.offset)
 
     async def _close(self, params: messages.DocumentCloseParams) -> None:
         self._key(params.uri)

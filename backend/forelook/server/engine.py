@@ -53,6 +53,10 @@ class Engine(Protocol):
         """Apply changes; raises DocumentError."""
         ...
 
+    def move_cursor(self, key: DocumentKey, version: int, offset: int) -> None:
+        """Prepare for a request at a place, in idle time; ignored for another version. Raises UnknownDocumentError."""
+        ...
+
     def close_document(self, key: DocumentKey) -> None:
         """Forget a document; raises UnknownDocumentError."""
         ...

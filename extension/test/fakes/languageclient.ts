@@ -70,6 +70,8 @@ export class LanguageClient {
     this.handlers.get(method)?.(params);
   }
 
+  readonly code2ProtocolConverter = { asUri: (uri: { toString(): string }): string => uri.toString() };
+
   async sendNotification(method: string, params: unknown): Promise<void> {
     this.sent.push({ method, params });
   }

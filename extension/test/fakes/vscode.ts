@@ -67,6 +67,9 @@ export class Uri {
   get fsPath(): string {
     return this.path;
   }
+  toString(): string {
+    return `${this.scheme}://${this.path}`;
+  }
 }
 
 export interface FakeItem {
@@ -94,6 +97,7 @@ class Fake {
   readonly configurationChanged = new EventEmitter<{ affectsConfiguration(section: string): boolean }>();
   readonly trustGranted = new EventEmitter<void>();
   readonly editorChanged = new EventEmitter<unknown>();
+  readonly selectionChanged = new EventEmitter<unknown>();
 
   reset(): void {
     this.defaults = new Map();
@@ -184,6 +188,7 @@ export const window = {
     return fake.languageId === undefined ? undefined : { document: { languageId: fake.languageId } };
   },
   onDidChangeActiveTextEditor: fake.editorChanged.event,
+  onDidChangeTextEditorSelection: fake.selectionChanged.event,
   createStatusBarItem(): FakeItem & { show(): void; dispose(): void } {
     const item = { text: "", tooltip: undefined, backgroundColor: undefined, show: () => undefined, dispose: () => undefined };
     fake.items.push(item);
@@ -220,6 +225,11 @@ export const commands = {
     fake.executed.push({ command, args });
     return fake.commands.get(command)?.(...args);
   },
+};
+
+export const languages = {
+  match: (selector: readonly { scheme: string }[], document: { uri: { scheme: string } }): number =>
+    selector.some(({ scheme }) => scheme === document.uri.scheme) ? 10 : 0,
 };
 
 export const extensions = { getExtension: (id: string): unknown => fake.extensions.get(id) };

@@ -14,6 +14,7 @@ from forelook.completion.engine.drafting import Drafting
 from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout
 from forelook.decoding.prefill import PrefillSpeed
+from forelook.errors import UnknownDocumentError
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.model.loading import LoadedModel
@@ -231,3 +232,25 @@ def test_a_prompt_that_the_deadline_cuts_serves_the_next_keystroke(rigs: Callabl
     assert again.stats.num_prefill_tokens == 1, "idle time was used for the rest"
     assert sum(len(layout) for layout in model.forwards) < cut.stats.num_prompt_tokens + 10, "nothing ran twice"
     assert again.suggestions[0].text == "12"
+
+
+def test_the_prompt_where_a_cursor_rests_is_warm_before_a_key_is_pressed(rigs: Callable[..., Rig]) -> None:
+    text = "".join(f"value_{number} = {number}\n" for number in range(40))
+    rig = rigs(FakeModel(text), EngineConfig(autoregressive=True, deadline_ms=20_000))
+    rig.open(text)
+    place = text.index("value_39")
+    rig.engine.move_cursor(A, 1, place)
+    wait_until(lambda: int(str(rig.engine.stats()["prewarmed_tokens"])) > 400)
+    assert rig.ask(place).result.stats.num_prefill_tokens <= 2
+
+
+def test_a_cursor_in_another_version_or_outside_the_text_is_ignored(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(FakeModel("x"), EngineConfig(autoregressive=True, deadline_ms=20_000))
+    rig.open("x = 1\n" * 100)
+    rig.engine.move_cursor(A, 2, 10)
+    rig.engine.move_cursor(A, 1, 10_000)
+    with pytest.raises(UnknownDocumentError):
+        rig.engine.move_cursor(B, 1, 0)
+    # longer than the engine waits before it prefills
+    threading.Event().wait(0.4)
+    assert rig.model.forwards == []

@@ -48,6 +48,7 @@ class DocumentFeed:
         self._users = users
         self._clock = clock
         self._cursors: dict[DocumentKey, int | None] = {}  # of documents whose change waits
+        self._rests: dict[DocumentKey, int] = {}  # where a cursor rests, until the engine's thread knows
 
     # --- the callers' threads
 
@@ -81,6 +82,20 @@ class DocumentFeed:
             self._cursors[key] = changes[-1].start + len(changes[-1].text) if changes else None
         if not is_waiting:  # at most one command per document waits
             self._inbox.command(partial(self._changed, key), wants_model=True, is_bounded=False)
+
+    def move_cursor(self, key: DocumentKey, version: int, offset: int) -> None:
+        """The cursor rests at a place of a version; a place that has changed meanwhile is ignored.
+
+        Raises:
+            UnknownDocumentError: it is not open.
+        """
+        document = self._store.get(key)
+        if version != document.version or offset > len(document.text):
+            return
+        is_waiting = key in self._rests
+        self._rests[key] = offset
+        if not is_waiting:  # at most one command per document waits
+            self._inbox.command(partial(self._rested, key), is_bounded=False)
 
     def close(self, key: DocumentKey) -> None:
         """Forget a document; its text stays in the pool of its workspace.
@@ -138,6 +153,12 @@ class DocumentFeed:
             pool.change_document(pool_key(document.workspace, key), document.text)
         if cursor is not None:
             self._users.of(document.workspace.principal).speculation.edited(key, cursor, self._clock())
+
+    def _rested(self, key: DocumentKey) -> None:
+        offset = self._rests.pop(key, None)
+        document = self._store.find(key)
+        if document is not None and offset is not None:
+            self._users.of(document.workspace.principal).speculation.edited(key, offset, self._clock())
 
     def _closed(self, document: Document) -> None:
         key, user = document.key, self._users.of(document.workspace.principal)

@@ -441,6 +441,14 @@ class CompletionEngine:
         """
         self._feed.change(key, version, changes, max_bytes)
 
+    def move_cursor(self, key: DocumentKey, version: int, offset: int) -> None:
+        """Prefill the prompt at a place in idle time; a place in another version, or outside the text, is ignored.
+
+        Raises:
+            UnknownDocumentError: it is not open.
+        """
+        self._feed.move_cursor(key, version, offset)
+
     def close_document(self, key: DocumentKey) -> None:
         """Forget a document; its text stays in the pool of its workspace.
 

@@ -1,4 +1,4 @@
-"""Speculative work: prefill after an edit or a deadline, and follow-up suggestions.
+"""Speculative work: prefill where the cursor is or after a deadline, and follow-up suggestions.
 
 This module decides what is worth computing and keeps the results; the engine computes, between requests.
 """
@@ -41,7 +41,7 @@ class Speculation:
     """At most one follow-up and one prefill are pending. Times are the engine's clock.
 
     Args:
-        prewarm: whether edits lead to prefills.
+        prewarm: whether edits and moved cursors lead to prefills.
     """
 
     def __init__(self, *, prewarm: bool) -> None:
@@ -93,7 +93,7 @@ class Speculation:
     # --- prefill after an edit
 
     def edited(self, key: DocumentKey, offset: int, now_s: float) -> None:
-        """A document was edited and its cursor is likely at ``offset``."""
+        """A document was edited and its cursor is likely at ``offset``, or the cursor was moved there."""
         if self._wants_prewarm:
             self._prewarm = Prewarm(key, offset, now_s + PREWARM_AFTER_S)
 
