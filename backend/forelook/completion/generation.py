@@ -217,9 +217,9 @@ class Generation:
             is_warming = params.max_new_tokens == 0
             if is_warming:
                 for _ in self._fill(sequence, ids):
+                    yield
                     if self._control.is_superseded():
                         break
-                    yield
             else:
                 if len(ids) - num_reused > DRAFTED_TAIL:
                     yield from self._fill(sequence, ids[:-_LAST_PART])
