@@ -89,7 +89,7 @@ class EngineConfig:
     )  # fmt: skip
     dtype: str = setting(
         "auto", choice(("auto", "bfloat16", "float16", "float32", "float64", "int8", "int4")),
-        "The number format of the weights; `auto` is bfloat16 where the device computes in it.",
+        "The number format of the weights; `auto`: 8 bits for large models on a CPU, else bfloat16 or the like.",
         name="dtype", group=MODEL, machine=True, effect=Effect.OTHER_BACKEND,
         flag=Flag("--dtype", MODEL_COMMANDS, "DTYPE"),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.attention import choose_attention
 from forelook.model.forward.cuda_graphs import CudaGraphs
 from forelook.model.forward.layers import LayerWeights, LlamaWeights, Norm, norm_weight
+from forelook.model.forward.matrix import DenseMatrix
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.rope import rotation_table
 from forelook.model.forward.static_step import BucketedSequence, StepSpace, run_as_it_is
@@ -104,7 +105,8 @@ def random_weights(plan: Plan) -> LlamaWeights:
         )
         for _ in range(config.num_layers)
     )
-    embedding, head = matrix(config.vocab_size, hidden), Projection(matrix(config.vocab_size, hidden))
+    embedding = DenseMatrix(matrix(config.vocab_size, hidden))
+    head = Projection(matrix(config.vocab_size, hidden))
     rotations = rotation_table(config.rope, size, config.max_positions).to(device)
     parts = [head, *(part for layer in layers for part in (layer.qkv, layer.output, layer.gate_up, layer.down))]
     nbytes = embedding.nbytes + sum(part.nbytes for part in parts)

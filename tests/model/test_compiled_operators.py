@@ -10,10 +10,10 @@ import pytest
 CODE = """
 import ctypes, os, sys
 import torch
-from forelook.model.forward.projection import Projection
+from forelook.model.forward.matrix import BlockedMatrix, dense
 
 torch.set_num_threads(1)
-project, rows = Projection(torch.randn(64, 64)), torch.randn(600, 64)
+matrix, rows = dense(torch.randn(64, 64)), torch.randn(600, 64)
 
 def resident_mib():
     ctypes.CDLL(None).malloc_trim(0)
@@ -21,8 +21,8 @@ def resident_mib():
 
 before = resident_mib()
 for length in range(1, 600):
-    project(rows[:length])
-print(resident_mib() - before if project._packed else "")
+    matrix.product(rows[:length], None)
+print(resident_mib() - before if isinstance(matrix, BlockedMatrix) else "")
 """
 MAX_MIB = 100.0  # 40 were measured, and 300 with the libraries' own limits
 

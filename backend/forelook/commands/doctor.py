@@ -117,10 +117,11 @@ def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
 
 
 def _quantization() -> Check:
+    on_cpu = "int8 and int4 weights by torch's own kernels on a CPU"
     try:
-        return Check("quantization", False, f"int8 and int4 weights by torchao {importlib.metadata.version('torchao')}")
+        return Check("quantization", False, f"{on_cpu}, on a GPU by torchao {importlib.metadata.version('torchao')}")
     except importlib.metadata.PackageNotFoundError:
-        return Check("quantization", False, "none: torchao is not installed (extra forelook[quantize])")
+        return Check("quantization", False, f"{on_cpu}; none on a GPU without torchao (extra forelook[quantize])")
 
 
 def _backend(identity: BackendIdentity, paths: UserPaths) -> tuple[Endpoint | None, list[Check]]:
@@ -186,7 +187,8 @@ def _model(identity: BackendIdentity, paths: UserPaths, left_to_right: bool) -> 
             "choose a model with fill-in-the-middle support, or accept this one with --left-to-right",
         )
     chosen = f", attention by {model.space.ops.attention_name}: {model.space.ops.reason}" if model.space else ""
-    detail = f"{model.name} loads on {model.device} as {model.weight_format} in {took_s:.1f} s{chosen}"
+    loads = f"{model.name} loads on {model.device} as {model.weight_format} in {took_s:.1f} s"
+    detail = f"{loads} ({model.format_reason}){chosen}"
     return Check("model", False, f"{detail}; {model.status_line}" if model.status_line else detail)
 
 

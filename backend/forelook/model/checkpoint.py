@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,8 @@ from forelook.model.forward.attention import choose_attention
 from forelook.model.forward.layers import LayerWeights, LlamaWeights, Norm, interleave_halves, norm_weight
 from forelook.model.forward.projection import Projection
 from forelook.model.forward.rope import rotation_table
-from forelook.model.quantization import Quantize
+from forelook.model.matrix_formats import MatrixFormat, PlainFormat
+from forelook.model.quantization import GROUP_SIZE, Groups4
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -70,6 +71,14 @@ OpenFile = Callable[[str], tuple[Path, TensorFile]]
 """The file of a tensor, by the tensor's name, and its path."""
 
 
+@runtime_checkable
+class GroupFile(Protocol):
+    """A file some of whose matrices are in 4 bits."""
+
+    def get_groups(self, name: str) -> Groups4 | None:
+        """A matrix as it is in the file; ``None`` if it is not in 4 bits with a scale per group."""
+
+
 class TensorSource(Protocol):
     """Weights that are not in safetensors, under the names that they would have there.
 
@@ -97,12 +106,12 @@ class _Reader:
         dtype: torch.dtype,
         device: torch.device,
         on_bytes: Callable[[int], None],
-        quantize: Quantize | None,
+        matrices: MatrixFormat,
         adapter: Adapter | None,
         *,
         is_converted: bool,
     ) -> None:
-        self._quantize = quantize
+        self._matrices = matrices
         self._adapter = adapter
         self._is_converted = is_converted  # by a TensorSource
         self._open_file = open_file
@@ -122,14 +131,34 @@ class _Reader:
             bias: whether they have biases.
             interleave: the head size, to interleave the rows of all modules but the last for rotation.
         """
-        joined = self._joined(outputs, (num_inputs,), "weight", interleave)
-        return Projection(joined, self._joined(outputs, (), "bias", interleave) if bias else None, self._quantize)
+        added = self._joined(outputs, (), "bias", interleave, self._dtype) if bias else None
+        # An adapter changes floats.
+        takes_groups = self._matrices.takes_groups and self._adapter is None
+        groups = self._groups(outputs, num_inputs, interleave) if takes_groups else None
+        if groups is not None:
+            return Projection(self._matrices.layer_of_groups(groups), added)
+        joined = self._joined(outputs, (num_inputs,), "weight", interleave, self._matrices.read_dtype)
+        return Projection(self._matrices.layer(joined), added)
+
+    def _groups(self, outputs: dict[str, int], num_inputs: int, interleave: int | None) -> Groups4 | None:
+        """Modules that are in 4 bits in the file, joined; ``None`` if not all of them are."""
+        parts = []
+        for index, (name, count) in enumerate(outputs.items()):
+            _, file = self._open_file(f"{name}.weight")
+            part = file.get_groups(f"{name}.weight") if isinstance(file, GroupFile) else None
+            if part is None or part.codes.shape != (count, num_inputs) or part.group_size != GROUP_SIZE:
+                return None
+            if interleave is not None and index < len(outputs) - 1:
+                part = part.reordered(lambda rows: interleave_halves(rows, interleave))
+            parts.append(part)
+        self._on_bytes(sum(part.codes.nbytes for part in parts) * self._matrices.read_dtype.itemsize)
+        return Groups4.joined(parts)
 
     def _joined(
-        self, outputs: dict[str, int], rest: tuple[int, ...], kind: str, interleave: int | None
+        self, outputs: dict[str, int], rest: tuple[int, ...], kind: str, interleave: int | None, dtype: torch.dtype
     ) -> torch.Tensor:
         # Filled in place, to avoid a second copy of the weights.
-        joined = torch.empty(sum(outputs.values()), *rest, dtype=self._dtype, device=self._device)
+        joined = torch.empty(sum(outputs.values()), *rest, dtype=dtype, device=self._device)
         start = 0
         for index, (name, count) in enumerate(outputs.items()):
             part = self._read(f"{name}.{kind}", (count, *rest))
@@ -142,6 +171,13 @@ class _Reader:
     def one(self, name: str, *shape: int) -> torch.Tensor:
         # A tensor of safetensors is a part of the mapped file.
         return self._read(name, shape).to(device=self._device, dtype=self._dtype, copy=not self._is_converted)
+
+    def table(self, name: str, *shape: int) -> torch.Tensor:
+        """A matrix of the whole vocabulary, as the format of matrices reads it."""
+        table = self._read(name, shape)
+        if not self._matrices.keeps_tensors:
+            return table
+        return table.to(device=self._device, dtype=self._matrices.read_dtype, copy=not self._is_converted)
 
     def norm(self, name: str, config: LlamaConfig) -> Norm:
         """A norm over the hidden size."""
@@ -174,7 +210,7 @@ class _Reader:
                 "another checkpoint"
             )
         self._on_bytes(tensor.nbytes)
-        return tensor if self._adapter is None else self._adapter.merged(name, tensor, self._dtype)
+        return tensor if self._adapter is None else self._adapter.merged(name, tensor, self._matrices.read_dtype)
 
 
 @contextmanager
@@ -213,7 +249,7 @@ def read_weights(
     dtype: torch.dtype,
     device: torch.device,
     on_fraction: Callable[[float], None],
-    quantize: Quantize | None = None,
+    matrices: MatrixFormat | None = None,
     source: TensorSource | None = None,
     adapter: Adapter | None = None,
 ) -> LlamaWeights:
@@ -225,7 +261,7 @@ def read_weights(
         dtype: of the result.
         device: of the result.
         on_fraction: called with the share of bytes read so far.
-        quantize: applied to each matrix of the layers after it is read.
+        matrices: the format of matrices; by default as they are, in ``dtype``.
         source: of the weights, instead of the safetensors in the folder.
         adapter: merged into each tensor after it is read.
 
@@ -242,15 +278,18 @@ def read_weights(
         on_fraction(min(done / total, 1.0))
 
     with _opened(folder) if source is None else source.opened() as open_file:
+        formats = matrices or PlainFormat(dtype)
         reader = _Reader(
-            open_file, described_by, dtype, device, on_bytes, quantize, adapter, is_converted=source is not None
+            open_file, described_by, dtype, device, on_bytes, formats, adapter, is_converted=source is not None
         )
-        embedding = reader.one("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+        shape = config.vocab_size, config.hidden_size
+        words = reader.table("model.embed_tokens.weight", *shape)
+        embedding = formats.embedding(words)
+        tied = formats.tied_head(embedding, words) if config.tied_head else None
+        del words
         layers = tuple(_read_layer(reader, config, index) for index in range(config.num_layers))
         final_norm = reader.norm("model.norm", config)
-        head = Projection(
-            embedding if config.tied_head else reader.one("lm_head.weight", config.vocab_size, config.hidden_size)
-        )
+        head = Projection(formats.head(reader.table("lm_head.weight", *shape)) if tied is None else tied)
     if adapter is not None:
         adapter.check_complete()
     wide = torch.complex128 if dtype == torch.float64 else torch.complex64

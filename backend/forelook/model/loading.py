@@ -18,6 +18,7 @@ from forelook.model.checkpoint import INDEX_NAME, SINGLE_NAME, has_safetensors, 
 from forelook.model.confidence import ConfidenceTable, read_confidence
 from forelook.model.config import LlamaConfig, parse_config, token_ids
 from forelook.model.cpu_threads import ThreadGovernor
+from forelook.model.format_choice import choose_format
 from forelook.model.forward.cuda_graphs import CudaGraphs
 from forelook.model.forward.layers import LlamaWeights, kv_cache_dtype
 from forelook.model.forward.llama import LlamaSequence
@@ -29,7 +30,7 @@ from forelook.model.identity import ModelIdentity, identity_of_folder, identity_
 from forelook.model.infill import InfillFormat, doubts, infill_formats
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
 from forelook.model.model_files import ModelFiles
-from forelook.model.quantization import QUANTIZED_DTYPES, quantizer
+from forelook.model.quantization import QUANTIZED_DTYPES
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
 from forelook.settings.kinds import DEVICE
@@ -60,6 +61,7 @@ class LoadedModel:
         device: the torch device of weights and cache.
         dtype: the dtype of the computation.
         weight_format: format of the layers' matrices: the name of ``dtype``, or ``"int8"`` or ``"int4"``.
+        format_reason: why it was chosen.
         config: shapes and constants.
         weights: shared by all sequences.
         tokenizer: text to ids and back.
@@ -81,6 +83,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     weight_format: str
+    format_reason: str
     config: LlamaConfig
     weights: LlamaWeights
     tokenizer: CodeTokenizer
@@ -129,7 +132,7 @@ def load_model(
         adapter: folder of a low-rank adapter to merge into the weights.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: ``"auto"``, ``"bfloat16"``, ``"float16"``, ``"float32"`` or ``"float64"``; ``"int8"`` or ``"int4"`` store
-            the layers' matrices in that many bits and compute in the device's default dtype.
+            the layers' matrices in that many bits. See :func:`~forelook.model.format_choice.choose_format`.
         allow_left_to_right: accept a model without infill sentinels; it never sees the text after the cursor.
         on_progress: called with the share of the weights loaded and a line for users. On a GPU it is called later too:
             before each step size is captured, and with an empty line afterwards.
@@ -139,9 +142,7 @@ def load_model(
         ConfigError: the device or dtype does not exist.
     """
     torch_device = choose_device(device)
-    quantized = dtype if dtype in QUANTIZED_DTYPES else None
-    torch_dtype = choose_dtype("auto" if quantized else dtype, torch_device)
-    quantize = quantizer(quantized, torch_device, torch_dtype) if quantized else None
+    plain_dtype = choose_dtype("auto" if dtype in QUANTIZED_DTYPES else dtype, torch_device)
     report = on_progress or (lambda _fraction, _line: None)
     name = STARTER_MODEL_NAME if model is None else model
     report(0.0, f"Loading {name}")
@@ -176,10 +177,14 @@ def load_model(
             "the model would ignore the text after the cursor; choose a model trained to infill, or accept it with "
             "`--left-to-right`, in an editor with the setting `forelook.leftToRight`"
         )
+    share = 0.0 if read.gguf is None or change is not None else read.gguf.four_bit_share
+    chosen = choose_format(dtype, plain_dtype, torch_device, config, share)
+    torch_dtype, quantized = chosen.dtype, chosen.quantized
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)
     check_memory(config, torch_dtype, kv_dtype, torch_device, name, available_memory(torch_device), quantized)
     # An adapter's sum is computed from what the file has, not from what the device's format leaves of it.
-    source = None if read.gguf is None else read.gguf.tensors(torch_dtype if change is None else torch.float32)
+    read_dtype = chosen.matrices.read_dtype if change is None else torch.float32
+    source = None if read.gguf is None else read.gguf.tensors(read_dtype)
     with out_of_memory_named(f"the weights of {name}"):
         weights = read_weights(
             folder,
@@ -187,12 +192,12 @@ def load_model(
             torch_dtype,
             torch_device,
             lambda fraction: report(fraction, f"Loading {name}"),
-            quantize,
+            chosen.matrices,
             source,
             change,
         )
     lines = doubts(read.identity, formats[0], name) if change is None or change.config.infill is None else []
-    if source is not None and (cost := source.cost(weights.nbytes, torch_dtype)):
+    if source is not None and (cost := source.cost(weights.nbytes, chosen.name)):
         logger.info("%s: %s", name, cost)
         lines += [cost] if change is None else []  # an adapter's base is what it is
     line = "; ".join(lines)
@@ -204,7 +209,8 @@ def load_model(
         ),
         device=torch_device,
         dtype=torch_dtype,
-        weight_format=quantized or str(torch_dtype).removeprefix("torch."),
+        weight_format=chosen.name,
+        format_reason=chosen.reason,
         config=config,
         weights=weights,
         tokenizer=tokenizer,

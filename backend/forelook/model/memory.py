@@ -59,7 +59,7 @@ def check_memory(
     parameters = num_parameters(config)
     positions = min(config.max_positions, _USUAL_POSITIONS)
     cache_bytes = positions * config.kv_values_per_token * kv_dtype.itemsize
-    needed_bytes = int((weight_bytes(config, dtype, quantized) + cache_bytes) * _HEADROOM)
+    needed_bytes = int((weight_bytes(config, dtype, quantized, device.type) + cache_bytes) * _HEADROOM)
     if needed_bytes <= available_bytes:
         return
     # A CPU keeps a float32 cache for bfloat16 weights; elsewhere the cache shrinks with them.
@@ -68,9 +68,11 @@ def check_memory(
     if dtype.itemsize > 2 and (parameters * 2 + half_cache_bytes) * _HEADROOM <= available_bytes:
         advice.append("load it with dtype bfloat16")
     for smaller in ("int8", "int4"):
-        fits = (weight_bytes(config, torch.bfloat16, smaller) + half_cache_bytes) * _HEADROOM <= available_bytes
+        smaller_bytes = weight_bytes(config, torch.bfloat16, smaller, device.type)
+        fits = (smaller_bytes + half_cache_bytes) * _HEADROOM <= available_bytes
         if not advice and fits and quantized is None:
-            advice.append(f"load it with dtype {smaller} (extra forelook[quantize])")
+            extra = "" if device.type == "cpu" else " (extra forelook[quantize])"
+            advice.append(f"load it with dtype {smaller}{extra}")
     if device.type == "cuda":
         advice.append("free memory on the device (nvidia-smi lists its users)")
     fitting = max(0.0, available_bytes / _HEADROOM - half_cache_bytes) / 2e9
@@ -83,13 +85,16 @@ def check_memory(
     )
 
 
-def weight_bytes(config: LlamaConfig, dtype: torch.dtype, quantized: str | None = None) -> int:
-    """Size of a model's weights in bytes; only the layers' matrices are quantized."""
+def weight_bytes(
+    config: LlamaConfig, dtype: torch.dtype, quantized: str | None = None, device_type: str = "cpu"
+) -> int:
+    """Size of a model's weights in bytes; quantized, embedding and head have 8 bits on a CPU and stay on a GPU."""
     parameters = num_parameters(config)
     if quantized is None:
         return parameters * dtype.itemsize
     embeddings = config.vocab_size * config.hidden_size * (1 if config.tied_head else 2)
-    return int((parameters - embeddings) * BITS_PER_WEIGHT[quantized] / 8) + embeddings * dtype.itemsize
+    embedding_bits = BITS_PER_WEIGHT["int8"] if device_type == "cpu" else 8 * dtype.itemsize
+    return int(((parameters - embeddings) * BITS_PER_WEIGHT[quantized] + embeddings * embedding_bits) / 8)
 
 
 def positions_that_fit(

@@ -96,7 +96,7 @@ class CpuStep:
         in_window = visibility.windowed or visibility
 
         rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
-        hidden = weights.embedding.index_select(0, token_ids)  # [T, C]
+        hidden = weights.embedding.rows(token_ids)  # [T, C]
         if config.embedding_multiplier != 1.0:
             hidden = hidden * config.embedding_multiplier
         stream = torch.mul(hidden.unsqueeze(1), signs)  # [T, 2, C]: x and -x; [T, 1, C] for layer norms

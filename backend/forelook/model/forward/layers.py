@@ -14,6 +14,7 @@ from forelook.model.config import LlamaConfig
 from forelook.model.families import Activation
 from forelook.model.forward.attention import AttentionBackend
 from forelook.model.forward.kv_cache import KVCache
+from forelook.model.forward.matrix import RowTable
 from forelook.model.forward.projection import Projection
 
 
@@ -67,7 +68,7 @@ class LlamaWeights:
 
     Attributes:
         config: shapes and constants.
-        embedding: [V, C].
+        embedding: V rows of C.
         layers: the decoder layers.
         final_norm: before the head.
         head: C → V.
@@ -77,7 +78,7 @@ class LlamaWeights:
     """
 
     config: LlamaConfig
-    embedding: Tensor
+    embedding: RowTable
     layers: tuple[LayerWeights, ...]
     final_norm: Norm
     head: Projection
@@ -87,7 +88,7 @@ class LlamaWeights:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the matrices."""
+        """The dtype of activations."""
         return self.embedding.dtype
 
     @property

@@ -55,7 +55,7 @@ def forward(
     rotations = weights.rotations.index_select(0, positions).unsqueeze(1)  # [T, 1, D / 2]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
 
-    hidden = weights.embedding.index_select(0, token_ids)  # [T, C]
+    hidden = weights.embedding.rows(token_ids)  # [T, C]
     if config.embedding_multiplier != 1.0:
         hidden = hidden * config.embedding_multiplier
 

@@ -119,7 +119,7 @@ def run_trunk(weights: LlamaWeights, ops: StepOps, cache: Tensor, inputs: StepIn
     """
     config, dtype = weights.config, weights.dtype
     cache.index_copy_(2, inputs.move_targets, cache.index_select(2, inputs.move_sources))
-    hidden = weights.embedding.index_select(0, inputs.token_ids)  # [T, C]
+    hidden = weights.embedding.rows(inputs.token_ids)  # [T, C]
     if config.embedding_multiplier != 1.0:
         hidden = hidden * config.embedding_multiplier
     update: Tensor | None = None

@@ -15,11 +15,14 @@ import torch
 
 from forelook.errors import UnsupportedArchitectureError
 from forelook.model.gguf.header import BLOCK_TYPES, BlockType, TensorPlace
+from forelook.model.quantization import Groups4
 
 # Values converted at once: intermediate results stay in a core's cache. Measured: docs/decisions.md, "GGUF is read by
 # our own code".
 _CHUNK_VALUES = 1 << 18
 Dequantize = Callable[[torch.Tensor], torch.Tensor]
+_Group = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Codes [N, values], and per 32 of them a scale and a minimum in float32, [N, values / 32]."""
 
 
 def _half(blocks: torch.Tensor, start: int) -> torch.Tensor:
@@ -100,6 +103,45 @@ def _q6_k(blocks: torch.Tensor) -> torch.Tensor:
     scale = _half(blocks, 208) * blocks[:, 192:208].contiguous().view(torch.int8).float()
     values = (low | high).reshape(-1, 16, 16).float().sub_(32)
     return values.mul_(scale.unsqueeze(-1)).flatten(1)
+
+
+def _groups_q4_0(blocks: torch.Tensor) -> _Group:
+    scale = _half(blocks, 0)
+    return _nibbles(blocks[:, 2:]).flatten(1), scale, scale * -8
+
+
+def _groups_q4_1(blocks: torch.Tensor) -> _Group:
+    return _nibbles(blocks[:, 4:]).flatten(1), _half(blocks, 0), _half(blocks, 2)
+
+
+def _groups_q4_k(blocks: torch.Tensor) -> _Group:
+    scale, minimum = _scales_and_minima(blocks)
+    return _nibbles(blocks[:, 16:].reshape(-1, 4, 32)).flatten(1), scale.flatten(1), minimum.flatten(1).neg_()
+
+
+GROUP_READERS: Mapping[str, Callable[[torch.Tensor], _Group]] = MappingProxyType(
+    {"Q4_0": _groups_q4_0, "Q4_1": _groups_q4_1, "Q4_K": _groups_q4_k}
+)
+"""The formats whose values are 4-bit codes with a scale and a minimum per 32 of them."""
+
+
+def read_groups(data: torch.Tensor, place: TensorPlace) -> Groups4:
+    """A matrix in one of :data:`GROUP_READERS`, as it is.
+
+    Args:
+        data: the tensor's bytes.
+        place: its shape and type.
+    """
+    outputs, inputs = place.shape
+    blocks = data.view(-1, place.type.num_bytes)
+    codes = torch.empty(len(blocks), place.type.num_values, dtype=torch.uint8)
+    per_block = place.type.num_values // 32
+    scales, minima = torch.empty(2, len(blocks), per_block).unbind(0)
+    step = max(1, _CHUNK_VALUES // place.type.num_values)
+    for start in range(0, len(blocks), step):
+        part = slice(start, start + step)
+        codes[part], scales[part], minima[part] = GROUP_READERS[place.type.name](blocks[part])
+    return Groups4(codes.view(outputs, inputs), scales.view(outputs, -1), minima.view(outputs, -1))
 
 
 DEQUANTIZERS: Mapping[str, Dequantize] = MappingProxyType(

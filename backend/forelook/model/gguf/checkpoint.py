@@ -14,7 +14,7 @@ from forelook.model.control_tokens import rename_control_tokens
 from forelook.model.gguf.architectures import architecture_of, read_config
 from forelook.model.gguf.files import content_key, read_parts
 from forelook.model.gguf.header import GgufFile
-from forelook.model.gguf.tensors import GgufTensors
+from forelook.model.gguf.tensors import GgufTensors, four_bit_share
 from forelook.model.gguf.vocabulary import Sentinels, read_sentinels, tokenizer_pipeline
 from forelook.model.infill import InfillFormat
 from forelook.model.infill_templates import FileNaming, InfillOrder
@@ -40,6 +40,11 @@ class GgufCheckpoint:
     tokenizer: CodeTokenizer
     sentinels: Sentinels | None
     content_key: str
+
+    @property
+    def four_bit_share(self) -> float:
+        """Share of the layers' weights that are in 4 bits with a scale per 32 of them."""
+        return four_bit_share(self.files)
 
     def tensors(self, dtype: torch.dtype) -> GgufTensors:
         """The weights, converted to a dtype as they are read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,13 @@ from forelook.errors import CheckpointError
 from forelook.model.checkpoint import OpenFile
 from forelook.model.config import LlamaConfig
 from forelook.model.gguf.architectures import Architecture
-from forelook.model.gguf.blocks import dequantize
+from forelook.model.gguf.blocks import GROUP_READERS, dequantize, read_groups
 from forelook.model.gguf.header import GgufFile
+from forelook.model.quantization import QUANTIZED_DTYPES, Groups4
 
 _FULL_PRECISION = {"F32", "F16", "BF16", "F64"}
 _MIB = 2**20
+_WORTH_A_NOTICE = 1.3  # times the file's size; chosen, not measured
 
 _MODEL_NAMES: Mapping[str, str] = MappingProxyType(
     {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
@@ -112,25 +115,43 @@ class GgufTensors:
         values, is_finite = dequantize(data, place, self._dtype, f"{file.path}: {stored}", self._pool)
         file.drop_pages(place)
         if not is_finite:
-            raise CheckpointError(
-                f"{file.path}: {stored} contains values that are not finite (NaN or infinity); download it again, or "
-                "choose another file"
-            )
+            raise _not_finite(file, stored)
         offset = self._architecture.norm_offset
         if offset and "norm" in stored:
             values -= offset
-        if self._architecture.permutes_heads and ".attn_q." in stored:
-            return _halves(values, self._config.num_heads)
-        if self._architecture.permutes_heads and ".attn_k." in stored:
-            return _halves(values, self._config.num_kv_heads)
-        return values
+        return self._in_order(stored, values)
 
-    def cost(self, kept_bytes: int, dtype: torch.dtype) -> str:
-        """Which formats are dequantized to what, and the memory that takes; empty if none is.
+    def get_groups(self, name: str) -> Groups4 | None:
+        """A matrix in 4 bits as it is in the file, its rows in the order of the Hugging Face checkpoint.
+
+        ``None`` if it is in another format.
+        """
+        stored = gguf_name(name)
+        file = self._files.get(stored)
+        place = None if file is None else file.tensors[stored]
+        if file is None or place is None or place.type.name not in GROUP_READERS or len(place.shape) != 2:
+            return None
+        file.check_size()
+        data = torch.frombuffer(file.data, dtype=torch.uint8, count=place.num_bytes, offset=place.offset)
+        groups = read_groups(data, place)
+        file.drop_pages(place)
+        if not math.isfinite(float(groups.scales.sum() + groups.minima.sum())):
+            raise _not_finite(file, stored)
+        return groups.reordered(lambda rows: self._in_order(stored, rows))
+
+    def _in_order(self, stored: str, rows: torch.Tensor) -> torch.Tensor:
+        if self._architecture.permutes_heads and ".attn_q." in stored:
+            return _halves(rows, self._config.num_heads)
+        if self._architecture.permutes_heads and ".attn_k." in stored:
+            return _halves(rows, self._config.num_kv_heads)
+        return rows
+
+    def cost(self, kept_bytes: int, kept_as: str) -> str:
+        """Which formats are kept as what, and the memory that takes; empty if none is, or little more than the file.
 
         Args:
             kept_bytes: size of the weights in the layout of the forward pass.
-            dtype: of the weights in that layout.
+            kept_as: the format of the layers' matrices.
         """
         places = {name: file.tensors[name] for name, file in self._files.items()}
         quantized = [place for place in places.values() if place.type.name not in _FULL_PRECISION]
@@ -141,10 +162,27 @@ class GgufTensors:
             kinds[place.type.name] += place.num_bytes
         names = ", ".join(name for name, _ in kinds.most_common())
         stored_mib = sum(place.num_bytes for place in places.values()) / _MIB
-        return (
-            f"{names} dequantized to {str(dtype).removeprefix('torch.')}: {kept_bytes / _MIB:.0f} MiB of "
-            f"memory instead of {stored_mib:.0f}"
-        )
+        memory = f"{kept_bytes / _MIB:.0f} MiB of memory instead of {stored_mib:.0f}"
+        if kept_as not in QUANTIZED_DTYPES:
+            return f"{names} dequantized to {kept_as}: {memory}"
+        return f"{names} kept as {kept_as}: {memory}" if kept_bytes / _MIB > _WORTH_A_NOTICE * stored_mib else ""
+
+
+def four_bit_share(files: Sequence[GgufFile]) -> float:
+    """Share of the layers' weights that are in 4 bits with a scale per 32 of them."""
+    sizes = Counter[bool]()
+    for file in files:
+        for name, place in file.tensors.items():
+            if name.startswith("blk.") and len(place.shape) == 2:
+                sizes[place.type.name in GROUP_READERS] += prod(place.shape)
+    return sizes[True] / max(1, sum(sizes.values()))
+
+
+def _not_finite(file: GgufFile, stored: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file.path}: {stored} contains values that are not finite (NaN or infinity); download it again, or choose "
+        "another file"
+    )
 
 
 def _halves(rows: torch.Tensor, num_heads: int) -> torch.Tensor:
