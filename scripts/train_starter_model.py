@@ -5,6 +5,7 @@
   tokenizer  learn a byte-level BPE vocabulary of a prepared corpus, for weights from scratch
   pack     a prepared corpus as one compressed file, which train accepts
   train    train on a prepared corpus, from given weights or from scratch; run it again to resume after a stop
+  ends     fit the row of the token that ends a middle, and nothing else: minutes instead of hours
   measure  held-out bits per byte, and infilling, of one or more models and adapters on the same text
   average  weights between two models, which keep most of what both learned
 
@@ -43,14 +44,15 @@ from training.bases import read_base
 from training.checkpoint import save_network
 from training.cleaning import Benchmarks
 from training.corpus import benchmark_texts, prepare
+from training.ends import along_answers, fitted_row, set_row
 from training.fetch import fetch
 from training.held_out import bits_per_byte, held_out_texts
 from training.network import load_network
 from training.progress import run, stop_signals
 from training.ranks import Ranks
-from training.samples import SampleMix
+from training.samples import SampleMaker, SampleMix
 from training.sentinels import vocabulary_of
-from training.setup import language_shares, low_rank_network, make_trainer, shelves
+from training.setup import export_adapter, language_shares, low_rank_network, make_trainer, mix_of, shelves
 from training.vocabulary import bytes_per_token, save_tokenizer, train_tokenizer
 
 
@@ -155,6 +157,29 @@ def measure(options: argparse.Namespace) -> int:
     return 0
 
 
+def fit_ends(options: argparse.Namespace) -> int:
+    """Fit the row of the ending token of an adapter."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    base = read_base(options.init)
+    vocabulary, mix = vocabulary_of(base), mix_of(options)
+    healer, corpus = TokenHealer(vocabulary.tokenizer), unpacked(options.corpus)
+    network = low_rank_network(base, vocabulary, options.init_adapter, max_positions=options.max_tokens)
+    maker = SampleMaker(shelves(corpus, "train"), vocabulary, healer, mix, seed=options.seed)
+    asked = held_out_questions(shelves(corpus, "held_out"), vocabulary, healer, mix, options.questions)
+    made = [maker.make(number) for number in range(options.samples)]
+    held_out = along_answers(network, vocabulary, healer, asked, 2048)
+    before = network.head[vocabulary.end_id].detach().float()
+    print_rows([{"row": "before", **held_out.accuracy(before)}])
+    taught = along_answers(network, vocabulary, healer, [sample for sample in made if sample.middle_start], 2048)
+    after = fitted_row(taught, before, end_weight=options.end_weight)
+    print_rows([{"row": "after", **held_out.accuracy(after)}])
+    set_row(network, vocabulary, after)
+    export_adapter(network, base, vocabulary, options.to)
+    print_result("ends", {"before": held_out.accuracy(before), "after": held_out.accuracy(after)})
+    return 0
+
+
 def average(options: argparse.Namespace) -> int:
     """Average the weights of two models, at several shares of the second."""
     bases = [read_base(folder) for folder in options.model]
@@ -205,6 +230,7 @@ COMMANDS = {
     "pack": pack,
     "train": train,
     "measure": measure,
+    "ends": fit_ends,
     "average": average,
 }
 

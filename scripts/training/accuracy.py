@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.corpus import Shelf
 from training.network import Network
-from training.samples import Sample, SampleMaker, SampleMix
+from training.samples import Sample, SampleMaker, SampleMix, passes
 from training.sentinels import Vocabulary
 
 _CURSORS = {"empty line": 1.0, "indented line": 1.0, "mid line": 1.0}
@@ -62,7 +62,7 @@ def answered(
     nats = 0.0
     stops = vocabulary.infill.stop_token_ids
     device = network.embed_tokens.device
-    for part in _parts(questions, tokens_per_pass):
+    for part in passes(questions, tokens_per_pass):
         ids = torch.tensor([token for sample in part for token in sample.ids[:-1]], device=device)
         hidden = network.hidden(ids, [len(sample.ids) - 1 for sample in part])
         start = 0
@@ -74,7 +74,7 @@ def answered(
             targets = torch.tensor(answer, device=device)
             nats += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
             num_tokens += len(answer)
-            *choices, last = _choices(logits, answer, sample.forced, healer)
+            *choices, last = choices_of(logits, answer, sample.forced, healer)
             if choices != answer[:-1]:
                 continue
             right += last in stops or vocabulary.tokenizer.token_bytes(last).startswith(b"\n")
@@ -89,29 +89,22 @@ def answered(
     }
 
 
-def _choices(logits: Tensor, answer: Sequence[int], forced: bytes, healer: TokenHealer) -> list[int]:
+def num_forced(answer: Sequence[int], forced: bytes, healer: TokenHealer) -> int:
+    """How many of an answer's tokens are constrained, because the prompt ends before its first bytes."""
+    if not forced:
+        return 0
+    constraint = healer.constraint(forced)
+    return next(place for place in range(len(answer)) if constraint.allowed_ids(answer[:place]) is None)
+
+
+def choices_of(logits: Tensor, answer: Sequence[int], forced: bytes, healer: TokenHealer) -> list[int]:
     """What greedy decoding chooses after each token of the true answer."""
     choices: list[int] = logits.argmax(-1).tolist()
-    if forced:
-        constraint = healer.constraint(forced)
-        for place in range(len(answer)):
-            allowed = constraint.allowed_ids(answer[:place])
-            if allowed is None:
-                break
-            masked = torch.full_like(logits[place], -math.inf)
-            places = torch.from_numpy(allowed).to(logits.device)
-            masked[places] = logits[place][places]
-            choices[place] = int(masked.argmax())
+    for place in range(num_forced(answer, forced, healer)):
+        allowed = healer.constraint(forced).allowed_ids(answer[:place])
+        assert allowed is not None
+        masked = torch.full_like(logits[place], -math.inf)
+        places = torch.from_numpy(allowed).to(logits.device)
+        masked[places] = logits[place][places]
+        choices[place] = int(masked.argmax())
     return choices
-
-
-def _parts(questions: Sequence[Sample], num_tokens: int) -> list[list[Sample]]:
-    parts: list[list[Sample]] = []
-    total = 0
-    for sample in questions:
-        if not parts or total + len(sample.ids) > num_tokens:
-            parts.append([])
-            total = 0
-        parts[-1].append(sample)
-        total += len(sample.ids)
-    return parts

@@ -68,14 +68,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--heads", dest="num_attention_heads", type=int, default=4)
     part.add_argument("--max-tokens", type=int, default=2048, help="longest sample, and the model's positions")
     add_fields(part, LoopSettings)
-    part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the samples")
-    part.add_argument("--long-share", dest="long", type=float, default=0.12, help="of samples of more than 640 tokens")
-    part.add_argument("--plain-share", dest="plain", type=float, default=0.3, help="of samples, text left to right")
-    part.add_argument("--prefix-first-share", dest="prefix_first", type=float, default=0.08, help="of infill samples")
-    part.add_argument("--context-share", dest="context", type=float, default=0.15, help="of samples with room for it")
-    part.add_argument("--context-room", type=int, default=700, help="tokens of prompt with room for other files")
-    part.add_argument("--min-tokens", type=int, default=160, help="shortest prompt")
-    part.add_argument("--cursors", nargs="+", default=[], metavar="KIND=WEIGHT", help="other weights than samples.py's")
+    _add_samples(part)
     part.add_argument("--muon-lr", type=float, help="of matrices (default: by what is trained, optimizer.py)")
     part.add_argument("--adam-lr", type=float, help="of embedding and norms (likewise)")
     part.add_argument("--factor-lr", type=float, help="of low-rank factors (likewise)")
@@ -110,6 +103,19 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--held-out", type=int, default=300_000, help="bytes of held-out text of each language")
     part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the training text")
 
+    part = commands.add_parser("ends", help="fit the row of the token that ends a middle, and nothing else")
+    part.add_argument("corpus", type=Path, help="a prepared corpus")
+    part.add_argument("--to", type=Path, required=True, help="folder of the new adapter")
+    part.add_argument("--init", type=Path, required=True, help="base, a folder or a GGUF file")
+    part.add_argument("--init-adapter", type=Path, required=True, metavar="FOLDER", help="the adapter")
+    part.add_argument("--samples", type=int, default=400, help="of the training files")
+    part.add_argument("--questions", type=int, default=100, help="of the held-out files")
+    part.add_argument("--max-tokens", type=int, default=384, help="longest sample")
+    part.add_argument("--end-weight", type=float, default=1.0, help="of an end against a token before it")
+    part.add_argument("--threads", type=int, help="CPU threads")
+    part.add_argument("--seed", type=int, default=2026)
+    _add_samples(part)
+
     part = commands.add_parser("measure", help="held-out bits per byte, and infilling, of models and adapters")
     part.add_argument("corpus", type=Path, help="a prepared corpus")
     part.add_argument(
@@ -129,3 +135,15 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--max-tokens", type=int, default=2048, help="the averages' positions")
     part.add_argument("--bytes", type=int, default=48_000, help="of each language")
     return top
+
+
+def _add_samples(part: argparse.ArgumentParser) -> None:
+    """Options of the samples."""
+    part.add_argument("--plain-share", dest="plain", type=float, default=0.3, help="of samples, text left to right")
+    part.add_argument("--prefix-first-share", dest="prefix_first", type=float, default=0.08, help="of infill samples")
+    part.add_argument("--context-share", dest="context", type=float, default=0.15, help="of samples with room for it")
+    part.add_argument("--context-room", type=int, default=700, help="tokens of prompt with room for other files")
+    part.add_argument("--min-tokens", type=int, default=160, help="shortest prompt")
+    part.add_argument("--cursors", nargs="+", default=[], metavar="KIND=WEIGHT", help="other weights than samples.py's")
+    part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the samples")
+    part.add_argument("--long-share", dest="long", type=float, default=0.12, help="of samples of more than 640 tokens")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from training.held_out import HeldOut, bits_per_byte
 from training.network import Network
 from training.optimizer import MuonAdam
 from training.ranks import Ranks
-from training.samples import Sample, SampleMaker
+from training.samples import Sample, SampleMaker, passes
 from training.schedule import Schedule
 from training.sentinels import Vocabulary
 
@@ -216,20 +216,6 @@ class Trainer:
         total, num_taught, total_answers, num_answers, count = ranks.sums(sums.tolist(), device)
         means = total / max(1.0, num_taught), total_answers / max(1.0, num_answers)
         return *means, int(count), next_sample - ranks.rank
-
-
-def passes(samples: Sequence[Sample], num_tokens: int) -> Iterator[list[Sample]]:
-    """The samples in order, in parts of at most ``num_tokens``; a longer sample is a part of its own."""
-    part: list[Sample] = []
-    total = 0
-    for sample in samples:
-        if part and total + len(sample.ids) > num_tokens:
-            yield part
-            part, total = [], 0
-        part.append(sample)
-        total += len(sample.ids)
-    if part:
-        yield part
 
 
 def pack(

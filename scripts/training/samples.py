@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote
@@ -204,6 +204,20 @@ class SampleMaker:
         while chooser.has_work:
             chooser.work()
         return chooser.choose(document, offset)
+
+
+def passes(samples: Sequence[Sample], num_tokens: int) -> Iterator[list[Sample]]:
+    """The samples in order, in parts of at most ``num_tokens``; a longer sample is a part of its own."""
+    part: list[Sample] = []
+    total = 0
+    for sample in samples:
+        if part and total + len(sample.ids) > num_tokens:
+            yield part
+            part, total = [], 0
+        part.append(sample)
+        total += len(sample.ids)
+    if part:
+        yield part
 
 
 def document_of(file: SourceFile, language: str) -> Document:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from forelook.model.adapter import base_sample
@@ -165,10 +165,20 @@ def _low_rank(
         load_adapter(network, options.init_adapter, vocabulary.row_ids)
     if options.last_layers:
         network.freeze_below(options.last_layers, [vocabulary.eos_id, vocabulary.end_id])
+    config = _config_of(network, base, vocabulary, rank, alpha)
+    return replacing("adapter", lambda folder: save_adapter(network, folder, config))
+
+
+def export_adapter(network: Network, base: Base, vocabulary: Vocabulary, folder: Path) -> None:
+    """Write the adapter of a network that :func:`low_rank_network` made."""
+    rank = next(network.each_layer()).part("q_proj").down.shape[0]
+    save_adapter(network, folder, _config_of(network, base, vocabulary, rank, float(rank)))
+
+
+def _config_of(network: Network, base: Base, vocabulary: Vocabulary, rank: int, alpha: float) -> dict[str, Any]:
     with base.opened() as read:
         sample = base_sample(read)
-    config = adapter_config(network, base, vocabulary, sample, rank=rank, alpha=alpha)
-    return replacing("adapter", lambda folder: save_adapter(network, folder, config))
+    return adapter_config(network, base, vocabulary, sample, rank=rank, alpha=alpha)
 
 
 def _whole(network: Network, base: Base, vocabulary: Vocabulary) -> Callable[[Path], None]:

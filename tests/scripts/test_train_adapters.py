@@ -19,7 +19,7 @@ from forelook.model.loading import STARTER_MODEL_PATH, load_model
 from forelook.model.token_healing import TokenHealer
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training import accuracy, adapter, archive, bases, checkpoint, cleaning, corpus, loop, samples, sentinels
+from training import accuracy, adapter, archive, bases, checkpoint, cleaning, corpus, ends, loop, samples, sentinels
 from training.arguments import parser
 from training.network import Network, attend, load_network, module_name, saved_name
 from training.setup import make_trainer, shelves
@@ -475,7 +475,7 @@ class TestAccuracy:
                 right += last in stops or vocabulary.tokenizer.token_bytes(last).startswith(b"\n")
                 complete += last in stops
         figures = accuracy.answered(network, vocabulary, healer, posed, 700)
-        assert 0 < complete < right < len(posed)
+        assert 0 < complete <= right < len(posed)
         assert figures["truncated"] == pytest.approx(right / len(posed), abs=1e-4)
         assert figures["raw"] == pytest.approx(complete / len(posed), abs=1e-4)
         assert figures["ends"] == pytest.approx(complete / right, abs=1e-4)
@@ -488,6 +488,58 @@ class TestAccuracy:
             text = vocabulary.tokenizer.decode(sample.ids[sample.middle_start : -1])
             assert "\n" not in text[len(sample.forced.decode()) :]
             assert sample.ids[-1] == vocabulary.end_id
+
+
+class TestEnds:
+    def test_along_the_answers_it_counts_what_greedy_decoding_answers(
+        self, asked: tuple[Network, sentinels.Vocabulary, list[samples.Sample]]
+    ) -> None:
+        network, vocabulary, questions = asked
+        # Answers cut after two tokens as well: their true end is where the model would rather go on.
+        short = [replace(each, ids=[*each.ids[: each.middle_start + 2], vocabulary.end_id]) for each in questions]
+        healer = TokenHealer(vocabulary.tokenizer)
+        posed = [*questions, *short]
+        expected = accuracy.answered(network, vocabulary, healer, posed, 700)
+        said = ends.along_answers(network, vocabulary, healer, posed, 700)
+        found = said.accuracy(network.head[vocabulary.end_id].detach())
+        # The other stop, the end of the text, is one of the other tokens here.
+        assert {name: found[name] for name in ("questions", "truncated", "raw")} == {
+            name: expected[name] for name in ("questions", "truncated", "raw")
+        }
+
+    def test_a_row_that_never_ends_learns_to_and_nothing_else_changes(
+        self, asked: tuple[Network, sentinels.Vocabulary, list[samples.Sample]]
+    ) -> None:
+        network, vocabulary, questions = asked
+        healer = TokenHealer(vocabulary.tokenizer)
+        said = ends.along_answers(network, vocabulary, healer, questions, 700)
+        blank = torch.zeros(network.config.hidden_size)
+        fitted = ends.fitted_row(said, blank, end_weight=1.0)
+        known = network.head[vocabulary.end_id].detach()
+        for end_weight in (1.0, 4.0):
+            assert said.loss(fitted, end_weight) < said.loss(blank, end_weight)
+        assert said.loss(fitted, 1.0) < said.loss(known, 1.0), "the row of the model itself"
+        at_ends = said.hidden[said.is_end] @ fitted - said.others[said.is_end]
+        elsewhere = said.hidden[~said.is_end] @ fitted - said.others[~said.is_end]
+        assert at_ends.mean() > elsewhere.mean() + 2
+
+    def test_the_command_changes_one_row_of_an_adapter(
+        self, prepared: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run(prepared, base, tmp_path / "run", 1)
+        line = f"ends {prepared} --to {tmp_path / 'new'} --init {base} --init-adapter {tmp_path / 'run' / 'adapter'} "
+        line += "--samples 12 --questions 6 --max-tokens 150 --min-tokens 60 --plain-share 0 --end-weight 3"
+        assert train_starter_model.fit_ends(parser().parse_args(line.split())) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["after"]["questions"] == 6
+        before, after = (
+            floats(folder / adapter.WEIGHTS) for folder in (tmp_path / "run" / "adapter", tmp_path / "new")
+        )
+        assert before.keys() == after.keys()
+        assert {name for name, tensor in before.items() if not torch.equal(tensor, after[name])} == {
+            "sentinel_head_rows"
+        }
+        changed = (before["sentinel_head_rows"] != after["sentinel_head_rows"]).any(1)
+        assert changed.nonzero().flatten().tolist() == [5]
 
 
 _ONLY_TORCH = """

@@ -25,7 +25,7 @@ from training.arguments import parser
 from training.bases import read_base
 from training.checkpoint import save_network
 from training.gradients import Gradients
-from training.loop import Trainer, passes
+from training.loop import Trainer
 from training.network import load_network
 from training.optimizer import orthogonalize
 from training.ranks import Ranks
@@ -487,7 +487,7 @@ class TestRuns:
 
     def test_parts_are_all_of_the_samples_in_order(self) -> None:
         made = [samples.Sample(list(range(length)), 0, "plain") for length in (5, 90, 3, 200, 4, 4)]
-        parts = list(passes(made, 100))
+        parts = list(samples.passes(made, 100))
         assert [len(part) for part in parts] == [3, 1, 2]
         assert [sample for part in parts for sample in part] == made
 
