@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
         help="of the computation (default: bfloat16 where the device computes in it)",
     )
     part.add_argument("--threads", type=int, help="CPU threads")
+    part.add_argument("--workers", type=int, default=0, help="processes that make samples (default: this one)")
     part.add_argument("--seed", type=int, default=2026)
     part.add_argument("--smoke", action="store_true", help="all of it in seconds, on this project's own text")
 

@@ -18,6 +18,7 @@ from training.gradients import Gradients
 from training.held_out import HeldOut, bits_per_byte
 from training.network import Network
 from training.optimizer import MuonAdam
+from training.prefetch import Prefetcher
 from training.ranks import Ranks
 from training.samples import Sample, SampleMaker, passes
 from training.schedule import Schedule
@@ -85,7 +86,7 @@ class Trainer:
     network: Network
     optimizer: MuonAdam
     schedule: Schedule
-    maker: SampleMaker
+    maker: SampleMaker | Prefetcher
     vocabulary: Vocabulary
     export: Callable[[Path], None]
     describes: str

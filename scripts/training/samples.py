@@ -127,15 +127,7 @@ class SampleMaker:
 
         With a ``stride``, every so many-th number: ranks that start one apart then share no sample.
         """
-        samples: list[Sample] = []
-        total = 0
-        while total < num_tokens:
-            sample = self.make(first)
-            first += stride
-            if len(sample.ids) > 1:
-                samples.append(sample)
-                total += len(sample.ids)
-        return samples, first
+        return batch_of(self.make, first, num_tokens, stride)
 
     def _num_tokens(self, random_: random.Random) -> int:
         """A length of prompt: as many octaves of short files as of long ones."""
@@ -204,6 +196,19 @@ class SampleMaker:
         while chooser.has_work:
             chooser.work()
         return chooser.choose(document, offset)
+
+
+def batch_of(make: Callable[[int], Sample], first: int, num_tokens: int, stride: int) -> tuple[list[Sample], int]:
+    """What :meth:`SampleMaker.batch` returns, with samples from ``make``."""
+    samples: list[Sample] = []
+    total = 0
+    while total < num_tokens:
+        sample = make(first)
+        first += stride
+        if len(sample.ids) > 1:
+            samples.append(sample)
+            total += len(sample.ids)
+    return samples, first
 
 
 def passes(samples: Sequence[Sample], num_tokens: int) -> Iterator[list[Sample]]:

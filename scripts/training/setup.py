@@ -26,6 +26,7 @@ from training.held_out import held_out_texts
 from training.loop import LoopSettings, Trainer
 from training.network import Network, load_network
 from training.optimizer import FRESH, LOW_RANK, PRETRAINED, MuonAdam, Rates
+from training.prefetch import Prefetcher
 from training.ranks import Ranks
 from training.samples import CURSOR_WEIGHTS, SampleMaker, SampleMix
 from training.schedule import Schedule
@@ -62,6 +63,11 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
         raise ValueError(f"--rank {options.rank} differs from the adapter's {rank}; omit --rank")
     base = base_of(options)
     vocabulary = vocabulary_of(base)
+    mix = mix_of(options)
+    healer = TokenHealer(vocabulary.tokenizer)
+    maker: SampleMaker | Prefetcher = SampleMaker(shelves(corpus, "train"), vocabulary, healer, mix, seed=options.seed)
+    if options.workers:
+        maker = Prefetcher(maker, options.workers)
     network = _network(options, base, vocabulary)
     rates = _rates(options, rank)
     device = torch.device(options.device)
@@ -73,8 +79,6 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
         export = _whole(network, base, vocabulary)
         optimizer = MuonAdam(network.to(device).trained(), rates=rates)  # before rounding: the masters are float32
         network.to(dtype)
-    mix = mix_of(options)
-    healer = TokenHealer(vocabulary.tokenizer)
     finish_at_s = None if options.finish_at is None else next_time(options.finish_at)
     held_out = shelves(corpus, "held_out")
     last = f" of the last {options.last_layers} layers" if options.last_layers else ""
@@ -83,7 +87,7 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
         network=network,
         optimizer=optimizer,
         schedule=Schedule(options.minutes * 60, warmup_steps=options.warmup_steps, decay_share=options.decay_share),
-        maker=SampleMaker(shelves(corpus, "train"), vocabulary, healer, mix, seed=options.seed),
+        maker=maker,
         vocabulary=vocabulary,
         export=export,
         describes=f"{what} of {base.path.name}, {base.config.num_layers} layers of {base.config.hidden_size}",

@@ -19,7 +19,20 @@ from forelook.model.loading import STARTER_MODEL_PATH, load_model
 from forelook.model.token_healing import TokenHealer
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training import accuracy, adapter, archive, bases, checkpoint, cleaning, corpus, ends, loop, samples, sentinels
+from training import (
+    accuracy,
+    adapter,
+    archive,
+    bases,
+    checkpoint,
+    cleaning,
+    corpus,
+    ends,
+    loop,
+    prefetch,
+    samples,
+    sentinels,
+)
 from training.arguments import parser
 from training.network import Network, attend, load_network, module_name, saved_name
 from training.setup import make_trainer, shelves
@@ -303,6 +316,28 @@ class TestSentinels:
             ]
             assert len(after) != 1, "the file itself is named, too"
             assert all(text.startswith(("bank.py\n", "use.py\n")) for text in after)
+
+
+class TestPrefetcher:
+    def test_its_batches_are_those_of_its_maker(self, prepared: Path, base: Path) -> None:
+        vocabulary = sentinels.vocabulary_of(bases.read_base(base))
+        mix = samples.SampleMix({"python": 1.0}, max_tokens=120, min_tokens=60)
+        maker = samples.SampleMaker(
+            shelves(prepared, "train"), vocabulary, TokenHealer(vocabulary.tokenizer), mix, seed=4
+        )
+        ahead = prefetch.Prefetcher(maker, 2)
+        try:
+            for stride in (1, 2):
+                first = other = 7 * stride
+                for _ in range(4):
+                    expected, first = maker.batch(first, 900, stride)
+                    found, other = ahead.batch(other, 900, stride)
+                    assert found == expected
+                    assert other == first
+            assert ahead.batch(3, 100) == maker.batch(3, 100), "a resumed run begins anywhere"
+            assert ahead.make(9) == maker.make(9)
+        finally:
+            ahead.close()
 
 
 class TestLosses:
