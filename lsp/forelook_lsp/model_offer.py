@@ -1,4 +1,4 @@
-"""A larger model than the bundled one, offered once per user where the machine can run it."""
+"""The default model where its base is missing, or a larger one that the machine can run, offered once per user."""
 
 from __future__ import annotations
 
@@ -69,7 +69,11 @@ def _rated(environ: Mapping[str, str], folder: Path) -> tuple[str, bool]:
         )
         listing = json.loads(finished.stdout)
         speed = listing["machine"]["speed"]
-        return (listing["offer"] or {}).get("message", ""), not (speed and speed["was_busy"])
+        offer = listing["offer"] or {}
+        message = offer.get("message", "")
+        if message:
+            message += "." if offer["is_default"] else ". Set forelook.model to its name to use it."
+        return message, not (speed and speed["was_busy"])
     except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError) as error:
         logger.warning("the models cannot be rated for this machine: %s", type(error).__name__)
         return "", False

@@ -387,7 +387,7 @@ class EditorWindow:
             logger.warning("no model is offered: %s", error)
             return
         if message:
-            self._editor.tell(f"{message}. Set forelook.model to its name to use it.")
+            self._editor.tell(message)
 
     def _show_status(self) -> None:
         self.presenter.status.paused = not self._switches.is_on()

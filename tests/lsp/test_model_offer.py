@@ -15,11 +15,12 @@ from forelook_lsp.model_offer import offer_finder, wants_offer
 from tests.lsp.fake_backend import FakeBackend
 from tests.lsp.servers import stdio_server_in_a_thread
 
-MESSAGE = "This machine can run own/model: 1.0 GB to download, Apache-2.0"
+SAID = "This machine can run own/model: 1.0 GB to download, Apache-2.0"
+MESSAGE = f"{SAID}. Set forelook.model to its name to use it."
 
 
-def listing(message: str | None, *, was_busy: bool = False) -> str:
-    offer = None if message is None else {"model": "own/model", "message": message}
+def listing(message: str | None, *, was_busy: bool = False, is_default: bool = False) -> str:
+    offer = None if message is None else {"model": "own/model", "message": message, "is_default": is_default}
     return json.dumps({"machine": {"speed": {"was_busy": was_busy}}, "offer": offer})
 
 
@@ -38,7 +39,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_it_is_found_once_per_user(printed: list[str], tmp_path: Path) -> None:
-    printed += [listing(MESSAGE), listing(MESSAGE)]
+    printed += [listing(SAID), listing(SAID)]
     find = offer_finder({"XDG_STATE_HOME": str(tmp_path)}, tmp_path, None)
     assert [find(), find()] == [MESSAGE, ""]
     assert len(printed) == 1
@@ -46,9 +47,15 @@ def test_it_is_found_once_per_user(printed: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [listing(None, was_busy=True), "no JSON", "{}"])
 def test_what_says_nothing_about_the_machine_is_asked_again(printed: list[str], first: str, tmp_path: Path) -> None:
-    printed += [first, listing(MESSAGE)]
+    printed += [first, listing(SAID)]
     find = offer_finder({"XDG_STATE_HOME": str(tmp_path)}, tmp_path, None)
     assert [find(), find()] == ["", MESSAGE]
+
+
+def test_the_default_model_needs_no_setting(printed: list[str], tmp_path: Path) -> None:
+    printed += [listing("`forelook pull it` gets a better one", is_default=True)]
+    find = offer_finder({"XDG_STATE_HOME": str(tmp_path)}, tmp_path, None)
+    assert find() == "`forelook pull it` gets a better one."
 
 
 def test_a_machine_that_runs_none_is_asked_once(printed: list[str], tmp_path: Path) -> None:
@@ -79,6 +86,5 @@ async def test_the_user_is_told_after_the_first_suggestions(
         await editor.initialize(options={"modelOffer": True})
         await editor.wait_until(lambda: bool(editor.params_of("window/showMessage")))
         (told,) = editor.params_of("window/showMessage")
-        assert told["message"].startswith(MESSAGE)
-        assert "forelook.model" in told["message"]
+        assert told["message"] == MESSAGE
         assert "ready" in [status["state"] for status in editor.params_of("forelook/status")]
