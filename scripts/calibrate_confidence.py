@@ -33,6 +33,8 @@ from bench.typist import Line, Record, Tally, Typist, append_record, lines_of, r
 from forelook.completion.completer import Completer
 from forelook.confidence import Confidence
 from forelook.config import EngineConfig
+from forelook.decoding.prefill import PrefillSpeed
+from forelook.decoding.stats import DecodingStats
 from forelook.errors import ForelookError
 from forelook.model.confidence import ConfidenceTable, confidence_path, write_confidence
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, find_checkpoint, load_model
@@ -43,6 +45,9 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folders of projects")
     parser.add_argument("--adapter", type=Path, metavar="FOLDER", help="of a low-rank adapter for the model")
     parser.add_argument("--lines", type=int, default=40, help="lines per language (default: %(default)s)")
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=1024, metavar="N", help="of prompts, as on a slower device"
+    )
     parser.add_argument("--languages", nargs="+", help="names in the language table (default: all that have lines)")
     parser.add_argument("--records", type=Path, metavar="FILE", help="keep the answers here, and go on from them")
     parser.add_argument("--recorded", action="store_true", help="ask nothing more: take what --records has")
@@ -59,7 +64,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     lines = in_turn(lines_of(options.folders, options.lines), options.languages)
-    records = read_records(options.records) if options.recorded else record(model, lines, options.records)
+    completer = Completer(model, EngineConfig(), prefill=_FixedSpeed(options.prompt_tokens))
+    typist = Typist(completer, model.tokenizer.encode)
+    records = read_records(options.records) if options.recorded else record(typist, lines, options.records)
     chosen_on, others = split(records)
     levels = calibrate(chosen_on)
     result: dict[str, object] = {
@@ -72,7 +79,7 @@ def main() -> int:
         show(f"other projects, {level.value}", rows)
         result[f"checked_{level.value}"] = {row.name: row.to_json() for row in rows}
     if options.session:
-        session = record(model, list(session_lines(editing_sessions(1_000_000), options.session)), None)
+        session = record(typist, list(session_lines(editing_sessions(1_000_000), options.session)), None)
         show("the recorded session", rows := check(session, levels, Confidence.DEFAULT))
         result["session"] = rows[-1].to_json()
     if options.type:
@@ -100,10 +107,19 @@ def in_turn(lines: dict[str, list[Line]], languages: Iterable[str] | None) -> li
     return [of_language[number] for number in range(most) for of_language in wanted if number < len(of_language)]
 
 
-def record(model: LoadedModel, lines: list[Line], path: Path | None) -> list[Record]:
+class _FixedSpeed(PrefillSpeed):
+    """What makes prompts of that many tokens, however fast this machine is."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__(num_tokens / EngineConfig().prefill_ms * 1e3)
+
+    def observe(self, stats: DecodingStats) -> None:
+        pass
+
+
+def record(typist: Typist, lines: list[Line], path: Path | None) -> list[Record]:
     """The answers to all lines; those that the file has are not asked for again."""
     known = {} if path is None else {(one.language, one.project, one.typed): one for one in read_records(path)}
-    typist = Typist(Completer(model, EngineConfig()), model.tokenizer.encode)
     records: list[Record] = []
     for line in with_progress(lines, "lines"):
         found = known.get((line.language, line.project, line.typed))

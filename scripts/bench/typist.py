@@ -2,8 +2,8 @@
 
 The user of the replay types one line of a file key by key and accepts a suggestion as soon as its first line is the
 rest of the true one. A suggestion stays on the screen while it is typed through, so it counts as shown once. Without
-one on the screen a key asks where a word starts or ends and after its first, third and every further third letter,
-about as often as an answer arrives before the next key.
+one on the screen a key asks where a word starts or ends and after its first and third letter, about as often as an
+answer arrives before the next key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from forelook.completion.engine.answers import Answer
 from forelook.confidence import Confidence
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.languages import language_for, language_id_of
-from forelook.protocol.messages import CompletionParams
+from forelook.protocol.messages import CompletionParams, MultiLine
 
 from bench.traces import Session
 
@@ -198,11 +198,13 @@ class Typist:
         self._encode = encode
         self._answer: Answer | None = None
 
-    def ask(self, line: Line, position: int, confidence: Confidence | float) -> tuple[Asked, bool]:
+    def ask(
+        self, line: Line, position: int, confidence: Confidence | float, multi_line: MultiLine = MultiLine.AUTO
+    ) -> tuple[Asked, bool]:
         """The answer after some keys, and whether it was withheld."""
         before = line.before + line.typed[:position]
         document = Document(WORKSPACE, FILE, line.language_id, 1, before + line.after)
-        request = CompletionParams(FILE.uri, 1, len(before), confidence=confidence)
+        request = CompletionParams(FILE.uri, 1, len(before), multi_line=multi_line, confidence=confidence)
         source = None if self._answer is None or position == 0 else self._answer.draft_source(self._encode)
         hints = Hints(sources=[] if source is None else [source])
         completed = self._completer.complete(document, request, RequestControl(time.monotonic()), hints)
@@ -219,7 +221,8 @@ class Typist:
         found: list[Asked] = []
         for position in asking_positions(line.typed):
             if not (found and _fits(found[-1], line.typed, position)):
-                found.append(self.ask(line, position, 0.0)[0])
+                # Its first line is all that counts.
+                found.append(self.ask(line, position, 0.0, MultiLine.NEVER)[0])
         return Record(line.language, line.project, line.typed, tuple(found))
 
     def type(self, line: Line, confidence: Confidence | float) -> Tally:
@@ -243,7 +246,7 @@ def asking_positions(typed: str) -> list[int]:
     found, letters = [0], 0
     for position in range(1, len(typed)):
         letters = letters + 1 if _is_in_word(typed, position - 1) else 0
-        if not (letters and _is_in_word(typed, position)) or letters == 1 or letters % 3 == 0:
+        if not (letters and _is_in_word(typed, position)) or letters in (1, 3):
             found.append(position)
     return found
 

@@ -58,7 +58,7 @@ def test_a_right_beginning_is_no_right_line() -> None:
 
 
 def test_the_model_is_asked_at_borders_of_words_and_now_and_then_in_them() -> None:
-    assert asking_positions("a = compute(x)") == [0, 1, 2, 3, 4, 5, 7, 10, 11, 12, 13]
+    assert asking_positions("a = compute(x)") == [0, 1, 2, 3, 4, 5, 7, 11, 12, 13]
 
 
 def test_a_withheld_line_is_shown_once_what_is_left_of_it_is_likely() -> None:
