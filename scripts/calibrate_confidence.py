@@ -2,8 +2,9 @@
 
 Lines of files that nothing was trained or tuned on are typed again, key by key, with every answer of the model and the
 log-probabilities of its first line on record. A user accepts a suggestion once its first line is the rest of the true
-one. On one half of the projects, thresholds are chosen: *default* is the highest one that still shows 62% of the
-suggestions, *strict* the highest one that still saves 95% of the keystrokes. The other half says what they do there.
+one. Of the thresholds, *default* is the highest one that still shows 62% of the suggestions, *strict* the highest one
+that still saves 95% of the keystrokes. To say what they do elsewhere, each half of the projects is typed with the
+thresholds of the other half.
 
 A project is a folder in one of the FOLDERs. ``--records`` keeps the answers, so that a run can be continued or its
 thresholds chosen again without the model. ``--session`` adds the recorded editing session of the data sets to the
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from bench.arguments import benchmark_parser
 from bench.results import print_result, provenance, public_name
-from bench.thresholds import HEAD, Levels, Row, calibrate, check, split, sweep
+from bench.thresholds import HEAD, Levels, Row, calibrate, check, cross_check, split, sweep
 from bench.traces import editing_sessions
 from bench.turns import take_turns, with_progress
 from bench.typist import Line, Record, Tally, Typist, append_record, lines_of, read_records, session_lines
@@ -67,25 +68,25 @@ def main() -> int:
     completer = Completer(model, EngineConfig(), prefill=_FixedSpeed(options.prompt_tokens))
     typist = Typist(completer, model.tokenizer.encode)
     records = read_records(options.records) if options.recorded else record(typist, lines, options.records)
-    chosen_on, others = split(records)
-    levels = calibrate(chosen_on)
+    levels = calibrate(records)
     result: dict[str, object] = {
         "model": public_name(options.model or "starter-model"),
         "least": {level.value: values for level, values in levels.items()},
     }
     show("all lines, by threshold", sweep(records, "all"))
     for level in levels:
-        rows = check(others, levels, level)
-        show(f"other projects, {level.value}", rows)
+        rows = cross_check(records, level)
+        show(f"{level.value}, on projects that it was not chosen on", rows)
         result[f"checked_{level.value}"] = {row.name: row.to_json() for row in rows}
     if options.session:
         session = record(typist, list(session_lines(editing_sessions(1_000_000), options.session)), None)
         show("the recorded session", rows := check(session, levels, Confidence.DEFAULT))
         result["session"] = rows[-1].to_json()
     if options.type:
-        known = {(one.project, one.typed) for one in others}
+        first, second = split(records)
+        known = {(one.project, one.typed) for one in second}
         typed = [line for line in lines if (line.project, line.typed) in known][: options.type]
-        result["typed"] = type_lines(model, typed, levels)
+        result["typed"] = type_lines(model, typed, calibrate(first))
     if options.cost:
         result["cost"] = scoring_cost(model, lines[: options.cost])
     if options.write:

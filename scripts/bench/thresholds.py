@@ -1,8 +1,7 @@
-"""Thresholds of confidence from recorded answers: chosen on some projects, checked on the others."""
+"""Thresholds of confidence from recorded answers, and what they do on projects that they were not chosen on."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +27,18 @@ Levels = Mapping[Confidence, Mapping[str, float]]
 
 
 def split(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
-    """Records to calibrate on, and those of other projects to check with."""
-    halves: tuple[list[Record], list[Record]] = ([], [])
+    """Two halves of each language's records; a project is in one of them."""
+    projects: dict[str, dict[str, list[Record]]] = {}
     for record in records:
-        halves[hashlib.sha256(record.project.encode()).digest()[0] % 2].append(record)
+        projects.setdefault(record.language, {}).setdefault(record.project, []).append(record)
+    halves: tuple[list[Record], list[Record]] = ([], [])
+    for by_project in projects.values():
+        first: list[Record] = []
+        second: list[Record] = []
+        for _, lines in sorted(by_project.items(), key=lambda item: (-len(item[1]), item[0])):
+            (first if len(first) <= len(second) else second).extend(lines)
+        halves[0].extend(first)
+        halves[1].extend(second)
     return halves
 
 
@@ -133,7 +140,27 @@ def check(records: Sequence[Record], levels: Levels, level: Confidence) -> list[
         least = levels[level].get(language, levels[level][ALL])
         tally = tally_records(lines, math.log(least) if least else -math.inf)
         rows.append(Row(language, len(lines), least, tally, tally_records(lines, -math.inf)))
+    return _with_sum(rows, levels[level][ALL])
+
+
+def cross_check(records: Sequence[Record], level: Confidence) -> list[Row]:
+    """What a level does on projects that it was not chosen on: each half with the other's thresholds, added up.
+
+    The threshold of a row is that of all records.
+    """
+    halves = split(records)
+    levels = calibrate(records)[level]
+    sums: dict[str, Row] = {}
+    for lines, others in (halves, halves[::-1]):
+        for row in check(lines, calibrate(others), level)[:-1]:
+            known = sums.get(row.name, Row(row.name, 0, levels.get(row.name, levels[ALL]), Tally(), Tally()))
+            tally, base = known.tally + row.tally, known.base + row.base
+            sums[row.name] = Row(row.name, known.num_lines + row.num_lines, known.least, tally, base)
+    return _with_sum([sums[name] for name in sorted(sums)], levels[ALL])
+
+
+def _with_sum(rows: list[Row], least: float) -> list[Row]:
     tally, base = Tally(), Tally()
     for row in rows:
         tally, base = tally + row.tally, base + row.base
-    return [*rows, Row("all", len(records), levels[level][ALL], tally, base)]
+    return [*rows, Row("all", sum(row.num_lines for row in rows), least, tally, base)]

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from bench.thresholds import calibrate, check, default_threshold, split, strict_threshold, sweep
+from bench.thresholds import calibrate, check, cross_check, default_threshold, split, strict_threshold, sweep
 from bench.traces import Edit, Session, typed
 from bench.typist import (
     Asked,
@@ -118,11 +118,27 @@ def test_a_sweep_starts_with_everything() -> None:
     assert rows[-1].tally.shown == 0
 
 
-def test_a_project_is_on_one_side() -> None:
-    projects = [f"project-{number}" for number in range(40)]
-    first, second = split(record("x", project=name) for name in projects * 2)
-    assert {one.project for one in first}.isdisjoint(one.project for one in second)
-    assert min(len(first), len(second)) >= 20
+def test_a_project_is_on_one_side_and_both_sides_have_as_much_of_a_language() -> None:
+    names = [f"project-{number}" for number in range(9)]
+    both = [record("x", project=name, language=language) for name in names * 2 for language in ("go", "c")]
+    halves = split(both)
+    assert sorted(map(len, halves)) == [16, 20]
+    for language in ("go", "c"):
+        first, second = ({one.project for one in half if one.language == language} for half in halves)
+        assert len(first) in (4, 5)
+        assert first.isdisjoint(second)
+
+
+def test_a_cross_check_uses_thresholds_of_other_projects() -> None:
+    some = [*lines(60, "python", "p"), *lines(60, "python", "q")]
+    python, total = cross_check(some, Confidence.STRICT)
+    assert (python.num_lines, total.num_lines) == (120, 120)
+    assert python.least == calibrate(some)[Confidence.STRICT]["python"]
+    assert python.tally.taken == python.base.taken == 40
+    assert python.gain == pytest.approx(3.0)
+    # A project of its own, on which the model is right without being sure, loses what the other one's threshold hides.
+    odd = [record("return x", asked(0, "return x", -9.0), asked(8, "", 0.0), project="odd") for _ in range(60)]
+    assert cross_check([*lines(60, "python", "p"), *odd], Confidence.STRICT)[-1].tally.taken < 20 + 60
 
 
 def test_lines_are_taken_from_all_projects_and_fewer_are_the_first_of_more(tmp_path: Path) -> None:
