@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument(
         "--prompt-tokens", type=int, default=1024, metavar="N", help="of prompts, as on a slower device"
     )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="ask at every Nth of the keys that ask")
     parser.add_argument("--languages", nargs="+", help="names in the language table (default: all that have lines)")
     parser.add_argument("--records", type=Path, metavar="FILE", help="keep the answers here, and go on from them")
     parser.add_argument("--recorded", action="store_true", help="ask nothing more: take what --records has")
@@ -67,7 +68,9 @@ def main() -> int:
     lines = in_turn(lines_of(options.folders, options.lines), options.languages)
     completer = Completer(model, EngineConfig(), prefill=_FixedSpeed(options.prompt_tokens))
     typist = Typist(completer, model.tokenizer.encode)
-    records = read_records(options.records) if options.recorded else record(typist, lines, options.records)
+    records = (
+        read_records(options.records) if options.recorded else record(typist, lines, options.records, options.every)
+    )
     levels = calibrate(records)
     result: dict[str, object] = {
         "model": public_name(options.model or "starter-model"),
@@ -79,7 +82,7 @@ def main() -> int:
         show(f"{level.value}, on projects that it was not chosen on", rows)
         result[f"checked_{level.value}"] = {row.name: row.to_json() for row in rows}
     if options.session:
-        session = record(typist, list(session_lines(editing_sessions(1_000_000), options.session)), None)
+        session = record(typist, list(session_lines(editing_sessions(1_000_000), options.session)), None, options.every)
         show("the recorded session", rows := check(session, levels, Confidence.DEFAULT))
         result["session"] = rows[-1].to_json()
     if options.type:
@@ -118,13 +121,13 @@ class _FixedSpeed(PrefillSpeed):
         pass
 
 
-def record(typist: Typist, lines: list[Line], path: Path | None) -> list[Record]:
+def record(typist: Typist, lines: list[Line], path: Path | None, every: int) -> list[Record]:
     """The answers to all lines; those that the file has are not asked for again."""
     known = {} if path is None else {(one.language, one.project, one.typed): one for one in read_records(path)}
     records: list[Record] = []
     for line in with_progress(lines, "lines"):
         found = known.get((line.language, line.project, line.typed))
-        records.append(found or typist.record(line))
+        records.append(found or typist.record(line, every))
         if found is None and path is not None:
             append_record(path, records[-1])
     return records

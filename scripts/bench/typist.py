@@ -216,10 +216,15 @@ class Typist:
         log_probs, ends = ((), ()) if score is None else (score.log_probs, score.ends)
         return Asked(position, text, log_probs, ends), completed.withheld is not None
 
-    def record(self, line: Line) -> Record:
-        """What the model says at each key, shown or not, unless the key only types what it said before."""
+    def record(self, line: Line, every: int = 1) -> Record:
+        """What the model says at each key, shown or not, unless the key only types what it said before.
+
+        Args:
+            line: to type.
+            every: of the keys that ask, ask at every so many: a slow model answers no more often.
+        """
         found: list[Asked] = []
-        for position in asking_positions(line.typed):
+        for position in asking_positions(line.typed)[::every]:
             if not (found and _fits(found[-1], line.typed, position)):
                 # Its first line is all that counts.
                 found.append(self.ask(line, position, 0.0, MultiLine.NEVER)[0])
@@ -290,6 +295,8 @@ def tally_records(records: Iterable[Record], least: float) -> Tally:
 
         def answer(position: int, record: Record = record) -> tuple[str, bool]:
             asked = next(asked for asked in reversed(record.asked) if asked.position <= position)
+            if asked.position < position and not _fits(asked, record.typed, position):
+                return "", False
             typed = record.typed[asked.position : position]
             withheld = bool(asked.text) and sum(asked.left_after(typed)) < least
             return "" if withheld else asked.text[len(typed) :], withheld
