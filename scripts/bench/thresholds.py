@@ -16,8 +16,10 @@ SHOWN_AT_DEFAULT = 0.62
 """Least share of the suggestions that the default level still shows; chosen, with a margin to 60%."""
 SAVED_AT_STRICT = 0.95
 """Least share of the saved keystrokes that the strict level keeps; chosen."""
-MIN_LINES = 10
+MIN_LINES = 8
 """A language with fewer lines to calibrate on takes the threshold of all; chosen."""
+SHRINKING_LINES = 20
+"""With as many lines, a language's own threshold and that of all weigh the same; chosen."""
 SHARES = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 """The thresholds that tables show."""
 
@@ -51,8 +53,13 @@ def calibrate(records: Sequence[Record]) -> dict[Confidence, dict[str, float]]:
     for language, lines in sorted(by_language.items()):
         if language == ALL or len(lines) >= MIN_LINES:
             default = default_threshold(lines)
-            levels[Confidence.DEFAULT][language] = _rounded(default)
-            levels[Confidence.STRICT][language] = _rounded(max(default, strict_threshold(lines)))
+            for level, least in (
+                (Confidence.DEFAULT, default),
+                (Confidence.STRICT, max(default, strict_threshold(lines))),
+            ):
+                weight = 1.0 if language == ALL else len(lines) / (len(lines) + SHRINKING_LINES)
+                of_all = levels[level].get(ALL, least)
+                levels[level][language] = _rounded(least**weight * of_all ** (1.0 - weight))
     return levels
 
 
