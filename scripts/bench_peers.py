@@ -49,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--step-prefix", type=int, default=256, help="cached tokens before them (default: %(default)s)")
     parser.add_argument("--prefills", type=int, nargs="+", default=[256, 512, 1024], help="lengths of timed prompts")
     parser.add_argument("--rounds", type=int, default=6, help="of timed steps, half as many of prompts")
+    parser.add_argument("--no-learning", action="store_true", help="measure Forelook as without idle time before")
     parser.add_argument("--smoke", action="store_true", help="tiny settings, without llama.cpp and data sets")
     return parser.parse_args()
 
@@ -75,7 +76,7 @@ def make_plan(arguments: argparse.Namespace) -> PeerPlan:
         data=arguments.data,
         workspace=arguments.workspace,
         llama_server=arguments.llama_server,
-        learns=not tiny,
+        learns=not (tiny or arguments.no_learning),
     )
 
 

@@ -77,7 +77,7 @@ def test_the_place_of_a_window_survives_a_larger_budget() -> None:
 
 
 def test_a_slow_device_runs_a_prompt_in_short_chunks() -> None:
-    slow = completer(PrefillSpeed(800.0, is_measured=True))
+    slow = completer(PrefillSpeed(300.0, is_measured=True), config=EngineConfig(prefill_ms=2000))
     slow.raw_middle(DOCUMENT, MIDDLE, 1)
     model = slow._model
     assert isinstance(model, FakeModel)

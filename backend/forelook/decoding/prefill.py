@@ -22,13 +22,13 @@ forward, which a drafted step uses better. A keystroke leaves a few tokens to ru
 _MIN_TIMED = 64
 """Shortest forward that says how fast a prefill is: below it, reading the weights dominates. Chosen, not measured."""
 
-_CHUNK_S = 0.1
-"""What a cancelled request or a passed deadline may wait for. Chosen: docs/decisions.md, "Chunks of a tenth of a
-second"."""
+_CHUNK_S = 0.25
+"""What a cancelled request or a passed deadline may wait for. Chosen; what it costs: docs/decisions.md, "Chunks of a
+quarter of a second"."""
 
 _CHUNK_STEP = 64
-"""A chunk is a multiple: a CPU compiles its products for every number of rows. The least, too: a shorter one takes
-hardly less time."""
+"""A chunk is a multiple: a CPU compiles its products for every number of rows. The least, too: the weights are read,
+or dequantized, once per chunk."""
 
 # Other programs only add time. Chosen, not measured.
 _FASTER_SHARE, _SLOWER_SHARE = 0.5, 0.1
@@ -62,8 +62,8 @@ class PrefillSpeed:
 
     @property
     def chunk_size(self) -> int:
-        """Tokens of a chunk that takes about a tenth of a second."""
-        wanted = int(self.tokens_per_s * _CHUNK_S) // _CHUNK_STEP * _CHUNK_STEP
+        """Tokens of a chunk that takes about a quarter of a second."""
+        wanted = round(self.tokens_per_s * _CHUNK_S / _CHUNK_STEP) * _CHUNK_STEP
         return min(max(wanted, _CHUNK_STEP), PREFILL_CHUNK)
 
 

@@ -220,7 +220,7 @@ def test_a_prompt_that_the_deadline_cuts_serves_the_next_keystroke(rigs: Callabl
     text = "".join(f"value_{number} = {number}\n" for number in range(50))
     model = FakeModel(text + "x = 12\n", on_forward=slow)
     config = EngineConfig(autoregressive=True, deadline_ms=20_000, prefill_ms=600_000)
-    rig = rigs(model, config, make_drafting=lambda _model: Drafting(prefill=PrefillSpeed(640, is_measured=True)))
+    rig = rigs(model, config, make_drafting=lambda _model: Drafting(prefill=PrefillSpeed(256, is_measured=True)))
     rig.open(text + "x = \n")
     offset = len(text) + 4
     cut = rig.ask(offset, deadline_ms=15).result
