@@ -20,7 +20,7 @@ def pack_corpus(corpus: Path, target: Path, shares: Mapping[str, float], *, num_
         corpus: a prepared corpus.
         target: the archive to write; its name ends in ``.tar.xz``.
         shares: weight of each language in the training text.
-        num_bytes: about how much training text; a fifth to a quarter of that is the archive's size.
+        num_bytes: about how much training text; a fifth of that is the archive's size.
         held_out: about how much held-out text of each language.
 
     Returns:
