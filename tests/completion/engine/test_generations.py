@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from forelook.completion.engine.engine import CompletionEngine
+from forelook.completion.engine.request_texts import http_workspace
 from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout
 from forelook.errors import ContextOverflowError, DecodingError, ForelookError, ModelError, RequestCancelledError
 from forelook.finish_reason import FinishReason
+from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.generation import GenerationParams, GenerationResult, InfillPrompt, PromptFile, RawPrompt
+from forelook.protocol.messages import CompletionParams
 
 from tests.completion.engine_rig import TIMEOUT_S, Gate, Rig
 from tests.completion.fake_model import FakeModel
@@ -188,19 +192,13 @@ def test_earlier_requests_of_a_user_teach_the_users_pool(rig: Rig) -> None:
     finished(start(rig, infill(900, 2), "a"))
     pool = None
     for _ in range(200):
-        pool = rig.engine.pool_stats(_workspace("a"))
+        pool = rig.engine.pool_stats(http_workspace("a"))
         if pool["num_tokens"]:
             break
         threading.Event().wait(0.01)
     assert pool is not None
     assert int(str(pool["num_tokens"])) >= 900
-    assert rig.engine.pool_stats(_workspace("b"))["num_tokens"] == 0
-
-
-def _workspace(user: str) -> object:
-    from forelook.completion.engine.request_texts import http_workspace
-
-    return http_workspace(user)
+    assert rig.engine.pool_stats(http_workspace("b"))["num_tokens"] == 0
 
 
 def test_a_user_who_floods_the_engine_delays_others_by_one_forward(rigs: Callable[..., Rig]) -> None:
@@ -233,6 +231,29 @@ def test_a_document_comes_before_what_has_none(rigs: Callable[..., Rig]) -> None
     assert keystroke.texts[0].startswith(TARGET[400:410])
     assert not long.done.is_set(), "the keystroke did not wait for the end of the generation"
     assert long.result.text == TARGET[300:1100], "and the generation is none the worse"
+
+
+def test_documents_of_one_user_do_not_starve_another(rigs: Callable[..., Rig]) -> None:
+    """Somebody whose editors ask without end, each about another document."""
+    gate = Gate(at=60)
+    rig = rigs(FakeModel(TARGET, on_forward=gate), CONFIG)
+    asked, answered = [], []
+
+    def ask(number: int) -> None:
+        key = DocumentKey(1, f"file:///{number}.py", "flood")
+        rig.engine.open_document(WorkspaceKey("flood", "w"), key, "python", 1, TARGET[: 100 + number])
+        request = CompletionParams(key.uri, 1, 100 + number)
+        asked.append(rig.engine.submit(key, request, lambda _text: None, answered.append))
+
+    for number in range(200):
+        ask(number)
+    assert gate.reached.wait(TIMEOUT_S)
+    polite = start(rig, infill(200, 30), "a")
+    gate.open.set()
+    assert polite.result.text == TARGET[200:230]
+    assert len(answered) < 150, "it did not wait for all of them"
+    for job in asked:
+        job.cancel()
 
 
 def test_a_long_prompt_makes_way_between_its_parts(rigs: Callable[..., Rig]) -> None:
@@ -302,8 +323,6 @@ def test_closing_answers_everything_that_waits(rigs: Callable[..., Rig]) -> None
 
 
 def test_without_a_model_the_answer_says_so(rigs: Callable[..., Rig]) -> None:
-    from forelook.completion.engine.engine import CompletionEngine
-
     engine = CompletionEngine(lambda _progress: FakeModel(TARGET), CONFIG, lambda _status: None)
     reply = Generated()
     engine.generate("", infill(300), reply.pieces.append, reply.finish)

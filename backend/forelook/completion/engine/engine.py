@@ -169,7 +169,7 @@ class CompletionEngine:
 
     def _turn(self) -> bool:
         """Do the most urgent piece of work; returns False to end the thread, which no failure does."""
-        turn = self._inbox.take()
+        turn = self._inbox.take(self._generations.lets_pass)
         for generation in turn.generations:
             self._generations.add(generation)
         if turn.wants_model and not turn.closing and self._model.has_changed_on_disk:

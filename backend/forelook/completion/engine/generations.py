@@ -14,7 +14,7 @@ from forelook.completion.engine.inbox import GenerationJob
 from forelook.completion.engine.model_state import Loaded
 from forelook.completion.engine.pools import WorkspacePools
 from forelook.completion.engine.request_texts import RequestTexts, http_workspace, text_of
-from forelook.completion.engine.users import User, Users
+from forelook.completion.engine.users import OWNER, User, Users
 from forelook.completion.generation import Generation, GenerationControl
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.drafting.sources.prompt import PromptSource
@@ -90,6 +90,14 @@ class Generations:
     def charge(self, user: str, seconds: float) -> None:
         """Count other work for a user against the user's share."""
         self._shares.charge(user, seconds)
+
+    def lets_pass(self, user: str) -> bool:
+        """Whether a user's request for a document comes before all that waits here: its user is typing.
+
+        Somebody else's comes first only if that user has not had more of the device. The owner's always does.
+        """
+        others = {**self._running, **self._waiting}
+        return not others or user == OWNER or self._shares.first([user, *others]) == user
 
     def run_slice(self, loaded: Loaded) -> None:
         """Run the generation of the user whose turn it is, until it is another one's or other work waits."""

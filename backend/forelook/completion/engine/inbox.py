@@ -199,10 +199,16 @@ class Inbox:
 
     # --- the engine's thread
 
-    def take(self) -> Turn:
-        """The next request and every command that was queued before it."""
+    def take(self, may_run: Callable[[str], bool] = lambda _principal: True) -> Turn:
+        """The next request and every command that was queued before it.
+
+        Args:
+            may_run: whether it is the turn of a user's requests for documents.
+        """
         with self._wake:
-            job = self._jobs.popleft() if self._jobs else None
+            job = next((job for job in self._jobs if self._closing or may_run(job.document.workspace.principal)), None)
+            if job is not None:
+                self._jobs.remove(job)
             commands, generations = list(self._commands), self._generations
             self._commands.clear()
             self._generations = []
