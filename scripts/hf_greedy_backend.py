@@ -12,8 +12,9 @@ from collections.abc import Iterable
 import torch
 import transformers
 from forelook.commands import cli
-from forelook.completion.completer import Cancelled, Completed, Completer
+from forelook.completion.completer import Completer
 from forelook.completion.engine import model_state
+from forelook.completion.requests import Cancelled, Completed
 from forelook.config import EngineConfig
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forelook.completion.completer import Cancelled, Completer, Hints, RequestControl
+from forelook.completion.completer import Completer
 from forelook.completion.cursor.cleanup import clean, to_suggestion
 from forelook.completion.cursor.parsing import errors_of, parse
 from forelook.completion.cursor.stopping import find_end, look_around, wants_block
 from forelook.completion.document_store import Document
+from forelook.completion.requests import Cancelled, Hints, RequestControl
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.languages import language_for, language_id_of
 from forelook.model.tokenizer import CodeTokenizer

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 
-from forelook.completion.completer import Cancelled, Completer, Hints, RequestControl
+from forelook.completion.completer import Completer
 from forelook.completion.cursor import cleanup
 from forelook.completion.document_store import Document
+from forelook.completion.requests import Cancelled, Hints, RequestControl
 from forelook.confidence import Confidence
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import CompletionParams, MultiLine

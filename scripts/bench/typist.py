@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from forelook.completion.completer import Cancelled, Completer, Hints, RequestControl
+from forelook.completion.completer import Completer
 from forelook.completion.document_store import Document
 from forelook.completion.engine.answers import Answer
+from forelook.completion.requests import Cancelled, Hints, RequestControl
 from forelook.confidence import Confidence
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.languages import language_for, language_id_of

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from forelook.completion.confidence import GeneratedBytes, LineScore, Sureness
+from forelook.completion.confidence import GeneratedBytes, Sureness
 from forelook.completion.cursor.cleanup import CleanText, clean, next_line, to_suggestion
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
 from forelook.completion.decoded import Decoded
@@ -17,17 +17,16 @@ from forelook.completion.prompt.files import FileContext
 from forelook.completion.prompt.prompt import PromptBudget, PromptBuilder, PromptText
 from forelook.completion.prompt.stateless import StatelessPrompts
 from forelook.completion.request_costs import request_stats
+from forelook.completion.requests import Cancelled, Completed, Hints, PromptIds, RequestControl
 from forelook.completion.sequences import CachedSequence, SequencePool
 from forelook.config import EngineConfig
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
-from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.drafting.drafter import Drafter, NoDrafts
-from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
-from forelook.decoding.limits import GREEDY, Limits, SamplingParams, TokenConstraint
+from forelook.decoding.drafting.tree_drafter import TreeDrafter
+from forelook.decoding.limits import GREEDY, Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedDrafter, PublishedSettings
 from forelook.decoding.loop import DecodeLoop, decode
-from forelook.decoding.ngrams.index import TokenArray
 from forelook.decoding.prefill import PrefillSpeed
 from forelook.decoding.request import PREFILL_CHUNK, DecodeRequest
 from forelook.decoding.stats import DecodingStats
@@ -41,7 +40,6 @@ from forelook.protocol.messages import (
     CompletionParams,
     CompletionResult,
     MultiLine,
-    RequestStats,
     SelectedCompletion,
     Suggestion,
     TriggerKind,
@@ -61,39 +59,6 @@ _MIN_TOKENS_FOR_CONTEXT = 1500  # measured: docs/decisions.md, "Cross-file conte
 
 
 @dataclass(frozen=True, slots=True)
-class Hints:
-    """What helps one request beyond its document.
-
-    Attributes:
-        context: text of other files, most useful first.
-        sources: draft sources.
-        memory: what earlier requests of the workspace taught the drafter; updated by this one.
-        after: tokens of the document after the cursor, for drafts from them; the prompt's suffix by default.
-    """
-
-    context: Sequence[FileContext] = ()
-    sources: Sequence[DraftSource] = ()
-    memory: DraftMemory | None = None
-    after: TokenArray | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RequestControl:
-    """Deadline, cancellation and progress callback of one request.
-
-    Attributes:
-        arrived_s, deadline_s: ``time.monotonic()`` values.
-        is_cancelled: called before every forward.
-        on_partial: called with all text generated so far, from the cursor on, as often as the settings say.
-    """
-
-    arrived_s: float
-    deadline_s: float | None = None
-    is_cancelled: Callable[[], bool] = lambda: False
-    on_partial: Callable[[str], None] = lambda _text: None
-
-
-@dataclass(frozen=True, slots=True)
 class PreparedPrompt:
     """A prompt, ready to prefill or to decode from.
 
@@ -108,47 +73,6 @@ class PreparedPrompt:
     text: PromptText
     ids: list[int]
     healing: Healing
-
-
-@dataclass(frozen=True, slots=True)
-class PromptIds:
-    """What the decoding loop needs of a prompt.
-
-    Attributes:
-        ids: the whole prompt.
-        before: of these, the text that the output continues.
-        after: tokens of the text after the cursor.
-        constraint: which tokens the output may begin with.
-    """
-
-    ids: list[int]
-    before: Sequence[int]
-    after: Sequence[int] | TokenArray = ()
-    constraint: TokenConstraint | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A result, and what only the engine keeps of it.
-
-    Attributes:
-        result: what the client gets.
-        raw_tail: all text generated after the first suggestion, to draft from.
-        withheld: the suggestion that the model was not sure enough of, to draft from.
-        score: of the first suggestion's first line, shown or withheld; ``None`` if it was not scored.
-    """
-
-    result: CompletionResult
-    raw_tail: str = ""
-    withheld: Suggestion | None = None
-    score: LineScore | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """A request ended before it had an answer; ``stats`` is what it cost."""
-
-    stats: RequestStats
 
 
 @dataclass(slots=True)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from forelook.completion.completer import Completer, Hints, PromptIds
+from forelook.completion.completer import Completer
 from forelook.completion.cursor.cleanup import CleanText, clean
 from forelook.completion.cursor.stopping import CursorContext, find_end, look_around, wants_block
 from forelook.completion.document_store import Document
 from forelook.completion.prompt.stateless import StatelessPrompt
 from forelook.completion.request_costs import request_stats
+from forelook.completion.requests import Hints, PromptIds
 from forelook.completion.sequences import CachedSequence
 from forelook.completion.stop_rules import StopRules
 from forelook.decoding.limits import Limits, SamplingParams

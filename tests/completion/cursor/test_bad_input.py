@@ -6,8 +6,9 @@ import random
 import time
 
 import pytest
-from forelook.completion.completer import Completed, Completer, Hints, RequestControl
+from forelook.completion.completer import Completer
 from forelook.completion.document_store import Document
+from forelook.completion.requests import Completed, Hints, RequestControl
 from forelook.config import EngineConfig
 from forelook.errors import PositionError
 from forelook.keys import DocumentKey, WorkspaceKey

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from forelook.completion.completer import Completed
 from forelook.completion.document_store import Document
 from forelook.completion.engine.answers import Answer, LatestAnswers
 from forelook.completion.engine.speculation import PREWARM_AFTER_S, Speculation
+from forelook.completion.requests import Completed
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import (

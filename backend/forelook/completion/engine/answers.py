@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from forelook.completion.completer import Completed
 from forelook.completion.document_store import Document
+from forelook.completion.requests import Completed
 from forelook.decoding.drafting.sources.previous import PreviousSuggestion
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.messages import CompletionParams, Suggestion

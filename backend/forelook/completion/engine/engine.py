@@ -17,21 +17,18 @@ from functools import partial
 from pathlib import Path
 
 from forelook.budgets import ByteBudget, text_bytes
-from forelook.completion.completer import Cancelled, Completed, Hints, RequestControl
-from forelook.completion.document_store import Document, DocumentStore
+from forelook.completion.document_store import DocumentStore
+from forelook.completion.engine.ahead import WorkAhead
 from forelook.completion.engine.answers import Answer
 from forelook.completion.engine.documents import DocumentFeed
 from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.generations import Generations
 from forelook.completion.engine.inbox import GenerationJob, Inbox, Job, OnDone, OnGenerated, OnPartial, Turn
 from forelook.completion.engine.model_state import Loaded, LoadModel, MakeDrafting, ModelState
-from forelook.completion.engine.pool_keys import pool_key
 from forelook.completion.engine.pools import MakePool, WorkspacePools, pool_in_memory
-from forelook.completion.engine.speculation import PREWARM_MIN_TOKENS, FollowUp, Prewarm
 from forelook.completion.engine.users import OWNER, User, Users
+from forelook.completion.requests import Cancelled, RequestControl
 from forelook.config import EngineConfig
-from forelook.decoding.drafting.draft import DraftSource
-from forelook.decoding.ngrams.index import TokenArray
 from forelook.errors import (
     DecodingError,
     ForelookError,
@@ -109,6 +106,7 @@ class CompletionEngine:
         self._model = ModelState(load, make_drafting or (lambda _model: Drafting()), config, release_memory, on_status)
         self._pools = WorkspacePools(make_pool or pool_in_memory, self._model, config.index_slice_s, clock, queue)
         self._feed = DocumentFeed(self._documents, self._inbox, self._model, self._pools, self._users, clock)
+        self._ahead = WorkAhead(config, self._users, self._pools, self._inbox.has_work, clock)
         self._generations = Generations(self._users, self._pools, self._inbox.has_work, self._feed.drop_unused, clock)
         self._saved_s = self._used_s = self._indexed_s = self._worked_s = self._trimmed_s = clock()
 
@@ -238,7 +236,7 @@ class CompletionEngine:
         if self._save_due_s() <= now_s:
             self._save()
             return 0
-        if self._work_ahead(self._model.loaded):
+        if self._ahead.work(self._model.loaded):
             return 0
         self._indexed_s = now_s
         if self._pools.index():
@@ -261,24 +259,6 @@ class CompletionEngine:
         prewarm_s = min(user.speculation.prewarm_due_s for user in self._users.in_turn())
         next_s = min(prewarm_s, save_s, unload_s, trim_s, learn_s, self._pools.close_due_s)
         return None if math.isinf(next_s) else max(0.0, next_s - now_s)
-
-    def _work_ahead(self, loaded: Loaded) -> bool:
-        """Prepare one thing for a later request, of each user in turn; returns whether there was any."""
-        for user in self._users.in_turn():
-            if user.context.has_work:
-                with logged("choosing context"):
-                    self._choose_context(user)
-            elif (follow_up := user.speculation.take_follow_up()) is not None:
-                with logged("a follow-up"):
-                    self._compute_follow_up(user, follow_up, loaded)
-            elif (prewarm := user.speculation.take_prewarm(self._clock())) is not None:
-                with logged("prewarming"):
-                    self._prefill(user, prewarm, loaded)
-            else:
-                continue
-            self._users.served(user)
-            return True
-        return False
 
     # --- the engine's thread: requests
 
@@ -317,7 +297,7 @@ class CompletionEngine:
             user.metrics.add_result(replace(completed.result, stats=RequestStats()))
         else:
             control = RequestControl(job.arrived_s, job.deadline_s, job.cancelled.is_set, job.on_partial)
-            hints = self._hints(user, document, request.offset, loaded)
+            hints = self._ahead.hints(user, document, request.offset, loaded)
             outcome = loaded.completer(user.name).complete(document, request, control, hints)
             if isinstance(outcome, Cancelled):
                 user.metrics.add_cancelled(outcome.stats)
@@ -331,53 +311,7 @@ class CompletionEngine:
             user.speculation.cut_off(document.key, request.offset, self._clock())
         return completed.result
 
-    def _hints(self, user: User, document: Document, offset: int, loaded: Loaded) -> Hints:
-        sources: list[DraftSource] = []
-        after: TokenArray | None = None
-        # Without these drafts a completion is slower, but the same.
-        with logged("drafting from the workspace"):
-            if (pool := self._pools.get(document.workspace)) is not None:
-                key = pool_key(document.workspace, document.key)
-                sources.append(pool.source(key))
-                after = pool.tokens_after(key, offset)
-        answer = user.answers.of(document.key)
-        previous = None if answer is None else answer.draft_source(loaded.model.tokenizer.encode)
-        if previous is not None:
-            sources.append(previous)
-        context = user.context.choose(document, offset) if loaded.completer(user.name).wants_context else ()
-        return Hints(context, sources, self._pools.memory(document.workspace), after)
-
     # --- the engine's thread: between requests
-
-    def _choose_context(self, user: User) -> None:
-        changed = user.context.work()
-        if changed is not None and (answer := user.answers.of(changed)) is not None:
-            # The next prompt starts differently: prefill it before the next request.
-            user.speculation.edited(changed, answer.request.offset, self._clock())
-
-    def _compute_follow_up(self, user: User, follow_up: FollowUp, loaded: Loaded) -> None:
-        now_s = self._clock()
-        control = RequestControl(now_s, now_s + self._config.invoked_deadline_ms / 1e3, self._inbox.has_work)
-        document, request = follow_up.document, follow_up.request
-        hints = self._hints(user, document, request.offset, loaded)
-        outcome = loaded.completer(user.name).complete(document, request, control, hints)
-        if isinstance(outcome, Completed):
-            user.metrics.add("speculations")
-            user.metrics.add("background_forwards", outcome.result.stats.num_forwards)
-            user.speculation.add_result(follow_up, outcome)
-
-    def _prefill(self, user: User, prewarm: Prewarm, loaded: Loaded) -> None:
-        """Bring the prompt around the last edit into a KV cache, until a request arrives."""
-        document = user.context.latest(prewarm.key)
-        if document is None or prewarm.offset > len(document.text):
-            return
-        context = self._hints(user, document, prewarm.offset, loaded).context
-        completer = loaded.completer(user.name)
-        prompt = completer.prepare(document, prewarm.offset, context)
-        if completer.num_uncached(prompt) >= PREWARM_MIN_TOKENS:
-            num_tokens, num_forwards = completer.prefill(prompt, self._inbox.has_work)
-            user.metrics.add("prewarmed_tokens", num_tokens)
-            user.metrics.add("background_forwards", num_forwards)
 
     def _speculates_on(self, loaded: Loaded) -> bool:
         wanted = self._config.speculate

@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 
-from forelook.completion.completer import Hints
 from forelook.completion.engine.fair_share import FairShare
 from forelook.completion.engine.inbox import GenerationJob
 from forelook.completion.engine.model_state import Loaded
@@ -16,6 +15,7 @@ from forelook.completion.engine.pools import WorkspacePools
 from forelook.completion.engine.request_texts import RequestTexts, http_workspace, text_of
 from forelook.completion.engine.users import OWNER, User, Users
 from forelook.completion.generation import Generation, GenerationControl
+from forelook.completion.requests import Hints
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.decoding.loop import decode

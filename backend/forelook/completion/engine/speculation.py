@@ -9,9 +9,9 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from forelook.completion.completer import Completed
 from forelook.completion.document_store import Document
 from forelook.completion.engine.answers import Answer
+from forelook.completion.requests import Completed
 from forelook.keys import DocumentKey
 from forelook.protocol.messages import CompletionParams, TriggerKind
 
