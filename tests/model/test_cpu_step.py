@@ -11,6 +11,7 @@ from forelook.model.forward.attention import step_visibility
 from forelook.model.forward.cpu_step import MAX_TOKENS, CpuStep
 from forelook.model.forward.llama import forward
 from forelook.model.loading import load_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.model.checkpoints import VARIANTS, build_reference, save
 
@@ -75,3 +76,32 @@ def test_tails_up_to_the_limit_and_beyond_agree(tmp_path):
     sequence.truncate(0)
     small = sequence.forward(causal_layout(ids[:-1], 0, last_logits_only=False))
     torch.testing.assert_close(small, longest[:-1], atol=1e-3, rtol=1e-3)
+
+
+class _Counting(TorchDispatchMode):
+    """Counts the operators that run while it is entered."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _operators(variant, num_layers, num_tokens, folder):
+    save(build_reference(variant, num_hidden_layers=num_layers), folder)
+    sequence = load_model(str(folder), device="cpu", dtype="float32").new_sequence()
+    sequence.forward(causal_layout([3, 4, 5, 6, 7], 0))
+    sequence.commit(range(5))
+    layout = causal_layout([8] * num_tokens, 5)
+    sequence.forward(layout)  # makes the scratch tensors
+    with _Counting() as counting:
+        sequence.forward(layout)
+    return counting.count
+
+
+@pytest.mark.parametrize("num_tokens", [1, 4])
+@pytest.mark.parametrize(("variant", "most"), [("llama", 21), ("grouped_queries", 22), ("qwen2_bias", 22)])
+def test_a_layer_takes_few_operators_with_grouped_queries_too(variant, most, num_tokens, tmp_path):
+    two, three = (_operators(variant, count, num_tokens, tmp_path / str(count)) for count in (2, 3))
+    assert three - two <= most, "a layer does work that could be done once per step or per tail size"

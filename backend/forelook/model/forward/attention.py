@@ -129,7 +129,9 @@ def attend_reference(queries: Tensor, keys: Tensor, values: Tensor, visibility: 
     wide = torch.promote_types(queries.dtype, torch.float32)
     groups = heads // keys.shape[0]
     keys, values = (part.to(wide).repeat_interleave(groups, dim=0) for part in (keys, values))
-    scores = queries.transpose(0, 1).to(wide) @ keys.transpose(1, 2) * scale + _whole_bias(visibility, queries)
+    scores = queries.transpose(0, 1).to(wide) @ keys.transpose(1, 2) * scale + whole_bias(
+        visibility, queries.device, queries.dtype
+    )
     attended = torch.softmax(scores, dim=-1) @ values
     return attended.transpose(0, 1).reshape(num_tokens, heads * size).to(queries.dtype)
 
@@ -141,7 +143,7 @@ def attend_torch(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visi
     causal = visibility.bias is None and num_tokens > 1
     if causal and visibility.prefix_length > 0:
         return _attend_chunk(queries, keys, values, visibility.prefix_length, scale)
-    bias = None if visibility.bias is None else _whole_bias(visibility, queries)
+    bias = None if visibility.bias is None else whole_bias(visibility, queries.device, queries.dtype)
     if groups == 1 or causal:
         attended = F.scaled_dot_product_attention(
             queries.transpose(0, 1).unsqueeze(0),
@@ -267,11 +269,11 @@ def _future(num_tokens: int) -> Tensor:
     return torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu_(1)
 
 
-def _whole_bias(visibility: Visibility, queries: Tensor) -> Tensor:
-    """The bias over all columns; the visibility already has it if it was made for such a backend."""
+def whole_bias(visibility: Visibility, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[T, prefix + T]: The bias over all columns; the visibility already has it if it was made for such a backend."""
     bias, prefix_length = visibility.bias, visibility.prefix_length
     if bias is None:
-        return _bias(_future(visibility.num_tokens), prefix_length, queries.dtype).to(queries.device)
+        return _bias(_future(visibility.num_tokens), prefix_length, dtype).to(device)
     missing = prefix_length + visibility.num_tokens - bias.shape[1]
     return F.pad(bias, (missing, 0)) if missing else bias
 

@@ -53,6 +53,11 @@ class KVCache:
         """Per layer the values of the committed tokens and of a tail, [Hkv, length + num_tokens, D]."""
         return self._storage[:, self._num_kv_heads :, : self.length + num_tokens].unbind(0)
 
+    def batched(self, num_tokens: int) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+        """Per layer the keys and the values of the committed tokens and of a tail, [1, Hkv, length + num_tokens, D]."""
+        seen = self._storage[:, None, :, : self.length + num_tokens]
+        return seen[:, :, : self._num_kv_heads].unbind(0), seen[:, :, self._num_kv_heads :].unbind(0)
+
     def commit(self, rows: Sequence[int]) -> None:
         """Append the given rows of the tail, ascending, to the committed tokens."""
         start = self.length

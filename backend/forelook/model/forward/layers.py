@@ -152,10 +152,10 @@ def feed_forward_activation(config: LlamaConfig) -> Callable[[Tensor], Tensor]:
     activate = _ACTIVATIONS[config.activation]
     if not config.is_gated:
         return activate
-    inner = config.intermediate_size
 
     def gate(gate_up: Tensor) -> Tensor:
-        return activate(gate_up.narrow(1, 0, inner)).mul_(gate_up.narrow(1, inner, inner))
+        gates, up = gate_up.chunk(2, dim=1)
+        return activate(gates).mul_(up)
 
     return gate
 

@@ -121,13 +121,15 @@ class IntegerMatrix8:
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """``x @ matrix.T + bias``."""
         num_rows = x.shape[0]
-        largest = torch.linalg.vector_norm(x, float("inf"), dim=1, keepdim=True, dtype=torch.float32).clamp_(min=1e-30)
-        scaled = torch.div(x, largest).mul_(_LEVELS)
+        unit = torch.linalg.vector_norm(x, float("inf"), 1, keepdim=True, dtype=torch.float32)
+        unit = unit.clamp_(min=1e-30).mul_(1 / _LEVELS)
+        scaled = torch.div(x, unit)
         high = scaled.round()
         halves = torch.cat((high, scaled.sub_(high).mul_(2 * _LEVELS)))
         both = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(halves, 1.0, _ZERO_POINT, self._packed)
-        product: Tensor = both[:num_rows].add_(both[num_rows:], alpha=0.5 / _LEVELS)
-        product = product.mul_(largest.mul_(1 / _LEVELS)).to(self._dtype)
+        product: Tensor = both[:num_rows].add_(both[num_rows:], alpha=0.5 / _LEVELS).mul_(unit)
+        if self._dtype is not torch.float32:
+            product = product.to(self._dtype)
         return product if bias is None else product.add_(bias)
 
 
