@@ -18,7 +18,7 @@ help:
 	@echo "make e2e     the VS Code extension in a real VS Code; downloads one (about 800 MB) on the first call"
 	@echo "make test-extension, make package   the extension's unit tests, and its .vsix"
 	@echo "make format  format the sources"
-	@echo "make generate   write the settings into the extension's manifest and the docs"
+	@echo "make generate   write the settings and the fields of HTTP requests into the manifest and the docs"
 	@echo "make clean   remove the environment and caches"
 
 setup:
@@ -49,6 +49,7 @@ attack: setup-dev
 
 generate: setup-dev
 	$(BIN)/python scripts/generate_settings.py
+	$(BIN)/python scripts/generate_http_fields.py
 
 lint: setup-dev
 	$(BIN)/ruff check backend lsp tests scripts

@@ -231,6 +231,8 @@ class Generation:
                     yield
                 reason = self._stats.finish_reason or FinishReason.STOP_TOKEN
             self._stats.num_prompt_tokens, self._stats.num_reused_tokens = len(ids), num_reused
+            num_new = self._stats.num_generated_tokens - prepared.num_healed
+            self._stats.num_generated_tokens = max(0, num_new)
             self.result = GenerationResult(
                 text,
                 reason,

@@ -30,6 +30,7 @@ from forelook.server.http.limits import KeyLimits
 
 logger = logging.getLogger("forelook.server")
 
+_MODEL_PATH = "/v1/models/"
 _LOADING_RETRY_S = 2.0  # chosen, not measured
 _OPENAI, _LLAMA_CPP, _OLLAMA = openai.OpenAi(), llama_cpp.LlamaCpp(), ollama.Ollama()
 _GENERATING: dict[str, tuple[Dialect, Generating]] = {
@@ -78,6 +79,7 @@ class HttpInterface:
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/detokenize"): self._detokenize,
             ("GET", "/api/tags"): self._tags,
+            ("GET", "/api/ps"): self._tags,
             ("GET", "/api/version"): self._version,
             ("POST", "/api/show"): self._show,
             **{("POST", path): self._generate for path in _GENERATING},
@@ -104,6 +106,8 @@ class HttpInterface:
 
     def _route(self, exchange: Exchange) -> Callable[[Exchange, str], Awaitable[None]]:
         handler = self._routes.get(("GET" if exchange.method == "HEAD" else exchange.method, exchange.path))
+        if handler is None and exchange.method == "GET" and exchange.path.startswith(_MODEL_PATH):
+            handler = self._model
         if handler is not None:
             return handler
         if any(path == exchange.path for _, path in self._routes):
@@ -138,6 +142,10 @@ class HttpInterface:
     async def _models(self, exchange: Exchange, principal: str) -> None:
         del principal
         await exchange.answer(200, openai.models(await self._facts()))
+
+    async def _model(self, exchange: Exchange, principal: str) -> None:
+        del principal
+        await exchange.answer(200, openai.model(exchange.path.removeprefix(_MODEL_PATH), await self._facts()))
 
     async def _tags(self, exchange: Exchange, principal: str) -> None:
         del principal

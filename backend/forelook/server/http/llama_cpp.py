@@ -66,8 +66,9 @@ def _is_prompt(value: object) -> bool:
 
 
 _SAMPLING: tuple[Field, ...] = (
-    honored("n_predict", fields.token_limit(-2), "Maximum number of tokens; 0 only warms the cache, below 0 is no "
-            "limit.", -1),
+    honored("n_predict", fields.token_limit(-2), "Maximum number of tokens; 0 only warms the cache, below 0, or if it "
+            "is missing, is no limit."),
+    honored("max_tokens", fields.token_limit(-2), "The same where `n_predict` is missing."),
     honored("temperature", fields.temperature(), "Of sampling; greedy if it is missing."),
     honored("top_k", fields.any_integer(), "Of sampling."),
     honored("top_p", fields.probability(), "Of sampling."),
@@ -102,7 +103,7 @@ _SAMPLING: tuple[Field, ...] = (
 def _asked(
     prompts: Sequence[RawPrompt | InfillPrompt], values: Mapping[str, Any], facts: ModelFacts, is_list: bool
 ) -> Asked:
-    num_predict = values["n_predict"]
+    limit = values["max_tokens"] if values["n_predict"] is None else values["n_predict"]
     found = generations(
         prompts,
         values["n_cmpl"],
@@ -110,7 +111,7 @@ def _asked(
         top_p=values["top_p"],
         top_k=values["top_k"],
         seed=values["seed"],
-        max_new_tokens=MAX_NEW_TOKENS if num_predict < 0 else num_predict,
+        max_new_tokens=MAX_NEW_TOKENS if limit is None or limit < 0 else limit,
         stop=values["stop"],
         line_end_after_ms=values["t_max_predict_ms"] or None,
         min_indent=values["n_indent"],

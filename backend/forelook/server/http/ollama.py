@@ -1,4 +1,4 @@
-"""Ollama's ``/api/generate``, ``/api/tags``, ``/api/show`` and ``/api/version``."""
+"""Ollama's ``/api/generate``, ``/api/tags``, ``/api/ps``, ``/api/show`` and ``/api/version``."""
 
 from __future__ import annotations
 
@@ -141,10 +141,8 @@ class Ollama:
         return encoded(self.error(error)) + b"\n"
 
 
-def tags(facts: ModelFacts | None) -> object:
-    """``GET /api/tags``."""
-    if facts is None:
-        return {"models": []}
+def tags(facts: ModelFacts) -> object:
+    """``GET /api/tags`` and ``GET /api/ps``."""
     name = model_name(facts)
     model = {
         "name": name,
@@ -159,9 +157,15 @@ def tags(facts: ModelFacts | None) -> object:
 
 def show(facts: ModelFacts) -> object:
     """``POST /api/show``."""
-    capabilities = ["completion", "insert"] if facts.infill_format else ["completion"]
-    info = {"general.architecture": "forelook", "forelook.context_length": facts.num_positions}
-    return {"details": _details(), "model_info": info, "capabilities": capabilities}
+    infills = bool(facts.infill_format)
+    return {
+        "details": _details(),
+        "model_info": {"general.architecture": "forelook", "forelook.context_length": facts.num_positions},
+        "capabilities": ["completion", "insert"] if infills else ["completion"],
+        # Continue sends a suffix only to a model whose template has one.
+        "template": "{{ .Prompt }}{{ .Suffix }}" if infills else "{{ .Prompt }}",
+        "parameters": "",
+    }
 
 
 def _details() -> dict[str, object]:

@@ -181,16 +181,24 @@ class OpenAi:
         return b"data: " + encoded(self.error(error)) + b"\n\n"
 
 
-def models(facts: ModelFacts | None) -> object:
+def models(facts: ModelFacts) -> object:
     """``GET /v1/models``."""
-    if facts is None:
-        return {"object": "list", "data": []}
-    meta = {"n_ctx": facts.num_positions, "n_vocab": facts.vocab_size}
-    entry = {
+    return {"object": "list", "data": [_entry(facts)]}
+
+
+def model(name: str, facts: ModelFacts) -> object:
+    """``GET /v1/models/NAME``; raises HttpError."""
+    entry = _entry(facts)
+    if name != entry["id"]:
+        raise HttpError(404, "there is no such model; see /v1/models", field="model")
+    return entry
+
+
+def _entry(facts: ModelFacts) -> dict[str, object]:
+    return {
         "id": model_name(facts),
         "object": "model",
         "created": facts.loaded_s,
         "owned_by": "forelook",
-        "meta": meta,
+        "meta": {"n_ctx": facts.num_positions, "n_vocab": facts.vocab_size},
     }
-    return {"object": "list", "data": [entry]}
