@@ -14,6 +14,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--attack-seconds", type=float, default=0.0, help="how long tests/attack goes on; short by default"
     )
+    for name in ("llama-vim", "minuet"):
+        parser.addoption(
+            f"--{name}", type=Path, help=f"a checkout of {name} for tests/http_clients; skipped by default"
+        )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -223,3 +223,26 @@ def forward(result: Result) -> list[str]:
         for tail, medians in tails.items()
     ]
     return [f"{result['dtype']}, median ms:", "", *markdown(("prefix", "tail", "forelook", "transformers"), rows)]
+
+
+def http(result: Result) -> list[str]:
+    """Render the cost of the HTTP interface: beside the editor protocol, after a warming, next to a flood."""
+    rows: list[tuple[object, ...]] = []
+    if "overhead" in result:
+        found = result["overhead"]
+        rows += [
+            (f"{name} over the editor protocol, new request, p50", f"{value:+.2f} ms", "≤ 3 ms")
+            for name, value in found["overhead_p50_ms"].items()
+        ]
+    if "warming" in result:
+        rows += [
+            (f"prompt tokens after a warming, {name}: p50 / maximum", f"{found['p50']:.0f} / {found['max']}", "≤ 16")
+            for name, found in result["warming"].items()
+            if name != "warming"
+        ]
+    if "fairness" in result:
+        found = result["fairness"]
+        alone, beside = (found["others"][name]["p95_ms"] for name in ("alone", "beside"))
+        title = f"{found['connections']} connections of {found['keys']} keys, one flooding: the others' p95"
+        rows.append((title, f"{beside:.0f} ms, alone {alone:.0f} ms: {found['p95_ratio']:.2f}×", "≤ 2×"))
+    return markdown(("measure", "figure", "goal"), rows)

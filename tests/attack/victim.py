@@ -41,6 +41,7 @@ class Victim:
         folder: Path,
         *,
         settings: object = None,
+        arguments: tuple[str, ...] = (),
         max_descriptors: int | None = None,
         program: tuple[str, ...] = ("-m", "forelook"),
     ) -> None:
@@ -55,13 +56,15 @@ class Victim:
         }
         self.paths = UserPaths.from_environment(self.environment, folder, os.getuid())
         self._settings = {"device": "cpu", **(settings if isinstance(settings, dict) else {})}
+        self._arguments = arguments
         self._max_descriptors = max_descriptors
+        self.announced: dict[str, object] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Endpoint:
         """Start, and wait until it listens."""
         limit = "" if self._max_descriptors is None else f"ulimit -n {self._max_descriptors}; "
-        arguments = ["serve", "--announce", "--config", json.dumps(self._settings)]
+        arguments = ["serve", "--announce", "--config", json.dumps(self._settings), *self._arguments]
         command = [sys.executable, *self._program, *arguments]
         with open_log(self.paths) as log:
             self.process = subprocess.Popen(
@@ -76,6 +79,7 @@ class Victim:
         line = self.process.stdout.readline()
         assert b"listening" in line, (line, self.log()[-2000:])
         self.process.stdout.close()
+        self.announced = json.loads(line)
         endpoint = discover(IDENTITY, self.paths)
         assert endpoint is not None
         self.endpoint = endpoint
