@@ -29,11 +29,16 @@ MAX_USERS = 8  # whose KV caches are kept without documents; chosen, not measure
 
 @dataclass(slots=True)
 class _Running:
-    """A generation that has started."""
+    """A generation that has started.
+
+    Attributes:
+        can_pause: whether another may run between its steps; ranks that decode together run one at a time.
+    """
 
     job: GenerationJob
     generation: Generation
     steps: Generator[None, None, None]
+    can_pause: bool
 
 
 class Generations:
@@ -112,7 +117,7 @@ class Generations:
                 now_s = time.perf_counter()
                 self._shares.charge(user, now_s - started_s)
                 started_s = now_s
-                if self._must_pause():
+                if running.can_pause and self._must_pause():
                     return
         except ForelookError as error:
             outcome: GenerationResult | ForelookError = error
@@ -143,7 +148,6 @@ class Generations:
 
     def _start(self, job: GenerationJob, loaded: Loaded) -> _Running:
         user = job.principal
-        # Ranks that decode together run one generation at a time.
         can_pause = loaded.loop is decode
         control = GenerationControl(
             job.arrived_s,
@@ -154,7 +158,7 @@ class Generations:
         )
         completer = loaded.completer(user)
         generation = Generation(loaded.model, completer, job.params, control, partial(self._hints, job))
-        return _Running(job, generation, generation.run())
+        return _Running(job, generation, generation.run(), can_pause)
 
     def _hints(self, job: GenerationJob, file_ids: list[int]) -> Hints:
         """What drafts come from: other files of the request, and the pools of its user."""
