@@ -54,6 +54,8 @@ def test_a_window_that_slides_over_a_file_mostly_keeps_its_start() -> None:
         bytes(made.build(InfillPrompt("".join(LINES[end - 60 : end]), "")).prefix_ids).decode().split("\n")[0]
         for end in range(60, 360)
     ]
+    assert len(set(starts)) > 10, "the windows do slide"
+    assert set(starts) <= {line.strip("\n") for line in LINES}, "they begin at lines"
     moves = sum(left != right for left, right in itertools.pairwise(starts))
     assert moves < 100, "a start that moved with every line would make every prompt a cold one"
 

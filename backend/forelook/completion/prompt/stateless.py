@@ -146,6 +146,8 @@ class StatelessPrompts:
         prefix, suffix = _window(before, for_prefix), _window(after, for_suffix)
         kept = files.that_fit(for_context)
         prefix_text = "".join(piece for piece, _ in reversed(prefix))
+        if is_cut_before or len(prefix) < len(before):
+            prefix_text = prefix_text.removeprefix("\n")  # the line break before its first line is not the window's
         if prefix or not before:
             prefix_ids = files.encode_prefix(prefix_text, kept)
         else:
