@@ -231,12 +231,12 @@ def _type(
         started_s = time.perf_counter()
         status, _, _ = connection.send("POST", "/infill", place.after_key(number % NUM_KEYS).infill(NUM_TOKENS))
         elapsed_ms = (time.perf_counter() - started_s) * 1e3
+        connection.close()  # the server closes what is idle for longer; the next request opens another, as curl does
         number += 1
         with crowd.lock:
             crowd.statuses[status] = crowd.statuses.get(status, 0) + 1
             if status == 200:
                 crowd.latencies_ms.append(elapsed_ms)
-    connection.close()
 
 
 def _flood(server: Server, key: str, crowd: Crowd, documents: Sequence[Place], seed: int, seconds: float) -> None:
