@@ -91,7 +91,7 @@ def bill() -> dict[str, Any]:
                 "name": "forelook",
                 "version": version[1],
                 "purl": purl,
-                "licenses": [{"license": {"id": "MIT"}}],
+                "licenses": [{"expression": "MIT AND Apache-2.0"}],
             }
         },
         "components": found,

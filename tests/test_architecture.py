@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,11 @@ def test_every_room_is_on_the_map(root: str) -> None:
     rooms = [path.name for path in (REPOSITORY / root).iterdir() if path.is_dir() and (path / "__init__.py").exists()]
     assert rooms
     assert [room for room in rooms if f"`{room}/`" not in on_map] == []
+
+
+def test_the_tracked_files_stay_below_60_mb() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("needs git and a checkout")
+    paths = [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+    assert sum(path.lstat().st_size for path in paths if path.is_file()) <= 60_000_000

@@ -26,7 +26,9 @@ if (!values["no-server"]) {
   const [torch] = readFileSync(path.join(repository, "constraints.txt"), "utf8").match(/^torch==.*$/m);
   writeFileSync(path.join(serverFolder, "torch.txt"), `${torch}\n`);
 }
-copyFileSync(path.join(repository, "LICENSE"), path.join(extension, "LICENSE"));
+for (const name of ["LICENSE", "NOTICE"]) {
+  copyFileSync(path.join(repository, name), path.join(extension, name));
+}
 run(process.execPath, ["esbuild.mjs", "--production"]);
 // The README's images are inside the package, so their links stay as they are.
 await createVSIX({ cwd: extension, packagePath, dependencies: false, allowMissingRepository: true, rewriteRelativeLinks: false });

@@ -9,7 +9,8 @@ import pytest
 from forelook.errors import ModelNotFoundError
 from forelook.local.identity import BackendIdentity, UserPaths
 from forelook.model import catalogue, default_model
-from forelook.model.default_model import choose_files, load_user_model
+from forelook.model.adapter import read_adapter
+from forelook.model.default_model import DEFAULT_ADAPTER_PATH, choose_files, load_user_model
 from forelook.model.infill_templates import InfillOrder
 from forelook.model.loading import STARTER_MODEL_NAME
 
@@ -113,3 +114,19 @@ def test_a_package_without_an_adapter_has_no_default_model(paths: UserPaths, tmp
     assert choose_files(None, None, None, paths).model is None
     chosen = choose_files("smollm2-135m", None, None, paths)
     assert (chosen.path, chosen.adapter) == (path, None), "the base alone, left to right"
+
+
+def test_the_shipped_adapter_fits_the_catalogued_base_and_is_small() -> None:
+    (row,) = [row for row in catalogue.CATALOGUE if row.source is not None]
+    adapter = read_adapter(DEFAULT_ADAPTER_PATH)
+    adapter.check_shapes(row.config)
+    assert adapter.config.infill == "forelook"
+    assert {"<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<EOT>"} <= adapter.config.tokens.keys()
+    assert len(adapter.config.base_sample) == 128, "another model of these shapes is refused"
+    assert sum(path.stat().st_size for path in DEFAULT_ADAPTER_PATH.iterdir()) < 24_000_000
+
+
+def test_the_papers_of_the_base_come_along(repository: Path) -> None:
+    assert "Apache License" in (DEFAULT_ADAPTER_PATH / "LICENSE").read_text(encoding="utf-8")
+    assert "SmolLM2-135M-Instruct" in (repository / "NOTICE").read_text(encoding="utf-8")
+    assert 'license-files = ["LICENSE", "NOTICE",' in (repository / "pyproject.toml").read_text(encoding="utf-8")
