@@ -1,7 +1,7 @@
 """Measures on this machine which kernel multiplies with a quantized matrix fastest, by its shape and number of rows.
 
 The kernels for a format are compared with each other and with the matrix that is not quantized, which they must beat;
-for many rows, also with a conversion to floats. It takes some hundredths of a second per shape, once per process, on
+for many rows, also with a conversion to floats. It takes about a tenth of a second per shape, once per process, on
 one thread. Copies of the matrix take turns, so that weights come from memory where a model is larger than the caches.
 """
 
@@ -27,7 +27,10 @@ PLAIN = "plain"
 """The matrix without quantization."""
 
 _PREFILL_SIZES = (32, 64, 128)
-_MAX_OUTPUTS = 2048  # of a measured matrix; the time of a larger one is proportional to its outputs
+_PREFILL_OUTPUTS = 256  # such a product is bound by arithmetic, whatever its size; chosen, not measured
+# Of a measured matrix; the time of a larger one is proportional to its outputs. Chosen, not measured.
+_MAX_OUTPUTS = 2048
+_MAX_VALUES = 1 << 22
 _COLD_BYTES = 40 * 2**20  # more than most caches; chosen, not measured
 _MAX_COPIES = 16
 _ROUNDS = 3
@@ -67,7 +70,7 @@ def kernel_choice(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, is_c
         dtype: of activations, and of weights that are not quantized.
         is_cold: whether the model is larger than the caches.
     """
-    outputs = min(shape[0], _MAX_OUTPUTS)
+    outputs = min(shape[0], _MAX_OUTPUTS, max(64, _MAX_VALUES // shape[1] // 64 * 64))
     found = _measured_choice(kind, (outputs, shape[1]), dtype, is_cold=is_cold)
     factor = shape[0] / outputs
     step_s, plain_s = ({size: s * factor for size, s in times.items()} for times in (found.step_s, found.plain_step_s))
@@ -85,7 +88,8 @@ def _measured_choice(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, i
         kernels = {name: [build() for _ in range(copies)] for name, build in _kernels(kind, weight, dtype).items()}
         kernels[PLAIN] = [dense(weight.to(dtype, copy=True)) for _ in range(copies)]
         step_s = _turns(kernels, STEP_SIZES, shape[1], dtype)
-        many = {"kept": kernels["float"], "converted": [_float_matrix(kind, weight, dtype, 0)]}
+        part = weight[:_PREFILL_OUTPUTS]
+        many = {"kept": [_kernels(kind, part, dtype)["float"]()], "converted": [_converted(kind, part, dtype)]}
         return choose(step_s, _turns(many, _PREFILL_SIZES, shape[1], dtype))
 
 
@@ -120,16 +124,20 @@ def matrix4(groups: Groups4, dtype: torch.dtype, choice: KernelChoice) -> Matrix
 
 
 def _kernels(kind: str, weight: Tensor, dtype: torch.dtype) -> dict[str, Callable[[], Matrix]]:
-    kernels: dict[str, Callable[[], Matrix]] = {"float": lambda: _float_matrix(kind, weight, dtype, NEVER)}
-    if kind == "int8" and IntegerMatrix8.serves():
-        kernels["integer"] = lambda: IntegerMatrix8(quantize_rows(weight), dtype)
+    """What makes a new copy of a matrix for each kernel."""
+    if kind == "int4":
+        groups = quantize_groups(weight)
+        return {"float": lambda: Matrix4(groups, dtype)}
+    rows = quantize_rows(weight)
+    kernels: dict[str, Callable[[], Matrix]] = {"float": lambda: Matrix8(Rows8(rows.codes.clone(), rows.scales), dtype)}
+    if IntegerMatrix8.serves():
+        kernels["integer"] = lambda: IntegerMatrix8(rows, dtype)
     return kernels
 
 
-def _float_matrix(kind: str, weight: Tensor, dtype: torch.dtype, dense_from: int) -> Matrix:
-    if kind == "int8":
-        return Matrix8(quantize_rows(weight), dtype, dense_from)
-    return Matrix4(quantize_groups(weight), dtype, dense_from)
+def _converted(kind: str, weight: Tensor, dtype: torch.dtype) -> Matrix:
+    """A matrix that each product converts to floats."""
+    return Matrix4(quantize_groups(weight), dtype, 0) if kind == "int4" else Matrix8(quantize_rows(weight), dtype, 0)
 
 
 def _turns(
