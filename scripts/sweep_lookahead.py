@@ -41,7 +41,7 @@ def plot(settings: list[Setting], fits: dict[str, dict[str, float] | None], fold
             expected = [
                 (fitted["f"] - 1 + expected_accepted(fitted["alpha"], gamma, width)) / fitted["f"] for width in widths
             ]
-            compression.append((None, [math.log2(1 + 2 * width * gamma) for width in widths], expected, f"C{number}-"))
+            compression.append((None, [math.log2(2 * width * gamma) for width in widths], expected, f"C{number}-"))
     x_label = "log2 (FLOPs per step / FLOPs of one token)"
     panels = {
         "sweep-step-compression.png": Panel(x_label, "step compression (tokens per step)", compression),

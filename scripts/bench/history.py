@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -120,15 +120,21 @@ class Repository:
         return [hunk for hunk in found if hunk[3]]
 
 
-class Encoder:
-    """The starter model's tokenizer; encodes every blob once."""
+def starter_encode() -> Callable[[str], list[int]]:
+    """The starter model's tokenizer."""
+    tokenizer = Tokenizer.from_file(str(TOKENIZER_PATH))
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def __init__(self) -> None:
-        self._tokenizer = Tokenizer.from_file(str(TOKENIZER_PATH))
+
+class Encoder:
+    """A tokenizer, by default the starter model's; encodes every blob once."""
+
+    def __init__(self, encode: Callable[[str], list[int]] | None = None) -> None:
+        self._encode = encode or starter_encode()
         self._blobs: dict[str, np.ndarray | None] = {}
 
     def __call__(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._encode(text)
 
     def blob(self, repository: Repository, name: str) -> np.ndarray | None:
         """Return the tokens of a file, or ``None`` where its content is excluded."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from forelook.decoding.drafting.drafter import StepPlan, StepState
+from forelook.decoding.drafting.drafter import StepPlan, StepRows, StepState
 from forelook.decoding.drafting.tree import DraftTree
 from forelook.decoding.limits import Limits
 from forelook.decoding.lookahead.window import LookaheadWindow
@@ -77,6 +77,7 @@ class FullDrafter:
     """Plans a full window and G candidates that share no token, so that nothing merges, at every step."""
 
     recipe = None
+    num_choices = 1
 
     def __init__(self, window_size: int, ngram_size: int, num_candidates: int) -> None:
         self._random = np.random.default_rng(0)
@@ -92,11 +93,9 @@ class FullDrafter:
             tree.add_path([int(first), *(int(token) for token in self._random.integers(16, 4000, ngram_size - 2))])
         return StepPlan(tree, self._window)
 
-    def learn(
-        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
-    ) -> None:
-        del stats, forward_s
-        self._window.advance(len(verified.token_ids), argmax[len(plan.tree) + 1 :])
+    def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
+        del verified, stats, forward_s
+        self._window.advance(rows.argmax[len(plan.tree) + 1 :])
 
 
 def save_checkpoint(folder: Path, setup: Setup) -> int:

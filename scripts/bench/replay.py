@@ -9,25 +9,36 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-import numpy as np
 from forelook.decoding.drafting.budget import CostCurve
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftSource
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.decoding.drafting.tree import CandidateTree, DraftTree
-from forelook.decoding.lookahead.published_pool import PublishedPool
 from forelook.decoding.ngrams.index import BORDER
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.workspace.pool import ACCEPTED_WEIGHT
 
 from bench.history import Edit, Encoder, Repository, edits_of, is_wanted
+from bench.rivals import (
+    SEPARATOR,
+    Corpus,
+    Method,
+    PromptLookup,
+    Published,
+    RecyclingTable,
+    Row,
+    SuffixDecoding,
+    TokenRecycling,
+    recycling_shape,
+)
 
-METHODS = ("prompt_lookup", "published", "pool_cold", "pool_warm", "pool_session")
-SEPARATOR = -2
-"""Separates the halves of a prompt, as a sentinel would; equals no token."""
+RIVALS = ("prompt_lookup", "published", "suffix_decoding", "suffix_workspace", "token_recycling")
+METHODS = (*RIVALS, "pool_cold", "pool_warm", "pool_session")
+KINDS = ("methods", "methods_replaced_deleted")
+"""The two treatments of replaced lines, as a result names them: kept, deleted."""
 ACCEPTED = "\0accepted"
 """Key of the output of a commit's earlier edits."""
 FLOOR = 0.004
@@ -39,25 +50,39 @@ class ReplaySettings:
     """Settings of a replay.
 
     Attributes:
-        repo: a git repository.
-        name: its name in the result.
         commits: number of commits: the newest that edit code.
+        edits: maximum number of edits, evenly spread over those commits; 0 for all.
         budget: maximum number of draft tokens per step.
         prompt_tokens: length of prompts.
         edit_tokens: maximum number of tokens generated per edit.
         lookup_ngram: ``max_matching_ngram_size`` of prompt lookup; 2 is transformers' default.
         published_n, published_g: N and G of published lookahead; the budget cuts what does not fit.
+        suffix_factor: α of SuffixDecoding, drafts per token matched.
+        suffix_depth: its longest pattern.
+        methods: the methods to run, separated by commas; all by default.
     """
 
-    repo: Path
-    name: str
     commits: int = 100
+    edits: int = 0
     budget: int = 15
     prompt_tokens: int = 4096
     edit_tokens: int = 256
     lookup_ngram: int = 2
     published_n: int = 5
     published_g: int = 15
+    suffix_factor: float = 4.0
+    suffix_depth: int = 64
+    methods: str = ",".join(METHODS)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.chosen if name not in METHODS]
+        if unknown:
+            raise SystemExit(f"invalid --methods: {', '.join(unknown)} (expected some of {', '.join(METHODS)})")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The methods to run."""
+        return tuple(self.methods.split(","))
 
 
 @dataclass
@@ -87,70 +112,11 @@ class Tally:
         }
 
 
-class Method(Protocol):
-    """Drafts for one edit."""
-
-    def draft(self) -> DraftTree: ...
-
-    def learn(self, accepted: list[int]) -> None: ...
-
-
 def prompt_of(edit: Edit, after: list[int], num_tokens: int) -> list[int]:
     """Return an editor's prompt: suffix, then prefix, which gets three quarters where both are long."""
     for_before = max(num_tokens * 3 // 4, num_tokens - len(after))
     before = edit.before[-for_before:]
     return [*after[: max(0, num_tokens - len(before))], SEPARATOR, *before]
-
-
-class PromptLookup:
-    """transformers' ``PromptLookupCandidateGenerator``, in numpy."""
-
-    def __init__(self, prompt: Sequence[int], max_ngram: int, num_output_tokens: int, room: int) -> None:
-        self._ids = np.full(len(prompt) + room, SEPARATOR, dtype=np.int64)
-        self._ids[: len(prompt)] = prompt
-        self._length = len(prompt)
-        self._max_ngram = max_ngram
-        self._num_output_tokens = num_output_tokens
-
-    def draft(self) -> DraftTree:
-        tree = DraftTree()
-        ids, length = self._ids, self._length
-        for size in range(min(self._max_ngram, length - 1), 0, -1):
-            ends = np.arange(size - 1, length - 1)
-            for back in range(size):
-                ends = ends[ids[ends - back] == ids[length - 1 - back]]
-            if len(ends):
-                start = int(ends[0]) + 1
-                chain = ids[start : min(start + self._num_output_tokens, length)].tolist()
-                tree.add_path(chain)
-                break
-        return tree
-
-    def learn(self, accepted: list[int]) -> None:
-        self._ids[self._length : self._length + len(accepted)] = accepted
-        self._length += len(accepted)
-
-
-class Published:
-    """The verification branch of published lookahead decoding with the prompt as reference."""
-
-    def __init__(self, prompt: Sequence[int], ngram_size: int, max_candidates: int, budget: int) -> None:
-        self._pool = PublishedPool(ngram_size, max_candidates)
-        self._pool.insert_text(prompt, frozenset((SEPARATOR,)))
-        self._size = ngram_size
-        self._tail = list(prompt[-ngram_size:])
-        self._budget = budget
-
-    def draft(self) -> DraftTree:
-        tree = DraftTree()
-        for candidate in self._pool.candidates(self._tail[-1]):
-            tree.add_path(candidate, self._budget)
-        return tree
-
-    def learn(self, accepted: list[int]) -> None:
-        text = self._tail + accepted
-        self._pool.insert_text(text[max(0, len(self._tail) - self._size + 1) :], frozenset((SEPARATOR,)))
-        self._tail = text[-self._size :]
 
 
 class PoolMethod:
@@ -173,7 +139,8 @@ class PoolMethod:
         # The oracle's steps cost the same whatever they carry, so every draft that is allowed pays.
         return candidates.select(CostCurve.of([1.0] * (self._budget + 1)), self._budget).tree
 
-    def learn(self, accepted: list[int]) -> None:
+    def learn(self, accepted: list[int], rows: Sequence[Row]) -> None:
+        del rows
         assert self._candidates is not None
         self._candidates.learn(accepted)
         self._context += accepted
@@ -188,8 +155,11 @@ def replay(method: Method, target: Sequence[int], tally: Tally) -> None:
     while done < len(target):
         tree = method.draft()
         node, depth = 0, 0
+        rows: list[Row] = []
         while done + depth < len(target):
-            child = tree.children[node].get(target[done + depth])
+            token = target[done + depth]
+            rows.append(Row(node, (token,)))
+            child = tree.children[node].get(token)
             if child is None:
                 break
             node, depth = child, depth + 1
@@ -199,7 +169,7 @@ def replay(method: Method, target: Sequence[int], tally: Tally) -> None:
         tally.num_accepted += depth
         tally.num_tokens += len(accepted)
         done += len(accepted)
-        method.learn(list(accepted))
+        method.learn(list(accepted), rows)
     tally.seconds += time.perf_counter() - started_s
 
 
@@ -222,72 +192,110 @@ def sync(pool: NgramPool, held: dict[str, str], tree: dict[str, str], repository
 
 @dataclass
 class Contest:
-    """All methods on the same edits, with one treatment of replaced lines."""
+    """All methods on the same edits, with one treatment of replaced lines.
 
+    Attributes:
+        settings: of the replay.
+        deletes_replaced: whether replaced lines are gone before the edit.
+    """
+
+    settings: ReplaySettings
     deletes_replaced: bool
     calibrations: dict[str, AcceptanceCalibration] = field(default_factory=lambda: defaultdict(AcceptanceCalibration))
     replacing: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     inserting: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    outputs: Corpus = field(default_factory=Corpus)
+    table: RecyclingTable = field(default_factory=RecyclingTable)
 
-    def run(self, edit: Edit, pools: dict[str, NgramPool], settings: ReplaySettings) -> None:
+    def run(self, edit: Edit, pools: dict[str, NgramPool], workspace: Corpus) -> None:
+        """Generate one edit with each method."""
+        for name in self.settings.chosen:
+            tally = (self.replacing if edit.replaces else self.inserting)[name]
+            replay(self._method(name, edit, pools, workspace), edit.added, tally)
+        self.outputs.extend([SEPARATOR, *edit.added])
+
+    def _method(self, name: str, edit: Edit, pools: dict[str, NgramPool], workspace: Corpus) -> Method:
+        settings, budget = self.settings, self.settings.budget
         after = edit.after_deleted if self.deletes_replaced else edit.after
         prompt = prompt_of(edit, after, settings.prompt_tokens)
-        budget = settings.budget
-        for name in METHODS:
-            if name == "prompt_lookup":
-                room = len(edit.added) + budget
-                method: Method = PromptLookup(prompt, settings.lookup_ngram, budget, room)
-            elif name == "published":
-                method = Published(prompt, settings.published_n, settings.published_g, budget)
-            else:
-                sources = [PromptSource(edit.before, after), PoolSource(pools.get(name) or NgramPool(), edit.path)]
-                method = PoolMethod(sources, edit.before, self.calibrations[name], budget)
-            replay(method, edit.added, (self.replacing if edit.replaces else self.inserting)[name])
+        room = len(edit.added) + budget
+        if name == "prompt_lookup":
+            return PromptLookup(prompt, settings.lookup_ngram, budget, room)
+        if name == "published":
+            return Published(prompt, settings.published_n, settings.published_g, budget)
+        if name in ("suffix_decoding", "suffix_workspace"):
+            corpora = [self.outputs] if name == "suffix_decoding" else [self.outputs, workspace]
+            factor, depth = settings.suffix_factor, settings.suffix_depth
+            return SuffixDecoding(prompt, corpora, factor=factor, max_depth=depth, budget=budget, room=room)
+        if name == "token_recycling":
+            return TokenRecycling(prompt, self.table, recycling_shape(budget))
+        sources = [PromptSource(edit.before, after), PoolSource(pools.get(name) or NgramPool(), edit.path)]
+        return PoolMethod(sources, edit.before, self.calibrations[name], budget)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        found = {name: (self.replacing[name] + self.inserting[name]).summary() for name in METHODS}
+        """The figures of each method."""
+        found = {name: (self.replacing[name] + self.inserting[name]).summary() for name in self.settings.chosen}
         for name, summary in found.items():
             summary["insertions_tokens_per_step"] = round(self.inserting[name].tokens_per_step, 4)
         return found
 
 
-def run(settings: ReplaySettings) -> dict[str, object]:
-    """Replay the last commits that edit code, the oldest of them first."""
-    repository = Repository(settings.repo)
+def spread(edits: Sequence[list[Edit]], limit: int) -> list[list[Edit]]:
+    """At most ``limit`` edits, evenly spread; the edits of a commit stay together."""
+    total = sum(map(len, edits))
+    if limit == 0 or total <= limit:
+        return list(edits)
+    kept = {index * total // limit for index in range(limit)}
+    numbers = itertools.count()
+    return [[edit for edit in found if next(numbers) in kept] for found in edits]
+
+
+def run(path: Path, name: str, settings: ReplaySettings) -> dict[str, Any]:
+    """Replay the last commits of a repository that edit code, the oldest of them first.
+
+    Args:
+        path: a git repository.
+        name: its name in the result.
+        settings: of the replay.
+    """
+    repository = Repository(path)
     encoder = Encoder()
     read = (
         (tree := repository.tree(parent), edits_of(repository, encoder, parent, commit, tree, settings.edit_tokens))
         for commit, parent in repository.commits()
     )
-    chosen = list(itertools.islice((found for found in read if found[1]), settings.commits))
+    chosen = list(itertools.islice((found for found in read if found[1]), settings.commits))[::-1]
     if not chosen:
-        raise SystemExit(f"{settings.name}: no commit edits code; name another repository")
-    contests = (Contest(deletes_replaced=False), Contest(deletes_replaced=True))
-    pools = {name: NgramPool(1 << 22) for name in ("pool_warm", "pool_session")}
-    held: dict[str, dict[str, str]] = {name: {} for name in pools}
+        raise SystemExit(f"{name}: no commit edits code; name another repository")
+    contests = (Contest(settings, deletes_replaced=False), Contest(settings, deletes_replaced=True))
+    pools = {pool: NgramPool(1 << 22) for pool in ("pool_warm", "pool_session") if pool in settings.chosen}
+    held: dict[str, dict[str, str]] = {pool: {} for pool in pools}
     num_edits = num_tokens = 0
-    for number, (tree, edits) in enumerate(reversed(chosen), 1):
-        for name, pool in pools.items():
-            sync(pool, held[name], tree, repository, encoder)
-        session = pools["pool_session"]
+    kept = spread([edits for _, edits in chosen], settings.edits)
+    for number, ((tree, _), edits) in enumerate(zip(chosen, kept, strict=True), 1):
+        if not edits:
+            continue
+        for pool_name, pool in pools.items():
+            sync(pool, held[pool_name], tree, repository, encoder)
+        workspace, numbers = Corpus(), dict[str, int]()
+        if "suffix_workspace" in settings.chosen:
+            texts = {file: encoder.blob(repository, blob) for file, blob in tree.items() if is_wanted(file)}
+            wanted = {file: tokens for file, tokens in texts.items() if tokens is not None}
+            numbers = {file: number for number, file in enumerate(wanted)}
+            workspace = Corpus(list(wanted.values()))
+        session = pools.get("pool_session", NgramPool())
         session.set_document(ACCEPTED, [])
         session.set_weight(ACCEPTED, ACCEPTED_WEIGHT)
         for edit in edits:
             num_edits += 1
             num_tokens += len(edit.added)
+            workspace.hide(numbers.get(edit.path))  # the prompt has it, as the treatment leaves it
             for contest in contests:
-                contest.run(edit, pools, settings)
+                contest.run(edit, pools, workspace)
             num_accepted = session.num_tokens_of(ACCEPTED)
             session.replace_tokens(ACCEPTED, num_accepted, num_accepted, [BORDER, *edit.added])
         if number % 20 == 0:
-            print(f"{number}/{len(chosen)} commits, {num_edits} edits", file=sys.stderr, flush=True)
+            print(f"{name}: {number}/{len(chosen)} commits, {num_edits} edits", file=sys.stderr, flush=True)
     repository.close()
-    methods, deleted = (contest.summary() for contest in contests)
-    return {
-        "repo": settings.name,
-        "num_edits": num_edits,
-        "num_tokens": num_tokens,
-        "num_pool_tokens": pools["pool_warm"].num_tokens,
-        "methods": methods,
-        "methods_replaced_deleted": deleted,
-    }
+    figures = dict(zip(KINDS, (contest.summary() for contest in contests), strict=True))
+    return {"repo": name, "num_edits": num_edits, "num_tokens": num_tokens, **figures}

@@ -65,8 +65,8 @@ SUITE = (
               "--rounds 2 --hidden-size 128 --layers 2 --window-size 3 --max-candidates 3 --ngram-size 3 --prefix 16 "
               "--dtype float32", tables.parallel),
     Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2", tables.pool),
-    Benchmark("replay", "bench_replay.py", "--repo . --name forelook --commits 30",
-              "--repo . --name forelook --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay),
+    Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 12",
+              "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay),
     Benchmark("quality", "eval_infilling.py", "--limit 1100 --keystrokes 8", "--limit 2 --no-tests --keystrokes 1",
               tables.quality),
 )  # fmt: skip

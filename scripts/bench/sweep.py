@@ -48,8 +48,8 @@ class Setting:
 
     @property
     def nominal_tail(self) -> int:
-        """Tokens of a full published step: the current one, the window and all candidates."""
-        return 1 + (self.window_size + self.max_candidates) * (self.ngram_size - 1)
+        """Tokens of a full published step: window and candidates; the current token is column 0 of the window."""
+        return (self.window_size + self.max_candidates) * (self.ngram_size - 1)
 
     @property
     def mean_tail(self) -> float:

@@ -156,18 +156,37 @@ def pool(result: Result) -> list[str]:
 
 
 def replay(result: Result) -> list[str]:
-    """Render tokens per step on real edits."""
-    methods = ("prompt_lookup", "published", "pool_cold", "pool_warm", "pool_session")
-    rows = []
-    for kind, title in (("methods", "kept"), ("methods_replaced_deleted", "deleted")):
-        figures = {name: result[kind][name]["tokens_per_step"] for name in methods}
-        warm = figures["pool_warm"]
-        ratios = (warm / figures["prompt_lookup"], warm / figures["published"])
-        values = [f"{value:.2f}" for value in (*list(figures.values())[:4], *ratios, figures["pool_session"])]
-        rows.append((f"{result['repo']} ({result['num_edits']} edits), {title}", *values))
-    head = ("repository, replaced lines", "prompt lookup", "published", "pool cold", "pool warm", "warm / lookup",
-            "warm / published", "warm, with the commit's earlier edits")  # fmt: skip
-    return markdown(head, rows)
+    """Render tokens per step on real edits, repositories that constants were tuned on apart from the reported ones."""
+    lines: list[str] = []
+    titles = {"methods": "Replaced lines kept", "methods_replaced_deleted": "Replaced lines deleted"}
+    if result.get("model") is not None:
+        titles = {"methods": f"Output of {result['model']}", "methods_clean": "Its output without loops"}
+    for kind, title in titles.items():
+        for part in ("report", "tune"):
+            rows = [_replay_row(found, kind) for found in result["repositories"] if found["repo"] in result[part]]
+            if not rows:
+                continue
+            names = [name for name in rows[0] if name != "repo"]
+            figures = {name: sum(row[name] for row in rows) / len(rows) for name in names}
+            table = [[row["repo"], *(f"{value:.2f}" for value in list(row.values())[1:])] for row in rows]
+            table.append(["mean", *(f"{value:.2f}" for value in figures.values())])
+            note = "nothing was tuned on these" if part == "report" else "constants were tuned on these"
+            lines += ["", f"{title}; {note}:", ""]
+            lines += markdown(("repository (edits)", *list(rows[0])[1:]), table)
+    return lines[1:]
+
+
+def _replay_row(found: Result, kind: str) -> dict[str, Any]:
+    """One repository's tokens per step, and what a warm pool is to the others."""
+    figures = {name.replace("_", " "): method["tokens_per_step"] for name, method in found[kind].items()}
+    row: dict[str, Any] = {"repo": f"{found['repo']} ({found['num_edits']})", **figures}
+    warm = figures.get("pool warm")
+    if warm is not None and "prompt lookup" in figures:
+        row["warm / lookup"] = warm / figures["prompt lookup"]
+    published = [figures[name] for name in ("published", "suffix decoding", "token recycling") if name in figures]
+    if warm is not None and published:
+        row["warm / best published"] = warm / max(published)
+    return row
 
 
 def startup(result: Result) -> list[str]:

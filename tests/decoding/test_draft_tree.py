@@ -24,7 +24,7 @@ def drafts(draw):
 
 
 def naive_paths(guesses: list[Draft], calibration: AcceptanceCalibration, max_depth: int) -> dict[tuple, float]:
-    """Every path → probability: at each node the best calibrated guess per token, weaker ones share what is left."""
+    """Every path → probability: at each node the best calibrated guess per token, all of them together at most one."""
     best: dict[tuple, float] = {}
     for guess in guesses:
         for depth, cell in enumerate(list(calibration.cells_of(guess))[:max_depth]):
@@ -36,8 +36,9 @@ def naive_paths(guesses: list[Draft], calibration: AcceptanceCalibration, max_de
             left = 1.0
             siblings = [path for path in best if len(path) == depth and path[:-1] == parent]
             for path in sorted(siblings, key=lambda path: -best[path]):
-                result[path] = result[parent] * best[path] * left
-                left *= 1.0 - best[path]
+                conditional = min(best[path], left)
+                result[path] = result[parent] * conditional
+                left -= conditional
     del result[()]
     return result
 
@@ -105,8 +106,8 @@ def test_drafts_the_constraint_excludes_are_left_out_with_all_below_them():
 def test_successors_extend_drafts_and_the_empty_tree():
     table = SuccessorTable()
     for _ in range(3):
-        table.learn(ending_of([7, 8, 9]), 1)
-        table.learn(ending_of([8, 9, 1]), 2)
+        table.learn(ending_of([7, 8, 9]), (1,), (1.0,))
+        table.learn(ending_of([8, 9, 1]), (2,), (1.0,))
     candidates = CandidateTree(AcceptanceCalibration(), 2, floor=0.0)
     curve = CostCurve.of([1.0 + 1e-6 * size for size in range(9)])
     tree = candidates.select(curve, 8, ending=ending_of([7, 8, 9]), successors=table).tree

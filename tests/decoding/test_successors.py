@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -45,9 +47,9 @@ class RecordingTable(SuccessorTable):
         super().__init__()
         self.taught: list[tuple[Ending, int]] = []
 
-    def learn(self, ending: Ending, successor: int) -> None:
-        self.taught.append((ending, successor))
-        super().learn(ending, successor)
+    def learn(self, ending: Ending, token_ids: Sequence[int], shares: Sequence[float]) -> None:
+        self.taught.append((ending, token_ids[0]))
+        super().learn(ending, token_ids, shares)
 
 
 def test_what_is_learned_from_verified_steps_is_the_models_own_choice() -> None:
@@ -75,3 +77,19 @@ def test_seeds_grow_and_a_table_sees_what_was_added_later() -> None:
     assert np.flatnonzero(seeds.is_known).tolist() == [3]
     with pytest.raises(ConfigError, match=r"successors\.shape"):
         seeds.add([4], np.array([[7, 8]]), np.array([[0.5, 0.2]]))
+
+
+def test_the_latest_choices_come_first_then_older_best_ones_and_each_is_named_once() -> None:
+    table = SuccessorTable()
+    ending = ending_of([7, 8, 9])
+    table.learn(ending, (1, 2, 3), (0.6, 0.3, 0.005))
+    assert [token for token, _ in table.successors(ending)] == [1, 2], "an improbable choice is no guess"
+    table.learn(ending, (4, 1), (0.9, 0.1))
+    table.learn(ending, (5,), (1.0,))
+    assert [token for token, _ in table.successors(ending)] == [5, 4, 1]
+    shorter = ending_of([6, 8, 9])
+    assert [token for token, _ in table.successors(shorter)] == [5, 4, 1], "after two tokens"
+    cells = dict(table.successors(ending))
+    assert cells[5] != dict(table.successors(shorter))[5], "calibrated apart"
+    table.learn(shorter, (5, 9), (0.7, 0.3))
+    assert [token for token, _ in table.successors(shorter)] == [5, 9, 4, 1]

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bench import replay
+from bench import replay, rivals
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -47,7 +47,7 @@ def test_prompt_lookup_drafts_what_transformers_would() -> None:
     for _ in range(200):
         ids = chooser.choices(range(chooser.choice([3, 30])), k=chooser.randint(2, 60))
         found, _ = generator.get_candidates(torch.tensor([ids]))
-        ours = replay.PromptLookup(ids[:1], 2, 15, len(ids) + 15)
+        ours = rivals.PromptLookup(ids[:1], 2, 15, len(ids) + 15)
         ours.learn(ids[1:])
         assert ours.draft().token_ids == found[0, len(ids) :].tolist()
 
@@ -62,7 +62,8 @@ def test_a_step_yields_the_drafts_that_agree_and_one_token_more() -> None:
             tree.add_path([*range(self.done, self.done + 4), 99])
             return tree
 
-        def learn(self, accepted: list[int]) -> None:
+        def learn(self, accepted: list[int], rows: object) -> None:
+            del rows
             self.done += len(accepted)
 
     tally = replay.Tally()
@@ -71,7 +72,7 @@ def test_a_step_yields_the_drafts_that_agree_and_one_token_more() -> None:
 
 
 def test_added_lines_are_in_no_index_but_the_sessions(repository: Path) -> None:
-    result = replay.run(replay.ReplaySettings(repository, "r", commits=5))
+    result = replay.run(repository, "r", replay.ReplaySettings(commits=5))
     assert result["num_edits"] == 3
     for kind in ("methods", "methods_replaced_deleted"):
         methods = result[kind]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from forelook.decoding.drafting.drafter import NO_DRAFTS, Drafter, StepState
+from forelook.decoding.drafting.drafter import NO_DRAFTS, Drafter, StepRows, StepState
 from forelook.decoding.layout import StepModel, lay_out
 from forelook.decoding.prefill import DRAFTED_TAIL, begin_prompt, count_prefill, num_last_chunk, run_leading_chunks
 from forelook.decoding.request import DecodeRequest
@@ -93,7 +93,8 @@ def decode(
         stats.num_drafted_tokens += len(plan.tree)
         stats.num_accepted_tokens += len(verified.node_path)
         stats.log_probs += verified.log_probs
-        drafter.learn(plan, verified, outcome.argmax, stats, forward_s)
+        likeliest = chooser.likeliest(len(plan.tree) + 1, drafter.num_choices) if part is plan else []
+        drafter.learn(plan, verified, StepRows(outcome.argmax, likeliest), stats, forward_s)
         elapsed_s = time.perf_counter() - started_s
         if stats.num_steps == 1:
             stats.prefill_s += elapsed_s

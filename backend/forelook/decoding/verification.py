@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from forelook.decoding.layout import IntArray
+from forelook.decoding.likeliest import Likeliest, likeliest
 from forelook.decoding.limits import Limits, SamplingParams, TokenConstraint
 from forelook.errors import DecodingError
 from forelook.finish_reason import FinishReason
@@ -51,6 +52,10 @@ class TargetChooser:
         # on a CPU numpy's scan of a few rows is over before torch has woken its threads
         self._argmax = (logits.numpy() if logits.device.type == "cpu" else logits).argmax(-1).tolist()
         return self._argmax
+
+    def likeliest(self, num_rows: int, num_kept: int) -> list[Likeliest]:
+        """The likeliest tokens of the first rows observed last; none if only one per row is wanted: the argmax."""
+        return likeliest(self._logits[:num_rows], num_kept) if num_kept > 1 else []
 
     def choose(self, row: int, generated: Sequence[int]) -> int:
         """The target's token after ``generated``, whose logits are in ``row``.

@@ -23,16 +23,21 @@ _PRIOR_AFTER_2 = (0.05, 0.15, 0.23, 0.32, 0.54, 0.54, 0.81, 0.94)
 _PRIOR_AFTER_MORE = (0.05, 0.15, 0.30, 0.43, 0.65, 0.85, 0.92, 0.94)
 _SUCCESSOR_PRIORS = (
     (0.03, 0.07, 0.12, 0.13, 0.14, 0.17, 0.31, 0.54),  # seeds: the share is the model's own probability
-    (0.05, 0.05, 0.05, 0.05, 0.07, 0.07, 0.20, 0.36),
-    (0.12, 0.12, 0.12, 0.12, 0.12, 0.12, 0.41, 0.55),
-    (0.34, 0.34, 0.34, 0.34, 0.37, 0.37, 0.87, 0.92),
+    # the model's latest choices after one, two and three tokens
+    (0.05, 0.08, 0.11, 0.14, 0.17, 0.20, 0.25, 0.36),
+    (0.06, 0.12, 0.18, 0.24, 0.30, 0.36, 0.42, 0.55),
+    (0.07, 0.18, 0.30, 0.42, 0.55, 0.67, 0.80, 0.92),
+    # its earlier best choices
+    (0.04, 0.04, 0.05, 0.06, 0.06, 0.07, 0.08, 0.12),
+    (0.05, 0.06, 0.08, 0.10, 0.11, 0.12, 0.14, 0.20),
+    (0.08, 0.12, 0.16, 0.20, 0.24, 0.28, 0.30, 0.35),
 )
 
 
 def _prior(origin: DraftOrigin, match_length: int, bucket: int) -> float:
     """Acceptance probability before any evidence. Those of the previous suggestion are chosen, not measured."""
     if origin is DraftOrigin.SUCCESSOR:
-        return _SUCCESSOR_PRIORS[min(match_length, 3)][bucket]
+        return _SUCCESSOR_PRIORS[min(match_length, len(_SUCCESSOR_PRIORS) - 1)][bucket]
     if origin is DraftOrigin.PREVIOUS_SUGGESTION:
         return (0.3 + 0.05 * bucket) if match_length == 0 else (0.5 + 0.05 * bucket)
     return (_PRIOR_AFTER_1, _PRIOR_AFTER_1, _PRIOR_AFTER_2, _PRIOR_AFTER_MORE)[min(match_length, 3)][bucket]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from forelook.decoding.drafting.tree import DraftTree
+from forelook.decoding.likeliest import Likeliest
 from forelook.decoding.limits import TokenConstraint
 from forelook.decoding.lookahead.window import LookaheadWindow
 from forelook.decoding.request import DecodeRequest
@@ -42,6 +43,20 @@ class StepState:
     constraint: TokenConstraint | None
 
 
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """What the model said at the rows of a step.
+
+    Attributes:
+        argmax: of every logit row of the plan's layout.
+        likeliest: of node 0 and each draft node in order, their likeliest tokens; empty where the drafter asked for
+            none, or where other ranks ran a part of the step.
+    """
+
+    argmax: list[int]
+    likeliest: list[Likeliest]
+
+
 class DrafterRecipe(Protocol):
     """What any rank builds an equal drafter from: a frozen dataclass of numbers, listed in ``parallel.messages``."""
 
@@ -63,19 +78,22 @@ class Drafter(Protocol):
         """How other ranks build this drafter; ``None`` if rank 0 must send its plans."""
         ...
 
+    @property
+    def num_choices(self) -> int:
+        """How many of the model's likeliest tokens of each row ``learn`` is given; 1 for the argmax alone."""
+        ...
+
     def plan(self, state: StepState) -> StepPlan:
         """Choose the drafts of the next step."""
         ...
 
-    def learn(
-        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
-    ) -> None:
+    def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
         """Learn from a step's outcome.
 
         Args:
             plan: of the step.
             verified: what it yielded.
-            argmax: of the logit rows of the plan's layout.
+            rows: what the model said.
             stats: of the generation; accepted drafts are counted there.
             forward_s: seconds of the step's forward.
         """
@@ -86,15 +104,14 @@ class NoDrafts:
     """A drafter of plain steps."""
 
     recipe = None
+    num_choices = 1
 
     def plan(self, state: StepState) -> StepPlan:
         """No drafts."""
         del state
         return StepPlan(DraftTree())
 
-    def learn(
-        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
-    ) -> None:
+    def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
         """Nothing to learn."""
 
 

@@ -178,17 +178,18 @@ class CandidateTree:
             if depths[place] < self._max_depth:
                 if successors is not None and endings:
                     self._add_successors(node, successors.successors(endings[place]))
-                # Each guess was calibrated alone, so a weaker one gets only what the stronger ones leave.
-                left = probability
+                # A guess was calibrated among its siblings, so its probability counts as it is; but all have one.
+                left = 1.0
                 children: Iterable[int] = self._children[node].values()
                 if len(self._children[node]) > 1:
                     children = sorted(children, key=conditionals.__getitem__, reverse=True)
                 for child in children:
-                    path_probability = left * conditionals[child]
+                    conditional = min(conditionals[child], left)
+                    path_probability = probability * conditional
                     if path_probability < floor:
                         break
                     heappush(heap, (-path_probability, child, place))
-                    left -= path_probability
+                    left -= conditional
             if is_allowed is not None:
                 while heap and not is_allowed(paths[heap[0][2]], token_ids[heap[0][1]]):
                     heappop(heap)

@@ -8,11 +8,18 @@ from forelook.decoding.drafting.backoff import DraftBackoff
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftOrigin, DraftSource
-from forelook.decoding.drafting.drafter import StepPlan, StepState
+from forelook.decoding.drafting.drafter import StepPlan, StepRows, StepState
 from forelook.decoding.drafting.sources.prompt import PromptSource
-from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of, ending_then
+from forelook.decoding.drafting.sources.successors import (
+    NUM_CHOICES,
+    SuccessorSeeds,
+    SuccessorTable,
+    ending_of,
+    ending_then,
+)
 from forelook.decoding.drafting.tree import CandidateTree, DraftTree, Selection
 from forelook.decoding.layout import StepModel
+from forelook.decoding.likeliest import Likeliest
 from forelook.decoding.lookahead.filler import WindowFiller, unknown_yields
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
@@ -55,6 +62,7 @@ class TreeDrafter:
     """
 
     recipe = None  # sources, calibration and memory are this process's own
+    num_choices = NUM_CHOICES
 
     def __init__(
         self,
@@ -120,9 +128,7 @@ class TreeDrafter:
         self._cost = (curve.seconds[num_more] + self._budget.seconds_per_plan) / curve.seconds[0] - 1.0
         return StepPlan(selection.tree, window)
 
-    def learn(
-        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
-    ) -> None:
+    def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
         """Calibrate costs and drafts, learn the model's choices, extend the sources."""
         tree = plan.tree
         if self._state is not None and stats.num_steps > 1:  # the first step of a request finds cold caches
@@ -137,8 +143,8 @@ class TreeDrafter:
             for origin in accepted_origins:
                 stats.count_accepted(origin)
             hits = accepted_origins.count(DraftOrigin.LOOKAHEAD)
-            self._filler.learn(plan.window, self._context, argmax[len(tree) + 1 :], len(verified.token_ids), hits)
-        self._learn_successors(tree, argmax)
+            self._filler.learn(plan.window, self._context, rows.argmax[len(tree) + 1 :], len(verified.token_ids), hits)
+        self._learn_successors(tree, rows)
         accepted = verified.token_ids
         self._context += accepted
         for token in accepted:
@@ -146,9 +152,13 @@ class TreeDrafter:
         for source in self._sources:
             source.extend(accepted)
 
-    def _learn_successors(self, tree: DraftTree, argmax: list[int]) -> None:
+    def _learn_successors(self, tree: DraftTree, rows: StepRows) -> None:
         endings = [self._ending] if self._selection is None else self._selection.endings
         learn, boundaries = self._memory.successors.learn, self._boundary_ids
-        for ending, successor in zip(endings, argmax[: len(tree) + 1], strict=True):
-            if successor not in boundaries:
-                learn(ending, successor)
+        choices = rows.likeliest or [Likeliest((best,), (1.0,)) for best in rows.argmax[: len(tree) + 1]]
+        for ending, said in zip(endings, choices, strict=True):
+            if boundaries.isdisjoint(said.token_ids):
+                learn(ending, said.token_ids, said.shares)
+            elif said.token_ids[0] not in boundaries:
+                pairs = zip(said.token_ids, said.shares, strict=True)
+                learn(ending, *zip(*[pair for pair in pairs if pair[0] not in boundaries], strict=True))

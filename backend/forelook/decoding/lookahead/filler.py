@@ -149,7 +149,7 @@ class WindowFiller:
         self._last_size = window.ngram_size
         for ngram in window.ngrams(context[-1], new):
             self._pools[window.ngram_size].insert(ngram)
-        window.advance(num_accepted, new)
+        window.advance(new)
 
 
 def _num_tokens(window_size: int, ngram_size: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forelook.decoding.drafting.draft import DraftOrigin
-from forelook.decoding.drafting.drafter import StepPlan, StepState
+from forelook.decoding.drafting.drafter import StepPlan, StepRows, StepState
 from forelook.decoding.drafting.tree import DraftTree
 from forelook.decoding.lookahead.published_pool import PublishedPool
 from forelook.decoding.lookahead.window import LookaheadWindow
@@ -58,6 +58,8 @@ class PublishedDrafter:
         pool: one that outlives the request, to start from and to fill; a new one by default.
     """
 
+    num_choices = 1
+
     def __init__(self, request: DecodeRequest, settings: PublishedSettings, pool: PublishedPool | None = None) -> None:
         prompt_ids, boundary_ids = request.prompt_ids, request.boundary_ids
         self._settings = settings
@@ -83,9 +85,7 @@ class PublishedDrafter:
             tree.add_path(candidate[: state.max_depth], max_nodes)
         return StepPlan(tree, self._window)
 
-    def learn(
-        self, plan: StepPlan, verified: Verified, argmax: list[int], stats: DecodingStats, forward_s: float
-    ) -> None:
+    def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
         """Pool the window's n-grams and, as reference, the output's; advance the window."""
         del forward_s
         accepted = verified.token_ids
@@ -94,12 +94,12 @@ class PublishedDrafter:
             return
         window = plan.window
         if window is not None:
-            new = argmax[len(plan.tree) + 1 :]
+            new = rows.argmax[len(plan.tree) + 1 :]
             if window.ngram_size == 2:
-                new = [argmax[0], *new]
+                new = [rows.argmax[0], *new]
             for ngram in window.ngrams(self._text_tail[-1], new):
                 self._pool.insert(ngram)
-            window.advance(len(accepted), new)
+            window.advance(new)
         size = self._settings.ngram_size
         text = self._text_tail + accepted
         if self._settings.prompt_as_reference:

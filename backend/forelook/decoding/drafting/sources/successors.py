@@ -14,15 +14,32 @@ from forelook.errors import ConfigError
 # Chosen, not measured, except that successors pay: docs/decisions.md, "Drafting".
 _MAX_CONTEXT = 3
 _KEPT = 3
+_MAX_OLDER = 3
 _MAX_GUESSES = 6
 _MAX_KEYS = 150_000
 _ID_BITS = 24  # token ids are smaller
 
-# by (tokens of context, place in the list): the place replaces the share of the evidence
-_CELLS = tuple(
-    tuple(AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, order, 1.0 - 0.3 * place) for place in range(_KEPT))
-    for order in range(_MAX_CONTEXT + 1)
-)
+NUM_CHOICES = 4
+"""The model's likeliest tokens of a row that are learned. Measured: docs/decisions.md, "Second and third choices of
+every verified row"."""
+
+_MIN_SHARE = 0.02  # likewise: of a choice that is learned
+
+_LATEST = 0  # what the model said last after these tokens, …
+_OLDER = _MAX_CONTEXT  # … and its best choices before that
+
+
+def _cells(kind: int) -> tuple[tuple[int, ...], ...]:
+    """By (tokens of context, eighth of the share): the calibration cell."""
+    return tuple(
+        tuple(
+            AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, kind + order, (eighth + 0.5) / 8) for eighth in range(8)
+        )
+        for order in range(_MAX_CONTEXT + 1)
+    )
+
+
+_LATEST_CELLS, _OLDER_CELLS = _cells(_LATEST), _cells(_OLDER)
 
 
 class SuccessorSeeds:
@@ -114,11 +131,17 @@ def ending_then(ending: Ending, token: int) -> Ending:
     return token, ending[0] << _ID_BITS | token, ending[1] << _ID_BITS | token
 
 
-class SuccessorTable:
-    """Last one, two and three tokens → the successors the model chose most recently, latest first.
+_Guesses = tuple[tuple[int, int], ...]
+"""Tokens, each with the eighth of its share."""
 
-    A step's forward computes the model's choice after every draft node, accepted or not. These choices are free drafts
-    wherever the same tokens recur, in this request or a later one.
+
+class SuccessorTable:
+    """Last one, two and three tokens → what the model said after them: its latest choices, and earlier best ones.
+
+    A step's forward computes the model's choices after every draft node, accepted or not. These choices are free drafts
+    wherever the same tokens recur, in this request or a later one. Its second and third choices are further guesses:
+    what was less likely in one place is often right in another. Source: Luo et al., arXiv 2408.08696, whose table
+    knows one token of context and no probabilities.
 
     Args:
         seeds: guesses after a token that was not seen yet; they may grow.
@@ -128,27 +151,31 @@ class SuccessorTable:
     def __init__(self, seeds: SuccessorSeeds | None = None, max_keys: int = _MAX_KEYS) -> None:
         self._seeds = seeds
         self._max_keys = max_keys
-        self._by_length: tuple[dict[int, list[int]], ...] = tuple({} for _ in range(_MAX_CONTEXT))
+        # context → the latest row's guesses, best first; older rows' best guesses, latest first
+        self._by_length: tuple[dict[int, tuple[_Guesses, _Guesses]], ...] = tuple({} for _ in range(_MAX_CONTEXT))
         self._seed_cells: dict[int, list[tuple[int, int]]] = {}
 
     def __len__(self) -> int:
         return sum(len(lists) for lists in self._by_length)
 
-    def learn(self, ending: Ending, successor: int) -> None:
-        """The model chose ``successor`` after this ending."""
+    def learn(self, ending: Ending, token_ids: Sequence[int], shares: Sequence[float]) -> None:
+        """The model's likeliest tokens after this ending, best first."""
+        pairs = zip(token_ids, shares, strict=True)
+        guesses = tuple([(token, min(int(8 * share), 7)) for token, share in pairs if share >= _MIN_SHARE])
+        best = guesses[0][0]
+        alone: tuple[_Guesses, _Guesses] = (guesses, ())
         for lists, key in zip(self._by_length, ending, strict=True):
             known = lists.get(key)
             if known is None:
-                lists[key] = [successor]
+                lists[key] = alone
                 if len(lists) > self._max_keys:
                     for old in list(lists)[: self._max_keys // 4]:
                         del lists[old]
-            elif known[0] != successor:
-                if successor in known:
-                    known.remove(successor)
-                elif len(known) == _KEPT:
-                    known.pop()
-                known.insert(0, successor)
+                continue
+            latest, older = known
+            if latest[0][0] != best:
+                older = (latest[0], *[pair for pair in older if pair[0] != best])[:_MAX_OLDER]
+            lists[key] = (guesses, older) if older else alone
 
     def successors(self, ending: Ending) -> list[tuple[int, int]]:
         """Successors known after this ending, each with its calibration cell, the longest known context first."""
@@ -156,12 +183,13 @@ class SuccessorTable:
         seen: set[int] = set()
         for order in (2, 1, 0):
             known = self._by_length[order].get(ending[order])
-            if known is not None:
-                cells = _CELLS[order + 1]
-                for place, token in enumerate(known):
+            if known is None:
+                continue
+            for guesses, cells in zip(known, (_LATEST_CELLS[order + 1], _OLDER_CELLS[order + 1]), strict=True):
+                for token, eighth in guesses:
                     if token not in seen:
                         seen.add(token)
-                        found.append((token, cells[place]))
+                        found.append((token, cells[eighth]))
         if not found:
             return self._seeds_of(ending[0])
         if len(found) < _MAX_GUESSES:
