@@ -303,6 +303,8 @@ class TokenRecycling:
 class MethodDrafter:
     """A method of this module as the drafter of a real model's decode loop.
 
+    It learns the likeliest tokens of each accepted row, and of a rejected one the best: the loop gives no others.
+
     Args:
         method: of one request.
         num_choices: likeliest tokens per row that it learns from.
@@ -322,5 +324,7 @@ class MethodDrafter:
     def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
         del plan, stats, forward_s
         if verified.token_ids:
-            said = [Row(node, found.token_ids) for node, found in enumerate(rows.likeliest)]
+            said = [Row(node, (best,)) for node, best in enumerate(rows.argmax)]
+            for node, found in rows.likeliest.items():
+                said[node] = Row(node, found.token_ids)
             self._method.learn(verified.token_ids, said)

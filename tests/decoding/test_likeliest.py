@@ -8,7 +8,7 @@ import torch
 from forelook.decoding.likeliest import likeliest
 
 
-@pytest.mark.parametrize("vocab_size", [5, 300, 1024, 1500, 4096 + 17])
+@pytest.mark.parametrize("vocab_size", [5, 300, 4113])
 @pytest.mark.parametrize("num_kept", [1, 2, 4, 8])
 @pytest.mark.parametrize("num_values", [3, 10_000])
 def test_the_likeliest_tokens_are_those_of_a_full_sort(vocab_size: int, num_kept: int, num_values: int) -> None:

@@ -93,7 +93,7 @@ def decode(
         stats.num_drafted_tokens += len(plan.tree)
         stats.num_accepted_tokens += len(verified.node_path)
         stats.log_probs += verified.log_probs
-        likeliest = chooser.likeliest(len(plan.tree) + 1, drafter.num_choices) if part is plan else []
+        likeliest = chooser.likeliest([0, *verified.node_path], drafter.num_choices) if part is plan else {}
         drafter.learn(plan, verified, StepRows(outcome.argmax, likeliest), stats, forward_s)
         elapsed_s = time.perf_counter() - started_s
         if stats.num_steps == 1:

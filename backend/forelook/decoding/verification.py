@@ -53,9 +53,11 @@ class TargetChooser:
         self._argmax = (logits.numpy() if logits.device.type == "cpu" else logits).argmax(-1).tolist()
         return self._argmax
 
-    def likeliest(self, num_rows: int, num_kept: int) -> list[Likeliest]:
-        """The likeliest tokens of the first rows observed last; none if only one per row is wanted: the argmax."""
-        return likeliest(self._logits[:num_rows], num_kept) if num_kept > 1 else []
+    def likeliest(self, rows: Sequence[int], num_kept: int) -> dict[int, Likeliest]:
+        """The likeliest tokens of some rows observed last; none if only one per row is wanted: the argmax."""
+        if num_kept < 2:
+            return {}
+        return dict(zip(rows, likeliest(self._logits[list(rows)], num_kept), strict=True))
 
     def choose(self, row: int, generated: Sequence[int]) -> int:
         """The target's token after ``generated``, whose logits are in ``row``.

@@ -49,12 +49,12 @@ class StepRows:
 
     Attributes:
         argmax: of every logit row of the plan's layout.
-        likeliest: of node 0 and each draft node in order, their likeliest tokens; empty where the drafter asked for
+        likeliest: the likeliest tokens after node 0 and each accepted draft node; empty where the drafter asked for
             none, or where other ranks ran a part of the step.
     """
 
     argmax: list[int]
-    likeliest: list[Likeliest]
+    likeliest: dict[int, Likeliest]
 
 
 class DrafterRecipe(Protocol):
@@ -80,7 +80,7 @@ class Drafter(Protocol):
 
     @property
     def num_choices(self) -> int:
-        """How many of the model's likeliest tokens of each row ``learn`` is given; 1 for the argmax alone."""
+        """How many of the model's likeliest tokens after each accepted node ``learn`` is given; 1 for the argmax."""
         ...
 
     def plan(self, state: StepState) -> StepPlan:

@@ -19,7 +19,6 @@ from forelook.decoding.drafting.sources.successors import (
 )
 from forelook.decoding.drafting.tree import CandidateTree, DraftTree, Selection
 from forelook.decoding.layout import StepModel
-from forelook.decoding.likeliest import Likeliest
 from forelook.decoding.lookahead.filler import WindowFiller, unknown_yields
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
@@ -155,10 +154,14 @@ class TreeDrafter:
     def _learn_successors(self, tree: DraftTree, rows: StepRows) -> None:
         endings = [self._ending] if self._selection is None else self._selection.endings
         learn, boundaries = self._memory.successors.learn, self._boundary_ids
-        choices = rows.likeliest or [Likeliest((best,), (1.0,)) for best in rows.argmax[: len(tree) + 1]]
-        for ending, said in zip(endings, choices, strict=True):
-            if boundaries.isdisjoint(said.token_ids):
+        for node, (ending, best) in enumerate(zip(endings, rows.argmax[: len(tree) + 1], strict=True)):
+            if best in boundaries:
+                continue
+            said = rows.likeliest.get(node)
+            if said is None:
+                learn(ending, (best,), (1.0,))
+            elif boundaries.isdisjoint(said.token_ids):
                 learn(ending, said.token_ids, said.shares)
-            elif said.token_ids[0] not in boundaries:
+            else:
                 pairs = zip(said.token_ids, said.shares, strict=True)
                 learn(ending, *zip(*[pair for pair in pairs if pair[0] not in boundaries], strict=True))
