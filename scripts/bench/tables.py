@@ -170,8 +170,8 @@ def replay(result: Result) -> list[str]:
             figures = {name: sum(row[name] for row in rows) / len(rows) for name in names}
             table = [[row["repo"], *(f"{value:.2f}" for value in list(row.values())[1:])] for row in rows]
             table.append(["mean", *(f"{value:.2f}" for value in figures.values())])
-            note = "nothing was tuned on these" if part == "report" else "constants were tuned on these"
-            lines += ["", f"{title}; {note}:", ""]
+            notes = {"report": "; nothing was tuned on these", "tune": "; constants were tuned on these"}
+            lines += ["", f"{title}{notes[part] if result['tune'] else ''}:", ""]
             lines += markdown(("repository (edits)", *list(rows[0])[1:]), table)
     return lines[1:]
 
