@@ -38,6 +38,7 @@ DECODING_VALUES = {
     f"forelook.decoding.{name}"
     for name in (
         "layout",
+        "likeliest",
         "limits",
         "request",
         "stats",
