@@ -40,7 +40,7 @@ def overhead(server: Server, documents: Sequence[Place]) -> dict[str, Any]:
         differences of the medians of the rest.
     """
     assert server.endpoint is not None
-    kept = Connection(server)
+    kept, single = Connection(server, keeps=True), Connection(server)
     whole: Times = {}
     rest: Times = {}
     tokens: Times = {}
@@ -54,11 +54,7 @@ def overhead(server: Server, documents: Sequence[Place]) -> dict[str, Any]:
             return _generate(kept, place)
 
         def over_new(place: Place) -> tuple[float, float, int]:
-            connection = Connection(server)
-            try:
-                return _generate(connection, place)
-            finally:
-                connection.close()
+            return _generate(single, place)
 
         ways: dict[str, Callable[[Place], tuple[float, float, int]]] = {
             "protocol": over_protocol,
@@ -137,7 +133,6 @@ def warming(server: Server, documents: Sequence[Place]) -> dict[str, Any]:
             asked, _ = connection.post("/infill", unique.after_key(later).infill(4))
             counts["warming"].append(warmed["timings"]["prompt_n"])
             counts[name].append(asked["timings"]["prompt_n"])
-    connection.close()
     return {
         name: {"p50": rounded_percentile(values, 50), "max": max(values), "num": len(values)}
         for name, values in counts.items()
@@ -231,7 +226,6 @@ def _type(
         started_s = time.perf_counter()
         status, _, _ = connection.send("POST", "/infill", place.after_key(number % NUM_KEYS).infill(NUM_TOKENS))
         elapsed_ms = (time.perf_counter() - started_s) * 1e3
-        connection.close()  # the server closes what is idle for longer; the next request opens another, as curl does
         number += 1
         with crowd.lock:
             crowd.statuses[status] = crowd.statuses.get(status, 0) + 1
@@ -251,7 +245,6 @@ def _flood(server: Server, key: str, crowd: Crowd, documents: Sequence[Place], s
         if status == 429:
             with contextlib.suppress(ValueError):  # it obeys only as far as it has time
                 time.sleep(min(float(headers.get("retry-after", "0")), 0.2))
-    connection.close()
 
 
 def replay(servers: dict[str, Server], documents: Sequence[Place], num_tokens: int = 32) -> dict[str, Any]:
@@ -278,8 +271,6 @@ def replay(servers: dict[str, Server], documents: Sequence[Place], num_tokens: i
                     latencies[name].append(elapsed_ms)
                     tokens[name].append(answer["timings"]["predicted_n"])
             same += len(set(contents.values())) == 1
-    for connection in connections.values():
-        connection.close()
     report = {
         name: {
             "requests": len(values),

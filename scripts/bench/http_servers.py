@@ -42,9 +42,16 @@ class Server:
 
 
 class Connection:
-    """A connection that is kept between requests."""
+    """A client.
 
-    def __init__(self, server: Server, key: str | None = None) -> None:
+    Args:
+        server: to ask.
+        key: one of the server's; its first one by default.
+        keeps: whether a connection serves the next request too; curl's does not, and servers close what is idle.
+    """
+
+    def __init__(self, server: Server, key: str | None = None, *, keeps: bool = False) -> None:
+        self._keeps = keeps
         self._http = http.client.HTTPConnection(server.host, server.port, timeout=REQUEST_TIMEOUT_S)
         self._headers = {"Content-Type": "application/json"}
         key = key or next(iter(server.keys), None)
@@ -57,7 +64,10 @@ class Connection:
         self._http.request(method, path, data, self._headers)
         response = self._http.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
-        return response.status, headers, response.read()
+        answer = response.status, headers, response.read()
+        if not self._keeps:
+            self._http.close()
+        return answer
 
     def post(self, path: str, body: object) -> tuple[dict[str, Any], float]:
         """Return the decoded answer and the milliseconds until it had come.

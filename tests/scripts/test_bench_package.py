@@ -59,7 +59,8 @@ def test_results_say_machine_and_commit_but_no_host_and_no_path(
 
 
 def test_every_executable_ends_with_a_result_that_names_its_origin(repository: Path) -> None:
-    others = {"demo.py", "generate_settings.py", "hf_greedy_backend.py", "write_benchmarks.py", "write_sbom.py"}
+    writers = {"generate_http_fields.py", "generate_settings.py", "write_benchmarks.py", "write_sbom.py"}
+    others = {"demo.py", "hf_greedy_backend.py", *writers}
     sources = {path.name: path.read_text("utf-8") for path in (repository / "scripts").glob("*.py")}
     assert others <= sources.keys()
     for name, source in sources.items():
