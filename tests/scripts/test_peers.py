@@ -135,7 +135,7 @@ def test_all_engines_take_part_in_one_run(
     sources = tmp_path / "sources"
     sources.mkdir()
     (sources / "a.py").write_text("".join(f"value_{number} = compute({number})\n" for number in range(40)))
-    names = ["autoregressive_bf16", "forelook_bf16", "hf_prompt_lookup", "llama_cpp_bf16", "llama_cpp_q8_0_ngram_mod"]
+    names = ["autoregressive_bf16", "forelook_bf16", "hf_early_exit", "llama_cpp_bf16", "llama_cpp_q8_0_ngram_mod"]
     plan = plan_of(
         *("--model", str(gguf), "--llama-server", str(server), "--workspace", str(sources), "--methods", *names),
         monkeypatch=monkeypatch,
