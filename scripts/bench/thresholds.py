@@ -12,7 +12,7 @@ from forelook.model.confidence import ALL
 from bench.summary import wilson_interval
 from bench.typist import Record, Tally, tally_records
 
-SHOWN_AT_DEFAULT = 0.62
+SHOWN_AT_DEFAULT = 0.64
 """Least share of the suggestions that the default level still shows; chosen, with a margin to 60%."""
 SAVED_AT_STRICT = 0.95
 """Least share of the saved keystrokes that the strict level keeps; chosen."""
@@ -38,7 +38,9 @@ def split(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
         first: list[Record] = []
         second: list[Record] = []
         for _, lines in sorted(by_project.items(), key=lambda item: (-len(item[1]), item[0])):
-            (first if len(first) <= len(second) else second).extend(lines)
+            # Of a language with one project, the smaller half of all gets it.
+            is_first = (len(first), len(halves[0])) <= (len(second), len(halves[1]))
+            (first if is_first else second).extend(lines)
         halves[0].extend(first)
         halves[1].extend(second)
     return halves
@@ -66,13 +68,15 @@ def calibrate(records: Sequence[Record]) -> dict[Confidence, dict[str, float]]:
 def default_threshold(records: Sequence[Record]) -> float:
     """The highest threshold that still shows ``SHOWN_AT_DEFAULT`` of the suggestions."""
     base = tally_records(records, -math.inf)
-    return _highest(records, lambda tally: tally.shown >= SHOWN_AT_DEFAULT * base.shown)
+    return _highest(records, lambda tally: bool(tally.shown) and tally.shown >= SHOWN_AT_DEFAULT * base.shown)
 
 
 def strict_threshold(records: Sequence[Record]) -> float:
     """The highest threshold that still saves ``SAVED_AT_STRICT`` of the keystrokes."""
     base = tally_records(records, -math.inf)
-    return _highest(records, lambda tally: tally.saved_share >= SAVED_AT_STRICT * base.saved_share)
+    return _highest(
+        records, lambda tally: bool(tally.shown) and tally.saved_share >= SAVED_AT_STRICT * base.saved_share
+    )
 
 
 def _highest(records: Sequence[Record], is_enough: Callable[[Tally], bool]) -> float:
@@ -105,7 +109,7 @@ class Row:
         return self.tally.precision / self.base.precision if self.base.precision else math.nan
 
     def text(self) -> str:
-        low, high = wilson_interval(self.tally.taken, self.tally.shown)
+        low, high = wilson_interval(self.tally.taken, self.tally.shown) or (0.0, 1.0)
         return (
             f"{self.name:<12} {self.num_lines:>5} {self.least:>9.2g} {self.tally.shown:>6} {self.shown_share:>7.1%} "
             f"{self.tally.taken:>6} {self.tally.precision:>7.1%} [{low:.1%}, {high:.1%}] {self.gain:>5.2f}x "

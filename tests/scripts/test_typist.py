@@ -116,17 +116,28 @@ def test_a_sweep_starts_with_everything() -> None:
     rows = sweep(lines(30, "python", "p"), "all")
     assert (rows[0].least, rows[0].shown_share, rows[0].gain) == (0.0, 1.0, 1.0)
     assert rows[-1].tally.shown == 0
+    assert "[0.0%, 100.0%]" in rows[-1].text(), "nothing is known of what is not shown"
 
 
 def test_a_project_is_on_one_side_and_both_sides_have_as_much_of_a_language() -> None:
     names = [f"project-{number}" for number in range(9)]
     both = [record("x", project=name, language=language) for name in names * 2 for language in ("go", "c")]
     halves = split(both)
-    assert sorted(map(len, halves)) == [16, 20]
+    assert list(map(len, halves)) == [18, 18]
     for language in ("go", "c"):
         first, second = ({one.project for one in half if one.language == language} for half in halves)
         assert len(first) in (4, 5)
         assert first.isdisjoint(second)
+
+
+def test_languages_of_one_project_are_spread_over_both_sides() -> None:
+    halves = split([*lines(6, "go", "p"), *lines(6, "c", "q"), *lines(6, "java", "r")])
+    assert sorted(map(len, halves)) == [6, 12]
+
+
+def test_nothing_shown_gives_no_threshold() -> None:
+    silent = [record("return x", asked(0, "", 0.0))]
+    assert (default_threshold(silent), strict_threshold(silent)) == (0.0, 0.0)
 
 
 def test_a_cross_check_uses_thresholds_of_other_projects() -> None:
