@@ -318,7 +318,8 @@ class MethodDrafter:
 
     def plan(self, state: StepState) -> StepPlan:
         tree = self._method.draft()
-        tree.keep_first(min(len(tree), state.max_tokens))
+        ends = [node for node, token in enumerate(tree.token_ids) if token == SEPARATOR]  # no token of the model
+        tree.keep_first(min([len(tree), state.max_tokens, *ends]))
         return StepPlan(tree)
 
     def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:

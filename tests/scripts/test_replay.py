@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bench import replay, rivals
+from bench import replay, replay_model, rivals
+from forelook.model.loading import load_model
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -79,3 +80,19 @@ def test_added_lines_are_in_no_index_but_the_sessions(repository: Path) -> None:
         for name in ("prompt_lookup", "published", "pool_cold", "pool_warm"):
             assert methods[name]["tokens_per_step"] < 1.4, name
         assert methods["pool_session"]["tokens_per_step"] > 1.5 * methods["pool_warm"]["tokens_per_step"]
+
+
+def test_every_method_drafts_a_models_own_output_and_changes_none_of_it(repository: Path) -> None:
+    model = load_model(None, device="cpu", dtype="float32")
+    result = replay_model.run_with_model(repository, "r", replay.ReplaySettings(commits=5, edit_tokens=12), model)
+    assert result["num_edits"] == 3
+    assert result["num_outputs_different"] == 0
+    assert set(result["methods"]) == set(replay.METHODS) - {"pool_session"}
+    assert all(figures["tokens_per_step"] >= 1.0 for figures in result["methods"].values())
+
+
+def test_limited_edits_are_spread_over_all_commits() -> None:
+    edits = [[f"{commit}.{number}" for number in range(10)] for commit in range(4)]
+    kept = replay.spread(edits, 8)
+    assert [len(found) for found in kept] == [2, 2, 2, 2]
+    assert replay.spread(edits, 0) == edits
