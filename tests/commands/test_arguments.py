@@ -46,10 +46,10 @@ def test_flags_of_0_1_0_are_understood() -> None:
         *("--allow-host", "h", "--idle-timeout", "0", "--max-connections", "3", "--log-level", "debug"),
     )
     assert engine == EngineConfig(
-        "m",
-        "r",
-        "cuda:1",
-        "int8",
+        model="m",
+        revision="r",
+        device="cuda:1",
+        dtype="int8",
         keep_alive_s=600.0,
         left_to_right=True,
         max_new_tokens=16,

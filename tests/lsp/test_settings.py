@@ -118,10 +118,10 @@ def test_every_setting_of_0_1_0_still_loads() -> None:
     config, problems = parse_settings(SETTINGS_OF_0_1_0)
     assert problems == []
     assert config.engine == EngineConfig(
-        "codellama/CodeLlama-7b-hf",
-        "main",
-        "cuda:1",
-        "int8",
+        model="codellama/CodeLlama-7b-hf",
+        revision="main",
+        device="cuda:1",
+        dtype="int8",
         lookahead_window=4,
         lookahead_max_candidates=0,
         max_new_tokens=1024,

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from forelook.model.catalogue import CATALOGUE
+from forelook.model.catalogue import CATALOGUE, DEFAULT_MODEL
+from forelook.model.default_model import DEFAULT_ADAPTER_PATH
 from forelook.model.families import FAMILIES
 from forelook.model.infill_templates import CONTROL_TOKENS, INFILL_TEMPLATES, InfillOrder, InfillTemplate
 from forelook.model.loading import load_model
@@ -46,6 +47,7 @@ NAMES = {
     "starcoder2": "starcoder2-3b",
     "seed-coder": "Seed-Coder-8B-Base",
     "aixcoder": "aixcoder-7b-base",
+    "forelook": "forelook",
 }
 
 
@@ -65,8 +67,12 @@ def test_every_template_is_reached_by_a_checkpoint_that_loads(
     assert (template.name, template.order) in [(infill.name, infill.order) for infill in loaded.infill_formats]
 
 
-def test_every_model_of_the_catalogue_has_a_format_by_its_name() -> None:
+def test_every_model_of_the_catalogue_has_a_format_by_its_name_or_by_its_adapter() -> None:
     for model in CATALOGUE:
+        if model.model == DEFAULT_MODEL:
+            infill = json.loads((DEFAULT_ADAPTER_PATH / "adapter_config.json").read_text("utf-8"))["forelook"]["infill"]
+            assert infill in {each.name for each in INFILL_TEMPLATES}
+            continue
         names = {each.name for each in INFILL_TEMPLATES if re.search(each.name_pattern or "$^", model.model.lower())}
         assert len(names) == 1, model.model
 
