@@ -37,6 +37,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 OTHER_MEANINGS = {
     ("commands/doctor.py", "python"): "the check of the interpreter",
     ("model/infill_templates.py", "plain"): "the prompt format without sentinels",
+    ("model/adapter_config.py", "r"): "the rank of an adapter, as the peft package names it",
+    ("forward/kernel_choice.py", "plain"): "the product of unpacked weights",
 }
 OWN_FILES = {".json"}  # a format that Forelook writes itself
 

@@ -29,6 +29,7 @@ VALID: dict[str, dict[str, Any]] = {
     "pool/clear": {"workspace": "file:///w"},
     "document/open": DOCUMENT,
     "document/change": {"uri": DOCUMENT["uri"], "version": 2, "changes": [{"start": 0, "end": 0, "text": "a"}]},
+    "document/cursor": {"uri": DOCUMENT["uri"], "version": 2, "offset": 1},
     "document/close": {"uri": DOCUMENT["uri"]},
     "workspace/files": {"workspace": "file:///w", "files": [{"path": "b.py", "text": "y"}]},
     "workspace/forget": {"workspace": "file:///w", "paths": ["b.py"]},

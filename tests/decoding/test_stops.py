@@ -207,7 +207,7 @@ def test_without_drafts_every_step_is_one_token_wide():
 def test_successors_are_forgotten_oldest_first():
     table = SuccessorTable(max_keys=8)
     for token in range(40):
-        table.learn(ending_of([token]), token + 1)
+        table.learn(ending_of([token]), [token + 1], [1.0])
     assert [token for token, _ in table.successors(ending_of([39]))] == [40]
     assert not table.successors(ending_of([0]))
     assert len(table) <= 3 * 9
@@ -219,8 +219,8 @@ def test_successors_of_a_longer_context_come_first_and_seeds_last():
     seeds = SuccessorSeeds(10, num_kept=2)
     seeds.add(range(10), np.full((10, 2), 9), np.full((10, 2), 0.5))
     table = SuccessorTable(seeds)
-    table.learn(ending_of([1, 2, 3]), 4)
-    table.learn(ending_of([7, 7, 3]), 5)
+    table.learn(ending_of([1, 2, 3]), [4], [1.0])
+    table.learn(ending_of([7, 7, 3]), [5], [1.0])
     assert [token for token, _ in table.successors(ending_of([1, 2, 3]))] == [4, 5, 9]
     assert [token for token, _ in table.successors(ending_of([8, 8, 3]))] == [5, 4, 9]
     assert [token for token, _ in table.successors(ending_of([6]))] == [9]

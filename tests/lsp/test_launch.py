@@ -18,7 +18,8 @@ from forelook_lsp.settings import backend_settings
 def test_the_backends_command_line_understands_every_setting_that_restarts_it() -> None:
     config = EngineConfig(
         lookahead_window=3, lookahead_ngram=4, lookahead_max_candidates=5, speculate=False, cross_file=False,
-        pool_tokens=5000, device="cpu", dtype="int8", left_to_right=True,
+        pool_tokens=5000, device="cpu", dtype="int8", left_to_right=True, adapter="/adapter",
+        prefill_ms=400,
     )  # fmt: skip
     changed = {row.name for row in rows_of(EngineConfig) if getattr(config, row.attribute) != row.default}
     restarting = {row.name for row in rows_of(EngineConfig) if row.effect is not Effect.NONE}

@@ -96,7 +96,8 @@ def _errors_by_code() -> Mapping[int, type[ForelookError]]:
     pending: list[type[ForelookError]] = [ForelookError]
     while pending:
         cls = pending.pop()
-        found[cls.code] = cls
+        if "code" in cls.__dict__:  # one without its own is never sent
+            found[cls.code] = cls
         pending.extend(cls.__subclasses__())
     return MappingProxyType(found)
 
