@@ -285,8 +285,6 @@ class Generation:
         piece += output.finish(loop_reason)
         self._completer.observe(stats)
         self._stats += stats
-        # Tokens that only repeat the end of the prompt are no output.
-        self._stats.num_generated_tokens = min(self._stats.num_generated_tokens, params.max_new_tokens)
         self._stats.finish_reason = FinishReason.CLOSED if output.has_ended else loop_reason
         yield piece
 
