@@ -74,7 +74,7 @@ async def test_the_tokens_of_a_deleted_folder_are_gone_and_open_files_go_with_it
     rest = await settled(editor, lambda stats: stats["num_documents"] == NUM_FILES)
     for path in paths[:2]:
         await editor.close(path.as_uri())
-    closed = await settled(editor, lambda stats: stats["num_open"] == 0)
+    closed = await settled(editor, lambda stats: stats["num_open"] == 0 and stats["num_documents"] == NUM_FILES)
     assert rest["num_tokens"] == closed["num_tokens"] < 0.6 * full["num_tokens"]
 
 

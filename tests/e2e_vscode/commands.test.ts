@@ -56,7 +56,7 @@ describe("commands", () => {
 
   inEditor("the default model is chosen again", async () => {
     await window.command("Forelook: Choose Model…");
-    await window.page.locator(".quick-input-list .monaco-list-row", { hasText: "Default model" }).click();
+    await window.page.locator(".quick-input-list .monaco-list-row", { hasText: "adapted for infilling" }).click();
     await window.untilStatus(/starter-model/);
   });
 
