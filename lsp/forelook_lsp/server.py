@@ -84,6 +84,9 @@ class ForelookServer(LanguageServer):
         self._editor = LspEditor(self.protocol)
         self.window = EditorWindow(self._editor, find_backend, find_offer=find_offer, budget=budget)
         self._initial_settings: dict[str, Any] = {}
+        self._num_pulls = 0
+        self._has_settings = asyncio.Event()  # cleared while the editor is asked for its settings
+        self._has_settings.set()
         self._accepted_command = ACCEPTED.name
         self._watches_each_folder = False
         for method, handler in (
@@ -166,14 +169,20 @@ class ForelookServer(LanguageServer):
         if workspace is None or not workspace.configuration:
             return False
         params = types.ConfigurationParams([types.ConfigurationItem(section=CONFIGURATION_SECTION)])
+        self._num_pulls += 1
+        self._has_settings.clear()
         try:
             answer = await asyncio.wait_for(self.workspace_configuration_async(params), CONFIGURATION_TIMEOUT_S)
+            section = answer[0] if answer else None
+            if isinstance(section, dict):
+                self.window.configure({**self._initial_settings, **section})
         except (asyncio.TimeoutError, JsonRpcException) as error:
             logger.warning("the editor did not send its settings: %s", type(error).__name__)
             return False
-        section = answer[0] if answer else None
-        if isinstance(section, dict):
-            self.window.configure({**self._initial_settings, **section})
+        finally:
+            self._num_pulls -= 1
+            if not self._num_pulls:
+                self._has_settings.set()
         return True
 
     async def _register(self) -> None:
@@ -267,6 +276,7 @@ class ForelookServer(LanguageServer):
     # --- Suggestions -----------------------------------------------------------------------------------------
 
     async def _inline_completion(self, params: VersionedInlineCompletionParams) -> types.InlineCompletionList:
+        await self._has_settings.wait()  # a request after "off" is not answered as it was before
         selected = params.context.selected_completion_info
         items = await self.window.suggest(
             params.text_document.uri,

@@ -92,6 +92,9 @@ async def test_settings_are_pulled_from_an_editor_that_can_be_asked(server: Stdi
     assert len(editor.params_of("workspace/configuration")) == 2
     await editor.complete(URI, 0, 1)
     assert backend.completions[-1].max_new_tokens == 11
+    editor.configuration = {"enable": False}
+    await editor.notify("workspace/didChangeConfiguration", {"settings": None})
+    assert await editor.complete(URI, 0, 1) == [], "a request waits for the settings that it follows"
 
 
 async def test_a_language_or_everything_can_be_switched_off(server: StdioServer, backend: FakeBackend) -> None:
