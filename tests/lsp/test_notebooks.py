@@ -147,11 +147,13 @@ async def test_a_cell_whose_magic_changes_moves_to_another_language(editor: LspC
     await notebook.open([("a", "python", "x = 1"), ("b", "python", "\nls"), ("c", "python", "y")])
     await notebook.edit("b", 0, 0, 0, "%%bash")
     await editor.complete(cell_uri("c"), 0, 1)
-    assert backend.connections[0].texts == {PYTHON: "x = 1\ny", f"{NOTEBOOK}#shellscript": "%%bash\nls"}
+    expected = {PYTHON: "x = 1\ny", f"{NOTEBOOK}#shellscript": "%%bash\nls"}
+    await backend.wait_until(lambda: backend.connections[0].texts == expected)
     await notebook.edit("b", 0, 2, 6, "time")
     (item,) = await editor.complete(cell_uri("b"), 1, 2)
     assert item["range"] == range_of(1, 0, 1, 2)
-    assert backend.connections[0].texts == notebook.expected() == {PYTHON: "x = 1\n%%time\nls\ny"}
+    assert notebook.expected() == {PYTHON: "x = 1\n%%time\nls\ny"}
+    await backend.wait_until(lambda: backend.connections[0].texts == notebook.expected())
 
 
 async def test_closing_a_notebook_closes_all_of_it(editor: LspClient, backend: FakeBackend) -> None:
@@ -225,4 +227,4 @@ async def test_after_any_changes_the_backends_text_is_the_cells_and_every_range_
             for item in await editor.complete(cell_uri(name), len(lines) - 1, units):
                 assert item["range"] == range_of(len(lines) - 1, 0, len(lines) - 1, units)
         await editor.request("workspace/executeCommand", {"command": "forelook.stats"})
-        assert backend.connections[0].texts == notebook.expected()
+        await backend.wait_until(lambda: backend.connections[0].texts == notebook.expected())
