@@ -95,7 +95,8 @@ class FullDrafter:
 
     def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
         del verified, stats, forward_s
-        self._window.advance(rows.argmax[len(plan.tree) + 1 :])
+        if plan.window is not None:  # the prompt's own step has none
+            self._window.advance(rows.argmax[len(plan.tree) + 1 :])
 
 
 def save_checkpoint(folder: Path, setup: Setup) -> int:
