@@ -49,6 +49,11 @@ def test_a_chunk_takes_about_a_quarter_of_a_second(tokens_per_s: float, chunk: i
     assert PrefillSpeed(tokens_per_s).chunk_size == chunk
 
 
+@pytest.mark.parametrize(("tokens_per_s", "chunk"), [(1.0, 64), (1600.0, 64), (4800.0, 192), (1e6, 512)])
+def test_a_chunk_that_others_wait_for_is_shorter(tokens_per_s: float, chunk: int) -> None:
+    assert PrefillSpeed(tokens_per_s).shared_chunk_size == chunk
+
+
 @pytest.mark.parametrize("decode", [autoregressive, streams.drafted])
 @pytest.mark.parametrize(("num_prompt", "timed"), [(200, 192), (64 + 63, 64), (63, 0)])
 def test_each_long_forward_of_a_prompt_is_timed(decode, num_prompt, timed) -> None:  # type: ignore[no-untyped-def]

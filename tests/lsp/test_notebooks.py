@@ -227,4 +227,5 @@ async def test_after_any_changes_the_backends_text_is_the_cells_and_every_range_
             for item in await editor.complete(cell_uri(name), len(lines) - 1, units):
                 assert item["range"] == range_of(len(lines) - 1, 0, len(lines) - 1, units)
         await editor.request("workspace/executeCommand", {"command": "forelook.stats"})
-        await backend.wait_until(lambda: backend.connections[0].texts == notebook.expected())
+        expected = notebook.expected()
+        await backend.wait_until(lambda: backend.connections[0].texts == expected)  # noqa: B023 - awaited here

@@ -343,6 +343,11 @@ class Completer:
         self.observe(stats)
 
     @property
+    def shared_chunk(self) -> int:
+        """Tokens of a prompt to run at a time where other users may wait for the device."""
+        return PREFILL_CHUNK if self._prefill is None else self._prefill.shared_chunk_size
+
+    @property
     def _prefill_chunk(self) -> int:
         return PREFILL_CHUNK if self._prefill is None else self._prefill.chunk_size
 

@@ -253,7 +253,7 @@ class Generation:
                 return paused or self._control.is_cancelled()
 
             stats, started_s = DecodingStats(), time.perf_counter()
-            self._completer.fill(sequence, ids, must_stop, stats)
+            self._completer.fill(sequence, ids, must_stop, stats, chunk_size=self._completer.shared_chunk)
             stats.prefill_s = time.perf_counter() - started_s
             stats.num_steps = stats.num_generated_tokens = 0  # the token after a prompt that is only cached
             self._stats += stats

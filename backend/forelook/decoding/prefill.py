@@ -26,6 +26,9 @@ _CHUNK_S = 0.25
 """What a cancelled request or a passed deadline may wait for. Chosen; what it costs: docs/decisions.md, "Chunks of a
 quarter of a second"."""
 
+_SHARED_CHUNK_S = 0.04
+"""What another user's request may wait for. Chosen: docs/decisions.md, "Chunks where users share a device"."""
+
 _CHUNK_STEP = 64
 """A chunk is a multiple: a CPU compiles its products for every number of rows. The least, too: the weights are read,
 or dequantized, once per chunk."""
@@ -63,7 +66,15 @@ class PrefillSpeed:
     @property
     def chunk_size(self) -> int:
         """Tokens of a chunk that takes about a quarter of a second."""
-        wanted = round(self.tokens_per_s * _CHUNK_S / _CHUNK_STEP) * _CHUNK_STEP
+        return self._chunk_of(_CHUNK_S)
+
+    @property
+    def shared_chunk_size(self) -> int:
+        """Tokens of a chunk that other users' requests can wait for."""
+        return self._chunk_of(_SHARED_CHUNK_S)
+
+    def _chunk_of(self, seconds: float) -> int:
+        wanted = round(self.tokens_per_s * seconds / _CHUNK_STEP) * _CHUNK_STEP
         return min(max(wanted, _CHUNK_STEP), PREFILL_CHUNK)
 
 
