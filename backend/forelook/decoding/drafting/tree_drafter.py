@@ -25,6 +25,8 @@ from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
 
 # Limits per source and step: chosen, not measured.
+# Measured: docs/decisions.md, "Second choices of short steps".
+_MIN_STEP_FOR_CHOICES_S = 0.008
 _MAX_CANDIDATES = 8
 _MAX_LENGTH = 24
 _SEED_TOKENS = 256
@@ -61,7 +63,6 @@ class TreeDrafter:
     """
 
     recipe = None  # sources, calibration and memory are this process's own
-    num_choices = NUM_CHOICES
 
     def __init__(
         self,
@@ -90,6 +91,12 @@ class TreeDrafter:
         self._selection: Selection | None = None
         self._backoff = DraftBackoff()
         self._cost = 0.0
+        self._plain_step_s = 0.0
+
+    @property
+    def num_choices(self) -> int:
+        """Several where a step is long enough for them: they take some 0.1 ms per accepted token."""
+        return NUM_CHOICES if self._plain_step_s >= _MIN_STEP_FOR_CHOICES_S else 1
 
     def plan(self, state: StepState) -> StepPlan:
         """The tree of most tokens per second; empty if drafts are not worth their cost."""
@@ -100,6 +107,7 @@ class TreeDrafter:
             self._filler.drop_window()
             return StepPlan(DraftTree())
         curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
+        self._plain_step_s = curve.seconds[0]
         candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, curve.floor)
         max_length = min(state.max_depth, _MAX_LENGTH)
         for source in self._sources:
