@@ -52,7 +52,7 @@ SUITE = (
     Benchmark("latency-folder", "bench_latency.py",
               "--engine forelook --trace folder --path backend --limit 3 --keys 60 --keys-per-second 40",
               "--engine forelook --trace folder --path backend --limit 1 --keys 4", tables.latency),
-    Benchmark("http", "bench_http.py", "--only overhead warming fairness",
+    Benchmark("http", "bench_http.py", "--only overhead warming fairness --rounds 6",
               "--only overhead warming fairness --limit 3 --rounds 1 --seconds 2", tables.http),
     Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 60",
               "--dataset humaneval --limit 2 --max-new-tokens 8", tables.decoding),
