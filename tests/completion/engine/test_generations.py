@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.engine import CompletionEngine
 from forelook.completion.engine.request_texts import http_workspace
 from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout
+from forelook.decoding.prefill import PrefillSpeed
 from forelook.errors import ContextOverflowError, DecodingError, ForelookError, ModelError, RequestCancelledError
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
@@ -266,6 +268,17 @@ def test_a_long_prompt_makes_way_between_its_parts(rigs: Callable[..., Rig]) -> 
     assert short.result.text == TARGET[50:55]
     assert long.result.stats.num_prompt_tokens >= 2 * len(TARGET)
     assert short.num_forwards < long.num_forwards
+
+
+def test_a_long_prompt_runs_in_forwards_that_others_can_wait_for(rigs: Callable[..., Rig]) -> None:
+    speed = PrefillSpeed(2_000, is_measured=True)
+    shared, own = speed.shared_chunk_size, speed.chunk_size
+    assert shared < own
+    rig = rigs(FakeModel(TARGET), CONFIG, make_drafting=lambda _model: Drafting(prefill=speed))
+    finished(start(rig, infill(900, 5)))
+    sizes = [len(layout) for layout in rig.model.forwards]
+    assert sizes[:3] == [shared] * 3
+    assert max(sizes) == shared
 
 
 def test_a_prompt_that_leaves_no_room_is_an_error_and_an_empty_one_is_not(rig: Rig) -> None:
