@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -54,14 +54,14 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
             ranks.prepare(config.device)
 
         def load(on_progress: Callable[[float, str], None]) -> LoadedModel:
-            # Empty at the first load, when there is no group yet; ranks that start load by themselves.
-            with contextlib.nullcontext() if ranks is None else ranks.loading():
-                return load_user_model(
-                    BackendIdentity.of(config),
-                    paths,
-                    allow_left_to_right=config.left_to_right,
-                    on_progress=on_progress,
-                )
+            load_own = partial(
+                load_user_model,
+                BackendIdentity.of(config),
+                paths,
+                allow_left_to_right=config.left_to_right,
+                on_progress=on_progress,
+            )
+            return load_own() if ranks is None else ranks.load(load_own)
 
         def release() -> None:
             if ranks is not None:

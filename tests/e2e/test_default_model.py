@@ -68,7 +68,7 @@ def test_the_next_request_after_a_pull_is_the_default_models(home: dict[str, str
     assert answer["model"] == DEFAULT_MODEL
     assert answer["suggestions"][0]["text"].startswith(EXPECTED)
     (status,) = json.loads(forelook(home, "status", "--json").stdout)
-    assert status["message"] == ""
+    assert "forelook pull" not in status["message"]
     assert complete(home, source, "--model", "starter-model")["model"] == "starter-model"
 
 

@@ -99,6 +99,14 @@ def test_files_are_looked_at_once_per_second(folder: Path) -> None:
     assert files.changed()
 
 
+def test_an_awaited_file_counts_at_once(folder: Path) -> None:
+    files = ModelFiles(folder, lambda: 1e9)
+    files.awaited = folder / "base.gguf"
+    assert not files.changed()
+    files.awaited.touch()
+    assert files.changed(), "less than a second after the last look"
+
+
 def test_a_loaded_model_knows_its_files() -> None:
     model = load_model(None, device="cpu", dtype="float32")
     assert {path.name for path in model.files.paths} == {"config.json", "tokenizer.json", "model.safetensors"}

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.decoding.request import DecodeRequest
 from forelook.errors import ConfigError, RankLostError
 from forelook.local.identity import BackendIdentity
-from forelook.model.loading import STARTER_MODEL_PATH, load_model
+from forelook.model.loading import STARTER_MODEL_NAME, STARTER_MODEL_PATH, load_model
 from forelook.ranks.ranks import Ranks, rank_device
 from forelook.ranks.source import RankSource, torchrun_rank
 from safetensors.torch import load_file
@@ -43,9 +44,10 @@ def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
     request = DecodeRequest(prompt, Limits(60))
     expected = [t for ids in autoregressive(request, model.new_sequence(512)) for t in ids]
     weight_bytes = 4 * sum(weight.numel() for weight in load_file(STARTER_MODEL_PATH / "model.safetensors").values())
-    identity = BackendIdentity(device="cpu", dtype="float32")
+    identity = BackendIdentity(model=STARTER_MODEL_NAME, device="cpu", dtype="float32")
     command = [sys.executable, "-m", "forelook", "follow", *identity.command_arguments()]
     ranks = Ranks(RankSource(2, command))
+    ranks.load(lambda: model)
     try:
         drafting = ranks.shared(Drafting())
         sequence = model.new_sequence(512)
@@ -60,8 +62,7 @@ def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
         resident = resident_bytes(ranks.process_ids[0])
         ranks.unload()
         wait_for(lambda: resident_bytes(ranks.process_ids[0]) < resident - weight_bytes // 2, 10)
-        with ranks.loading():
-            pass
+        ranks.load(lambda: model)
         assert ranks.is_ready
         assert decoded() == expected, "together after a rest"
         (first,) = ranks.process_ids
@@ -84,6 +85,22 @@ def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
     for process_id in last:
         with pytest.raises(ProcessLookupError):
             os.kill(process_id, 0)
+
+
+def test_a_rank_with_another_model_does_not_decode(caplog: pytest.LogCaptureFixture) -> None:
+    """As after a model's files changed between the two loads."""
+    model = replace(load_model(None, device="cpu", dtype="float32"), fingerprint="of the files before")
+    identity = BackendIdentity(model=STARTER_MODEL_NAME, device="cpu", dtype="float32")
+    ranks = Ranks(RankSource(2, [sys.executable, "-m", "forelook", "follow", *identity.command_arguments()]))
+    ranks.load(lambda: model)
+    try:
+        ranks.shared(Drafting())
+        wait_for(lambda: "other weights than rank 0 has were loaded by rank 1" in caplog.text, 60)
+        assert not ranks.is_ready
+        ranks.load(lambda: load_model(None, device="cpu", dtype="float32"))
+        wait_for(lambda: ranks.is_ready, 60)
+    finally:
+        ranks.close()
 
 
 def test_devices_that_are_not_there_are_a_setting_out_of_range():

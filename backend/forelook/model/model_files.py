@@ -50,13 +50,16 @@ class ModelFiles:
         return tuple(self._stamps)
 
     def changed(self) -> bool:
-        """Whether any of them is gone or another one, and none is being written; looks at most once per second."""
+        """Whether any of them is gone or another one, and none is being written.
+
+        The awaited file counts at once; the others are looked at once per second at most.
+        """
+        if self.awaited is not None and self.awaited.is_file():
+            return True
         now_s = self._clock()
         if now_s < self._checked_s + _CHECK_EVERY_S:
             return False
         self._checked_s = now_s
-        if self.awaited is not None and self.awaited.is_file():
-            return True
         try:
             stamps = {file: _stamp(file) for file in self._stamps}
         except (FileNotFoundError, NotADirectoryError):

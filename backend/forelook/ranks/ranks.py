@@ -62,6 +62,7 @@ class Ranks:
         self._step_timeout_s = step_timeout_s
         self._device = torch.device("cpu")
         self._decoder: ParallelDecoder | None = None
+        self._weights = ""
         self._processes: list[subprocess.Popen[bytes]] = []
         self._lost = threading.Event()
         self._closing = threading.Event()
@@ -125,9 +126,12 @@ class Ranks:
             except RankLostError as error:
                 self._handle_loss(error)
 
-    @contextlib.contextmanager
-    def loading(self) -> Iterator[None]:
-        """Let the other ranks load while this one does. If they fail, this one decodes alone afterwards."""
+    def load(self, load: Callable[[], LoadedModel]) -> LoadedModel:
+        """Load this rank's model while the other ranks load theirs. If they fail, this one decodes alone afterwards.
+
+        Args:
+            load: loads it.
+        """
         decoder = self._decoder
         try:
             if decoder is not None:
@@ -136,11 +140,13 @@ class Ranks:
             self._handle_loss(error)
             decoder = None
         try:
-            yield
+            model = load()
+            self._weights = model.fingerprint
+            return model
         finally:
             if decoder is not None:
                 try:
-                    decoder.wait_until_loaded(_LOADING_TIMEOUT_S)
+                    decoder.wait_until_loaded(self._weights, _LOADING_TIMEOUT_S)
                 except RankLostError as error:
                     self._handle_loss(error)
 
@@ -166,6 +172,7 @@ class Ranks:
             try:
                 with tempfile.TemporaryDirectory(prefix="forelook-ranks-") as folder:
                     group = self._gather(Path(folder))
+                    group.compare_weights(self._weights)
                     logger.info("%d ranks decode together", self._source.num_ranks)
                     pause_s = _FIRST_PAUSE_S
                     self._decoder = ParallelDecoder(group)
@@ -266,13 +273,14 @@ def follow_rank_zero(rank: int, size: int, folder: Path | None, identity: Backen
     torch_device = rank_device(identity.device, rank)
     share_cpu(torch_device, size)
     replica = _Replica(lambda: load_user_model(replace(identity, device=str(torch_device)), paths))
-    replica.load()
+    weights = replica.load()
     if folder is None:
         store, timeout_s = _torchrun_store(), _LOADING_TIMEOUT_S
     else:
         (folder / f"loaded-{rank}").touch()
         store, timeout_s = _file_store(folder, size), _STEP_TIMEOUT_S
     group = RankGroup(store, rank, size, device=torch_device, timeout_s=timeout_s)
+    group.compare_weights(weights)
     follow(group, replica.new_sequence, load=replica.load, unload=replica.unload)
 
 
@@ -283,9 +291,10 @@ class _Replica:
         self._load = load
         self._model: LoadedModel | None = None
 
-    def load(self) -> None:
+    def load(self) -> str:
         if self._model is None:
             self._model = self._load()
+        return self._model.fingerprint
 
     def unload(self) -> None:
         self._model = None

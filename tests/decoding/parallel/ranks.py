@@ -55,9 +55,10 @@ class ThreadedRanks:
             thread.join(10)
             assert not thread.is_alive(), "a follower stayed though rank 0 is gone"
 
-    def _obey(self, rank: int, order: str) -> None:
+    def _obey(self, rank: int, order: str) -> str:
         self.models[rank].clear()  # as those of a replica that is let go
         self.orders.append((rank, order))
+        return "same"
 
     def _join(self, rank: int) -> RankGroup:
         return RankGroup(dist.FileStore(self._store, self.size), rank, self.size, timeout_s=self._timeout_s)

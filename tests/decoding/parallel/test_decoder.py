@@ -346,11 +346,18 @@ def test_followers_let_go_of_their_replicas_and_load_them_again(pair):
     replica = weakref.ref(pair.models[1][0])
     pair.decoder.unload()
     pair.decoder.load()
-    pair.decoder.wait_until_loaded(20.0)
+    pair.decoder.wait_until_loaded("same", 20.0)
     assert pair.orders == [(1, "unload"), (1, "load")]
     assert replica() is None, "the follower still holds a sequence of the replica it let go of"
     for sequence in (model, pair.new_model()):
         assert flat(decode_with(pair, sequence, request, is_published=True)) == expected
+
+
+def test_a_follower_that_loads_other_weights_leaves_the_group(pair):
+    pair.decoder.unload()
+    pair.decoder.load()
+    with pytest.raises(RankLostError, match="other weights than rank 0 has were loaded by rank 1"):
+        pair.decoder.wait_until_loaded("another", 20.0)
 
 
 def test_a_follower_that_cannot_load_again_is_not_waited_for_longer_than_asked(tmp_path):
@@ -363,7 +370,7 @@ def test_a_follower_that_cannot_load_again_is_not_waited_for_longer_than_asked(t
 
         def wait_twice() -> None:
             for _ in range(2):  # the first may have been answered before the blow
-                decoder.wait_until_loaded(0.5)
+                decoder.wait_until_loaded("", 0.5)
 
         with pytest.raises(RankLostError, match="lost contact with another rank"):
             wait_twice()

@@ -85,13 +85,17 @@ class ParallelDecoder:
         """
         self._group.send(LOAD)
 
-    def wait_until_loaded(self, timeout_s: float) -> None:
+    def wait_until_loaded(self, weights: str, timeout_s: float) -> None:
         """Wait until the other ranks have loaded after ``load``.
 
+        Args:
+            weights: names this rank's weights.
+            timeout_s: how long to wait.
+
         Raises:
-            RankLostError: a rank died, perhaps because it could not load, or did not load in time.
+            RankLostError: a rank died, perhaps because it could not load, did not load in time, or has other weights.
         """
-        self._group.exchange([0], timeout_s=timeout_s)
+        self._group.compare_weights(weights, timeout_s=timeout_s)
 
     def dismiss(self) -> None:
         """End the other ranks' ``follow``."""

@@ -24,7 +24,7 @@ def follow(
     group: RankGroup,
     new_sequence: NewSequence,
     *,
-    load: Callable[[], None] = lambda: None,
+    load: Callable[[], str] = lambda: "",
     unload: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve as a rank other than 0 until rank 0 dismisses it.
@@ -32,7 +32,7 @@ def follow(
     Args:
         group: this rank's.
         new_sequence: makes a sequence of this rank's replica; loads the replica first if it is unloaded.
-        load: loads the replica, unless it is loaded.
+        load: loads the replica, unless it is loaded; returns the name of its weights.
         unload: frees the replica; all its sequences are gone before.
 
     Raises:
@@ -47,8 +47,7 @@ def follow(
             unload()
             continue
         if values == LOAD:
-            load()
-            group.exchange([group.rank])
+            group.compare_weights(load())
             continue
         message = RequestMessage.from_ints(values)
         for number in set(sequences) - set(message.live_sequences):
