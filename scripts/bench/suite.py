@@ -61,7 +61,7 @@ SUITE = (
               tables.peers, only_by_name=True),
     Benchmark("forward", "bench_forward.py", "--prefixes 256 900 --tails 1 8 16 64",
               "--prefixes 64 --tails 1 8 --repeats 10", tables.forward),
-    Benchmark("parallel", "bench_parallel.py", "--rounds 8",
+    Benchmark("parallel", "bench_parallel.py", "--rounds 3",
               "--rounds 2 --hidden-size 128 --layers 2 --window-size 3 --max-candidates 3 --ngram-size 3 --prefix 16 "
               "--dtype float32", tables.parallel),
     Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2", tables.pool),
