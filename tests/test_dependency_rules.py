@@ -141,8 +141,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     "forelook.server.engine": SHARED,
     "forelook.server.auth": SHARED,
-    "forelook.server.http": SHARED | {"forelook.server.engine", "forelook.server.auth"},
-    "forelook.server": SHARED | {"forelook.server.engine", "forelook.server.auth", "forelook.server.http"},
+    "forelook.server.metrics": SHARED,
+    "forelook.server.prometheus": SHARED | {"forelook.server.metrics"},
+    "forelook.server.http": SHARED
+    | {"forelook.server.engine", "forelook.server.auth", "forelook.server.metrics", "forelook.server.prometheus"},
+    "forelook.server": SHARED
+    | {
+        "forelook.server.engine",
+        "forelook.server.auth",
+        "forelook.server.metrics",
+        "forelook.server.prometheus",
+        "forelook.server.http",
+    },
     "forelook_lsp": SHARED,
 }
 ALLOWED["forelook.commands"] = {name for name in ALLOWED if name != "forelook_lsp"}

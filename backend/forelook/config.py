@@ -357,6 +357,11 @@ class ServerConfig:
         "Accepted tokens, one per line, mode 0600; by default a new token is generated at every start.",
         name="listen.tokenFile", group=SERVER, audience=Audience.SHELL, flag=Flag("--token-file", metavar="FILE"),
     )  # fmt: skip
+    keys_file: Path | None = setting(
+        None, unset(path("the path of a file that only you can read")),
+        "A team's keys, made with `forelook keys issue`; valid on TCP and for HTTP, next to the tokens.",
+        name="listen.keysFile", group=SERVER, audience=Audience.SHELL, flag=Flag("--keys", metavar="FILE"),
+    )  # fmt: skip
     allowed_origins: tuple[str, ...] = setting(
         (), texts("a list of origins"), "A web page's origin that may connect; may be repeated.",
         name="listen.allowedOrigins", group=SERVER, audience=Audience.SHELL,
@@ -427,6 +432,8 @@ class ServerConfig:
         check(self)
         host = "localhost" if self.port is None else self.host  # without a port no host is listened on
         check_tls(host, self.tls_certificate, self.tls_key, ("host", "tls_certificate", "tls_key"))
+        if self.keys_file is not None and self.port is None and self.http is None:
+            raise ConfigError("keys", str(self.keys_file), "an address for their users: --port, --http or both")
         if self.http is not None:
             http_host, http_port = self.http_address
             if http_port > 65_535:

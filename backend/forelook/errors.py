@@ -25,6 +25,7 @@
     │   ├── InvalidParamsError
     │   ├── ProtocolVersionError
     │   └── LimitError                  more bytes, documents or requests than the server accepts
+    │       └── QuotaError              more requests or tokens than a user's key allows for now
     ├── EndpointError
     │   ├── BackendUnreachableError
     │   └── AuthenticationError
@@ -219,6 +220,22 @@ class LimitError(ProtocolError):
     """A message, document or queue exceeds a limit of the server."""
 
     code = -32051
+
+
+class QuotaError(LimitError):
+    """A user has asked as much as the key allows for now.
+
+    Attributes:
+        reason: the quota's name, for the metrics.
+        retry_after_s: when to ask again.
+    """
+
+    code = -32052
+
+    def __init__(self, message: str, reason: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class EndpointError(ForelookError):

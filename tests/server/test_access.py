@@ -96,7 +96,7 @@ async def test_a_rebound_name_is_refused_even_with_the_token(tmp_path: Path, hos
         assert await refused(server, {"Authorization": f"Bearer {TOKEN}"}, host) == 421
 
 
-@pytest.mark.parametrize("path", ["/health", "/metrics", "/rpc", "/", "/anything"])
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/stats", "/rpc", "/", "/anything"])
 async def test_no_page_answers_without_the_token(tmp_path: Path, path: str) -> None:
     async with running(tmp_path, policy=TCP, tcp=True) as server:
         assert isinstance(server.address, tuple)
@@ -172,7 +172,7 @@ async def test_figures_are_a_user_s_own_and_the_owner_s_are_everybody_s(tmp_path
 
         def page(token: str) -> dict[str, dict[str, object]]:
             request = urllib.request.Request(
-                f"http://{address}:{port}/metrics", headers={"Authorization": f"Bearer {token}"}
+                f"http://{address}:{port}/stats", headers={"Authorization": f"Bearer {token}"}
             )
             with urllib.request.urlopen(request) as answer:
                 return json.load(answer)  # type: ignore[no-any-return]

@@ -609,7 +609,7 @@ async def test_an_engine_that_does_not_end_does_not_hold_up_the_server(
     let_go.set()
 
 
-async def test_health_and_metrics_answer_over_http(tmp_path: Path) -> None:
+async def test_health_and_statistics_answer_over_http(tmp_path: Path) -> None:
     def get(url: str) -> dict[str, object]:
         with urllib.request.urlopen(url) as response:
             read: dict[str, object] = json.load(response)
@@ -621,5 +621,5 @@ async def test_health_and_metrics_answer_over_http(tmp_path: Path) -> None:
         assert isinstance(server.address, tuple)
         base = f"http://127.0.0.1:{server.address[1]}"
         assert (await asyncio.to_thread(get, f"{base}/health"))["state"] == "ready"
-        metrics = await asyncio.to_thread(get, f"{base}/metrics")
+        metrics = await asyncio.to_thread(get, f"{base}/stats")
         assert metrics["engine"] == {"num_requests": 1}

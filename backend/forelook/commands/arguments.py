@@ -145,6 +145,28 @@ def follow_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", required=True, type=Path, metavar="DIR", help="where rank 0 waits")
 
 
+def keys_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``keys``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    issue = actions.add_parser("issue", help="make a key and print it, once")
+    listing = actions.add_parser("list", help="show users, quotas and usage; never a key")
+    limit = actions.add_parser("limit", help="replace the quotas of a user's key")
+    revoke = actions.add_parser("revoke", help="end a user's key; running servers close its connections")
+    for action in (issue, limit, revoke):
+        action.add_argument("name", metavar="NAME", help="the user's name")
+    for action in (issue, limit):
+        action.add_argument("--requests-per-minute", type=int, metavar="N", help="per server (default: no limit)")
+        action.add_argument(
+            "--tokens-per-day", type=int, metavar="N", help="computed and generated ones (default: no limit)"
+        )
+    issue.add_argument("--metrics", action="store_true", help="a key that only reads /metrics, for Prometheus")
+    for action in (issue, listing, limit, revoke):
+        action.add_argument(
+            "--keys", type=Path, metavar="FILE", help="as given to `forelook serve`; default: keys.json in your state"
+        )
+    listing.add_argument("--json", action="store_true", help="print one JSON array")
+
+
 def models_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``models``."""
     setting_arguments(parser, "models", {"device": "auto"})

@@ -27,6 +27,7 @@ from forelook.commands.command_context import (
     complain,
 )
 from forelook.commands.complete import complete, cursor_offset
+from forelook.commands.keys import keys
 from forelook.commands.models import models, pull
 from forelook.commands.serve import follow, serve
 from forelook.commands.status import doctor, pool, stats, status, stop
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     arguments_of.backend_arguments(pool_parser, "pool")
     pool_parser.add_argument("--json", action="store_true", help="print one JSON array")
+    arguments_of.keys_arguments(command("keys", keys, "Issue, list, limit and revoke the keys of a team's users."))
     arguments_of.models_arguments(command("models", models, "List local models and recommend some for this machine."))
     arguments_of.pull_arguments(command("pull", pull, "Download a model, verify its hashes and pin its commit."))
     # without help: only `forelook serve --devices` starts it

@@ -139,3 +139,11 @@ def _flat(prefix: str, values: Mapping[str, object]) -> Iterator[tuple[str, obje
             yield from _flat(f"{prefix}{name}.", value)
         elif value is not None and value != "":
             yield f"{prefix}{name}", value
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows under the names of their columns; what is ``None`` is a dash."""
+    lines = [tuple(columns), *(tuple("-" if row[name] is None else str(row[name]) for name in columns) for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -19,11 +19,14 @@ from pathlib import Path
 from forelook.config import LOOPBACK_HOSTS
 from forelook.errors import AuthenticationError, ConfigError
 from forelook.local.files import read_regular_file, write_atomically
+from forelook.local.user_keys import METRICS_READER, KeyRing, Role
 
 TOKEN_BYTES = 32  # 256 random bits
 _MAX_TOKEN_FILE_BYTES = 2**20  # chosen, not measured: thousands of users
 OWNER_PREFIX = "owner-"
 """Starts the owner's token in a file of several: its holder may stop the backend and sees the figures of all users."""
+
+REVOKED_KEY = "this key was revoked; ask for another one"
 
 GetHeaders = Callable[[str], Sequence[str]]
 """All values of a request header, by its name in any case."""
@@ -45,11 +48,13 @@ class AccessPolicy:
         tokens: any of these is accepted; empty where the mode of the socket file restricts access.
         hosts: names accepted in ``Host``, lower case, without port; ``None`` accepts any.
         origins: web pages that may connect.
+        keys: those of a team's users are accepted too.
     """
 
     tokens: tuple[str, ...] = ()
     hosts: frozenset[str] | None = None
     origins: frozenset[str] = frozenset()
+    keys: KeyRing | None = None
 
     def check(self, get_headers: GetHeaders) -> Refusal | str:
         """Why a request is refused, or the name of its sender: empty where there is only one user."""
@@ -57,13 +62,18 @@ class AccessPolicy:
             return Refusal(421, "Host is not an address of this server")
         if not self.origins.issuperset(get_headers("Origin")):
             return Refusal(403, "connections from web pages are not allowed")
-        if not self.tokens:
+        if not self.tokens and self.keys is None:
             return ""
         return self._principal(get_headers("Authorization"))
 
     def _principal(self, values: Sequence[str]) -> Refusal | str:
         scheme, _, given = (values[0] if len(values) == 1 else "").partition(" ")
         sent = given.strip().encode("utf-8", "replace")
+        key = self.keys.find(sent) if self.keys is not None and scheme.lower() == "bearer" else None
+        if key is not None:
+            if not key.is_valid:
+                return Refusal(401, REVOKED_KEY)
+            return METRICS_READER if key.role is Role.METRICS else key.principal
         # All tokens are compared, so that the time does not reveal which one was close.
         matching = [token for token in self.tokens if hmac.compare_digest(sent, token.encode())]
         if scheme.lower() != "bearer" or not matching:

@@ -93,6 +93,11 @@ class UserPaths:
         return self.state_dir / "http-key"
 
     @property
+    def user_keys_path(self) -> Path:
+        """The keys of a team's users, as hashes."""
+        return self.state_dir / "keys.json"
+
+    @property
     def pools_dir(self) -> Path:
         """The persistent n-gram pools."""
         return self.cache_dir / "pools"

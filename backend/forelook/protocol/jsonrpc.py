@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Generic, TypeVar
 
-from forelook.errors import ForelookError, MalformedMessageError, ProtocolError
+from forelook.errors import ForelookError, MalformedMessageError, ProtocolError, QuotaError
 from forelook.protocol.wire import MAX_INTEGER, Length, json_kind, to_json
 
 INTERNAL_ERROR = -32603
@@ -78,6 +79,8 @@ class ErrorResponse:
         name = getattr(error, "field", None)
         if isinstance(name, str):
             data["field"] = name
+        if isinstance(error, QuotaError) and error.retry_after_s is not None:
+            data["retry_after_s"] = math.ceil(error.retry_after_s)
         return cls(request_id, error.code, str(error), data)
 
     def to_error(self) -> ForelookError:

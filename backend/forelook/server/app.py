@@ -1,4 +1,4 @@
-"""The ASGI application: one websocket for the protocol, two JSON pages for operators, and the HTTP interfaces."""
+"""The ASGI application: one websocket for the protocol, pages for operators, and the HTTP interfaces."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from types import MappingProxyType
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forelook import __version__
 from forelook.config import ServerConfig
 from forelook.failures import log_failure
-from forelook.local.access import AccessPolicy, Refusal
+from forelook.local.access import REVOKED_KEY, AccessPolicy, Refusal
 from forelook.local.outbox import Outbox
+from forelook.local.user_keys import METRICS_READER
 from forelook.protocol.messages import WEBSOCKET_PATH, EngineState
 from forelook.server.auth import PRINCIPAL, AccessControl, OnAuthenticated, refuse
 from forelook.server.backend import Backend, ExitHooks
@@ -28,10 +29,12 @@ from forelook.server.connection import Connection
 from forelook.server.engine import EngineFactory
 from forelook.server.http.interface import HttpInterface
 from forelook.server.http.interface import refuse as refuse_http
+from forelook.server.prometheus import CONTENT_TYPE
 
 logger = logging.getLogger("forelook.server")
 POLICY_VIOLATION = 1008
 TRY_AGAIN_LATER = 1013
+REVOKED = 4401  # of the range that applications choose from, after HTTP's 401
 CLOSE_TIMEOUT_S = 1.0  # chosen, not measured
 
 
@@ -70,7 +73,8 @@ def create_app(
         settings: how the engine was started, as clients see it.
         http: the listener of the HTTP interfaces; ``None`` for none.
     """
-    backend = Backend(factory, config, hooks, settings)
+    keys = policy.keys or (None if http is None else http.policy.keys)
+    backend = Backend(factory, config, hooks, settings, keys)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
@@ -87,23 +91,31 @@ def create_app(
             status_code=503 if status.state is EngineState.ERROR else 200,
         )
 
-    async def metrics(request: Request) -> JSONResponse:
-        engine, principal = backend.made_engine, request.scope.get(PRINCIPAL, "")
-        engine_stats = await asyncio.to_thread(engine.stats, principal) if engine is not None else {}
-        return JSONResponse({"server": backend.metrics_of(principal).to_json(), "engine": engine_stats})
+    async def stats(request: Request) -> JSONResponse:
+        principal = _figures_of(request)
+        server = backend.metrics_of(principal).to_json()
+        return JSONResponse({"server": server, "engine": await backend.engine_stats(principal)})
+
+    async def metrics(request: Request) -> Response:
+        return Response(await backend.exposition(_figures_of(request)), media_type=CONTENT_TYPE)
 
     editors = Starlette(
         routes=[
             WebSocketRoute(WEBSOCKET_PATH, _RpcEndpoint(backend)),
             Route("/health", health),
             Route("/metrics", metrics),
+            Route("/stats", stats),
         ],
-        middleware=[Middleware(AccessControl, policy=policy, on_authenticated=on_authenticated)],
+        middleware=[
+            Middleware(AccessControl, policy=policy, on_authenticated=on_authenticated, on_refused=backend.refused)
+        ],
         lifespan=lifespan,
     )
     if http is None:
         return editors
-    clients = AccessControl(HttpInterface(backend, config), http.policy, http.on_authenticated, refuse_http)
+    clients = AccessControl(
+        HttpInterface(backend, config), http.policy, http.on_authenticated, backend.refused, refuse_http
+    )
 
     async def by_listener(scope: Scope, receive: Receive, send: Send) -> None:
         server = scope.get("server")
@@ -111,6 +123,12 @@ def create_app(
         await (clients if is_http else editors)(scope, receive, send)
 
     return by_listener
+
+
+def _figures_of(request: Request) -> str:
+    """Whose figures a request is shown: its user's; those of all to the owner and to readers of metrics."""
+    principal: str = request.scope.get(PRINCIPAL, "")
+    return "" if principal == METRICS_READER else principal
 
 
 class _RpcEndpoint:
@@ -145,17 +163,21 @@ class _RpcEndpoint:
             connection.close()
 
     async def _exchange(self, connection: Connection, outbox: Outbox, receive: Receive, send: Send) -> None:
-        """Run until the client disconnects or stops reading its messages."""
+        """Run until the client disconnects, stops reading its messages or loses its key."""
         reader = asyncio.create_task(_read(connection, receive))
         writer = asyncio.create_task(outbox.run())
         overflow = asyncio.create_task(outbox.overflowed.wait())
         eviction = asyncio.create_task(connection.evicted.wait())
-        tasks = (reader, writer, overflow, eviction)
+        revocation = asyncio.create_task(self._backend.revoked(connection.principal).wait())
+        tasks = (reader, writer, overflow, eviction, revocation)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if overflow.done() and not reader.done():
                 logger.warning("disconnected a client that stopped reading its messages")
                 await _close(send, POLICY_VIOLATION, "messages are not read")
+            elif revocation.done() and not reader.done():
+                logger.info("closed a connection: its key was revoked")
+                await _close(send, REVOKED, REVOKED_KEY)
             elif eviction.done() and not reader.done():
                 await _close(send, TRY_AGAIN_LATER, "connection limit reached; this one was idle for longest")
         except asyncio.TimeoutError:

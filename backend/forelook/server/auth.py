@@ -9,9 +9,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from forelook.local.access import AccessPolicy, Refusal
+from forelook.local.user_keys import METRICS_READER
 
 logger = logging.getLogger("forelook.server")
 PRINCIPAL = "forelook.principal"
+METRICS_PATH = "/metrics"
 
 Refuse = Callable[[Scope, Send, Refusal], Awaitable[None]]
 """Answers a request that is refused."""
@@ -40,9 +42,15 @@ class AccessControl:
     """ASGI middleware that applies an access policy."""
 
     def __init__(
-        self, app: ASGIApp, policy: AccessPolicy, on_authenticated: OnAuthenticated, refuse: Refuse = refuse
+        self,
+        app: ASGIApp,
+        policy: AccessPolicy,
+        on_authenticated: OnAuthenticated,
+        on_refused: Callable[[], None] = lambda: None,
+        refuse: Refuse = refuse,
     ) -> None:
         self._app = app
+        self._on_refused = on_refused
         self._policy = policy
         self._on_authenticated = on_authenticated
         self._refuse = refuse
@@ -53,8 +61,11 @@ class AccessControl:
             await self._app(scope, receive, send)
             return
         verdict = self._policy.check(Headers(scope=scope).getlist)
+        if verdict == METRICS_READER and (scope["type"], scope["path"]) != ("http", METRICS_PATH):
+            verdict = Refusal(403, f"this key only reads {METRICS_PATH}")
         if isinstance(verdict, Refusal):
             logger.warning("refused a connection with %d: %s", verdict.status, verdict.reason)
+            self._on_refused()
             await self._refuse(scope, send, verdict)
             return
         self._on_authenticated(scope.get("client"))

@@ -17,9 +17,12 @@ from forelook.config import ServerConfig
 from forelook.errors import ForelookError, ModelError
 from forelook.failures import log_failure
 from forelook.keys import DocumentKey
+from forelook.local.user_keys import KeyRing
 from forelook.protocol.messages import EngineState, Status
 from forelook.server.engine import Engine, EngineFactory, OnStatus
-from forelook.server.metrics import ServerMetrics
+from forelook.server.key_keeper import KeyKeeper
+from forelook.server.metrics import ACCESS, ServerMetrics
+from forelook.server.prometheus import exposition, metrics_of
 
 logger = logging.getLogger("forelook.server")
 
@@ -70,6 +73,7 @@ class Backend:
         config: limits.
         hooks: end the process.
         settings: how the engine was started, as clients see it.
+        keys: those of a team's users; ``None`` without any.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Backend:
         config: ServerConfig,
         hooks: ExitHooks,
         settings: Mapping[str, object] = MappingProxyType({}),
+        keys: KeyRing | None = None,
     ) -> None:
         self.config = config
         self.settings = settings
@@ -96,6 +101,7 @@ class Backend:
         self._num_uses = 0
         self._claimed: set[DocumentKey] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._keeper = None if keys is None else KeyKeeper(keys, lambda: self._engine, self.metrics_of)
 
     # --- the engine
 
@@ -103,11 +109,15 @@ class Backend:
         """Start building the engine in a thread: its imports take seconds."""
         self._loop = asyncio.get_running_loop()
         self._started = asyncio.create_task(self._start_engine())
+        if self._keeper is not None:
+            self._keeper.start()
         self._watch_idle()
 
     async def stop(self) -> None:
         """Close the engine; one that is still busy after the timeout, loading a large model, ends with the process."""
         self._cancel_idle_timer()
+        if self._keeper is not None:
+            await self._keeper.stop()
         if self._started is not None:
             await self._started
         if self._engine is None:
@@ -190,6 +200,34 @@ class Backend:
         if not principal:
             return self.metrics
         return self._metrics_by_user.setdefault(principal, ServerMetrics(self.metrics))
+
+    def revoked(self, principal: str) -> asyncio.Event:
+        """Set once a user's key is no longer valid; never for users without one."""
+        return asyncio.Event() if self._keeper is None else self._keeper.revoked(principal)
+
+    def request(self, principal: str, interface: str) -> None:
+        """Count a request for text.
+
+        Raises:
+            QuotaError: the user's key does not allow it now.
+        """
+        self.metrics_of(principal).requested(interface)
+        if self._keeper is not None:
+            self._keeper.quotas.admit(principal)
+
+    def refused(self) -> None:
+        """Count somebody without access."""
+        self.metrics.rejected(ACCESS)
+
+    async def engine_stats(self, principal: str) -> Mapping[str, object]:
+        """The engine's figures of a user, the owner's being those of all; empty while it is being built."""
+        engine = self._engine
+        return {} if engine is None else await asyncio.to_thread(engine.stats, principal)
+
+    async def exposition(self, principal: str) -> str:
+        """The figures of a user, the owner's being those of all, as Prometheus reads them."""
+        stats = await self.engine_stats(principal)
+        return exposition(metrics_of(self.metrics_of(principal), self._status, stats))
 
     def admit(self, principal: str) -> bool:
         """Count a new connection; returns whether the limits permit it, if need be after one that is idle has gone."""

@@ -21,6 +21,7 @@ from forelook.errors import (
     MalformedMessageError,
     PrivacyError,
     ProtocolError,
+    QuotaError,
     RequestCancelledError,
     UnknownDocumentError,
 )
@@ -33,6 +34,7 @@ from forelook.protocol.jsonrpc import ErrorResponse, Notification, Request, Requ
 from forelook.server.backend import Backend
 from forelook.server.engine import RunningCompletion
 from forelook.server.kept_files import KeptFiles
+from forelook.server.metrics import EDITOR, LIMITS
 from forelook.text import utf8_size_above
 
 logger = logging.getLogger("forelook.server")
@@ -183,6 +185,8 @@ class Connection:
 
     def _refuse(self, request_id: RequestId | None, error: ForelookError) -> None:
         self._metrics.error(error.code)
+        if isinstance(error, LimitError):
+            self._metrics.rejected(error.reason if isinstance(error, QuotaError) else LIMITS)
         self._outbox.post(jsonrpc.encode_message(ErrorResponse.of(request_id, error)))
 
     def _fail(self, request_id: RequestId, method: str, error: Exception) -> None:
@@ -237,6 +241,7 @@ class Connection:
         started_s = time.monotonic()
         engine = await self._backend.engine()
         key = self._key(params.uri)
+        self._backend.request(self.principal, EDITOR)
         running = _Completion(request_id, started_s, params.partial)
         self._completions[request_id] = running
 

@@ -27,6 +27,7 @@ from forelook.local.endpoint import Endpoint, claim, discover, publish
 from forelook.local.files import make_private_dir, remove_leftover
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths, has_unix_sockets
 from forelook.local.listener import BACKLOG, GuardedListener
+from forelook.local.user_keys import KeyRing
 from forelook.protocol.messages import EngineState, Status
 from forelook.server.app import HttpListener, create_app
 from forelook.server.backend import ExitHooks
@@ -140,12 +141,13 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.enter_context(claim(files, CLAIM_TIMEOUT_S))
         listener = stack.enter_context(contextlib.closing(_bind(config, files)))
-        endpoint, policy = _open_to(config, files, listener)
+        keys = None if config.keys_file is None else KeyRing(config.keys_file)
+        endpoint, policy = _open_to(config, files, listener, keys)
         http: HttpListener | None = None
         http_socket: GuardedListener | None = None
         if config.http is not None:
             http_socket = stack.enter_context(contextlib.closing(_bind_tcp(config, *config.http_address, "--http")))
-            endpoint, http = _open_http(config, paths, http_socket, endpoint)
+            endpoint, http = _open_http(config, paths, http_socket, endpoint, keys)
 
         def listening() -> None:
             publish(files, endpoint)
@@ -226,7 +228,9 @@ def bind_unix(path: Path) -> socket.socket:
     return listener
 
 
-def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket) -> tuple[Endpoint, AccessPolicy]:
+def _open_to(
+    config: ServerConfig, files: BackendFiles, listener: socket.socket, keys: KeyRing | None
+) -> tuple[Endpoint, AccessPolicy]:
     """The address that clients connect to, and the credentials they need."""
     origins = frozenset(config.allowed_origins)
     endpoint = partial(Endpoint, pid=os.getpid(), server_version=__version__, lock_path=str(files.lock))
@@ -239,11 +243,11 @@ def _open_to(config: ServerConfig, files: BackendFiles, listener: socket.socket)
         token_path, tokens = files.token, (new_token(files.token),)
     address = endpoint(host=config.host, port=port, tls=config.tls_key is not None, token_path=str(token_path))
     hosts = accepted_hosts(config.host, config.allowed_hosts)
-    return address, AccessPolicy(tokens=tokens, hosts=hosts, origins=origins)
+    return address, AccessPolicy(tokens, hosts, origins, keys)
 
 
 def _open_http(
-    config: ServerConfig, paths: UserPaths, listener: GuardedListener, endpoint: Endpoint
+    config: ServerConfig, paths: UserPaths, listener: GuardedListener, endpoint: Endpoint, ring: KeyRing | None
 ) -> tuple[Endpoint, HttpListener]:
     """The endpoint with the address of the HTTP interfaces, and who may use it."""
     host, port = config.http_address[0], int(listener.getsockname()[1])
@@ -257,7 +261,8 @@ def _open_http(
         else:
             keys = read_tokens(key_path)
     hosts = accepted_hosts(host, config.allowed_hosts)
-    policy = AccessPolicy(tokens=keys, hosts=hosts, origins=frozenset(config.allowed_origins))
+    team = None if config.http_without_key else ring  # who needs no key is the owner, whatever is sent
+    policy = AccessPolicy(keys, hosts, frozenset(config.allowed_origins), team)
     shown = f"[{host}]" if ":" in host else host
     url = f"{'https' if config.http_has_tls else 'http'}://{shown}:{port}"
     endpoint = replace(endpoint, http_url=url, http_key_path=None if key_path is None else str(key_path))

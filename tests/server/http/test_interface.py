@@ -164,7 +164,7 @@ def test_no_key_and_no_tls_are_for_loopback_only() -> None:
 
 async def test_each_listener_serves_its_own_clients(tmp_path: Path) -> None:
     async with http_running(tmp_path) as server:
-        assert (await server.ask("/metrics")).status == 404
+        assert (await server.ask("/stats")).status == 404
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
         answer = await server.ask("/rpc", headers={**upgrade, "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
         assert answer.status == 403

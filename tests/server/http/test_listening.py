@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from forelook.completion.engine.engine import CompletionEngine
 from forelook.config import ServerConfig
-from forelook.errors import AuthenticationError
-from forelook.local.access import AccessPolicy
+from forelook.errors import AuthenticationError, ConfigError
+from forelook.local.access import AccessPolicy, Refusal
 from forelook.local.endpoint import Endpoint
 from forelook.local.identity import UserPaths
 from forelook.local.listener import GuardedListener
+from forelook.local.user_keys import KeyRing, issue_key
 from forelook.server.app import HttpListener, create_app
 from forelook.server.backend import ExitHooks
 from forelook.server.run import Server, _open_http
@@ -30,10 +31,10 @@ def paths(folder: Path) -> UserPaths:
     return UserPaths(folder / "run", folder / "state", folder / "cache", folder / "short")
 
 
-def opened(config: ServerConfig, folder: Path) -> tuple[Endpoint, HttpListener]:
+def opened(config: ServerConfig, folder: Path, keys: KeyRing | None = None) -> tuple[Endpoint, HttpListener]:
     listener = GuardedListener.bind_to(*config.http_address)
     try:
-        return _open_http(config, paths(folder), listener, Endpoint(socket_path="/s"))
+        return _open_http(config, paths(folder), listener, Endpoint(socket_path="/s"), keys)
     finally:
         listener.close()
 
@@ -61,6 +62,31 @@ def test_keys_come_from_a_file_or_are_done_without(tmp_path: Path) -> None:
     if sys.platform != "win32":
         with pytest.raises(AuthenticationError, match="readable by other users"):
             opened(ServerConfig(http="127.0.0.1:0", http_key_file=file), tmp_path)
+
+
+def test_a_team_s_keys_are_accepted_next_to_the_owner_s(tmp_path: Path) -> None:
+    key = issue_key(tmp_path / "keys.json", "ann")
+    ring = KeyRing(tmp_path / "keys.json")
+    _, http = opened(ServerConfig(http="127.0.0.1:0"), tmp_path, ring)
+
+    def sender(sent: str) -> object:
+        named = {"host": ("127.0.0.1",), "authorization": (f"Bearer {sent}",)}
+        return http.policy.check(lambda name: named.get(name.lower(), ()))
+
+    assert sender(http.policy.tokens[0]) == ""
+    found = ring.find(key.encode())
+    assert found is not None
+    assert sender(key) == found.principal
+    assert isinstance(sender(key + "x"), Refusal)
+    _, open_to_all = opened(ServerConfig(http="127.0.0.1:0", http_without_key=True), tmp_path, ring)
+    assert open_to_all.policy.check(lambda name: ("localhost",) if name == "Host" else ()) == ""
+
+
+def test_keys_need_an_address_for_their_users(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--port, --http or both"):
+        ServerConfig(keys_file=tmp_path / "keys.json")
+    ServerConfig(keys_file=tmp_path / "keys.json", port=0)
+    ServerConfig(keys_file=tmp_path / "keys.json", http="127.0.0.1:0")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")

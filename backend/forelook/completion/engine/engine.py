@@ -228,6 +228,14 @@ class CompletionEngine:
         if self._trimmed_s + _TRIM_EVERY_S <= now_s:
             self._trim()
 
+    def _work_ahead(self, loaded: Loaded) -> bool:
+        """Do one slice of what a request may need next; returns whether there was any."""
+        started_s = self._clock()
+        try:
+            return self._ahead.work(loaded)
+        finally:
+            self._users.worked_ahead(self._clock() - started_s)
+
     def _work_idle(self) -> float | None:
         """Do one slice of background work; returns seconds until there is more, ``None`` for until woken."""
         if self._model.loaded is None:
@@ -236,7 +244,7 @@ class CompletionEngine:
         if self._save_due_s() <= now_s:
             self._save()
             return 0
-        if self._ahead.work(self._model.loaded):
+        if self._work_ahead(self._model.loaded):
             return 0
         self._indexed_s = now_s
         if self._pools.index():
@@ -533,8 +541,12 @@ class CompletionEngine:
             "num_documents": len(self._documents) if everyone else self._documents.count(principal),
             "kv_cache_bytes": sum(sequences.nbytes for sequences in caches),
             "num_cached_prompts": sum(len(sequences) for sequences in caches),
+            **(self._totals() if everyone else {}),
             **self._users.stats(principal),
         }
+
+    def _totals(self) -> dict[str, int]:
+        return {"num_waiting": self._inbox.num_waiting + self._generations.num_waiting, **self._pools.totals()}
 
     def pool_stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         """Counts of one workspace's pool."""

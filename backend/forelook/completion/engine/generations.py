@@ -75,6 +75,11 @@ class Generations:
         """Whether any request waits or has started."""
         return bool(self._waiting or self._running)
 
+    @property
+    def num_waiting(self) -> int:
+        """Requests that have not started."""
+        return sum(len(queue) for queue in tuple(self._waiting.values()))
+
     def add(self, job: GenerationJob) -> None:
         """Queue a request."""
         self._users.of(job.principal).metrics.add("requests")
@@ -93,8 +98,9 @@ class Generations:
             job.finish(error)
 
     def charge(self, user: str, seconds: float) -> None:
-        """Count other work for a user against the user's share."""
+        """Count work for a user against the user's share."""
         self._shares.charge(user, seconds)
+        self._users.of(user).metrics.add_work("requests", seconds)
 
     def lets_pass(self, user: str) -> bool:
         """Whether a user's request for a document comes before all that waits here: its user is typing.
@@ -115,7 +121,7 @@ class Generations:
                 running = self._running[user] = self._start(job, loaded)
             for _ in running.steps:
                 now_s = time.perf_counter()
-                self._shares.charge(user, now_s - started_s)
+                self.charge(user, now_s - started_s)
                 started_s = now_s
                 if running.can_pause and self._must_pause():
                     return
@@ -127,7 +133,7 @@ class Generations:
             outcome = DecodingError(f"the generation failed ({type(error).__name__}); see the backend's log")
         else:
             outcome = running.generation.result or DecodingError("the generation ended without a result")
-        self._shares.charge(user, time.perf_counter() - started_s)
+        self.charge(user, time.perf_counter() - started_s)
         self._running.pop(user, None)
         self._count(self._users.of(user), outcome)
         job.finish(outcome)

@@ -229,6 +229,11 @@ class Inbox:
                 if job is not None:
                     job.deadline_s += min(now_s - started_s, now_s - job.arrived_s)
 
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._jobs) + len(self._generations)
+
     def has_work(self) -> bool:
         """Whether anything waits; background work polls this to yield."""
         return bool(self._jobs or self._generations or self._commands or self._closing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 
 from forelook.percentiles import PERCENTILES, percentile
 from forelook.protocol.messages import CompletionResult, RequestStats
@@ -30,6 +30,8 @@ COUNTS = (
 _COSTS = ("forwards", "prompt_tokens", "prefill_tokens", "generated_tokens")  # of an answered or a cancelled request
 # Where the time of answered requests was spent; the rest of ``total`` is the stop rule and clean-up.
 PARTS = ("queue", "prompt", "prefill", "decode", "total")
+WORK = ("requests", "ahead")
+"""What the engine's thread works on: requests, and forwards in the pauses, which requests pre-empt."""
 
 
 class EngineMetrics:
@@ -45,6 +47,7 @@ class EngineMetrics:
         self._total = total
         self._counts: Counter[str] = Counter()
         self._spent_ms: Counter[str] = Counter()
+        self._worked_ms: defaultdict[str, float] = defaultdict(float)
         self._latencies_ms: deque[float] = deque(maxlen=_NUM_LATENCIES)
 
     def add(self, name: str, count: int = 1) -> None:
@@ -52,6 +55,12 @@ class EngineMetrics:
         self._counts[name] += count
         if self._total is not None:
             self._total.add(name, count)
+
+    def add_work(self, kind: str, seconds: float) -> None:
+        """Add time that was spent on one kind of ``WORK``."""
+        self._worked_ms[kind] += seconds * 1e3
+        if self._total is not None:
+            self._total.add_work(kind, seconds)
 
     def add_result(self, result: CompletionResult) -> None:
         """Add the cost of an answered request."""
@@ -83,4 +92,10 @@ class EngineMetrics:
             for percent in PERCENTILES
         }
         spent = {part: round(self._spent_ms[part], 3) for part in PARTS}
-        return {"latency_ms": percentiles, "spent_ms": spent, **{name: self._counts[name] for name in COUNTS}}
+        worked = {kind: round(self._worked_ms[kind], 3) for kind in WORK}
+        return {
+            "latency_ms": percentiles,
+            "spent_ms": spent,
+            "worked_ms": worked,
+            **{name: self._counts[name] for name in COUNTS},
+        }

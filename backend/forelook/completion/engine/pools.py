@@ -173,6 +173,15 @@ class WorkspacePools:
         for workspace in tuple(self._pools):
             self._close(workspace)
 
+    def totals(self) -> dict[str, int]:
+        """Counts of all open pools."""
+        stats = [pool.stats() for pool in tuple(self._pools.values())]
+        return {
+            "num_pools": len(stats),
+            "pool_tokens": sum(pool.num_tokens for pool in stats),
+            "pool_bytes": sum(pool.nbytes for pool in stats),
+        }
+
     def stats(self, workspace: WorkspaceKey) -> dict[str, object]:
         """Counts of one workspace's pool."""
         pool = self._pools.get(workspace)

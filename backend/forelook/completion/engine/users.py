@@ -75,9 +75,13 @@ class Users:
         self.usage.record(event)
         self.of(name).usage.record(event)
 
+    def worked_ahead(self, seconds: float) -> None:
+        """Count time that was spent between requests."""
+        self._metrics.add_work("ahead", seconds)
+
     def stats(self, name: str) -> dict[str, object]:
         """What a user may know: the own counts and times; the owner knows the sums of all."""
         if name == OWNER:
-            return {**self._metrics.to_dict(), "usage": self.usage.to_dict()}
+            return {**self._metrics.to_dict(), "usage": self.usage.to_dict(), "num_users": len(self._users)}
         user = self.of(name)
         return {**user.metrics.to_dict(), "usage": user.usage.to_dict()}

@@ -58,7 +58,9 @@ class Asked:
 
 
 class Dialect(Protocol):
-    """One of the interfaces: how errors look."""
+    """One of the interfaces: its name in the metrics, and how errors look."""
+
+    name: str
 
     def error(self, error: HttpError) -> object:
         """The body of an error."""

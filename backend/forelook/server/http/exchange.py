@@ -82,6 +82,12 @@ class Exchange:
         # Only GET and POST have handlers, but every method may have an error.
         await self._put({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
+    async def answer_text(self, text: str, content_type: str) -> None:
+        """Send a whole answer that is not JSON."""
+        body = text.encode()
+        await self._begin(200, {"content-type": content_type, "content-length": str(len(body))})
+        await self._put({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
     async def begin_stream(self, content_type: str) -> None:
         """Send the head of a stream."""
         await self._begin(200, {"content-type": content_type, "cache-control": "no-cache"})

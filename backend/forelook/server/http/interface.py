@@ -14,19 +14,29 @@ from starlette.types import Receive, Scope, Send
 
 from forelook import __version__
 from forelook.config import ServerConfig
-from forelook.errors import ContextOverflowError, ForelookError, LimitError, ModelError, RequestCancelledError
+from forelook.errors import (
+    ContextOverflowError,
+    ForelookError,
+    LimitError,
+    ModelError,
+    QuotaError,
+    RequestCancelledError,
+)
 from forelook.failures import log_failure
 from forelook.finish_reason import FinishReason
-from forelook.local.access import Refusal
+from forelook.local.access import REVOKED_KEY, Refusal
+from forelook.local.user_keys import METRICS_READER
 from forelook.protocol.generation import GenerationParams, GenerationResult, ModelFacts
 from forelook.protocol.messages import EngineState, Status
-from forelook.server.auth import PRINCIPAL
+from forelook.server.auth import METRICS_PATH, PRINCIPAL
 from forelook.server.engine import Engine
 from forelook.server.http import llama_cpp, ollama, openai
 from forelook.server.http.asking import Asked, Dialect, Generating
 from forelook.server.http.exchange import ClientGoneError, Exchange, error_headers, parsed
 from forelook.server.http.fields import CLEAN, HttpError, read
 from forelook.server.http.limits import KeyLimits
+from forelook.server.metrics import LIMITS, ServerMetrics
+from forelook.server.prometheus import CONTENT_TYPE
 
 logger = logging.getLogger("forelook.server")
 
@@ -57,6 +67,22 @@ class Host(Protocol):
         """While the context lasts the server is not idle."""
         ...
 
+    def request(self, principal: str, interface: str) -> None:
+        """Count a request for text; raises QuotaError."""
+        ...
+
+    def revoked(self, principal: str) -> asyncio.Event:
+        """Set once a user's key is no longer valid."""
+        ...
+
+    def metrics_of(self, principal: str) -> ServerMetrics:
+        """What is counted for a user."""
+        ...
+
+    async def exposition(self, principal: str) -> str:
+        """A user's figures, the owner's being those of all, as Prometheus reads them."""
+        ...
+
 
 class HttpInterface:
     """The application.
@@ -70,10 +96,12 @@ class HttpInterface:
     def __init__(self, host: Host, config: ServerConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._host = host
         self._config = config
+        self._clock = clock
         self._limits = KeyLimits(config, clock)
         self._routes: dict[tuple[str, str], Callable[[Exchange, str], Awaitable[None]]] = {
             ("GET", "/"): self._hello,
             ("GET", "/health"): self._health,
+            ("GET", METRICS_PATH): self._metrics,
             ("GET", "/props"): self._props,
             ("GET", "/v1/models"): self._models,
             ("POST", "/tokenize"): self._tokenize,
@@ -99,10 +127,18 @@ class HttpInterface:
         except ClientGoneError:
             pass
         except ForelookError as error:
+            self._count_refusal(principal, error)
             await _answer_error(exchange, dialect, error)
         except Exception as error:  # noqa: BLE001 - edge: this request fails, the server goes on
             log_failure("an HTTP request", error)
+            self._host.metrics_of(principal).internal_error()
             await _answer_error(exchange, dialect, HttpError(503, f"the server failed ({type(error).__name__})"))
+
+    def _count_refusal(self, principal: str, error: ForelookError) -> None:
+        if isinstance(error, QuotaError):
+            self._host.metrics_of(principal).rejected(error.reason)
+        elif as_http(error).status == 429:
+            self._host.metrics_of(principal).rejected(LIMITS)
 
     def _route(self, exchange: Exchange) -> Callable[[Exchange, str], Awaitable[None]]:
         handler = self._routes.get(("GET" if exchange.method == "HEAD" else exchange.method, exchange.path))
@@ -134,6 +170,11 @@ class HttpInterface:
         if self._host.status.state is not EngineState.READY:
             raise HttpError(503, "Loading model", retry_after_s=_LOADING_RETRY_S)
         await exchange.answer(200, {"status": "ok"})
+
+    async def _metrics(self, exchange: Exchange, principal: str) -> None:
+        everyone = principal in ("", METRICS_READER)
+        text = await self._host.exposition("" if everyone else principal)
+        await exchange.answer_text(text, CONTENT_TYPE)
 
     async def _props(self, exchange: Exchange, principal: str) -> None:
         del principal
@@ -185,6 +226,8 @@ class HttpInterface:
 
     async def _generate(self, exchange: Exchange, principal: str) -> None:
         dialect, endpoint = _GENERATING[exchange.path]
+        interface, started_s = dialect.name, self._clock()
+        self._host.request(principal, interface)
         with self._limits.admitting(principal) as usage:
             body = await parsed(await exchange.body())
             values = read(endpoint.table, body)
@@ -192,21 +235,39 @@ class HttpInterface:
                 values[CLEAN.name] = True
             asked = endpoint.asked(values, await self._facts())
             with self._limits.holding(usage, exchange.num_bytes):
-                await self._answer(exchange, dialect, asked, principal)
+                outcome = "failed"
+                try:
+                    outcome = await self._answer(exchange, dialect, asked, principal)
+                finally:
+                    seconds = self._clock() - started_s if outcome == "answered" else None
+                    self._host.metrics_of(principal).answered(interface, outcome, seconds)
 
-    async def _answer(self, exchange: Exchange, dialect: Dialect, asked: Asked, principal: str) -> None:
-        """Generate until the answer is sent or its client has gone."""
+    async def _answer(self, exchange: Exchange, dialect: Dialect, asked: Asked, principal: str) -> str:
+        """Generate until the answer is sent, its client has gone or its key is revoked; returns which."""
         engine = await self._host.engine()
         answering = asyncio.create_task(_answer_all(exchange, dialect, asked, engine, principal))
         leaving = asyncio.create_task(exchange.disconnected())
+        revocation = asyncio.create_task(self._host.revoked(principal).wait())
+        outcome = "answered"
         try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((answering, leaving, revocation), return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
+            revocation.cancel()
             if not answering.done():
+                outcome = "revoked" if revocation.done() else "left"
                 answering.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ClientGoneError):
+            try:
                 await answering
+            except (asyncio.CancelledError, ClientGoneError):
+                outcome = outcome if outcome == "revoked" else "left"
+        if outcome == "revoked":
+            error = HttpError(401, REVOKED_KEY)
+            if not exchange.has_begun:
+                raise error
+            with contextlib.suppress(ClientGoneError):
+                await exchange.piece(dialect.stream_error(error), is_last=True)
+        return outcome
 
 
 async def _answer_all(exchange: Exchange, dialect: Dialect, asked: Asked, engine: Engine, principal: str) -> None:
@@ -287,6 +348,8 @@ def as_http(error: ForelookError) -> HttpError:
         return error
     if isinstance(error, ContextOverflowError):
         return HttpError(400, str(error), field="prompt")
+    if isinstance(error, QuotaError):
+        return HttpError(429, str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, LimitError):
         return HttpError(429, str(error), retry_after_s=1.0)
     if isinstance(error, ModelError):

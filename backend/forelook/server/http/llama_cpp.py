@@ -254,6 +254,8 @@ def _timings(name: str, count: int, spent_ms: float) -> dict[str, object]:
 class LlamaCpp:
     """Errors in llama.cpp's shape."""
 
+    name = "llama.cpp"
+
     def error(self, error: HttpError) -> object:
         """The body of an error."""
         kind = _KINDS.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")

@@ -132,6 +132,8 @@ def _time(moment: datetime) -> str:
 class Ollama:
     """Errors in Ollama's shape."""
 
+    name = "ollama"
+
     def error(self, error: HttpError) -> object:
         """The body of an error."""
         return {"error": str(error)}

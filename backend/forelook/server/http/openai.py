@@ -171,6 +171,8 @@ class CompletionAnswers:
 class OpenAi:
     """Errors in OpenAI's shape."""
 
+    name = "openai"
+
     def error(self, error: HttpError) -> object:
         """The body of an error."""
         kind = _KINDS.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
