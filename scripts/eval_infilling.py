@@ -34,7 +34,7 @@ from pathlib import Path
 from bench.arguments import benchmark_parser
 from bench.breakage import SAMPLES, TEXTS, evaluate_breakage
 from bench.guard_cost import evaluate_guard_cost
-from bench.infilling import CUTS, evaluate_keystrokes, evaluate_lines, problems
+from bench.infilling import CUTS, KINDS, evaluate_keystrokes, evaluate_lines, problems
 from bench.models import load_named
 from bench.results import DATA, REPOSITORY, print_result, public_name
 from bench.tables import quality
@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout for --guard-cost")
     parser.add_argument("--files", type=Path, nargs="+", default=[], help="folders of more files for these two")
     parser.add_argument("--cut", nargs="+", choices=CUTS, default=list(CUTS), help="position of the cursor")
+    parser.add_argument("--answers", nargs="+", choices=KINDS, default=KINDS, help="kinds of answers to judge")
     parser.add_argument(
         "--confidence",
         default="off",
@@ -99,7 +100,9 @@ def main() -> int:
     if options.limit != 0:
         chosen = problems(options.limit)
         result["cuts"] = {
-            where: evaluate_lines(completer, chosen, where, not options.no_tests, options.examples, confidence)
+            where: evaluate_lines(
+                completer, chosen, where, not options.no_tests, options.examples, confidence, options.answers
+            )
             for where in options.cut
         }
     if options.keystrokes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -143,10 +144,11 @@ def evaluate_lines(
     run_tests: bool,
     examples: int,
     confidence: Confidence | float = Confidence.OFF,
+    kinds: Sequence[str] = KINDS,
 ) -> dict[str, object]:
-    """Score all kinds of answers to all problems, with the cursor at one kind of cut."""
-    scores = {kind: Score() for kind in KINDS}
-    programs: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    """Score kinds of answers to all problems, with the cursor at one kind of cut."""
+    scores = {kind: Score() for kind in kinds}
+    programs: dict[str, list[str]] = {kind: [] for kind in kinds}
     milliseconds: list[float] = []
     for problem in chosen:
         cut = problem.cut(where)
@@ -154,18 +156,26 @@ def evaluate_lines(
             continue
         typed, wanted = cut
         before, after = problem.prompt + typed, "\n" + problem.suffix
-        raw = completer.raw_middle(Document(WORKSPACE, FILE, "python", 1, before + after), len(before), MAX_NEW_TOKENS)
+        # A suggestion on a blank line may include the indentation before the cursor.
+        added = slice(len(before), -len(after))
+        answers: dict[str, str] = {}
+        if "raw" in kinds or "truncated" in kinds:
+            document = Document(WORKSPACE, FILE, "python", 1, before + after)
+            answers["raw"] = completer.raw_middle(document, len(before), MAX_NEW_TOKENS)
+            answers["truncated"] = first_line(answers["raw"])
         accepted, elapsed_ms = ask(completer, before + after, len(before), MultiLine.NEVER, confidence)
         milliseconds.append(elapsed_ms)
-        with unguarded():
-            without, _ = ask(completer, before + after, len(before), MultiLine.NEVER)
-        # A suggestion on a blank line may include the indentation before the cursor.
-        shown, without = (text[len(before) : len(text) - len(after)] for text in (accepted, without))
-        for kind, answer in zip(KINDS, (raw, first_line(raw), without, shown), strict=True):
-            scores[kind].add(answer, wanted)
-            programs[kind].append(f"{before}{answer}{after}\n{problem.test}\ncheck({problem.entry_point})\n")
+        answers["shown"] = accepted[added]
+        if "unguarded" in kinds:
+            with unguarded():
+                answers["unguarded"] = ask(completer, before + after, len(before), MultiLine.NEVER)[0][added]
+        for kind in kinds:
+            scores[kind].add(answers[kind], wanted)
+            programs[kind].append(f"{before}{answers[kind]}{after}\n{problem.test}\ncheck({problem.entry_point})\n")
         if len(milliseconds) <= examples:
-            print(f"{problem.task_id} {where}: wanted {wanted!r} truncated {first_line(raw)!r} shown {shown!r}")
+            print(f"{problem.task_id} {where}: wanted {wanted!r}", {kind: answers[kind] for kind in kinds})
+        if len(milliseconds) % 100 == 0:
+            print(f"{where}: {len(milliseconds)} of {len(chosen)}", file=sys.stderr)
     if run_tests:
         with ThreadPoolExecutor(2) as pool:
             for kind, score in scores.items():

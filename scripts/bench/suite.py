@@ -67,8 +67,8 @@ SUITE = (
     Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2", tables.pool),
     Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 30",
               "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay),
-    Benchmark("quality", "eval_infilling.py", "--limit 1100 --keystrokes 8", "--limit 2 --no-tests --keystrokes 1",
-              tables.quality),
+    Benchmark("quality", "eval_infilling.py", "--limit 1100 --no-tests --keystrokes 8",
+              "--limit 2 --no-tests --keystrokes 1", tables.quality),
 )  # fmt: skip
 
 
