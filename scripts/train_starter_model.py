@@ -6,6 +6,7 @@
   pack     a prepared corpus as one compressed file, which train accepts
   train    train on a prepared corpus, from given weights or from scratch; run it again to resume after a stop
   ends     fit the row of the token that ends a middle, and nothing else: minutes instead of hours
+  hold-out  held-out text of projects that nothing was trained on, in every language of the product's table
   measure  held-out bits per byte, and infilling, of one or more models and adapters on the same text
   average  weights between two models, which keep most of what both learned
 
@@ -19,6 +20,7 @@ Usage:
   torchrun --standalone --nproc-per-node 2 scripts/train_starter_model.py train corpus/prepared --to run --threads 1
   python scripts/train_starter_model.py train --smoke
   python scripts/train_starter_model.py measure corpus/prepared --model run/model --model other
+  python scripts/train_starter_model.py hold-out elsewhere --to held-out --trained corpus/prepared
   python scripts/train_starter_model.py average corpus/prepared --model first run/model --to averages
 """
 
@@ -43,10 +45,10 @@ from training.arguments import SMOKE, parser
 from training.bases import read_base
 from training.checkpoint import save_network
 from training.cleaning import Benchmarks
-from training.corpus import benchmark_texts, prepare
+from training.corpus import benchmark_texts, hold_out, prepare
 from training.ends import along_answers, fitted_row, set_row
 from training.fetch import fetch
-from training.held_out import bits_per_byte, held_out_texts
+from training.held_out import Losses, bits_per_byte, difference, held_out_texts, in_all, losses_of
 from training.network import load_network
 from training.progress import run, stop_signals
 from training.ranks import Ranks
@@ -138,7 +140,7 @@ def measure(options: argparse.Namespace) -> int:
     bases = {path: read_base(path) for path in options.model}
     most = min(2048, *(base.config.max_positions for base in bases.values()))
     mix = SampleMix(language_shares(0.5), max_tokens=options.max_tokens)
-    result: dict[str, dict[str, float]] = {}
+    losses: dict[str, dict[str, Losses]] = {}
     infilling: dict[str, dict[str, float]] = {}
     for path, adapter in [*((path, None) for path in options.model), *((options.model[0], a) for a in options.adapter)]:
         vocabulary = vocabulary_of(bases[path])
@@ -147,13 +149,20 @@ def measure(options: argparse.Namespace) -> int:
         else:
             network = low_rank_network(bases[path], vocabulary, adapter, max_positions=most)
         name = str(adapter or path)
-        result[name] = bits_per_byte(network, vocabulary, texts, max_tokens=most)
+        losses[name] = losses_of(network, vocabulary, texts, most)
         healer = TokenHealer(vocabulary.tokenizer)
         if questions := held_out_questions(held_out, vocabulary, healer, mix, options.questions):
             infilling[name] = answered(network, vocabulary, healer, questions, 2048)
+    result = {name: {language: in_all(of) for language, of in found.items()} for name, found in losses.items()}
     print_rows({"model": name, **figures, **infilling.get(name, {})} for name, figures in result.items())
+    base = losses[str(options.model[0])]
+    above = {
+        name: {language: difference(base[language], of) for language, of in losses[name].items()}
+        for name in map(str, options.adapter)
+    }
     sizes = {name: sum(len(text.encode()) for text in pieces) for name, pieces in texts.items()}
-    print_result("bits_per_byte", {"bytes": sizes, "bits_per_byte": result, "infilling": infilling})
+    content = {"bytes": sizes, "bits_per_byte": result, "above_the_base": above, "infilling": infilling}
+    print_result("bits_per_byte", content)
     return 0
 
 
@@ -223,12 +232,19 @@ def prepare_corpus(options: argparse.Namespace) -> int:
     return 0
 
 
+def hold_out_projects(options: argparse.Namespace) -> int:
+    """Write text that nothing was trained on as a corpus to measure with."""
+    print_result("hold-out", {"files": hold_out(options.sources, options.to, trained=options.trained)})
+    return 0
+
+
 COMMANDS = {
     "fetch": fetch_packages,
     "prepare": prepare_corpus,
     "tokenizer": tokenizer,
     "pack": pack,
     "train": train,
+    "hold-out": hold_out_projects,
     "measure": measure,
     "ends": fit_ends,
     "average": average,

@@ -117,6 +117,13 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--seed", type=int, default=2026)
     _add_samples(part)
 
+    part = commands.add_parser(
+        "hold-out", help="held-out text of projects that nothing was trained on, to measure with"
+    )
+    part.add_argument("sources", type=Path, nargs="+", help="folders whose children are projects")
+    part.add_argument("--to", type=Path, required=True, help="folder for the prepared corpus")
+    part.add_argument("--trained", type=Path, help="a prepared corpus whose training files, and near ones, stay out")
+
     part = commands.add_parser("measure", help="held-out bits per byte, and infilling, of models and adapters")
     part.add_argument("corpus", type=Path, help="a prepared corpus")
     part.add_argument(

@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from bench.datasets import records
+from forelook.languages import ID_BY_SUFFIX, language_for, language_id_of
 from numpy.typing import NDArray
 
 from training.cleaning import LANGUAGE_OF_SUFFIX, MAX_CHARS, Benchmarks, Duplicates, reason_to_leave_out
@@ -120,7 +121,7 @@ def prepare(
             continue
         held_out_package = _hash_share(package.name) < held_out_share
         num_chars: Counter[str] = Counter()
-        for path, text in _files(package):
+        for path, text in _files(package, LANGUAGE_OF_SUFFIX):
             language = LANGUAGE_OF_SUFFIX[Path(path).suffix.lower()]
             if num_chars[language] >= (max_package_chars if language == "python" else max_package_chars_elsewhere):
                 left_out["share of one package"] += 1
@@ -147,6 +148,41 @@ def prepare(
     return report
 
 
+def hold_out(
+    sources: Sequence[Path], target: Path, *, trained: Path | None = None, max_package_chars: int = 120_000
+) -> dict[str, dict[str, int]]:
+    """Write projects that nothing was trained on as held-out text, in every language of the product's table.
+
+    No license is asked for: this text is read to judge a model, and no weight comes from it.
+
+    Args:
+        sources: folders whose children are projects.
+        target: a new or empty folder.
+        trained: a prepared corpus; what is nearly equal to one of its training files is left out.
+        max_package_chars: most text of one project and language.
+
+    Returns:
+        Files and bytes by language.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    duplicates = Duplicates()
+    for table in sorted(trained.glob("*.train.json")) if trained is not None else ():
+        shelf = Shelf(table.parent, table.name.split(".")[0], "train")
+        for index in range(len(shelf)):
+            duplicates.is_new(shelf[index].text)
+    kept: dict[str, list[SourceFile]] = {}
+    for project in sorted((child for source in sources for child in source.iterdir()), key=lambda path: path.name):
+        num_chars: Counter[str] = Counter()
+        for path, text in _files(project, ID_BY_SUFFIX):
+            suffix = Path(path).suffix.lower()
+            language = language_for(language_id_of(suffix)).name
+            is_enough = num_chars[language] >= max_package_chars
+            if not is_enough and reason_to_leave_out(text, suffix) is None and duplicates.is_new(text):
+                kept.setdefault(language, []).append(SourceFile(f"{project.name}/{path}", text))
+                num_chars[language] += len(text)
+    return {language: write_files(target, language, "held_out", files) for language, files in sorted(kept.items())}
+
+
 def benchmark_texts(folder: Path) -> Iterator[str]:
     """Texts of HumanEval, MBPP, ClassEval and single-line infilling, from a folder with their published files."""
     for path in sorted(folder.rglob("*")):
@@ -165,14 +201,14 @@ def _strings(values: object) -> Iterator[str]:
             yield from _strings(value)
 
 
-def _files(package: Path) -> Iterator[tuple[str, str]]:
+def _files(package: Path, suffixes: Collection[str]) -> Iterator[tuple[str, str]]:
     """Relative paths and texts, in an order that has nothing to do with their names."""
     found: list[Path] = []
     for root, folders, names in os.walk(package):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS and not name.startswith("."))
         for name in sorted(names):
             path = Path(root, name)
-            is_source = path.suffix.lower() in LANGUAGE_OF_SUFFIX and not name.endswith(".d.ts") and ".min." not in name
+            is_source = path.suffix.lower() in suffixes and not name.endswith(".d.ts") and ".min." not in name
             if is_source and not path.is_symlink() and path.stat().st_size <= 4 * MAX_CHARS:
                 found.append(path)
     for path in sorted(found, key=lambda path: _hash_share(str(path.relative_to(package)))):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from training.corpus import Shelf
@@ -13,6 +14,8 @@ from training.sentinels import Vocabulary
 
 HeldOut = Mapping[str, tuple[str, ...]]
 """Pieces of held-out text, by language; the same for every model."""
+Losses = Sequence[tuple[float, int]]
+"""Bits and bytes of pieces."""
 
 
 def held_out_texts(shelves: Mapping[str, Shelf], *, bytes_per_language: int, piece_bytes: int = 2400) -> HeldOut:
@@ -40,11 +43,18 @@ def held_out_texts(shelves: Mapping[str, Shelf], *, bytes_per_language: int, pie
     return texts
 
 
-@torch.no_grad()
 def bits_per_byte(
     network: Network, vocabulary: Vocabulary, held_out: HeldOut, *, max_tokens: int | None = None
 ) -> dict[str, float]:
-    """Bits per byte of each language: all tokens' loss after the beginning-of-sequence token, over the texts' bytes.
+    """Bits per byte of each language: see :func:`losses_of`."""
+    return {name: in_all(found) for name, found in losses_of(network, vocabulary, held_out, max_tokens).items()}
+
+
+@torch.no_grad()
+def losses_of(
+    network: Network, vocabulary: Vocabulary, held_out: HeldOut, max_tokens: int | None = None
+) -> dict[str, Losses]:
+    """The loss of all tokens after the beginning-of-sequence token, by language and piece.
 
     Args:
         network: the model.
@@ -57,16 +67,32 @@ def bits_per_byte(
     tokenizer = vocabulary.tokenizer
     begin = vocabulary.eos_id if vocabulary.bos_id is None else vocabulary.bos_id
     device = network.embed_tokens.device
-    result: dict[str, float] = {}
+    result: dict[str, Losses] = {}
     for language, texts in held_out.items():
-        nats, num_bytes = 0.0, 0
+        pieces: list[tuple[float, int]] = []
         for first in range(0, len(texts), 8):
             rows = [[begin, *tokenizer.encode(text)] for text in texts[first : first + 8]]
             rows = [row[:most] for row in rows]
             lengths = [len(row) - 1 for row in rows]
             ids = torch.tensor([token for row in rows for token in row[:-1]], device=device)
             targets = torch.tensor([token for row in rows for token in row[1:]], device=device)
-            nats += float(network.token_losses(ids, targets, lengths).double().sum())
-            num_bytes += sum(len(b"".join(map(tokenizer.token_bytes, row[1:]))) for row in rows)
-        result[language] = round(nats / math.log(2) / max(1, num_bytes), 4)
+            nats = network.token_losses(ids, targets, lengths).double().cpu().split(lengths)
+            sizes = (len(b"".join(map(tokenizer.token_bytes, row[1:]))) for row in rows)
+            pieces += [(float(of_piece.sum()) / math.log(2), size) for of_piece, size in zip(nats, sizes, strict=True)]
+        result[language] = pieces
     return result
+
+
+def in_all(losses: Losses) -> float:
+    """Bits per byte of some pieces."""
+    bits, num_bytes = (sum(column) for column in zip(*losses, strict=True))
+    return round(bits / max(1, num_bytes), 4)
+
+
+def difference(first: Losses, second: Losses, rounds: int = 2000) -> list[float]:
+    """By how many bits per byte the second is above the first, as a 95% interval: a bootstrap of the same pieces."""
+    bits = np.array([[bits for bits, _ in losses] for losses in (first, second)])
+    sizes = np.array([size for _, size in first], dtype=float)
+    picks = np.random.default_rng(0).integers(len(sizes), size=(rounds, len(sizes)))
+    values = (bits[1] - bits[0])[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    return [round(float(value), 4) for value in np.percentile(values, [2.5, 97.5])]

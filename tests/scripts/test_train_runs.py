@@ -29,6 +29,7 @@ from training import (
     sentinels,
 )
 from training.arguments import parser
+from training.held_out import difference
 from training.network import Network, load_network
 from training.setup import make_trainer, shelves
 
@@ -173,6 +174,16 @@ class TestRuns:
         bits = figures["bits_per_byte"]
         assert bits[str(tmp_path / "adapter")]["python"] < bits[str(base)]["python"]
         assert figures["infilling"][str(base)]["questions"] == 4
+        low, high = figures["above_the_base"][str(tmp_path / "adapter")]["python"]
+        assert low <= bits[str(tmp_path / "adapter")]["python"] - bits[str(base)]["python"] <= high < 0
+
+    def test_the_interval_of_a_difference_is_that_of_the_same_pieces(self) -> None:
+        first = [(float(8 * number), 10) for number in range(1, 30)]  # pieces differ much more than models
+        assert difference(first, first) == [0.0, 0.0]
+        assert difference(first, [(bits - 5.0, size) for bits, size in first]) == [-0.5, -0.5]
+        halved = [(bits - (5.0 if number % 2 else 0.0), size) for number, (bits, size) in enumerate(first)]
+        low, high = difference(first, halved)
+        assert -0.4 < low < -0.25 < high < -0.1
 
     def test_all_weights_of_a_base_are_trained_and_serve(self, prepared: Path, base: Path, tmp_path: Path) -> None:
         line = [*line_of(prepared, base, tmp_path, "--dtype", "float32"), "--rank", "0"]

@@ -410,6 +410,22 @@ class TestNetwork:
 
 
 class TestHeldOut:
+    def test_projects_elsewhere_have_every_language_and_nothing_that_was_trained_on(
+        self, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shelf = corpus.Shelf(prepared, "python", "train")
+        project = tmp_path / "elsewhere" / "project"
+        project.mkdir(parents=True)
+        (project / "known.py").write_text(shelf[0].text + "\n")
+        (project / "new.py").write_text("def shape_of(part):\n    return part.width * part.height\n" * 4)
+        (project / "new.lua").write_text("local function area(part)\n  return part.width * part.height\nend\n" * 4)
+        (project / "notes.unknown").write_text("words " * 100)
+        command = ["hold-out", str(tmp_path / "elsewhere"), "--to", str(tmp_path / "out"), "--trained", str(prepared)]
+        assert train_starter_model.hold_out_projects(parser().parse_args(command)) == 0
+        files = json.loads(capsys.readouterr().out.splitlines()[-1])["files"]
+        assert {name: found["files"] for name, found in files.items()} == {"lua": 1, "python": 1}
+        assert corpus.Shelf(tmp_path / "out", "python", "held_out")[0].path == "project/new.py"
+
     def test_models_of_different_lengths_are_measured_on_the_same_text(
         self, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
