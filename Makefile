@@ -61,7 +61,7 @@ types: setup-dev
 check: lint types test
 
 # The scripts below take PYTHON for the interpreter that has Forelook, which is the environment's.
-e2e: setup-dev
+e2e: setup-dev model
 	PYTHON=$(abspath $(BIN)/python) tests/e2e_vscode/run.sh
 
 test-extension: setup-dev

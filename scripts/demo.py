@@ -14,6 +14,7 @@ import asyncio
 import re
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from bench import processes
@@ -104,7 +105,8 @@ async def run(files: dict[Path, str], model: str | None, console: Console) -> in
             started_s = time.perf_counter()
             async with processes.editor(environment, {"model": model} if model else {}, REPOSITORY) as server:
                 initialize_ms = (time.perf_counter() - started_s) * 1000
-                with console.status("loading the model …"):
+                # A picture would keep every turn of the spinner.
+                with nullcontext() if console.record else console.status("loading the model …"):
                     status = await processes.until_ready(server.client)
                 console.print(
                     f"initialize answered in {initialize_ms:.0f} ms; "

@@ -3,9 +3,9 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream } from "node:fs";
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import path from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { eventually } from "./eventually.ts";
@@ -67,6 +67,8 @@ export interface LabOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** code-server with the packed extension installed, or VS Code's own server with its test driver and none. */
   readonly server?: "code-server" | "vscode";
+  /** Lends the user's downloaded models, so that the default model runs where `make model` was run; else the bundled one does. */
+  readonly lendsModels?: boolean;
 }
 
 export interface OpenOptions {
@@ -132,6 +134,9 @@ export class Lab {
       const isSource = (file: string): boolean => !file.includes("__pycache__");
       await cp(path.join(HERE, "workspace"), lab.workspace, { recursive: true, filter: isSource });
       await lab.copyMeasurements(path.join(rig, MEASURED), lab.backendCache);
+      if (options.lendsModels) {
+        await lab.lendModels();
+      }
       await lab.writeSettings(options.settings ?? {}, options.machineSettings ?? Lab.machineSettings);
       await writeFile(path.join(folder, "user", "User", "keybindings.json"), JSON.stringify(KEYBINDINGS));
       await writeFile(path.join(folder, "config.yaml"), "cert: false\n");
@@ -159,6 +164,13 @@ export class Lab {
     for (const name of names.filter((name) => /^(step-costs|successors)-/.test(name))) {
       await cp(path.join(from, name), path.join(to, name));
     }
+  }
+
+  private async lendModels(): Promise<void> {
+    const state = process.env["XDG_STATE_HOME"] || path.join(homedir(), ".local", "state");
+    const folder = path.join(this.environment["XDG_STATE_HOME"] as string, "forelook");
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await symlink(path.join(state, "forelook", "models"), path.join(folder, "models"));
   }
 
   /** The machine's settings that name this checkout's interpreter, and nothing else. */

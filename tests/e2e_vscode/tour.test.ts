@@ -42,7 +42,7 @@ describe("a tour", () => {
       // A person pauses to read; a script that takes pictures never does.
       "forelook.delayMs": 600,
     };
-    lab = await Lab.start({ name: "tour", settings });
+    lab = await Lab.start({ name: "tour", settings, lendsModels: true });
     window = await lab.open("shop.py", { viewport: { width: 760, height: 540 } });
     await window.untilReady();
   });

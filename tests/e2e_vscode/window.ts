@@ -45,7 +45,7 @@ export class EditorWindow {
   /** Waits until the editor is there and the model is ready. */
   async untilReady(): Promise<void> {
     await this.page.locator(`${EDITOR} .view-line`).first().waitFor();
-    await this.untilStatus(/starter-model/);
+    await this.untilStatus(/starter-model|smollm2-135m/);
   }
 
   /** What the status item has shown since `watchStatus`, each text once. */
