@@ -9,7 +9,7 @@ export PYTHON TORCH_INDEX VENV
 .PHONY: help model demo bench bench-quick test attack generate check e2e test-extension package format lint types setup setup-dev clean
 
 help:
-	@echo "make model   the base of the default model (93 MB), into your model folder; demo and test do this first"
+	@echo "make model   the base of the default model (93 MB), into your model folder; demo, test, bench and e2e do this first"
 	@echo "make demo    a suggestion from a real model, through the real backend and language server"
 	@echo "make test    all tests"
 	@echo "make bench   measure and rewrite the tables of docs/benchmarks.md; bench-quick: the same code with tiny settings"
@@ -34,7 +34,7 @@ model:
 demo: setup model
 	@$(BIN)/python scripts/demo.py
 
-bench: setup-dev
+bench: setup-dev model
 	@$(BIN)/python scripts/write_benchmarks.py --run
 
 bench-quick: setup-dev

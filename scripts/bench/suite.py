@@ -25,7 +25,7 @@ class Benchmark:
         script: executable below ``scripts/``.
         full, quick: its options for the page, and for a test of the code.
         render: result → lines of Markdown.
-        only_by_name: whether it needs what is no part of the project, so that a run of everything leaves it out.
+        only_by_name: whether a run of everything leaves it out: it needs what is no part of the project, or hours.
     """
 
     name: str
@@ -52,6 +52,9 @@ SUITE = (
     Benchmark("latency-folder", "bench_latency.py",
               "--engine forelook --trace folder --path backend --limit 3 --keys 60 --keys-per-second 40",
               "--engine forelook --trace folder --path backend --limit 1 --keys 4", tables.latency),
+    Benchmark("latency-default", "bench_latency.py",
+              "--model smollm2-135m --engine autoregressive forelook --limit 3 --keys 80 --keys-per-second 40",
+              "--model smollm2-135m --engine forelook --limit 1 --keys 4", tables.latency),
     Benchmark("http", "bench_http.py", "--only overhead warming fairness --rounds 6",
               "--only overhead warming fairness --limit 3 --rounds 1 --seconds 2", tables.http),
     Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 60",
@@ -69,6 +72,9 @@ SUITE = (
               "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay),
     Benchmark("quality", "eval_infilling.py", "--limit 1100 --no-tests --keystrokes 8",
               "--limit 2 --no-tests --keystrokes 1", tables.quality),
+    Benchmark("quality-default", "eval_infilling.py",
+              "--limit 1100 --no-tests --keystrokes 8 --model smollm2-135m",
+              "--limit 1 --no-tests --model smollm2-135m", tables.quality, only_by_name=True),
 )  # fmt: skip
 
 

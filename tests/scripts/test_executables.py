@@ -8,8 +8,20 @@ from pathlib import Path
 
 import pytest
 from bench import suite
+from forelook.commands.cli import command_context
+from forelook.model.catalogue import DEFAULT_MODEL, find_model
+from forelook.model.package_index import find_file
 
-NEEDS_DATA = {"latency", "latency-editing", "latency-human", "decoding", "quality"}
+NEEDS_DATA = {
+    "latency",
+    "latency-editing",
+    "latency-human",
+    "decoding",
+    "quality",
+    "latency-default",
+    "quality-default",
+}
+NEEDS_BASE = {"latency-default", "quality-default"}
 
 
 @pytest.mark.slow
@@ -19,6 +31,8 @@ def test_benchmark_runs_and_its_table_is_rendered(
 ) -> None:
     if benchmark.name in NEEDS_DATA:
         request.getfixturevalue("shared_dir")
+    if benchmark.name in NEEDS_BASE:
+        request.getfixturevalue("default_base")
     if benchmark.name == "replay":
         request.getfixturevalue("git_history")
     suite.run(benchmark, tmp_path, is_quick=True)
@@ -26,6 +40,16 @@ def test_benchmark_runs_and_its_table_is_rendered(
     page = suite.updated(f"{begin}{end}", [benchmark], tmp_path)
     assert benchmark.script in page
     assert len(page.splitlines()) > 4
+
+
+@pytest.fixture
+def default_base() -> None:
+    """Skip where the default model cannot run."""
+    row = find_model(DEFAULT_MODEL)
+    assert row is not None
+    assert row.source is not None
+    if find_file(command_context().paths.models_dir, row.source) is None:
+        pytest.skip("needs the base of the default model in your model folder; `make model` downloads it (93 MB)")
 
 
 @pytest.fixture
