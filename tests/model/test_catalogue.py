@@ -20,7 +20,16 @@ GB = 10**9
 def speed(gigabytes_per_s: float, gigaflops_per_s: float) -> MachineSpeed:
     """Of a CPU in bfloat16, with typical costs per layer."""
     return MachineSpeed(
-        gigabytes_per_s * 1e9, gigaflops_per_s * 1e9, 2e-4, 2e-8, "cpu", "bfloat16", 2, "2026-11-29", was_busy=False
+        gigabytes_per_s * 1e9,
+        gigaflops_per_s * 1e9,
+        2e-4,
+        2e-8,
+        "cpu",
+        "bfloat16",
+        2,
+        1.0,
+        "2026-11-29",
+        was_busy=False,
     )
 
 

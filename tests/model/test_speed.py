@@ -12,7 +12,7 @@ from forelook.model import speed as speed_module
 from forelook.model.catalogue import CATALOGUE, in_words
 from forelook.model.speed import Estimate, MachineSpeed, machine_speed, measure_speed, step_parameters
 
-SPEED = MachineSpeed(50e9, 400e9, 2e-4, 1e-8, "cpu", "bfloat16", 2, "2026-11-29", was_busy=False)
+SPEED = MachineSpeed(50e9, 400e9, 2e-4, 1e-8, "cpu", "bfloat16", 2, 1.0, "2026-11-29", was_busy=False)
 ROWS = {row.model: row.config for row in CATALOGUE}
 
 
@@ -34,6 +34,14 @@ def test_wider_weights_take_longer_to_read() -> None:
     assert replace(SPEED, dtype="float32").estimate(config).tokens_per_s < 0.6 * SPEED.estimate(config).tokens_per_s
 
 
+def test_large_models_run_in_8_bits_where_that_is_faster() -> None:
+    config = ROWS["Qwen/Qwen2.5-Coder-0.5B"]
+    found = replace(SPEED, int8_step_share=0.5)
+    assert found.estimate(config).tokens_per_s == pytest.approx(1 / (493_961_216 / 50e9 + 24 * 2e-4))
+    assert (found.weight_bytes(493_961_216), SPEED.weight_bytes(493_961_216)) == (1, 2)
+    assert found.weight_bytes(7_000_000) == 2
+
+
 def test_words_have_two_digits() -> None:
     assert in_words(Estimate(1047.0, 0.0341)) == "about 1000 tokens/s, 512 new tokens of prompt in 0.034 s"
     assert in_words(Estimate(41.7, 1.234)) == "about 42 tokens/s, 512 new tokens of prompt in 1.2 s"
@@ -47,6 +55,7 @@ def test_the_measurement_gives_possible_rates_in_little_time() -> None:
     assert 1e8 < found.flops_per_s < 1e15
     assert 1e-7 < found.layer_s < 1.0
     assert 0 <= found.row_s < 1e-3
+    assert 0.1 < found.int8_step_share <= 1.0
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ class Machine:
     Attributes:
         device: ``"cpu"`` or ``"cuda"``.
         memory_bytes: free memory for weights and cache; ``None`` if unknown.
-        weight_bytes: bytes per weight in the dtype that would be chosen.
+        weight_bytes: bytes per weight where the speed is not known.
         cache_value_bytes: bytes per number of the KV cache.
         speed: what was measured; ``None`` on a GPU, where every model that fits keeps up.
     """
@@ -197,9 +197,11 @@ def recommend(machine: Machine, catalogue: Sequence[CatalogueModel] = CATALOGUE)
     judged: list[tuple[CatalogueModel, int, bool, Estimate | None, bool]] = []
     for model in catalogue:
         cache_bytes = min(_USUAL_TOKENS, model.context) * model.config.kv_values_per_token * machine.cache_value_bytes
-        needed = int((model.num_parameters * machine.weight_bytes + cache_bytes) * _HEADROOM)
+        speed, num_weights = machine.speed, model.num_parameters
+        weight_bytes = machine.weight_bytes if speed is None else speed.weight_bytes(num_weights)
+        needed = int((num_weights * weight_bytes + cache_bytes) * _HEADROOM)
         fits = machine.memory_bytes is None or needed <= machine.memory_bytes
-        estimate = None if machine.speed is None else machine.speed.estimate(model.config)
+        estimate = None if speed is None else speed.estimate(model.config)
         judged.append((model, needed, fits, estimate, fits and estimate is not None and is_slow(estimate)))
     usable = [model for model, _, fits, _, slow in judged if fits and not slow and not model.is_gated]
     best = max(usable, key=lambda model: model.num_parameters, default=None)

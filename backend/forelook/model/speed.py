@@ -2,7 +2,7 @@
 
 A step of one token reads every weight once, so memory bandwidth bounds it; a prompt is bound by matrix products. Both
 also have a cost per layer that does not depend on the size of the matrices. The four rates are measured with the
-product's own matrix products and on the starter model, and stored per machine.
+product's own matrix products and on the starter model, and stored per machine, with what 8 bits save.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from forelook.local.files import read_or_set_aside, write_atomically
 from forelook.model.checkpoint import read_weights
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.cpu_threads import ThreadGovernor
+from forelook.model.format_choice import LEAST_QUANTIZED_PARAMETERS
+from forelook.model.forward.kernel_choice import kernel_choice
 from forelook.model.forward.layers import LlamaWeights
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.forward.projection import Projection
@@ -34,7 +36,7 @@ from forelook.model.step_costs import device_key
 PROMPT_TOKENS = 512
 """Length of the cold prompt whose time is estimated."""
 
-_FORMAT = 1
+_FORMAT = 2
 _INPUTS = 2048
 # Some times what the caches of common machines have, in bytes. Chosen, not measured.
 _LARGE_BYTES = 96 * 2**20
@@ -70,6 +72,8 @@ class MachineSpeed:
         device: the machine.
         dtype: of the weights.
         num_threads: torch's.
+        int8_step_share: time of a step's products in 8 bits over that in ``dtype``, which large models run in where it
+            is less than 1.
         measured_on: the date.
         was_busy: whether other programs used the machine, so that it may be faster.
     """
@@ -81,13 +85,22 @@ class MachineSpeed:
     device: str
     dtype: str
     num_threads: int
+    int8_step_share: float
     measured_on: str
     was_busy: bool
+
+    def weight_bytes(self, num_weights: int) -> int:
+        """Bytes per weight of a model where the format is left to the machine."""
+        return 1 if self._takes_int8(num_weights) else getattr(torch, self.dtype).itemsize
+
+    def _takes_int8(self, num_weights: int) -> bool:
+        return self.int8_step_share < 1.0 and num_weights >= LEAST_QUANTIZED_PARAMETERS
 
     def estimate(self, config: LlamaConfig) -> Estimate:
         """What a model of a shape would do."""
         width = getattr(torch, self.dtype).itemsize
-        step_s = step_parameters(config) * width / self.bytes_per_s + config.num_layers * self.layer_s
+        share = self.int8_step_share if self._takes_int8(num_parameters(config)) else 1.0
+        step_s = step_parameters(config) * width / self.bytes_per_s * share + config.num_layers * self.layer_s
         products_s = _products_s(config, self.flops_per_s, PROMPT_TOKENS)
         return Estimate(1 / step_s, products_s + PROMPT_TOKENS * _row_units(config) * self.row_s)
 
@@ -129,6 +142,7 @@ def measure_speed(dtype: torch.dtype) -> MachineSpeed:
         device=device_key(torch.device("cpu")),
         dtype=str(dtype).removeprefix("torch."),
         num_threads=torch.get_num_threads(),
+        int8_step_share=_int8_step_share(dtype),
         measured_on=datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
         was_busy=was_busy,
     )
@@ -145,6 +159,11 @@ def _time_products(dtype: torch.dtype) -> tuple[float, float]:
     rows = torch.ones(_PRODUCT_ROWS, _INPUTS, dtype=dtype)
     num_operations = 2 * _PRODUCT_ROWS * _INPUTS * matrix.num_outputs
     return matrix.nbytes / _time_row(matrix, dtype), num_operations / _shortest_s(lambda: matrix(rows))
+
+
+def _int8_step_share(dtype: torch.dtype) -> float:
+    choice = kernel_choice("int8", (_INPUTS, _INPUTS), dtype, is_cold=True)
+    return min(1.0, sum(choice.step_s.values()) / sum(choice.plain_step_s.values()))
 
 
 def _matrix(num_bytes: int, dtype: torch.dtype) -> Projection:
@@ -213,7 +232,7 @@ def machine_speed(dtype: torch.dtype, cache_dir: Path | None, *, remeasure: bool
 
 def _parse(data: bytes) -> MachineSpeed:
     speed = MachineSpeed(**json.loads(data))
-    rates = (speed.bytes_per_s, speed.flops_per_s, speed.layer_s, speed.row_s)
-    if not all(isinstance(rate, float) and math.isfinite(rate) and rate >= 0 for rate in rates) or not all(rates[:3]):
+    rates = (speed.bytes_per_s, speed.flops_per_s, speed.layer_s, speed.int8_step_share, speed.row_s)
+    if not all(isinstance(rate, float) and math.isfinite(rate) and rate >= 0 for rate in rates) or not all(rates[:4]):
         raise ValueError("a rate that is no positive number")
     return speed
