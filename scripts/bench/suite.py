@@ -57,6 +57,8 @@ SUITE = (
               "--model smollm2-135m --engine forelook --limit 1 --keys 4", tables.latency),
     Benchmark("http", "bench_http.py", "--only overhead warming fairness --rounds 6",
               "--only overhead warming fairness --limit 3 --rounds 1 --seconds 2", tables.http),
+    Benchmark("load", "bench_load.py", "--typists 1 2 4 8 --size 1 10 30 100 300 1000 --service-ms 5 20 50",
+              "--typists 1 2 --seconds 2 --record 4 --size 1 10", tables.load),
     Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 60",
               "--dataset humaneval --limit 2 --max-new-tokens 8", tables.decoding),
     Benchmark("peers", "bench_peers.py",

@@ -265,3 +265,36 @@ def http(result: Result) -> list[str]:
         title = f"{found['connections']} connections of {found['keys']} keys, one flooding: the others' p95"
         rows.append((title, f"{beside:.0f} ms, alone {alone:.0f} ms: {found['p95_ratio']:.2f}×", "≤ 2×"))
     return markdown(("measure", "figure", "goal"), rows)
+
+
+def load(result: Result) -> list[str]:
+    """Render typists on one server, what the simulation says of the same, and the clusters that it sizes."""
+    runs = [
+        (
+            real["typists"],
+            f"{real['p50_ms']:.0f} / {real['p95_ms']:.0f} ms",
+            f"{modeled['p50_ms']:.0f} / {modeled['p95_ms']:.0f} ms",
+            f"{real['in_time_share']:.0%} / {modeled['in_time_share']:.0%}",
+            "" if real.get("busy_share") is None else f"{real['busy_share']:.0%} / {modeled['busy_share']:.0%}",
+            real.get("all_forwards_per_suggestion") or "",
+            real["fairness"]["jain"],
+        )
+        for real, modeled in zip(result["runs"], result["simulated"], strict=True)
+        if real["p50_ms"] is not None and modeled["p50_ms"] is not None
+    ]
+    names = ("typists", "key to answer p50 / p95", "simulated", "answered before the next key, measured / simulated",
+             "device busy, measured / simulated", "forwards per suggestion", "fairness (Jain)")  # fmt: skip
+    lines = markdown(names, runs)
+    if result["sizes"]:
+        speeds = list(dict.fromkeys(row["service_p50_ms"] for row in result["sizes"]))
+        cells = {(row["typists"], row["service_p50_ms"]): row for row in result["sizes"]}
+        typists = list(dict.fromkeys(row["typists"] for row in result["sizes"]))
+        rows = [(number, *(_cluster(cells[number, speed]) for speed in speeds)) for number in typists]
+        keep = f"{result['keep']:.0%}"
+        lines += ["", f"Simulated: replicas that keep {keep} of the answers in time that a typist alone has.", ""]
+        lines += markdown(("typists", *(f"{speed:g} ms of the device per request" for speed in speeds)), rows)
+    return lines
+
+
+def _cluster(row: Mapping[str, Any]) -> str:
+    return "no number" if row["replicas"] is None else f"{row['replicas']} (p95 {row['p95_ms']:.0f} ms)"
