@@ -153,6 +153,7 @@ ALLOWED: dict[str, set[str]] = {
         "forelook.server.prometheus",
         "forelook.server.http",
     },
+    "forelook.cluster": SHARED | {"forelook.server", "forelook.server.engine", "forelook.engine_factory"},
     "forelook_lsp": SHARED,
 }
 ALLOWED["forelook.commands"] = {name for name in ALLOWED if name != "forelook_lsp"}
@@ -175,6 +176,7 @@ MAY_TOUCH_SOCKETS = {
     "forelook.server.http",
     "forelook.local",
     "forelook.commands",
+    "forelook.cluster",
 }
 LSP_MAY_TOUCH_SOCKETS = {
     "forelook_lsp.backend_connection",

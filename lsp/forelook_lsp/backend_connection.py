@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import random
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from forelook.errors import BackendUnreachableError, EndpointError, ForelookError, MalformedMessageError
@@ -31,6 +32,10 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 BACKOFF_S = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0)  # chosen, not measured
+JITTER = 0.5  # of a wait before an attempt, so that the clients of a replica that ends do not all come at once
+MOVE_SPREAD_S = 1.0  # chosen, not measured: over which the clients that must move spread
+MOVE_ATTEMPTS = 4
+RETIRE_TIMEOUT_S = 5.0  # for requests that still run on the connection before; chosen, not measured
 STEADY_S = 10.0  # a connection that lasted this long resets the backoff; chosen, not measured
 TRY_AGAIN_LATER = 1013
 HELLO_TIMEOUT_S = 10.0  # chosen, not measured
@@ -42,6 +47,9 @@ class BackendEvents(Protocol):
 
     def backend_connected(self, hello: messages.HelloResult) -> None:
         """The backend answered ``hello``; documents must be opened again."""
+
+    def backend_moved(self, hello: messages.HelloResult) -> None:
+        """Another replica of the backend answered ``hello`` and takes over; documents must be opened again at once."""
 
     def backend_lost(self, error: ForelookError | None) -> None:
         """There is no connection; a retry follows. ``error`` is the cause, if there is one."""
@@ -64,16 +72,48 @@ class ClientName:
     version: str
 
 
+@dataclass(slots=True, eq=False)
+class _Link:
+    """One open websocket.
+
+    Attributes:
+        status: the latest status it has told.
+        must_move: whether the backend has asked for another link in its place.
+    """
+
+    websocket: ClientConnection
+    outgoing: Outbox
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    status: messages.Status | None = None
+    must_move: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A request that is not answered yet."""
+
+    future: asyncio.Future[object]
+    result: type[object]
+    link: _Link
+
+
 class BackendConnection:
     """One window's connection to its backend."""
 
-    def __init__(self, find: Callable[[], Endpoint], name: ClientName, events: BackendEvents) -> None:
+    def __init__(
+        self,
+        find: Callable[[], Endpoint],
+        name: ClientName,
+        events: BackendEvents,
+        workspace: Callable[[], str] = lambda: "",
+    ) -> None:
         """Create a connection that ``start`` opens.
 
         Args:
             find: finds or starts the backend; blocks, so it runs in a thread of its own.
             name: name and version for ``hello``.
             events: receives the events.
+            workspace: the URI of the window's first folder, by which a cluster chooses a replica; empty for none.
         """
         self.request_ids = itertools.count(1)
         """Unused request ids, for ``request``."""
@@ -83,11 +123,13 @@ class BackendConnection:
         self._name = name
         self._events = events
         self._task: asyncio.Task[None] | None = None
-        self._websocket: ClientConnection | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._outgoing: Outbox | None = None
+        self._workspace = workspace
+        self._link: _Link | None = None  # the one in use
+        self._links: list[_Link] = []  # all that are open
+        self._moving: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
         self._must_wait = False
-        self._pending: dict[int, tuple[asyncio.Future[object], type[object]]] = {}
+        self._pending: dict[int, _Pending] = {}
 
     @property
     def connected(self) -> bool:
@@ -115,9 +157,9 @@ class BackendConnection:
 
     def notify(self, method: NotificationMethod[P], params: P) -> bool:
         """Send a notification after earlier messages; return False without a connection."""
-        if not self.connected:
+        if self._link is None:
             return False
-        self._post(jsonrpc.encode_notification(method, params))
+        _post(self._link, jsonrpc.encode_notification(method, params))
         return True
 
     def request(self, method: RequestMethod[P, R], params: P, *, request_id: int | None = None) -> asyncio.Future[R]:
@@ -131,30 +173,18 @@ class BackendConnection:
         Returns:
             A future of the result, or of a ``ForelookError``.
         """
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        if not self.connected and method is not messages.HELLO:
+        if self._link is None:
+            future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
             future.set_exception(BackendUnreachableError("the backend is not connected"))
             return future
-        if request_id is None:
-            request_id = next(self.request_ids)
-        self._pending[request_id] = (future, method.result)  # type: ignore[assignment]  # the pair belongs together
-        self._post(jsonrpc.encode_request(request_id, method, params))
-        return future
+        return self._ask(self._link, method, params, next(self.request_ids) if request_id is None else request_id)
 
     def cancel(self, request_id: int) -> None:
         """Cancel a request; its future is cancelled at once."""
         pending = self._pending.pop(request_id, None)
         if pending is not None:
-            pending[0].cancel()
-            self.notify(messages.CANCEL, messages.CancelParams(request_id))
-
-    def _post(self, message: str) -> None:
-        assert self._outgoing is not None
-        assert self._websocket is not None
-        self._outgoing.post(message)
-        if self._outgoing.overflowed.is_set():
-            logger.warning("lost a backend that stopped reading its messages")
-            self._websocket.transport.abort()
+            pending.future.cancel()
+            _post(pending.link, jsonrpc.encode_notification(messages.CANCEL, messages.CancelParams(request_id)))
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -171,66 +201,123 @@ class BackendConnection:
             error: ForelookError | None = None
             started_s = loop.time()
             try:
-                endpoint = await run_in_thread(self._find)
-                if not await self._serve(endpoint):
-                    error = BackendUnreachableError("the backend closed the connection before it answered hello")
-                elif self._must_wait:
+                await self._serve(await run_in_thread(self._find))
+                if self._must_wait:
                     attempt = len(BACKOFF_S) - 1  # others use the backend, which is at its limit of connections
                 elif loop.time() - started_s > STEADY_S:
                     attempt = 0  # this backend does not exit right after starting
             except ForelookError as caught:
                 error = caught
-            finally:
-                self._drop()
             logger.info("no backend: %s", error or "connection closed")
             self._events.backend_lost(error)
-            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+            await asyncio.sleep(_spread(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]))
             attempt += 1
 
-    async def _serve(self, endpoint: Endpoint) -> bool:
-        """Exchange messages until the connection closes; return whether the backend has answered ``hello``."""
-        from websockets.exceptions import ConnectionClosed, WebSocketException
+    async def _serve(self, endpoint: Endpoint) -> None:
+        """Exchange messages until the connection closes, over one link after another where the backend asks to move.
 
-        greeted = False
+        Raises:
+            ForelookError: the backend has not answered ``hello``.
+        """
+        link: _Link | None = None
         try:
-            self._websocket = await _connect(endpoint)
+            link = await self._open(endpoint)
+            self._use(link, await self._greet(link), self._events.backend_connected)
+            while True:
+                await asyncio.wait(link.tasks[:1])
+                if self._link is None or self._link is link:
+                    break
+                link = self._link
+        finally:
+            self._must_wait = link is not None and link.websocket.close_code == TRY_AGAIN_LATER
+            self._link = self.limits = None
+            for task in (self._moving, *self._retiring):
+                if task is not None:
+                    task.cancel()
+            self._moving = None
+            for open_link in tuple(self._links):
+                await self._close(open_link)
+
+    async def _open(self, endpoint: Endpoint) -> _Link:
+        from websockets.exceptions import WebSocketException
+
+        try:
+            websocket = await _connect(endpoint, self._workspace())
         except (OSError, TimeoutError, asyncio.TimeoutError, WebSocketException) as error:
             # The text of a refused opening request contains the status: 401, 403 or 503.
             raise BackendUnreachableError(
                 f"cannot connect to the backend at {endpoint.description}: {type(error).__name__}: {error}"
             ) from error
-        self._outgoing = Outbox(self._websocket.send, MAX_UNSENT_CHARS)
-        sender = asyncio.get_running_loop().create_task(self._send(self._outgoing))
-        hello = asyncio.get_running_loop().create_task(self._say_hello())
-        try:
-            async for frame in self._websocket:
-                self._receive(frame)
-        except ConnectionClosed:
-            logger.info("the connection to the backend was lost")
-        finally:
-            sender.cancel()
-            greeted = self.connected
-            self._must_wait = self._websocket.close_code == TRY_AGAIN_LATER
-            if not hello.done():
-                hello.cancel()
-            await self._websocket.close()
-        if hello.done() and not hello.cancelled() and (failure := hello.exception()) is not None:
-            if isinstance(failure, ForelookError):
-                raise failure
-            raise BackendUnreachableError(f"the backend did not answer hello within {HELLO_TIMEOUT_S:g} s") from failure
-        return greeted
+        link = _Link(websocket, Outbox(websocket.send, MAX_UNSENT_CHARS))
+        self._links.append(link)
+        loop = asyncio.get_running_loop()
+        link.tasks += [loop.create_task(self._read(link)), loop.create_task(self._send(link.outgoing))]
+        return link
 
-    async def _say_hello(self) -> None:
-        assert self._websocket is not None
+    async def _close(self, link: _Link) -> None:
+        """Close a link; nothing waits for its answers any more."""
+        if link in self._links:
+            self._links.remove(link)
+        for task in link.tasks:
+            task.cancel()
+        self._fail_pending(link)
+        await link.websocket.close()
+
+    async def _greet(self, link: _Link) -> messages.HelloResult:
         params = messages.HelloParams(messages.PROTOCOL_VERSION, self._name.name, self._name.version)
         try:
-            hello = await asyncio.wait_for(self.request(messages.HELLO, params), HELLO_TIMEOUT_S)
-        except (ForelookError, asyncio.TimeoutError):
-            # Closing ends the loop over the frames, which reads the error of this task.
-            self._closing = asyncio.get_running_loop().create_task(self._websocket.close())
-            raise
-        self.limits = hello.limits
-        self._events.backend_connected(hello)
+            request = self._ask(link, messages.HELLO, params, next(self.request_ids))
+            return await asyncio.wait_for(request, HELLO_TIMEOUT_S)
+        except asyncio.TimeoutError as error:
+            reason = f"the backend did not answer hello within {HELLO_TIMEOUT_S:g} s"
+            raise BackendUnreachableError(reason) from error
+        except BackendUnreachableError as error:
+            reason = "the backend closed the connection before it answered hello"
+            raise BackendUnreachableError(reason) from error
+
+    def _use(self, link: _Link, hello: messages.HelloResult, report: Callable[[messages.HelloResult], None]) -> None:
+        """Send everything over a link from now on."""
+        self._link, self.limits = link, hello.limits
+        report(hello)
+        if link.status is not None:  # it arrived right after the answer to hello
+            self._events.backend_status(link.status)
+        self._move_if_asked(link)
+
+    def _move_if_asked(self, link: _Link) -> None:
+        if link.must_move and link is self._link and self._moving is None:
+            self._moving = asyncio.get_running_loop().create_task(self._move(link))
+
+    async def _move(self, former: _Link) -> None:
+        """Connect to the replica that serves this window from now on, and change over between two messages.
+
+        If that fails, the connection stays in use; a replica that ends closes it some time later.
+        """
+        for attempt in range(MOVE_ATTEMPTS):
+            await asyncio.sleep(random.uniform(0.0, MOVE_SPREAD_S) + attempt)  # noqa: S311 - spreads the clients
+            link: _Link | None = None
+            try:
+                link = await self._open(await run_in_thread(self._find))
+                hello = await self._greet(link)
+            except ForelookError as error:
+                logger.info("cannot move to another replica: %s", error)
+                if link is not None:
+                    await self._close(link)
+                continue
+            logger.info("moved to another replica of the backend")
+            self._moving = None  # that replica may ask to move, too
+            self._use(link, hello, self._events.backend_moved)
+            task = asyncio.get_running_loop().create_task(self._retire(former))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+            return
+        self._moving = None
+
+    async def _retire(self, link: _Link) -> None:
+        """Close a link once its requests are answered."""
+        running = [pending.future for pending in self._pending.values() if pending.link is link]
+        if running:
+            await asyncio.wait(running, timeout=RETIRE_TIMEOUT_S)
+        await self._close(link)
 
     async def _send(self, outgoing: Outbox) -> None:
         from websockets.exceptions import ConnectionClosed
@@ -238,7 +325,24 @@ class BackendConnection:
         with contextlib.suppress(ConnectionClosed):  # the receiving side reports it
             await outgoing.run()
 
-    def _receive(self, frame: str | bytes) -> None:
+    async def _read(self, link: _Link) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            async for frame in link.websocket:
+                self._receive(link, frame)
+        except ConnectionClosed:
+            logger.info("the connection to the backend was lost")
+        finally:
+            self._fail_pending(link)
+
+    def _ask(self, link: _Link, method: RequestMethod[P, R], params: P, request_id: int) -> asyncio.Future[R]:
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._pending[request_id] = _Pending(future, method.result, link)  # type: ignore[arg-type]  # they match
+        _post(link, jsonrpc.encode_request(request_id, method, params))
+        return future
+
+    def _receive(self, link: _Link, frame: str | bytes) -> None:
         try:
             if isinstance(frame, bytes):
                 raise MalformedMessageError("binary frames are not supported")
@@ -247,54 +351,69 @@ class BackendConnection:
                 self._settle(message)
             elif isinstance(message, jsonrpc.ErrorResponse):
                 pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
-                if pending is not None and not pending[0].done():
-                    pending[0].set_exception(message.to_error())
+                if pending is not None and not pending.future.done():
+                    pending.future.set_exception(message.to_error())
             elif isinstance(message, jsonrpc.Notification):
-                self._notified(message)
+                self._notified(link, message)
         except ForelookError as error:
             logger.warning("invalid message from the backend: %s", error)
 
     def _settle(self, message: jsonrpc.Response) -> None:
         pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
-        if pending is None or pending[0].done():
+        if pending is None or pending.future.done():
             return
         try:
-            result = from_json(pending[1], message.result, allow_unknown=True)
+            result = from_json(pending.result, message.result, allow_unknown=True)
         except ForelookError as error:
-            pending[0].set_exception(error)
+            pending.future.set_exception(error)
         else:
-            pending[0].set_result(result)
+            pending.future.set_result(result)
 
-    def _notified(self, message: jsonrpc.Notification) -> None:
-        if message.method == messages.STATUS_CHANGED.name:
-            self._events.backend_status(from_json(messages.Status, message.params, allow_unknown=True))
-        elif message.method == messages.COMPLETION_PARTIAL.name:
+    def _notified(self, link: _Link, message: jsonrpc.Notification) -> None:
+        if message.method == messages.COMPLETION_PARTIAL.name:
             partial = from_json(messages.CompletionPartialParams, message.params, allow_unknown=True)
             if isinstance(partial.id, int) and partial.id in self._pending:
                 self._events.backend_progressed(partial.id, partial.text)
+        elif message.method == messages.STATUS_CHANGED.name:
+            link.status = from_json(messages.Status, message.params, allow_unknown=True)
+            if self._link is link:
+                self._events.backend_status(link.status)
         elif message.method == messages.NOTIFICATION_ERROR.name:
             refused = from_json(messages.NotificationErrorParams, message.params, allow_unknown=True)
             logger.warning("the backend refused %s: %s", refused.method, refused.message)
-            self._events.backend_refused(refused)
+            if self._link is link:
+                self._events.backend_refused(refused)
+        elif message.method == messages.CONNECTION_MOVE.name:
+            link.must_move = True
+            self._move_if_asked(link)
 
-    def _drop(self) -> None:
-        self.limits = None
-        self._websocket = None
-        pending, self._pending = self._pending, {}
-        for future, _ in pending.values():
+    def _fail_pending(self, link: _Link) -> None:
+        for request_id in [number for number, pending in self._pending.items() if pending.link is link]:
+            future = self._pending.pop(request_id).future
             if not future.done():
                 future.set_exception(BackendUnreachableError("the connection to the backend was lost"))
                 future.exception()  # marks it as retrieved: its awaiter may be gone
 
 
-async def _connect(endpoint: Endpoint) -> ClientConnection:
+def _post(link: _Link, message: str) -> None:
+    link.outgoing.post(message)
+    if link.outgoing.overflowed.is_set():
+        logger.warning("lost a backend that stopped reading its messages")
+        link.websocket.transport.abort()
+
+
+def _spread(seconds: float) -> float:
+    return seconds * random.uniform(1.0 - JITTER, 1.0 + JITTER)  # noqa: S311 - spreads the clients
+
+
+async def _connect(endpoint: Endpoint, workspace: str) -> ClientConnection:
     from websockets.asyncio.client import connect, unix_connect
 
     options: dict[str, Any] = {"max_size": MAX_ANSWER_BYTES, "compression": None, "close_timeout": 1}
     if endpoint.socket_path is not None:
         return await unix_connect(endpoint.socket_path, endpoint.url, open_timeout=5, **options)
     tls = ssl.create_default_context() if endpoint.tls else None
-    headers = endpoint.headers()
+    headers = endpoint.headers(workspace)
     return await connect(endpoint.url, additional_headers=headers, open_timeout=10, proxy=None, ssl=tls, **options)
 
 

@@ -76,7 +76,9 @@ class EditorWindow:
         self.mirror = Mirror()
         self.presenter = StatusPresenter(editor)
         self._find_backend = find_backend
-        self.backend = BackendConnection(self._find, ClientName("forelook-lsp", __version__), self)
+        self.backend = BackendConnection(
+            self._find, ClientName("forelook-lsp", __version__), self, lambda: next(iter(self._folders), "")
+        )
         self.indexing = Indexing(self.backend, self.presenter, lambda: self.documents.paths)
         self.suggestions = SuggestionRequests(self.mirror, self.backend, self.presenter, clock)
         self.documents = DocumentSync(
@@ -313,6 +315,11 @@ class EditorWindow:
         self._indexed = False
         self.documents.send_all()
         self._model_changed_state()
+
+    def backend_moved(self, hello: messages.HelloResult) -> None:
+        """Send all open documents to the replica that takes over; requests wait on their connection."""
+        self.documents.backend_lost()
+        self.backend_connected(hello)
 
     def backend_lost(self, error: ForelookError | None) -> None:
         """Answer all queries; the connection retries by itself."""

@@ -167,6 +167,16 @@ def keys_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print one JSON array")
 
 
+def cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of ``cluster``."""
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action")
+    up = actions.add_parser("up", help="start a cluster in the foreground, or update the one that runs")
+    up.add_argument("config", type=Path, metavar="CONFIG.yaml", help="a configuration file of Ray Serve")
+    status = actions.add_parser("status", help="show its applications and replicas")
+    status.add_argument("--json", action="store_true", help="print one JSON array")
+    actions.add_parser("down", help="end it")
+
+
 def models_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``models``."""
     setting_arguments(parser, "models", {"device": "auto"})

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from forelook import __version__
 from forelook.commands import arguments as arguments_of
+from forelook.commands.cluster import cluster
 from forelook.commands.command_context import (
     EXIT_BACKEND,
     EXIT_CODES,
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     arguments_of.keys_arguments(command("keys", keys, "Issue, list, limit and revoke the keys of a team's users."))
     arguments_of.models_arguments(command("models", models, "List local models and recommend some for this machine."))
     arguments_of.pull_arguments(command("pull", pull, "Download a model, verify its hashes and pin its commit."))
+    arguments_of.cluster_arguments(command("cluster", cluster, "Run several replicas on this machine, on Ray Serve."))
     # without help: only `forelook serve --devices` starts it
     further = commands.add_parser("follow")
     further.set_defaults(run=follow)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,12 +27,14 @@ from forelook.local.files import (
     write_atomically,
 )
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths, socket_dir
-from forelook.protocol.messages import WEBSOCKET_PATH, from_json
+from forelook.protocol.messages import SESSION_ID_HEADER, WEBSOCKET_PATH, from_json
 
 logger = logging.getLogger(__name__)
 
 _MAX_RECORD_BYTES = 65_536  # chosen, not measured
 _RECORD_NAMES = "[0-9a-f]" * 16 + ".json"
+_ROUTE = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+_SESSION_ID_CHARS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Endpoint:
         socket_path: the Unix socket, ``None`` for TCP.
         host, port: the TCP address.
         tls: whether TCP is wrapped in TLS.
+        route: path below which a cluster serves one of several models; empty for none.
         token_path: the file that holds the token, ``None`` where the mode of the socket file restricts access.
         pid: the backend's process, where known.
         server_version: the backend's version of Forelook, where known.
@@ -58,6 +64,7 @@ class Endpoint:
     lock_path: str | None = None
     http_url: str | None = None
     http_key_path: str | None = None
+    route: str = ""
 
     def __post_init__(self) -> None:
         if (self.socket_path is None) == (self.host is None or self.port is None):
@@ -65,7 +72,7 @@ class Endpoint:
 
     @classmethod
     def from_url(cls, url: str, token_path: str | None = None) -> Endpoint:
-        """An endpoint given by the user: ``unix:/path``, ``ws://127.0.0.1:8123`` or ``wss://host:8123``.
+        """An endpoint given by the user: ``unix:/path``, ``ws://127.0.0.1:8123``, ``wss://host:8123`` or ``…/route``.
 
         Raises:
             EndpointError: another form, or an unencrypted address of another machine.
@@ -87,13 +94,14 @@ class Endpoint:
                 f"endpoint = {parts.scheme}:… is not a supported scheme; "
                 "use unix:/PATH, ws://127.0.0.1:PORT or wss://HOST:PORT"
             )
-        if parts.path not in ("", "/", WEBSOCKET_PATH):
-            raise EndpointError(f"endpoint path = {parts.path} is not a valid path; omit it or use {WEBSOCKET_PATH}")
+        route = parts.path.removesuffix(WEBSOCKET_PATH).removesuffix("/")
+        if not _ROUTE.fullmatch(route):
+            raise EndpointError(f"endpoint path = {parts.path} is not a valid path; omit it, or use a cluster's route")
         if parts.username or parts.password or parts.query:
             raise EndpointError("endpoint must not contain credentials; put the token in a file of mode 0600")
         if parts.scheme == "ws" and host not in LOOPBACK_HOSTS:
             raise EndpointError(f"endpoint host = {host} is not on this machine; use wss://, which is encrypted")
-        return cls(host=host, port=port, tls=parts.scheme == "wss", token_path=token_path)
+        return cls(host=host, port=port, tls=parts.scheme == "wss", token_path=token_path, route=route)
 
     @property
     def url(self) -> str:
@@ -101,15 +109,18 @@ class Endpoint:
         if self.socket_path is not None:
             return f"ws://localhost{WEBSOCKET_PATH}"
         host = f"[{self.host}]" if self.host and ":" in self.host else self.host
-        return f"{'wss' if self.tls else 'ws'}://{host}:{self.port}{WEBSOCKET_PATH}"
+        return f"{'wss' if self.tls else 'ws'}://{host}:{self.port}{self.route}{WEBSOCKET_PATH}"
 
     @property
     def description(self) -> str:
         """The address without secrets, for messages."""
         return f"unix:{self.socket_path}" if self.socket_path is not None else self.url.removesuffix(WEBSOCKET_PATH)
 
-    def headers(self) -> dict[str, str]:
-        """Headers of the opening request: the token, if there is one.
+    def headers(self, workspace: str = "") -> dict[str, str]:
+        """Headers of the opening request: the token, if there is one, and with it the id of the session.
+
+        Args:
+            workspace: the URI of the client's workspace; empty for none.
 
         Raises:
             AuthenticationError: the token file is missing or readable by other users.
@@ -118,7 +129,13 @@ class Endpoint:
             return {}
         tokens = read_tokens(Path(self.token_path))
         owners = [token for token in tokens if token.startswith(OWNER_PREFIX)]
-        return {"Authorization": f"Bearer {(owners or tokens)[0]}"}
+        token = (owners or tokens)[0]
+        return {"Authorization": f"Bearer {token}", SESSION_ID_HEADER: session_id(token, workspace)}
+
+
+def session_id(token: str, workspace: str) -> str:
+    """What a cluster routes by: the same for all connections of a user and workspace; reveals neither."""
+    return hmac.new(token.encode(), workspace.encode(), hashlib.sha256).hexdigest()[:_SESSION_ID_CHARS]
 
 
 def discover(identity: BackendIdentity, paths: UserPaths) -> Endpoint | None:

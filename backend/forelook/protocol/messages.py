@@ -23,6 +23,8 @@ from forelook.protocol.wire import to_json as to_json
 
 PROTOCOL_VERSION = 3
 WEBSOCKET_PATH = "/rpc"
+SESSION_ID_HEADER = "x-session-id"
+"""Header of the opening request: in a cluster, connections with the same value reach the same replica."""
 
 # Limits of the wire; chosen, not measured.
 MAX_NAME_LENGTH = 8_192  # uris, workspace names, paths
@@ -378,6 +380,7 @@ CANCEL = NotificationMethod("$/cancel", CancelParams)
 STATUS_CHANGED = NotificationMethod("status", Status)
 COMPLETION_PARTIAL = NotificationMethod("completion/partial", CompletionPartialParams)
 NOTIFICATION_ERROR = NotificationMethod("notification/error", NotificationErrorParams)
+CONNECTION_MOVE = NotificationMethod("connection/move", Empty)
 
 CLIENT_REQUESTS: Mapping[str, RequestMethod[Any, Any]] = MappingProxyType(
     {m.name: m for m in (HELLO, COMPLETION, STATUS, STATS, POOL_STATS, POOL_CLEAR, SHUTDOWN)}
@@ -399,7 +402,7 @@ CLIENT_NOTIFICATIONS: Mapping[str, NotificationMethod[Any]] = MappingProxyType(
     }
 )
 SERVER_NOTIFICATIONS: Mapping[str, NotificationMethod[Any]] = MappingProxyType(
-    {m.name: m for m in (STATUS_CHANGED, COMPLETION_PARTIAL, NOTIFICATION_ERROR)}
+    {m.name: m for m in (STATUS_CHANGED, COMPLETION_PARTIAL, NOTIFICATION_ERROR, CONNECTION_MOVE)}
 )
 
 

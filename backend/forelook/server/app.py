@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from forelook import __version__
 from forelook.config import ServerConfig
@@ -22,7 +23,7 @@ from forelook.failures import log_failure
 from forelook.local.access import REVOKED_KEY, AccessPolicy, Refusal
 from forelook.local.outbox import Outbox
 from forelook.local.user_keys import METRICS_READER
-from forelook.protocol.messages import WEBSOCKET_PATH, EngineState
+from forelook.protocol.messages import SESSION_ID_HEADER, WEBSOCKET_PATH, EngineState
 from forelook.server.auth import PRINCIPAL, AccessControl, OnAuthenticated, refuse
 from forelook.server.backend import Backend, ExitHooks
 from forelook.server.connection import Connection
@@ -35,6 +36,8 @@ logger = logging.getLogger("forelook.server")
 POLICY_VIOLATION = 1008
 TRY_AGAIN_LATER = 1013
 REVOKED = 4401  # of the range that applications choose from, after HTTP's 401
+SERVICE_RESTART = 1012
+MAX_SESSION_ID_CHARS = 256  # chosen, not measured
 CLOSE_TIMEOUT_S = 1.0  # chosen, not measured
 
 
@@ -84,6 +87,42 @@ def create_app(
         finally:
             await backend.stop()
 
+    editors = editor_app(backend, policy, on_authenticated, lifespan)
+    if http is None:
+        return editors
+    clients = client_app(backend, http.policy, http.on_authenticated)
+
+    async def by_listener(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        is_http = scope["type"] != "lifespan" and server is not None and server[1] == http.port
+        await (clients if is_http else editors)(scope, receive, send)
+
+    return by_listener
+
+
+def client_app(
+    backend: Backend, policy: AccessPolicy, on_authenticated: OnAuthenticated = lambda _client: None
+) -> ASGIApp:
+    """The HTTP interfaces of a backend, for whom ``policy`` lets in."""
+    interface = HttpInterface(backend, backend.config)
+    return AccessControl(interface, policy, on_authenticated, backend.refused, refuse_http)
+
+
+def editor_app(
+    backend: Backend,
+    policy: AccessPolicy,
+    on_authenticated: OnAuthenticated = lambda _client: None,
+    lifespan: Lifespan[Starlette] | None = None,
+) -> ASGIApp:
+    """The editor protocol and the operators' pages of a backend.
+
+    Args:
+        backend: what answers.
+        policy: who may connect.
+        on_authenticated: called with the address of every client that was let in.
+        lifespan: starts and stops the backend; ``None`` where the caller does.
+    """
+
     async def health(request: Request) -> JSONResponse:  # noqa: ARG001
         status = backend.status
         return JSONResponse(
@@ -99,7 +138,7 @@ def create_app(
     async def metrics(request: Request) -> Response:
         return Response(await backend.exposition(_figures_of(request)), media_type=CONTENT_TYPE)
 
-    editors = Starlette(
+    return Starlette(
         routes=[
             WebSocketRoute(WEBSOCKET_PATH, _RpcEndpoint(backend)),
             Route("/health", health),
@@ -111,18 +150,6 @@ def create_app(
         ],
         lifespan=lifespan,
     )
-    if http is None:
-        return editors
-    clients = AccessControl(
-        HttpInterface(backend, config), http.policy, http.on_authenticated, backend.refused, refuse_http
-    )
-
-    async def by_listener(scope: Scope, receive: Receive, send: Send) -> None:
-        server = scope.get("server")
-        is_http = scope["type"] != "lifespan" and server is not None and server[1] == http.port
-        await (clients if is_http else editors)(scope, receive, send)
-
-    return by_listener
 
 
 def _figures_of(request: Request) -> str:
@@ -150,7 +177,8 @@ class _RpcEndpoint:
             await send({"type": "websocket.send", "text": text})
 
         outbox = Outbox(send_text)
-        connection = Connection(self._backend, outbox, principal)
+        session_id = Headers(scope=scope).get(SESSION_ID_HEADER, "")[:MAX_SESSION_ID_CHARS]
+        connection = Connection(self._backend, outbox, principal, session_id)
         self._backend.join(connection)
         try:
             await send({"type": "websocket.accept"})
@@ -169,7 +197,8 @@ class _RpcEndpoint:
         overflow = asyncio.create_task(outbox.overflowed.wait())
         eviction = asyncio.create_task(connection.evicted.wait())
         revocation = asyncio.create_task(self._backend.revoked(connection.principal).wait())
-        tasks = (reader, writer, overflow, eviction, revocation)
+        stay = asyncio.create_task(connection.overstayed.wait())
+        tasks = (reader, writer, overflow, eviction, revocation, stay)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if overflow.done() and not reader.done():
@@ -180,6 +209,8 @@ class _RpcEndpoint:
                 await _close(send, REVOKED, REVOKED_KEY)
             elif eviction.done() and not reader.done():
                 await _close(send, TRY_AGAIN_LATER, "connection limit reached; this one was idle for longest")
+            elif stay.done() and not reader.done():
+                await _close(send, SERVICE_RESTART, "another replica serves this session; connect again")
         except asyncio.TimeoutError:
             pass  # still not reading: the transport closes with this task
         finally:

@@ -42,12 +42,12 @@ class ExitHooks:
 
     Attributes:
         idle: there was no connection for the idle time.
-        shutdown: a client requested it.
+        shutdown: a client requested it; ``None`` where no client may.
         failed: the engine cannot answer, as the status says; the next start must not find this process.
     """
 
     idle: Callable[[], None]
-    shutdown: Callable[[], None]
+    shutdown: Callable[[], None] | None
     failed: Callable[[Status], None]
 
 
@@ -55,6 +55,7 @@ class Guest(Protocol):
     """A connection, as far as it may have to make room for another."""
 
     principal: str
+    session_id: str
 
     def idle_s(self) -> float | None:
         """Seconds since its last message; ``None`` while it is in use."""
@@ -62,6 +63,10 @@ class Guest(Protocol):
 
     def evict(self) -> None:
         """Close it."""
+        ...
+
+    def move(self, *, must_leave: bool) -> None:
+        """Ask its client to connect again, to another replica."""
         ...
 
 
@@ -98,6 +103,7 @@ class Backend:
         self._has_failed = False
         self._listeners: set[OnStatus] = set()
         self._guests: list[Guest] = []
+        self._is_ending = False
         self._num_uses = 0
         self._claimed: set[DocumentKey] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -242,6 +248,24 @@ class Backend:
     def join(self, guest: Guest) -> None:
         """A connection that was admitted may be asked to go from now on."""
         self._guests.append(guest)
+        if self._is_ending:
+            guest.move(must_leave=True)
+
+    def move_sessions(self, is_elsewhere: Callable[[str], bool]) -> None:
+        """Ask connections once to move to another replica; those without a session id are at home anywhere.
+
+        Args:
+            is_elsewhere: whether a session, by its id, is at home at another replica.
+        """
+        for guest in tuple(self._guests):
+            if guest.session_id and is_elsewhere(guest.session_id):
+                guest.move(must_leave=False)
+
+    def end_sessions(self) -> None:
+        """Ask all connections to move to another replica, those to come too: this one ends."""
+        self._is_ending = True
+        for guest in tuple(self._guests):
+            guest.move(must_leave=True)
 
     def leave(self, guest: Guest, listener: OnStatus) -> None:
         """Count a closed connection."""

@@ -41,6 +41,7 @@ logger = logging.getLogger("forelook.server")
 
 LONG_MESSAGE_CHARS = 2**18  # chosen, not measured: reading one takes about a millisecond
 MANY_CHANGES = 500  # chosen, not measured: applying them takes about a millisecond
+MOVE_TIMEOUT_S = 10.0  # chosen, not measured: several attempts of a client to connect elsewhere
 
 R = TypeVar("R")
 _Handler = Callable[..., Coroutine[Any, Any, None]]
@@ -63,14 +64,19 @@ class Connection:
         backend: what all connections share.
         outbox: where answers and notifications go.
         principal: the user's name; empty on a user's own backend.
+        session_id: what a cluster routes the connection by; empty for none.
     """
 
-    def __init__(self, backend: Backend, outbox: Outbox, principal: str) -> None:
+    def __init__(self, backend: Backend, outbox: Outbox, principal: str, session_id: str = "") -> None:
         self._backend = backend
         self._outbox = outbox
         self.principal = principal
+        self.session_id = session_id
         self.evicted = asyncio.Event()
         """Set when it must make room for another connection."""
+        self.overstayed = asyncio.Event()
+        """Set when it is still open some time after it was asked to move."""
+        self._must_leave: asyncio.TimerHandle | None = None
         self._heard_s = time.monotonic()
         self._metrics = backend.metrics_of(principal)
         self._loop = asyncio.get_running_loop()
@@ -314,10 +320,11 @@ class Connection:
         self._tasks[request_id] = asyncio.create_task(answer())
 
     async def _shutdown(self, request_id: RequestId, params: messages.Empty) -> None:  # noqa: ARG002
-        if self.principal:
+        shutdown = self._backend.hooks.shutdown
+        if self.principal or shutdown is None:
             raise AuthenticationError("this backend is shared; only its owner can stop it")
         logger.info("a client requested shutdown")
-        self._answer(request_id, messages.Empty(), on_sent=self._backend.hooks.shutdown)
+        self._answer(request_id, messages.Empty(), on_sent=shutdown)
 
     # --- notifications
 
@@ -413,6 +420,8 @@ class Connection:
         if self._closed:
             return
         self._closed = True
+        if self._must_leave is not None:
+            self._must_leave.cancel()
         for running in self._completions.values():
             if running.handle is not None:
                 running.handle.cancel()
@@ -434,6 +443,18 @@ class Connection:
     def evict(self) -> None:
         """Have the transport close the connection."""
         self.evicted.set()
+
+    def move(self, *, must_leave: bool) -> None:
+        """Ask the client to connect again, to another replica.
+
+        Args:
+            must_leave: whether the connection is closed if it is still open later.
+        """
+        if self._closed:
+            return
+        self._outbox.post(jsonrpc.encode_notification(messages.CONNECTION_MOVE, messages.Empty()))
+        if must_leave and self._must_leave is None:
+            self._must_leave = self._loop.call_later(MOVE_TIMEOUT_S, self.overstayed.set)
 
 
 async def _off_loop(is_long: bool, call: Callable[..., R], *args: Any) -> R:

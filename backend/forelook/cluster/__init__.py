@@ -1,0 +1,1 @@
+"""Several replicas of the backend behind one address, on Ray Serve (extra ``forelook[cluster]``)."""
