@@ -48,13 +48,13 @@ def overhead(server: Server, documents: Sequence[Place]) -> dict[str, Any]:
         client.wait_until_ready(60.0)
 
         def over_protocol(place: Place) -> tuple[float, float, int]:
-            return _complete(client, place)
+            return complete(client, place)
 
         def over_kept(place: Place) -> tuple[float, float, int]:
-            return _generate(kept, place)
+            return generate(kept, place)
 
         def over_new(place: Place) -> tuple[float, float, int]:
-            return _generate(single, place)
+            return generate(single, place)
 
         ways: dict[str, Callable[[Place], tuple[float, float, int]]] = {
             "protocol": over_protocol,
@@ -91,7 +91,8 @@ def overhead(server: Server, documents: Sequence[Place]) -> dict[str, Any]:
     }
 
 
-def _complete(client: BackendClient, place: Place) -> tuple[float, float, int]:
+def complete(client: BackendClient, place: Place) -> tuple[float, float, int]:
+    """A new request of the editor protocol: milliseconds, those the engine had, and tokens."""
     uri = f"{WORKSPACE}/{abs(hash(place))}.py"
     opening = messages.DocumentOpenParams(WORKSPACE, uri, "python", 1, place.text)
     asking = messages.CompletionParams(
@@ -105,7 +106,8 @@ def _complete(client: BackendClient, place: Place) -> tuple[float, float, int]:
     return elapsed_ms, result.stats.total_ms, result.stats.num_generated_tokens
 
 
-def _generate(connection: Connection, place: Place) -> tuple[float, float, int]:
+def generate(connection: Connection, place: Place) -> tuple[float, float, int]:
+    """A new request over HTTP, likewise."""
     body = {
         "prompt": place.before + place.line,
         "suffix": f"\n{place.after}",

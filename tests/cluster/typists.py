@@ -13,7 +13,6 @@ from typing import Any
 from forelook.errors import BackendUnreachableError, ForelookError
 from forelook.local.endpoint import Endpoint
 from forelook.protocol import messages
-from forelook_lsp.positions import PositionEdit
 from forelook_lsp.window import EditorWindow
 
 PAUSE_S = 0.15
@@ -23,7 +22,7 @@ WORDS = ("total", "width", "height", "index", "result", "value", "name", "count"
 class Progress:
     """A progress bar that nobody sees."""
 
-    def report(self, percentage: int | None, message: str) -> None: ...
+    def report(self, share: float | None, message: str) -> None: ...
 
     def end(self, message: str) -> None: ...
 
@@ -135,7 +134,7 @@ class Typist:
     async def press(self, key: str) -> None:
         self._version += 1
         where = (self._line, self._character, self._line, self._character)
-        self.window.documents.change(self.uri, self._version, [PositionEdit(*where, key)])
+        self.window.documents.change(self.uri, self._version, [(*where, key)])
         self.text += key
         self._line, self._character = (self._line + 1, 0) if key == "\n" else (self._line, self._character + 1)
         with contextlib.suppress(asyncio.CancelledError):

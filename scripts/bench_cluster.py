@@ -1,0 +1,87 @@
+"""What Ray Serve adds to a request: the same backend alone and as the only replica of a cluster, in turns.
+
+Usage: python scripts/bench_cluster.py [--model MODEL] [--limit N]
+
+Every document comes once per way, each time with another comment first and last, so that nothing of it is cached: over
+the editor protocol and over HTTP with a new connection per request, alone and through Ray. The engine says how long it
+had a request; the rest is what the way costs. The last line is one JSON object with all figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from bench.arguments import benchmark_parser
+from bench.cluster_servers import cluster
+from bench.http_documents import Place, places
+from bench.http_measures import complete, generate
+from bench.http_servers import Connection, Server, forelook
+from bench.results import print_result, public_name
+from bench.summary import median_interval, rounded_percentile
+from bench.tables import print_rows
+from bench.turns import rotated, with_progress
+from forelook.commands.client import connected
+
+STARTER = "starter-model"
+BAR_MS = 5.0
+
+
+def overhead(servers: dict[str, Server], documents: list[Place]) -> dict[str, Any]:
+    """Time new requests to each server over each protocol, in turns; milliseconds."""
+    rest: dict[str, list[float]] = {}
+    whole: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        ways: dict[str, Callable[[Place], tuple[float, float, int]]] = {}
+        for name, server in servers.items():
+            assert server.endpoint is not None
+            client = stack.enter_context(connected(server.endpoint))
+            client.wait_until_ready(60.0)
+            ways[f"editor, {name}"] = lambda place, client=client: complete(client, place)
+            connection = stack.enter_context(contextlib.closing(Connection(server)))
+            ways[f"http, {name}"] = lambda place, connection=connection: generate(connection, place)
+        for number, place in enumerate(with_progress(documents, "overhead")):
+            for name in rotated(list(ways), number):
+                elapsed_ms, engine_ms, _ = ways[name](place.unique(f"{number} {name[:14]:>14}"))
+                if number > 0:  # the first of each way opens connections and finds caches empty
+                    whole.setdefault(name, []).append(elapsed_ms)
+                    rest.setdefault(name, []).append(elapsed_ms - engine_ms)
+    added = {}
+    for protocol in ("editor", "http"):
+        pairs = zip(rest[f"{protocol}, ray"], rest[f"{protocol}, alone"], strict=True)
+        p50_ms = statistics.median(rest[f"{protocol}, ray"]) - statistics.median(rest[f"{protocol}, alone"])
+        added[protocol] = {
+            "added_p50_ms": round(p50_ms, 3),
+            "paired_ms": median_interval([there - here for there, here in pairs]),
+            "bar_ms": BAR_MS,
+            "is_reached": p50_ms <= BAR_MS,
+        }
+    return {
+        "requests": len(documents) - 1,
+        "ways": {
+            name: {
+                "p50_ms": rounded_percentile(whole[name], 50),
+                "outside_engine_p50_ms": rounded_percentile(rest[name], 50, 3),
+                "outside_engine_p95_ms": rounded_percentile(rest[name], 95, 3),
+            }
+            for name in ways
+        },
+        "added": added,
+    }
+
+
+def main() -> None:
+    parser = benchmark_parser(__doc__, "model")
+    parser.add_argument("--limit", type=int, default=60, help="documents (default: %(default)s)")
+    options = parser.parse_args()
+    model = options.model or STARTER
+    with forelook("--model", model) as alone, cluster(1, model) as ray:
+        found = overhead({"alone": alone, "ray": ray}, list(places(options.limit)))
+    print_rows({"way": name, **figures} for name, figures in found["ways"].items())
+    print_result("cluster", {"model": public_name(model), **found}, options.json)
+
+
+if __name__ == "__main__":
+    main()
