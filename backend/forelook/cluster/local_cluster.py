@@ -116,6 +116,8 @@ def read_config(path: Path) -> ServeDeploySchema:
     certificate, key = (Path(name) if name else None for name in (options.ssl_certfile, options.ssl_keyfile))
     names = ("http_options.host", "http_options.ssl_certfile", "http_options.ssl_keyfile")
     check_tls(options.host, certificate, key, names)
+    if options.request_timeout_s is not None:
+        raise ConfigError("http_options.request_timeout_s", options.request_timeout_s, "none: editors stay connected")
     return schema
 
 

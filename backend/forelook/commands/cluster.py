@@ -70,6 +70,7 @@ def _ensure_environment(options: argparse.Namespace, context: CommandContext) ->
         "RAY_AUTH_TOKEN_PATH": str(token_path),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "0",
+        "RAY_worker_niceness": "0",  # by default 15: others' programs would come before every suggestion
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: the address of this machine is 127.0.0.1
     }
     if wanted.items() <= context.environ.items():
