@@ -36,12 +36,12 @@ from tests.server.harness import Client
 
 NUM_TYPISTS = 8
 GOES_ON_S = 3.0
-READY_S = 150.0
+READY_S = 240.0
 NUM_POOL_LINES = 400
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(280),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(sys.platform == "win32", reason="Ray's support for Windows is experimental"),
 ]
 

@@ -105,6 +105,16 @@ def test_sessions_that_another_replica_owns_move_once_the_change_has_settled(
     assert not sessions.has_ended
 
 
+def test_sessions_return_to_the_replica_that_takes_a_dead_one_s_place(
+    membership: Membership, sessions: Sessions, timers: Timers
+) -> None:
+    for replicas in ("ab", "a", "ac"):
+        membership.update(frozenset(replicas))
+        timers.pass_time()
+    ring = HashRing("ac")
+    assert sessions.moved == [session for session in SESSIONS if ring.owner(session) == "c"]
+
+
 def test_a_replica_that_takes_no_requests_any_more_ends_its_sessions(
     membership: Membership, sessions: Sessions, timers: Timers
 ) -> None:

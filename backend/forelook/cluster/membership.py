@@ -74,7 +74,7 @@ class Membership:
         if self._own not in replicas:
             logger.info("this replica ends: its sessions move to the %d others", len(replicas))
             self._backend.end_sessions()
-        elif before - {self._own}:
+        elif self._own in before:  # else it has no sessions yet
             self._timer = self._call_later(SETTLE_S, self._rebalance)
 
     def _rebalance(self) -> None:
