@@ -32,7 +32,7 @@ DEFAULT_FILES = (
 )
 LINES_BEFORE, LINES_AFTER = 6, 3
 PAUSE_S = 1.0  # as somebody rests at a new place, where the backend then reads the prompt ahead
-DEADLINE_MS = 10_000  # a busy machine answers late here, where an editor would show nothing; the time is printed
+DEADLINE_MS = 30_000  # a busy machine answers late here, where an editor would show nothing; the time is printed
 
 
 async def complete(client: LspClient, uri: str, before: str) -> tuple[str, str, float]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from forelook.confidence import Confidence
 from forelook.errors import ModelNotFoundError
+from forelook.languages import ROWS
 from forelook.local.identity import BackendIdentity, UserPaths
 from forelook.model import catalogue, default_model
 from forelook.model.adapter import read_adapter
+from forelook.model.confidence import ALL, ConfidenceTable, read_confidence, write_confidence
 from forelook.model.default_model import DEFAULT_ADAPTER_PATH, choose_files, load_user_model
 from forelook.model.infill_templates import InfillOrder
 from forelook.model.loading import STARTER_MODEL_NAME
@@ -107,6 +111,18 @@ def test_a_teams_adapter_replaces_our_own(paths: UserPaths, tmp_path: Path) -> N
     assert choose_files("/a/folder", None, None, paths).adapter is None
 
 
+def test_thresholds_are_those_measured_with_the_adapter(own_adapter: Path, paths: UserPaths, tmp_path: Path) -> None:
+    of_base = {Confidence.DEFAULT: {ALL: 0.1}, Confidence.STRICT: {ALL: 0.2}}
+    of_adapter = {Confidence.DEFAULT: {ALL: 0.3, "go": 0.4}, Confidence.STRICT: {ALL: 0.5}}
+    write_confidence(pull(paths, tmp_path), of_base, {})
+    write_confidence(own_adapter, of_adapter, {})
+    loaded = load_user_model(BackendIdentity(device="cpu", dtype="float32"), paths)
+    assert loaded.confidence == ConfidenceTable(of_adapter, is_measured=True)
+    shutil.copytree(own_adapter, tmp_path / "team", ignore=shutil.ignore_patterns("confidence.json"))
+    team = BackendIdentity(adapter=str(tmp_path / "team"), device="cpu", dtype="float32")
+    assert not load_user_model(team, paths).confidence.is_measured, "the base's table says nothing about the sum"
+
+
 def test_a_package_without_an_adapter_has_no_default_model(paths: UserPaths, tmp_path: Path, own_adapter: Path) -> None:
     (own_adapter / "adapter_model.safetensors").unlink()
     assert choose_files(None, None, None, paths).offer == ""
@@ -124,6 +140,15 @@ def test_the_shipped_adapter_fits_the_catalogued_base_and_is_small() -> None:
     assert {"<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<EOT>"} <= adapter.config.tokens.keys()
     assert len(adapter.config.base_sample) == 128, "another model of these shapes is refused"
     assert sum(path.stat().st_size for path in DEFAULT_ADAPTER_PATH.iterdir()) < 24_000_000
+
+
+def test_the_shipped_adapter_has_thresholds_of_its_own() -> None:
+    table = read_confidence(DEFAULT_ADAPTER_PATH)
+    assert table.is_measured
+    for level, values in table.least.items():
+        assert values.keys() <= {language.name for language in ROWS} | {ALL}, level
+    for name, value in table.least[Confidence.DEFAULT].items():
+        assert value <= table.least[Confidence.STRICT].get(name, 1.0)
 
 
 def test_the_papers_of_the_base_come_along(repository: Path) -> None:
