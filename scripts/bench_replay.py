@@ -15,8 +15,10 @@ same text:
   second choices, so a row has the last eight different successors; ``--model`` measures it as published.
 - ``pool_cold``: Forelook's pool with the edited file alone.
 - ``pool_warm``: Forelook's pool with the whole workspace.
-- ``pool_session``: the same, plus the output of the commit's earlier edits, accepted as the product learns it. It and
-  the two suffix methods alone know added lines of other edits.
+- ``pool_libraries``: the same, plus the installed libraries that edited files import, as the language server finds them
+  on this machine: Python's and Go's.
+- ``pool_session``: ``pool_warm``, plus the output of the commit's earlier edits, accepted as the product learns it. It
+  and the two suffix methods alone know added lines of other edits.
 
 The prompt is an editor's: text after the cursor, then text before it, as much of each as fits ``--prompt-tokens``.
 

@@ -284,6 +284,11 @@ class EditorConfig:
         True, boolean(), "Also index workspace files that are not open (faster suggestions, same content).",
         name="indexWorkspace", group=WORKSPACE,
     )  # fmt: skip
+    index_dependencies: bool = setting(
+        True, boolean(),
+        "Also index libraries that open files import: Python's standard library, Go's and its module cache.",
+        name="indexDependencies", group=WORKSPACE,
+    )  # fmt: skip
     ignore: tuple[str, ...] = setting(
         (), texts("a list of globs as in .gitignore"),
         "Globs of files that must not be read, in addition to `.gitignore`, `.forelookignore` and the built-in secrets "

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DEPENDENCIES = "dependencies"
+"""The name under which a client sends files of installed libraries: drafts of all workspaces of a user come from it."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class WorkspaceKey:

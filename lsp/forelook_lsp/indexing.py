@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forelook.errors import ForelookError, PrivacyError
+from forelook.keys import DEPENDENCIES
 from forelook.privacy.content import secret_reason
 from forelook.protocol import messages
 from forelook.uris import local_path, named_paths
@@ -21,6 +22,7 @@ from forelook_lsp.backend_connection import BackendConnection, run_in_thread
 from forelook_lsp.status import StatusPresenter
 
 if TYPE_CHECKING:
+    from forelook_lsp.dependencies import Dependencies
     from forelook_lsp.workspace_files import FileText, OpenFile, WorkspaceFiles
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ class Indexing:
         self._scan: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._dependencies: Dependencies | None = None
         self._stop = threading.Event()
         self._open_paths = open_paths
 
@@ -148,18 +152,17 @@ class Indexing:
 
     # --- Sending ---------------------------------------------------------------------------------------------
 
-    def start(self, open_files: Mapping[Path, str]) -> None:
+    def start(self, open_files: Mapping[Path, str], *, with_dependencies: bool) -> None:
         """Send the folders' files, restarting a running scan, and forget files sent before that are excluded now.
 
         Args:
             open_files: the open files' texts, which rank the others; they are not sent.
+            with_dependencies: whether to send the libraries that they import too.
         """
         self.stop()
         if self._folders:
-            from forelook_lsp.workspace_files import OpenFile
-
             self._scan = asyncio.get_running_loop().create_task(
-                self._send_all([OpenFile(path, text) for path, text in open_files.items()], self._stop)
+                self._send_all(self._as_open_files(open_files), self._stop, with_dependencies=with_dependencies)
             )
 
     def stop(self) -> None:
@@ -170,16 +173,29 @@ class Indexing:
             self._scan.cancel()
             self._scan = None
         self._changed.clear()
-        for task in (self._sending, self._looking):
+        for task in (self._sending, self._looking, self._reading):
             if task is not None:
                 task.cancel()
-        self._sending = self._looking = None
+        self._sending = self._looking = self._reading = None
+        self._dependencies = None
 
     def send_later(self, paths: Iterable[Path]) -> None:
         """Send files again after they were changed, saved or closed."""
         self._changed.update(dict.fromkeys(paths))
         if self._changed and self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send_changed())
+
+    def forget_dependencies(self) -> None:
+        """Remove the libraries from the backend, those that other windows sent too."""
+        self._dependencies = None
+        self._keep(DEPENDENCIES, [])
+
+    def send_dependencies(self, open_files: Mapping[Path, str]) -> None:
+        """Send the libraries that these files import, unless the folders' own files are still being sent."""
+        is_busy = any(task is not None and not task.done() for task in (self._scan, self._reading))
+        if self._folders and open_files and not is_busy:
+            files = self._as_open_files(open_files)
+            self._reading = asyncio.get_running_loop().create_task(self._send_dependencies(files, self._stop))
 
     def forget(self, paths: Iterable[Path]) -> None:
         """Remove files, or folders with all below them, from the backend: they were deleted, or are excluded now."""
@@ -310,7 +326,9 @@ class Indexing:
         """Wait until the backend has received the files, which keeps both queues short."""
         await self._backend.request(messages.STATUS, messages.Empty())
 
-    async def _send_all(self, open_files: Sequence[OpenFile], stop: threading.Event) -> None:
+    async def _send_all(
+        self, open_files: Sequence[OpenFile], stop: threading.Event, *, with_dependencies: bool
+    ) -> None:
         progress = self._presenter.show_progress("Forelook: reading the workspace")
         num_sent = 0
         try:
@@ -329,10 +347,32 @@ class Indexing:
                     progress.report(min(1.0, num_sent / max(1, len(paths))), f"{num_sent} of {len(paths)} files")
                     await self._until_received()
                 self._forget_keys(name, folder.take_unwanted())
+            if with_dependencies:
+                await self._send_dependencies(open_files, stop)
         except ForelookError as error:
             logger.info("reading the workspace stopped: %s", error)
         finally:
             progress.end(f"{num_sent} files")
+
+    @staticmethod
+    def _as_open_files(texts: Mapping[Path, str]) -> list[OpenFile]:
+        from forelook_lsp.workspace_files import OpenFile
+
+        return [OpenFile(path, text) for path, text in texts.items()]
+
+    async def _send_dependencies(self, open_files: Sequence[OpenFile], stop: threading.Event) -> None:
+        from forelook_lsp.dependencies import Dependencies
+
+        try:
+            if self._dependencies is None:
+                roots = list(self._roots.values())
+                self._dependencies = Dependencies(roots, lambda path: self._folder_of(path) is not None)
+            parts = self._dependencies.new_parts(open_files, stop)
+            while part := await run_in_thread(partial(next, parts, None)):
+                self._notify_files(DEPENDENCIES, part)
+                await self._until_received()
+        except ForelookError as error:
+            logger.info("reading libraries stopped: %s", error)
 
     def _notify_files(self, name: str, files: Sequence[FileText]) -> None:
         wire = tuple(messages.WorkspaceFile(file.path, file.text) for file in files)

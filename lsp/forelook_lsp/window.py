@@ -121,8 +121,10 @@ class EditorWindow:
             if self._restarting is not None:
                 self._restarting.cancel()
             self._restarting = asyncio.get_running_loop().create_task(self._restart_own_backend())
-        elif config.index_workspace != old.index_workspace:
+        elif (config.index_workspace, config.index_dependencies) != (old.index_workspace, old.index_dependencies):
             self._index()
+            if old.index_dependencies and not config.index_dependencies:
+                self.indexing.forget_dependencies()
         self._show_status()
 
     def set_folders(self, uris: Sequence[str]) -> None:
@@ -230,6 +232,8 @@ class EditorWindow:
         if not self.reports_file_events and self._clock() >= self._look_again_at_s:
             self._look_again_at_s = self._clock() + LOOK_AGAIN_S
             self._looking = asyncio.get_running_loop().create_task(self._look_again())
+        if self.config.index_workspace and self.config.index_dependencies and self.presenter.status.ready:
+            self.indexing.send_dependencies(self.documents.open_files())
 
     # --- Suggestions -----------------------------------------------------------------------------------------
 
@@ -376,7 +380,7 @@ class EditorWindow:
     def _index(self) -> None:
         self.indexing.stop()
         if self.config.index_workspace and self.presenter.status.ready:
-            self.indexing.start(self.documents.open_files())
+            self.indexing.start(self.documents.open_files(), with_dependencies=self.config.index_dependencies)
 
     def _model_changed_state(self) -> None:
         if self.presenter.status.ready and not self._indexed:

@@ -13,7 +13,7 @@ from typing import Any
 
 from forelook.decoding.drafting.budget import CostCurve
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
-from forelook.decoding.drafting.draft import DraftSource
+from forelook.decoding.drafting.draft import DraftOrigin, DraftSource
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.drafting.sources.prompt import PromptSource
 from forelook.decoding.drafting.tree import CandidateTree, DraftTree
@@ -22,6 +22,7 @@ from forelook.decoding.ngrams.pool import NgramPool
 from forelook.workspace.pool import ACCEPTED_WEIGHT
 
 from bench.history import Edit, Encoder, Repository, edits_of, is_wanted
+from bench.libraries import Libraries
 from bench.rivals import (
     SEPARATOR,
     Corpus,
@@ -36,7 +37,7 @@ from bench.rivals import (
 )
 
 RIVALS = ("prompt_lookup", "published", "suffix_decoding", "suffix_workspace", "token_recycling")
-METHODS = (*RIVALS, "pool_cold", "pool_warm", "pool_session")
+METHODS = (*RIVALS, "pool_cold", "pool_warm", "pool_session", "pool_libraries")
 KINDS = ("methods", "methods_replaced_deleted")
 """The two treatments of replaced lines, as a result names them: kept, deleted."""
 ACCEPTED = "\0accepted"
@@ -207,14 +208,16 @@ class Contest:
     outputs: Corpus = field(default_factory=Corpus)
     table: RecyclingTable = field(default_factory=RecyclingTable)
 
-    def run(self, edit: Edit, pools: dict[str, NgramPool], workspace: Corpus) -> None:
+    def run(self, edit: Edit, pools: dict[str, NgramPool], workspace: Corpus, libraries: NgramPool) -> None:
         """Generate one edit with each method."""
         for name in self.settings.chosen:
             tally = (self.replacing if edit.replaces else self.inserting)[name]
-            replay(self._method(name, edit, pools, workspace), edit.added, tally)
+            replay(self._method(name, edit, pools, workspace, libraries), edit.added, tally)
         self.outputs.extend([SEPARATOR, *edit.added])
 
-    def _method(self, name: str, edit: Edit, pools: dict[str, NgramPool], workspace: Corpus) -> Method:
+    def _method(
+        self, name: str, edit: Edit, pools: dict[str, NgramPool], workspace: Corpus, libraries: NgramPool
+    ) -> Method:
         settings, budget = self.settings, self.settings.budget
         after = edit.after_deleted if self.deletes_replaced else edit.after
         prompt = prompt_of(edit, after, settings.prompt_tokens)
@@ -229,7 +232,10 @@ class Contest:
             return SuffixDecoding(prompt, corpora, factor=factor, max_depth=depth, budget=budget, room=room)
         if name == "token_recycling":
             return TokenRecycling(prompt, self.table, recycling_shape(budget))
-        sources = [PromptSource(edit.before, after), PoolSource(pools.get(name) or NgramPool(), edit.path)]
+        pool = pools.get("pool_warm" if name == "pool_libraries" else name) or NgramPool()
+        sources: list[DraftSource] = [PromptSource(edit.before, after), PoolSource(pool, edit.path)]
+        if name == "pool_libraries":
+            sources.append(PoolSource(libraries, origin=DraftOrigin.DEPENDENCY))
         return PoolMethod(sources, edit.before, self.calibrations[name], budget)
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -268,7 +274,11 @@ def run(path: Path, name: str, settings: ReplaySettings) -> dict[str, Any]:
     if not chosen:
         raise SystemExit(f"{name}: no commit edits code; name another repository")
     contests = (Contest(settings, deletes_replaced=False), Contest(settings, deletes_replaced=True))
-    pools = {pool: NgramPool(1 << 22) for pool in ("pool_warm", "pool_session") if pool in settings.chosen}
+    wanted_pools = {"pool_warm" if name == "pool_libraries" else name for name in settings.chosen}
+    pools: dict[str, NgramPool] = {
+        pool: NgramPool(1 << 22) for pool in ("pool_warm", "pool_session") if pool in wanted_pools
+    }
+    libraries = Libraries(encoder)
     held: dict[str, dict[str, str]] = {pool: {} for pool in pools}
     num_edits = num_tokens = 0
     kept = spread([edits for _, edits in chosen], settings.edits)
@@ -290,8 +300,10 @@ def run(path: Path, name: str, settings: ReplaySettings) -> dict[str, Any]:
             num_edits += 1
             num_tokens += len(edit.added)
             workspace.hide(numbers.get(edit.path))  # the prompt has it, as the treatment leaves it
+            if "pool_libraries" in settings.chosen and edit.path in tree:
+                libraries.open(edit.path, repository.blob(tree[edit.path]).decode())
             for contest in contests:
-                contest.run(edit, pools, workspace)
+                contest.run(edit, pools, workspace, libraries.pool)
             num_accepted = session.num_tokens_of(ACCEPTED)
             session.replace_tokens(ACCEPTED, num_accepted, num_accepted, [BORDER, *edit.added])
         if number % 20 == 0:

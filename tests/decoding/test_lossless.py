@@ -9,9 +9,11 @@ from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.costs import COMMON_COSTS, StepCosts
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.decoding.limits import GREEDY, Limits, SamplingParams
 from forelook.decoding.lookahead.published import PublishedSettings
+from forelook.decoding.ngrams.pool import NgramPool
 from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from hypothesis import given, settings
@@ -209,3 +211,32 @@ def test_the_window_fills_the_budget_where_tokens_are_cheap_and_only_there():
         window_tokens = sum(used[name]) - 3 - (stats.num_steps - 1) - stats.num_drafted_tokens
         assert (window_tokens > 0) == (name == "cheap")
     assert max(used["dear"][1:]) < max(used["cheap"][1:])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    weights=st.integers(0, 20),
+    prompt=st.lists(st.integers(0, 31), min_size=1, max_size=20),
+    documents=st.lists(st.lists(st.integers(0, 31), max_size=60), max_size=3),
+    knows_output=st.booleans(),
+    sampling=samplings,
+)
+def test_documents_of_a_workspace_and_of_libraries_give_the_autoregressive_stream(
+    weights, prompt, documents, knows_output, sampling
+):
+    model = RandomTransformer(weights)
+    request = DecodeRequest(prompt, Limits(24), sampling)
+    expected = [token for tokens in autoregressive(request, model) for token in tokens]
+    workspace, libraries = NgramPool(), NgramPool()
+    for number, ids in enumerate(documents):
+        (workspace, libraries)[number % 2].set_document(number, ids)
+    if knows_output:
+        libraries.set_document("output", [*prompt, *expected])
+    stats = DecodingStats()
+    model.truncate(0)
+    sources = [PoolSource(workspace), PoolSource(libraries, origin=DraftOrigin.DEPENDENCY)]
+    budget = StepBudget(FREE, max_draft_tokens=12, seconds_per_draft=0.0)
+    steps = drafted(request, model, stats, sources=sources, budget=budget)
+    assert [token for tokens in steps for token in tokens] == expected
+    if knows_output:
+        assert stats.num_steps < 12

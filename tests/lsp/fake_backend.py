@@ -12,6 +12,7 @@ from typing import Any
 
 from forelook.errors import ForelookError, ProtocolVersionError, RequestCancelledError
 from forelook.finish_reason import FinishReason
+from forelook.keys import DEPENDENCIES
 from forelook.local.endpoint import Endpoint, claim, publish
 from forelook.local.identity import BackendFiles, BackendIdentity, UserPaths
 from forelook.protocol import jsonrpc, messages
@@ -54,6 +55,7 @@ class FakeBackend:
         self.events: list[messages.CompletionEventParams] = []
         self.cursors: list[tuple[str, int]] = []
         self.files: dict[str, str] = {}
+        self.libraries: dict[str, str] = {}
         self.forgotten: list[str] = []
         self.kept: dict[str, list[str]] = {}
         self.kept_parts: list[str] = []
@@ -170,12 +172,15 @@ class FakeBackend:
         elif message.method == "document/close":
             del connection.texts[params.uri]
         elif message.method == "workspace/files":
-            self.files.update({file.path: file.text for file in params.files})
+            held = self.libraries if params.workspace == DEPENDENCIES else self.files
+            held.update({file.path: file.text for file in params.files})
         elif message.method == "workspace/forget":
             self.forgotten.extend(params.paths)
         elif message.method == "workspace/keep":
             self.kept_parts = [*(self.kept_parts if params.part else ()), *params.paths]
-            if params.is_last:
+            if params.workspace == DEPENDENCIES:
+                self.libraries = {path: self.libraries[path] for path in params.paths}
+            elif params.is_last:
                 self.kept[params.workspace] = self.kept_parts
                 self.forgotten.extend(sorted(self.files.keys() - set(self.kept_parts)))
         elif message.method == "completion/event":

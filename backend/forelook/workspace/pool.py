@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forelook.budgets import ByteBudget
+from forelook.decoding.drafting.draft import DraftOrigin
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.layout import IntArray
 from forelook.decoding.ngrams.index import BORDER, TokenArray
@@ -210,6 +211,10 @@ class WorkspacePool:
         """A draft source for one request in an open document: every document but that one."""
         self._adopt_restored(wait=False)
         return PoolSource(self._pool, key)
+
+    def dependency_source(self) -> PoolSource:
+        """The same for a pool of libraries."""
+        return PoolSource(self._pool, origin=DraftOrigin.DEPENDENCY)
 
     def tokens_after(self, key: str, offset: int) -> TokenArray | None:
         """The tokens of an open document after the cursor, for drafts from them.

@@ -16,7 +16,7 @@ from forelook.decoding.layout import StepLayout
 from forelook.decoding.prefill import PrefillSpeed
 from forelook.errors import UnknownDocumentError
 from forelook.finish_reason import FinishReason
-from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.keys import DEPENDENCIES, DocumentKey, WorkspaceKey
 from forelook.model.loading import LoadedModel
 from forelook.protocol.events import EventKind
 from forelook.protocol.messages import TextChange
@@ -180,6 +180,25 @@ def test_what_was_computed_ahead_goes_with_its_document(rigs: Callable[..., Rig]
     rig.open("x = compute(1)\n")
     rig.settle(14)
     assert rig.engine.stats()["answered_ahead"] == 0
+
+
+def test_libraries_of_a_user_are_drafts_in_all_workspaces_of_that_user_alone(rigs: Callable[..., Rig]) -> None:
+    text, call = "total = 1\nvalue = ", "combine(first, second, third, fourth)"
+    config = EngineConfig(prewarm=False, deadline_ms=20_000)
+    costs: dict[str | None, int] = {}
+    for owner in (None, "", "ada"):
+        rig = rigs(FakeModel(f"{text}{call}\n"), config)
+        rig.open(text)
+        if owner is not None:
+            libraries = WorkspaceKey(owner, DEPENDENCIES)
+            rig.engine.add_workspace_files(libraries, [("python3.12/client.py", f"value = {call}\n")])
+            wait_until(lambda: rig.engine.pool_stats(libraries).get("num_waiting") == 0)  # noqa: B023
+            wait_until(lambda: rig.engine.pool_stats(libraries)["num_documents"] == 1)  # noqa: B023
+        result = rig.ask(len(text)).result
+        assert [suggestion.text for suggestion in result.suggestions] == [call]
+        assert (result.stats.accepted_by_origin.get("dependency", 0) > 8) == (owner == "")
+        costs[owner] = result.stats.num_steps
+    assert costs[""] < costs["ada"] == costs[None]
 
 
 def test_each_document_keeps_its_last_suggestion_as_a_draft(rigs: Callable[..., Rig]) -> None:

@@ -52,6 +52,8 @@ class WorkAhead:
                 key = pool_key(document.workspace, document.key)
                 sources.append(pool.source(key))
                 after = pool.tokens_after(key, offset)
+            if (libraries := self._pools.dependencies(document.workspace.principal)) is not None:
+                sources.append(libraries.dependency_source())
         answer = user.answers.of(document.key)
         previous = None if answer is None else answer.draft_source(loaded.model.tokenizer.encode)
         if previous is not None:

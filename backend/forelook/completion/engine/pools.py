@@ -16,7 +16,7 @@ from forelook.completion.engine.model_state import ModelState
 from forelook.decoding.drafting.tree_drafter import DraftMemory
 from forelook.decoding.layout import IntArray
 from forelook.failures import logged
-from forelook.keys import WorkspaceKey
+from forelook.keys import DEPENDENCIES, WorkspaceKey
 from forelook.model.loading import LoadedModel
 from forelook.workspace.pool import WorkspacePool
 
@@ -81,8 +81,14 @@ class WorkspacePools:
 
     def latest_of(self, principal: str, without: WorkspaceKey) -> WorkspacePool | None:
         """The pool of the workspace that a user has used last, but not that of ``without``."""
-        keys = (key for key in reversed(self._pools) if key.principal == principal and key != without)
+        not_asked = (without.uri, DEPENDENCIES)
+        keys = (key for key in reversed(self._pools) if key.principal == principal and key.uri not in not_asked)
         return next((self._pools[key] for key in keys), None)
+
+    def dependencies(self, principal: str) -> WorkspacePool | None:
+        """The libraries that a user's documents import; ``None`` where no client has sent any."""
+        key = WorkspaceKey(principal, DEPENDENCIES)
+        return self.get(key) if key in self._pools else None
 
     def _has_room(self) -> bool:
         """Close the pool that was used longest ago if all places are taken; False if all have open documents."""
@@ -147,9 +153,10 @@ class WorkspacePools:
 
     def index(self) -> bool:
         """Index for one slice; returns whether more is left."""
-        for pool in self._pools.values():
+        # libraries come last, as they are the least relevant
+        for key in sorted(self._pools, key=lambda key: key.uri == DEPENDENCIES):
             with logged("indexing"):
-                if pool.run_slice(self._slice_s):
+                if self._pools[key].run_slice(self._slice_s):
                     return True
         return False
 

@@ -20,6 +20,7 @@ class DraftOrigin(Enum):
     PREVIOUS_SUGGESTION = "previous_suggestion"
     LOOKAHEAD = "lookahead"
     SUCCESSOR = "successor"  # the model's own earlier choice after the same few tokens
+    DEPENDENCY = "dependency"  # libraries that open files import
 
 
 @dataclass(frozen=True, slots=True)

@@ -409,6 +409,7 @@ class NgramPool:
         max_candidates: int,
         max_length: int,
         without: Hashable | None = None,
+        origin: DraftOrigin = DraftOrigin.WORKSPACE,
     ) -> list[Draft]:
         """Guess what follows ``context``, best guess first.
 
@@ -417,9 +418,10 @@ class NgramPool:
             max_candidates: maximum number of drafts.
             max_length: maximum number of tokens per draft.
             without: a document whose entries are left out, because another source covers it.
+            origin: whose drafts these are.
         """
         places = self.places(context, reach=max_length, without=without)
-        return rank(places, max_candidates=max_candidates, max_length=max_length, origin=DraftOrigin.WORKSPACE)
+        return rank(places, max_candidates=max_candidates, max_length=max_length, origin=origin)
 
     def places(
         self,
