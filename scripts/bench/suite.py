@@ -25,7 +25,7 @@ class Benchmark:
         script: executable below ``scripts/``.
         full, quick: its options for the page, and for a test of the code.
         render: result → lines of Markdown.
-        only_by_name: whether a run of everything leaves it out: it needs what is no part of the project, or hours.
+        only_by_name: whether a run of everything leaves it out: it needs what is no part of the project, or long.
     """
 
     name: str
@@ -75,8 +75,8 @@ SUITE = (
     Benchmark("quality", "eval_infilling.py", "--limit 1100 --no-tests --keystrokes 8",
               "--limit 2 --no-tests --keystrokes 1", tables.quality),
     Benchmark("quality-default", "eval_infilling.py",
-              "--limit 1100 --no-tests --keystrokes 8 --model smollm2-135m",
-              "--limit 1 --no-tests --model smollm2-135m", tables.quality, only_by_name=True),
+              "--limit 344 --no-tests --answers shown --model smollm2-135m",
+              "--limit 1 --no-tests --answers shown --model smollm2-135m", tables.quality, only_by_name=True),
 )  # fmt: skip
 
 
