@@ -50,6 +50,15 @@ class Replica:
         url = f"ws://127.0.0.1:{self.port}/model/rpc"
         return connect(url, additional_headers=headers_of(key, session), compression=None)
 
+    async def get(self, path: str, key: str) -> str:
+        """The answer with its headers."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        answer = (await asyncio.wait_for(reader.read(), 20)).decode()
+        writer.close()
+        return answer
+
     @contextlib.asynccontextmanager
     async def client(self, key: str, session: str = "") -> AsyncIterator[Client]:
         async with self.websocket(key, session) as websocket:
@@ -59,9 +68,11 @@ class Replica:
             await client.close()
 
 
-def make_app(key_file: Path, make_engine: Callable[[OnStatus], FakeEngine] = FakeEngine, **args: Any) -> ReplicaApp:
+def make_app(
+    key_file: Path, make_engine: Callable[[OnStatus], FakeEngine] = FakeEngine, *, name: str = "one", **args: Any
+) -> ReplicaApp:
     config = ClusterConfig.from_json({"tokenFile": str(key_file), "folder": str(key_file.parent), **args})
-    return ReplicaApp(config, "one", make_engine)
+    return ReplicaApp(config, name, "starter", make_engine)
 
 
 @contextlib.asynccontextmanager
@@ -88,14 +99,20 @@ async def serving(app: ReplicaApp) -> AsyncIterator[Replica]:
 async def test_editors_and_http_clients_share_an_address_below_a_route(key_file: Path) -> None:
     async with serving(make_app(key_file)) as replica, replica.client(A) as editor:
         assert (await editor.result("status"))["state"] == "ready"
-        reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
-        request = f"GET /model/health HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {A}\r\nConnection: close\r\n\r\n"
-        writer.write(request.encode())
-        answer = (await reader.read()).decode()
-        writer.close()
+        answer = await replica.get("/model/health", A)
         assert answer.startswith("HTTP/1.1 200")
         assert f"{REPLICA_HEADER}: one" in answer
         assert json.loads(answer.rpartition("\r\n\r\n")[2]) == {"status": "ok"}
+
+
+async def test_metrics_are_those_of_all_replicas_and_name_them(key_file: Path) -> None:
+    app, other = make_app(only_key(key_file)), make_app(only_key(key_file), name="two")
+    async with serving(app) as replica, serving(other):
+        text = ""
+        while 'replica="two"' not in text:
+            text = await replica.get("/model/metrics", A)
+        assert 'forelook_ready{replica="one"} 1' in text
+        assert 'forelook_connections{replica="two"} 0' in text
 
 
 async def test_two_users_with_the_same_workspace_path_share_nothing(key_file: Path) -> None:

@@ -35,7 +35,7 @@ class Replica:
         os.umask(0o077)
         _log_to_stderr()
         context, loop = serve.get_replica_context(), asyncio.get_running_loop()
-        self._replica_app = ReplicaApp(config, context.replica_tag)
+        self._replica_app = ReplicaApp(config, context.replica_tag, context.app_name)
         await self._replica_app.start()
         self._membership = Membership(self._replica_app.backend, context.replica_tag, loop.call_later)
         self._membership.follow(context.replica_id.deployment_id)

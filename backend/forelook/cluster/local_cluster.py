@@ -141,19 +141,9 @@ def host(path: Path, files: ClusterFiles, announce: Callable[[RunningCluster], N
         shutil.rmtree(files.ray_folder, ignore_errors=True)  # what the cluster before left: logs, until now
         make_private_dir(files.ray_folder)
         try:
-            context = ray.init(
-                address="local",
-                num_cpus=_num_cpus(schema),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                namespace=SERVE_NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                _node_ip_address=_LOCALHOST,
-                _temp_dir=str(files.ray_folder),
-            )
+            address = _start_ray(_num_cpus(schema), files.ray_folder)
             with _signals() as stop:  # after Ray has set its own handlers, which end the process at once
-                running = RunningCluster(os.getpid(), str(context.address_info["gcs_address"]), _url(schema))
+                running = RunningCluster(os.getpid(), address, _url(schema))
                 write_atomically(files.record, json.dumps(asdict(running)))
                 _deploy(schema, stop)
                 if not stop.is_set():
@@ -212,6 +202,25 @@ def stop(running: RunningCluster, files: ClusterFiles) -> None:
         os.kill(running.pid, signal.SIGTERM)
     with file_lock(files.lock, _STOP_TIMEOUT_S, "the cluster is still ending"):
         pass
+
+
+def _start_ray(num_cpus: int, folder: Path) -> str:
+    """Start Ray as children of this process; returns the address of its control service."""
+    try:
+        context = ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            namespace=SERVE_NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address=_LOCALHOST,
+            _temp_dir=str(folder),
+        )
+    except Exception as error:  # Ray raises no type of its own
+        raise EndpointError(f"Ray does not start: {error}; its logs are in {folder}") from error
+    return str(context.address_info["gcs_address"])
 
 
 @contextlib.contextmanager

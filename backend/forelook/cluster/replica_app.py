@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
 from forelook.cluster.cluster_config import ClusterConfig
+from forelook.cluster.replica_metrics import ReplicaMetrics
+from forelook.config import ServerConfig
 from forelook.engine_factory import engine_factory
 from forelook.errors import ModelError
 from forelook.local.access import AccessPolicy, read_tokens
@@ -29,12 +33,51 @@ REPLICA_HEADER = "x-forelook-replica"
 _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
+class ReplicaBackend(Backend):
+    """A backend that answers for its neighbors too where the figures of all users are wanted.
+
+    Args:
+        factory, config, hooks, settings, keys: as for a backend.
+        folder: of the application's metrics.
+        name: of this replica.
+    """
+
+    def __init__(
+        self,
+        factory: EngineFactory,
+        config: ServerConfig,
+        hooks: ExitHooks,
+        settings: Mapping[str, object],
+        keys: KeyRing | None,
+        *,
+        folder: Path,
+        name: str,
+    ) -> None:
+        super().__init__(factory, config, hooks, settings, keys)
+        self._replica_metrics = ReplicaMetrics(folder, name, partial(super().exposition, ""))
+
+    def start(self) -> None:
+        """Start building the engine, and keep the figures for the others."""
+        super().start()
+        self._replica_metrics.start()
+
+    async def stop(self) -> None:
+        """Close the engine."""
+        await self._replica_metrics.stop()
+        await super().stop()
+
+    async def exposition(self, principal: str) -> str:
+        """The figures of a user at this replica; for the owner and readers of metrics those of all replicas."""
+        return await super().exposition(principal) if principal else await self._replica_metrics.all()
+
+
 class ReplicaApp:
     """Answers what reaches one replica below its route.
 
     Args:
         config: the model, the keys and the limits.
         name: of this replica.
+        application: its name.
         factory: makes the engine; by default the one that ``config`` names.
         clock: monotonic seconds.
 
@@ -46,6 +89,7 @@ class ReplicaApp:
         self,
         config: ClusterConfig,
         name: str,
+        application: str,
         factory: EngineFactory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,7 +100,8 @@ class ReplicaApp:
         hooks = ExitHooks(idle=lambda: None, shutdown=None, failed=self._fail)
         settings = as_json(config.engine, (Effect.RESTART,))
         make = factory or engine_factory(config.engine, config.paths)
-        self.backend = Backend(make, config.server, hooks, settings, keys)
+        folder = config.folder / "metrics" / application
+        self.backend = ReplicaBackend(make, config.server, hooks, settings, keys, folder=folder, name=name)
         self._editors = editor_app(self.backend, policy)
         self._clients = client_app(self.backend, policy)
         self._header = (REPLICA_HEADER.encode(), name.encode())
