@@ -96,6 +96,8 @@ class Dependencies:
                     yield f"{library.name}/{path.relative_to(library.folder).as_posix()}", path
 
     def _go_package(self, name: str) -> Library | None:
+        if ".." in name.split("/") or name.startswith(("/", ".", "~")):
+            return None  # no library's name, and it could lead anywhere
         standard = go_root()
         if standard is not None and (standard / "src" / name).is_dir():
             version = standard.name if standard.name != "go" else "go"

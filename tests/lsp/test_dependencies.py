@@ -131,6 +131,9 @@ def test_gos_packages_are_those_of_the_installation_and_of_the_required_version(
         "go-1.22/src/net/http/client.go": "package http\n",
         "example.org/Big/lib@v1.2.3/part/part.go": "package part\n",
     }
+    write(tmp_path, {"elsewhere/plan.go": "package plan\n"})
+    for name in ("../../elsewhere", "net/../../../elsewhere", "./net", str(tmp_path / "elsewhere")):
+        assert found({"a.go": f'import "{name}"\n'}, tmp_path / "project") == {}, name
 
 
 # --- Through the server ----------------------------------------------------------------------------------------
