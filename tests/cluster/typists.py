@@ -115,6 +115,7 @@ class Typist:
         self._line, self._character, self._version = 0, 0, 1
         self.text = ""
         self.probing = True
+        self._is_typing = True
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -127,7 +128,7 @@ class Typist:
         self._task = asyncio.create_task(self._type())
 
     async def _type(self) -> None:
-        while True:
+        while self._is_typing:
             await self.press(next(self._keys))
             await asyncio.sleep(PAUSE_S)
 
@@ -141,10 +142,9 @@ class Typist:
             await self.window.suggest(self.uri, self._line, self._character, invoked=False)
 
     async def stop_typing(self) -> None:
+        self._is_typing = False
         assert self._task is not None
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await self._task
 
     async def asked_directly(self) -> str:
         """What the backend suggests for its own copy of the document, at the end of this one."""
