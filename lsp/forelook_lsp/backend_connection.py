@@ -38,6 +38,7 @@ MOVE_ATTEMPTS = 4
 RETIRE_TIMEOUT_S = 5.0  # for requests that still run on the connection before; chosen, not measured
 STEADY_S = 10.0  # a connection that lasted this long resets the backoff; chosen, not measured
 TRY_AGAIN_LATER = 1013
+_MAX_REASON_BYTES = 200  # chosen, not measured
 HELLO_TIMEOUT_S = 10.0  # chosen, not measured
 MAX_ANSWER_BYTES = 64 * 2**20  # chosen, not measured
 
@@ -247,6 +248,7 @@ class BackendConnection:
             # The text of a refused opening request contains the status: 401, 403 or 503.
             raise BackendUnreachableError(
                 f"cannot connect to the backend at {endpoint.description}: {type(error).__name__}: {error}"
+                f"{_body_of(error)}"
             ) from error
         link = _Link(websocket, Outbox(websocket.send, MAX_UNSENT_CHARS))
         self._links.append(link)
@@ -404,6 +406,15 @@ def _post(link: _Link, message: str) -> None:
 
 def _spread(seconds: float) -> float:
     return seconds * random.uniform(1.0 - JITTER, 1.0 + JITTER)  # noqa: S311 - spreads the clients
+
+
+def _body_of(error: Exception) -> str:
+    """What the backend says of its refusal, such as that a key was revoked."""
+    from websockets.exceptions import InvalidStatus
+
+    body = error.response.body if isinstance(error, InvalidStatus) else None
+    text = (body or b"")[:_MAX_REASON_BYTES].decode("utf-8", "replace").strip()
+    return f": {text}" if text.isprintable() and text else ""
 
 
 async def _connect(endpoint: Endpoint, workspace: str) -> ClientConnection:

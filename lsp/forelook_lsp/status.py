@@ -56,6 +56,7 @@ class WindowStatus:
         paused: whether suggestions are switched off in this window.
         withheld: why the last document queried gets no suggestions; empty if it does.
         is_unsure: whether the model was not sure enough of the last suggestion to show it.
+        over_quota: why the backend answers nothing for now, where the user's key is used up; empty otherwise.
         not_in_effect: which settings of this window the backend does not have, and the fix; empty if it has all.
         last_latency_ms: of the last answer that needed the backend.
         tokens_per_step: of the last completion.
@@ -70,6 +71,7 @@ class WindowStatus:
     paused: bool = False
     withheld: str = ""
     is_unsure: bool = False
+    over_quota: str = ""
     not_in_effect: str = ""
     last_latency_ms: float | None = None
     tokens_per_step: float | None = None
@@ -122,7 +124,8 @@ class WindowStatus:
             return "completing", busy, backend.progress
         # Without progress the backend's message is what it has to say about its model.
         unsure = UNSURE if self.is_unsure else ""
-        return "ready", busy or self.withheld or self.not_in_effect or unsure or backend.message, backend.progress
+        said = self.withheld or self.over_quota or self.not_in_effect or unsure or backend.message
+        return "ready", busy or said, backend.progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class KeyKeeper:
 
     def start(self) -> None:
         """Start watching."""
+        if self._tasks:  # who serves the application may start it a second time
+            return
         self._tasks = [
             # Apart, as a folder that does not answer must not hold up the other.
             asyncio.create_task(self._repeat(_CHECK_EVERY_S, self._check, "the check of the keys")),

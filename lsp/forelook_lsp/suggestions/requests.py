@@ -11,6 +11,7 @@ from functools import partial
 
 from forelook.confidence import Confidence
 from forelook.config import EditorConfig
+from forelook.errors import QuotaError
 from forelook.finish_reason import FinishReason
 from forelook.protocol import messages
 
@@ -266,9 +267,11 @@ class SuggestionRequests:
         error = done.exception()
         if error is not None:
             logger.info("no suggestion: %s", error)
+            self._presenter.status.over_quota = str(error) if isinstance(error, QuotaError) else ""
             self._perform(self._machine.failed(ask.request_id, self._clock()))
             return
         result = done.result()
+        self._presenter.status.over_quota = ""
         if result.stats.num_steps:
             self._presenter.status.tokens_per_step = result.stats.tokens_per_step
         found = continuations_of(ask.query, result.suggestions)
