@@ -207,19 +207,29 @@ def stop(running: RunningCluster, files: ClusterFiles) -> None:
 def _start_ray(num_cpus: int, folder: Path) -> str:
     """Start Ray as children of this process; returns the address of its control service."""
     try:
-        context = ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            namespace=SERVE_NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            _node_ip_address=_LOCALHOST,
-            _temp_dir=str(folder),
-        )
+        return _init_ray(num_cpus, folder)
+    except Exception as error:  # noqa: BLE001 - Ray raises no type of its own
+        # Ray waits 30 s for its own processes, which a busy machine may not start in time.
+        logger.warning("Ray does not start, trying again: %s", error)
+        ray.shutdown()
+    try:
+        return _init_ray(num_cpus, folder)
     except Exception as error:  # Ray raises no type of its own
         raise EndpointError(f"Ray does not start: {error}; its logs are in {folder}") from error
+
+
+def _init_ray(num_cpus: int, folder: Path) -> str:
+    context = ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        namespace=SERVE_NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _node_ip_address=_LOCALHOST,
+        _temp_dir=str(folder),
+    )
     return str(context.address_info["gcs_address"])
 
 
