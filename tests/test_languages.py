@@ -39,6 +39,8 @@ OTHER_MEANINGS = {
     ("model/infill_templates.py", "plain"): "the prompt format without sentinels",
     ("model/adapter_config.py", "r"): "the rank of an adapter, as the peft package names it",
     ("forward/kernel_choice.py", "plain"): "the product of unpacked weights",
+    ("forelook_lsp/dependencies.py", "go"): "the program, and the folders it makes",
+    ("commands/cluster.py", "json"): "an option of the command line",
 }
 OWN_FILES = {".json"}  # a format that Forelook writes itself
 

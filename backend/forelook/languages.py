@@ -49,6 +49,15 @@ _SINGLE = StringForm("'", "'")
 _BRACE = r"\{\s*$"
 
 
+class LibraryLayout(Enum):
+    """How an import names files of installed libraries."""
+
+    MODULES = "modules"
+    """A dotted name is the path of a file below one folder."""
+    PACKAGES = "packages"
+    """A quoted path is a folder."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Language:
     """One language. The defaults are those of the C family.
@@ -81,6 +90,7 @@ class Language:
         import_nodes: grammar nodes of top-level imports.
         import_words: words that start an import line.
         import_calls: functions whose call imports a file.
+        libraries: how an import names files of installed libraries; ``None`` where they are not looked for.
         title: the name in prose; empty if it is the name with a capital.
         index_stems: file stems that represent their folder in an import, such as ``__init__``.
     """
@@ -113,7 +123,13 @@ class Language:
     import_words: tuple[str, ...] = ()
     import_calls: tuple[str, ...] = ()
     index_stems: tuple[str, ...] = ()
+    libraries: LibraryLayout | None = None
     title: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """The usual suffix of its files."""
+        return next(iter(self.ids.values()))[0]
 
 
 _PYTHON = Language(
@@ -132,6 +148,7 @@ _PYTHON = Language(
     import_nodes=_nodes("import_statement import_from_statement future_import_statement"),
     import_words=("from", "import"),
     index_stems=("__init__",),
+    libraries=LibraryLayout.MODULES,
 )
 # A slash where an expression may start: after an operator, an opening bracket or a separator.
 _REGEX_LITERAL = r"(?<=[(,=:\[!&|?{};])[ \t]*/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/"
@@ -206,6 +223,7 @@ _GO = Language(
     signature_nodes=_nodes("function_declaration method_declaration type_declaration"),
     import_nodes=_nodes("import_declaration"),
     import_words=("import",),
+    libraries=LibraryLayout.PACKAGES,
 )
 _RUST = Language(
     "rust",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forelook.languages import LibraryLayout, language_for, language_id_of
 from forelook.local.files import read_regular_file
 from forelook.privacy.content import content_reason, is_generated_name
 from forelook.privacy.secrets import is_secret_path
@@ -30,7 +31,6 @@ _PYTHON_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[
 _GO_IMPORT = re.compile(r'^[ \t]*(?:import[ \t]+)?(?:[\w.]+[ \t]+)?"([\w./~-]+)"[ \t]*$', re.MULTILINE)
 _GO_REQUIRE = re.compile(r"^[ \t]*(?:require[ \t]+)?([\w.~/-]+\.[\w.~/-]+)[ \t]+(v[\w.+-]+)", re.MULTILINE)
 _IMPORT_CHARS = 200_000
-_PYTHON_SUFFIXES, _GO_SUFFIXES = frozenset({".py", ".pyi"}), frozenset({".go"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,12 @@ class Dependencies:
     def _files(self, open_files: Sequence[OpenFile]) -> Iterator[tuple[str, Path]]:
         """Name and path of every file of an imported library; some do not exist."""
         for file in open_files:
-            text = file.text[:_IMPORT_CHARS]
-            if file.path.suffix in _PYTHON_SUFFIXES:
-                found = (_module_files(python_library(), name) for name in python_imports(text))
-            elif file.path.suffix in _GO_SUFFIXES:
+            text, language = file.text[:_IMPORT_CHARS], language_for(language_id_of(file.path.suffix))
+            if language.libraries is LibraryLayout.MODULES:
+                found = (_module_files(python_library(), name, language.suffix) for name in python_imports(text))
+            elif language.libraries is LibraryLayout.PACKAGES:
                 packages = [self._go_package(name) for name in dict.fromkeys(_GO_IMPORT.findall(text))]
-                found = (_folder_files(library, ".go") for library in packages if library is not None)
+                found = (_folder_files(library, language.suffix) for library in packages if library is not None)
             else:
                 continue
             for library, paths in found:
@@ -144,12 +144,13 @@ def go_root() -> Path | None:
     return root if (root / "src").is_dir() else None
 
 
-def _module_files(library: Library, name: str) -> tuple[Library, list[Path]]:
+def _module_files(library: Library, name: str, suffix: str) -> tuple[Library, list[Path]]:
     """The module itself, its package's other modules, and the package at the top: a dotted name's parts are folders."""
     top, *rest = name.split(".")
     folder = library.folder / top
-    paths = [folder.with_suffix(".py"), folder / "__init__.py", library.folder.joinpath(top, *rest).with_suffix(".py")]
-    return library, [*dict.fromkeys([*paths, *_sorted(library.folder.joinpath(top, *rest), ".py")])]
+    named = library.folder.joinpath(top, *rest)
+    paths = [folder.with_suffix(suffix), folder / f"__init__{suffix}", named.with_suffix(suffix)]
+    return library, [*dict.fromkeys([*paths, *_sorted(named, suffix)])]
 
 
 def _folder_files(library: Library, suffix: str) -> tuple[Library, list[Path]]:

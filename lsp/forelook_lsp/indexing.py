@@ -78,6 +78,7 @@ class Indexing:
         self._looking: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._dependencies: Dependencies | None = None
+        self._importing: list[OpenFile] = []  # whose libraries are to be sent
         self._stop = threading.Event()
         self._open_paths = open_paths
 
@@ -178,6 +179,7 @@ class Indexing:
                 task.cancel()
         self._sending = self._looking = self._reading = None
         self._dependencies = None
+        self._importing = []
 
     def send_later(self, paths: Iterable[Path]) -> None:
         """Send files again after they were changed, saved or closed."""
@@ -191,11 +193,12 @@ class Indexing:
         self._keep(DEPENDENCIES, [])
 
     def send_dependencies(self, open_files: Mapping[Path, str]) -> None:
-        """Send the libraries that these files import, unless the folders' own files are still being sent."""
-        is_busy = any(task is not None and not task.done() for task in (self._scan, self._reading))
-        if self._folders and open_files and not is_busy:
-            files = self._as_open_files(open_files)
-            self._reading = asyncio.get_running_loop().create_task(self._send_dependencies(files, self._stop))
+        """Send the libraries that these files import, after the folders' own files and earlier libraries."""
+        if not self._folders or not open_files:
+            return
+        self._importing = self._as_open_files(open_files)
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.get_running_loop().create_task(self._send_later_dependencies(self._stop))
 
     def forget(self, paths: Iterable[Path]) -> None:
         """Remove files, or folders with all below them, from the backend: they were deleted, or are excluded now."""
@@ -359,6 +362,13 @@ class Indexing:
         from forelook_lsp.workspace_files import OpenFile
 
         return [OpenFile(path, text) for path, text in texts.items()]
+
+    async def _send_later_dependencies(self, stop: threading.Event) -> None:
+        if self._scan is not None:
+            await asyncio.wait({self._scan})
+        while self._importing:
+            open_files, self._importing = self._importing, []
+            await self._send_dependencies(open_files, stop)
 
     async def _send_dependencies(self, open_files: Sequence[OpenFile], stop: threading.Event) -> None:
         from forelook_lsp.dependencies import Dependencies

@@ -115,7 +115,7 @@ async def test_the_cells_before_and_after_are_part_of_the_text_around_the_cursor
     (item,) = await editor.complete(cell_uri("b"), 1, 15)
     assert asked == [(FEE + "\nx = 1\nfee = compute_s", "\n%time\nprint(fee)")]
     assert (item["insertText"], item["range"]) == ("fee = compute_shipping_fee(3, 4)", range_of(1, 0, 1, 15))
-    assert backend.connections[0].texts == notebook.expected()
+    await backend.wait_until(lambda: backend.connections[0].texts == notebook.expected())
     assert set(backend.connections[0].texts) == {PYTHON, f"{NOTEBOOK}#markdown", f"{NOTEBOOK}#shellscript"}
 
 

