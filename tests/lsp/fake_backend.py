@@ -89,8 +89,9 @@ class FakeBackend:
 
     async def set_status(self, status: messages.Status) -> None:
         self.status = status
-        for connection in self.connections:
-            await connection.websocket.send(jsonrpc.encode_notification(messages.STATUS_CHANGED, status))
+        for connection in tuple(self.connections):
+            with contextlib.suppress(ConnectionClosed):  # one that a window is leaving
+                await connection.websocket.send(jsonrpc.encode_notification(messages.STATUS_CHANGED, status))
 
     async def say(self, text: str) -> None:
         """Stream ``text`` as the running completions' text so far."""
