@@ -412,7 +412,7 @@ class ServerConfig:
     http_max_pending: int = setting(32, integer(1, 10_000), "Maximum number of pending HTTP requests of one key.")
     http_rate: float = setting(100.0, number(0.01, 1e6), "HTTP requests per second of one key, on average.")
     http_burst: int = setting(200, integer(1, 1_000_000), "HTTP requests of one key at once.")
-    # Chosen, not measured: three quarters of all, and a pause in which nobody types.
+    # Chosen, not measured: three quarters of all, and a pause without typing.
     max_user_connections: int = setting(
         48, integer(1, 10_000), "Maximum number of connections of each user of a shared backend."
     )
