@@ -102,7 +102,7 @@ class ClusterConfig:
         if "folder" not in values:
             raise ConfigError("args.folder", None, "a path")
         if values.get("keys_file") is None and values.get("token_file") is None:
-            raise ConfigError("args.keys", None, "a path, unless tokenFile is given: without either no client may connect")
+            raise ConfigError("args.keys", None, "a path, unless tokenFile is given: otherwise no client may connect")
         engine = _read(EngineConfig, args.get(_SETTINGS), "args.settings.")
         return cls(engine=EngineConfig(**engine), **values)
 

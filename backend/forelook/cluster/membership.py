@@ -22,7 +22,7 @@ from forelook.server.backend import Backend
 logger = logging.getLogger("forelook.cluster")
 
 SETTLE_S = 1.0
-"""After a change, before sessions are asked to move: long enough for all routers to know the change. Chosen, not measured."""
+"""Between a change and the request to move: long enough for all routers to know it. Chosen, not measured."""
 
 
 class Membership:
