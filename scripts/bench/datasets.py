@@ -153,10 +153,22 @@ def _prompt(kind: str, index: int, record: dict[str, Any], model: PromptModel, r
     if text_of is None:
         # Newline and indentation are one token, so the prompt stops before them for every method.
         return _infill_prompt(name, record["prompt"].rstrip(), record["suffix"], model, room)
+    turn = None if kind != "mtbench" else _chat_turn(_listed(record["turns"])[0], model)
+    if turn is not None:
+        return BenchPrompt(name, turn[-room:], turn[-room:])
     ids = model.tokenizer.encode_prefix(text_of(record))
     start = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
     ids = ids[-(room - len(start)) :]
     return BenchPrompt(name, [*start, *ids], ids)
+
+
+def _chat_turn(text: str, model: PromptModel) -> list[int] | None:
+    """Return a user's turn in the ChatML format; ``None`` for a model without its tokens."""
+    start, end = (model.tokenizer.token_id(token) for token in ("<|im_start|>", "<|im_end|>"))
+    if start is None or end is None:
+        return None
+    user, line, assistant = (model.tokenizer.encode(part) for part in (f"user\n{text}", "\n", "assistant\n"))
+    return [start, *user, end, *line, start, *assistant]
 
 
 def _infill_prompt(

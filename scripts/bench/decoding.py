@@ -58,10 +58,12 @@ class Effort:
         repeats: runs per method and prompt; the median counts.
         seconds: time limit. Prompts then run in a scattered order until it is reached, so that those left out are not
             the last ones of the data set.
+        warms_up: whether each method first runs once without being counted; only times need that.
     """
 
     repeats: int = 1
     seconds: float | None = None
+    warms_up: bool = True
 
 
 def compare(
@@ -73,7 +75,7 @@ def compare(
         prompts = [prompts[index] for index in sorted(range(len(prompts)), key=lambda index: index * GOLDEN % 1.0)]
     deadline = time.monotonic() + (math.inf if effort.seconds is None else effort.seconds)
     result.runs = {name: [] for name in methods}
-    for method in methods.values():  # warm-up, not counted
+    for method in methods.values() if effort.warms_up else ():
         method(prompts[0])
     for index, prompt in enumerate(with_progress(prompts, dataset)):
         if time.monotonic() > deadline:

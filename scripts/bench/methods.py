@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,12 +182,18 @@ class WarmPool:
 class HuggingFaceMethods:
     """transformers' generate on the same weights, greedily: plain, with prompt lookup, with its own first layers.
 
+    Args:
+        path: folder, GGUF file or hub id of the weights.
+        model: ours; its dtype, device and stop tokens are used.
+        max_new_tokens: per prompt.
+        adapter: folder of what is merged into the weights of a GGUF file.
+
     Attributes:
         model: transformers' model.
     """
 
-    def __init__(self, path: str, model: LoadedModel, max_new_tokens: int) -> None:
-        self.model = transformers_model(path, model.dtype, model.device)
+    def __init__(self, path: str, model: LoadedModel, max_new_tokens: int, adapter: Path | None = None) -> None:
+        self.model = transformers_model(path, model.dtype, model.device, adapter)
         self._num_early = max(1, model.config.num_layers // 4)
         self._max_new_tokens = max_new_tokens
         self._stops = sorted(model.stop_token_ids)

@@ -47,11 +47,25 @@ def public_name(source: str) -> str:
 
 def print_result(benchmark: str, content: dict[str, Any], path: Path | None = None, device: str | None = None) -> None:
     """Print the JSON object of a benchmark as the last line, and write it to ``path`` where one is given."""
+    result = write_result(benchmark, content, path, device)
+    print(json.dumps(result), flush=True)
+
+
+def write_result(
+    benchmark: str, content: dict[str, Any], path: Path | None, device: str | None = None
+) -> dict[str, Any]:
+    """Write what is measured so far to ``path``, so that an end before the last measurement loses nothing.
+
+    Returns:
+        What was written; a whole file takes the place of the one before.
+    """
     result = {"benchmark": benchmark, **content, "provenance": provenance(device)}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result), flush=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    return result
 
 
 def _cpu_model() -> str:

@@ -7,19 +7,21 @@ from typing import Any
 
 import torch
 from forelook.errors import UnsupportedArchitectureError
+from forelook.model.adapter import read_adapter
 from forelook.model.config import LlamaConfig
 from forelook.model.gguf.checkpoint import read_checkpoint
 
 _SUPPORTED = {"llama", "qwen2"}
 
 
-def transformers_model(path: str, dtype: torch.dtype, device: torch.device) -> Any:
+def transformers_model(path: str, dtype: torch.dtype, device: torch.device, adapter: Path | None = None) -> Any:
     """Return a causal language model of transformers, ready to generate.
 
     Args:
         path: a folder, a hub id, or a GGUF file.
         dtype: of the weights.
         device: where they are.
+        adapter: folder of what is merged into the weights of a GGUF file.
 
     Raises:
         UnsupportedArchitectureError: a GGUF file of another family than these.
@@ -28,23 +30,26 @@ def transformers_model(path: str, dtype: torch.dtype, device: torch.device) -> A
 
     transformers.logging.set_verbosity_error()
     if Path(path).is_file():
-        model = _from_gguf(Path(path), dtype)
+        model = _from_gguf(Path(path), dtype, adapter)
     else:
         model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
     return model.to(device).eval()
 
 
-def _from_gguf(path: Path, dtype: torch.dtype) -> Any:
+def _from_gguf(path: Path, dtype: torch.dtype, adapter: Path | None) -> Any:
     import transformers
 
     checkpoint = read_checkpoint(path)
     config = transformers.AutoConfig.for_model(**_fields(checkpoint.config, path.name))
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-    weights = checkpoint.tensors(dtype)
+    change = None if adapter is None else read_adapter(adapter)
+    weights = checkpoint.tensors(dtype if change is None else torch.float32)
     tied = {"lm_head.weight"} if checkpoint.config.tied_head else set()
     with weights.opened() as open_file:
         state = {name: open_file(name)[1].get_tensor(name) for name in model.state_dict() if name not in tied}
+    if change is not None:
+        state = {name: change.merged(name, stored, dtype).to(dtype) for name, stored in state.items()}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     # Frequencies are no part of a checkpoint, and were made without memory.
