@@ -5,23 +5,27 @@
 
 For each setting: step compression (tokens per step), speed-up over our own autoregressive loop, and relative FLOPs per
 step. A warm pool outlives its prompts. Plots step compression against log2 of the FLOPs per step, fits the paper's α
-(acceptance per token) and f (one step in f finds a candidate), and prints one JSON object as its last line.
+(acceptance per token) and f (one step in f finds a candidate), and prints one JSON object as its last line. ``--also``
+adds settings to the grid: with W = 1 the verification branch is alone, with G = 1 next to nothing is verified.
+``--counts`` leaves out what a busy machine changes. After each prompt ``--json`` has what is measured so far.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bench.arguments import benchmark_parser
 from bench.datasets import load_prompts
+from bench.models import load_with_source
 from bench.plots import Line, Panel, draw
-from bench.results import REPOSITORY, print_result, public_name
+from bench.results import print_result, public_name, write_result
 from bench.sweep import Setting, clean_prompts, expected_accepted, fit, group, sweep
 from bench.tables import print_rows
-from forelook.model.loading import load_model
 from forelook.model.step_costs import device_key
 
 
@@ -34,7 +38,8 @@ def plot(settings: list[Setting], fits: dict[str, dict[str, float] | None], fold
         # x: FLOPs per step in units of one token's forward, as published (full window and all candidates)
         flops = [math.log2(s.nominal_tail) for s in ordered]
         compression.append((title, flops, [s.compression for s in ordered], f"C{number}o"))
-        speedup.append((title, flops, [s.speedup for s in ordered], f"C{number}o"))
+        if any(s.speedups for s in ordered):
+            speedup.append((title, flops, [s.speedup for s in ordered], f"C{number}o"))
         fitted = fits.get(title)
         if fitted is not None:
             gamma, widths = 4, np.geomspace(1, 64, 40)
@@ -47,9 +52,10 @@ def plot(settings: list[Setting], fits: dict[str, dict[str, float] | None], fold
         "sweep-step-compression.png": Panel(x_label, "step compression (tokens per step)", compression),
         "sweep-speed-up.png": Panel(x_label, "speed-up over autoregressive", speedup),
     }
-    for name, panel in panels.items():
+    drawn = {name: panel for name, panel in panels.items() if panel.lines}
+    for name, panel in drawn.items():
         draw(folder / name, panel)
-    return list(panels)
+    return list(drawn)
 
 
 def main() -> None:
@@ -59,9 +65,14 @@ def main() -> None:
     parser.add_argument("--ngram-sizes", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--candidates", type=int, nargs="+", default=[1, 3, 7, 15])
     parser.add_argument("--only-equal", action="store_true", help="only settings with W = G")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "images", help="folder of the plots")
+    parser.add_argument("--also", nargs="+", default=[], metavar="W,N,G", help="more settings, with a cold pool")
+    parser.add_argument("--counts", action="store_true", help="count steps and report no times")
+    parser.add_argument("--all-prompts", action="store_true", help="also prompts whose output loops")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no prompt after this time")
+    parser.add_argument("--out", type=Path, help="folder of the plots (default: none)")
     arguments = parser.parse_args()
-    model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    bench_model = load_with_source(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    model = replace(bench_model.model, max_positions=min(2048, bench_model.model.max_positions))
     prompts = load_prompts(
         arguments.dataset,
         model,
@@ -69,7 +80,7 @@ def main() -> None:
         limit=arguments.limit,
         max_new_tokens=arguments.max_new_tokens,
     )
-    clean = clean_prompts(model, prompts, arguments.max_new_tokens)
+    clean = [] if arguments.all_prompts else clean_prompts(model, prompts, arguments.max_new_tokens)
     settings = [
         Setting(window, ngram, candidates, reference, warm)
         for window, ngram, candidates, reference, warm in itertools.product(
@@ -77,26 +88,38 @@ def main() -> None:
         )
         if window == candidates or not arguments.only_equal
     ]
-    num_different = sweep(model, clean or prompts, settings, arguments.max_new_tokens)
-    fits = {title: fit(members) for title, members in group(settings).items()}
+    for text in arguments.also:
+        window, ngram, candidates = (int(part) for part in text.split(","))
+        settings += [Setting(window, ngram, candidates, reference, False) for reference in (False, True)]
+    content: dict[str, Any] = {}
+    used = clean or prompts
+    for number, num_different in enumerate(
+        sweep(
+            model, used, settings, arguments.max_new_tokens, is_timed=not arguments.counts, seconds=arguments.seconds
+        ),
+        start=1,
+    ):
+        content = {
+            "dataset": public_name(arguments.dataset),
+            "model": public_name(model.name),
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "max_new_tokens": arguments.max_new_tokens,
+            "num_prompts": len(prompts),
+            "num_clean": None if arguments.all_prompts else len(clean),
+            "num_run": number,
+            "used": "clean" if clean else "all",
+            "is_timed": not arguments.counts,
+            "num_outputs_different": num_different,
+            "settings": [setting.result() for setting in settings],
+            "fits": {title: fit(members) for title, members in group(settings).items()},
+        }
+        write_result("sweep", content, arguments.json, device_key(model.device))
     for title, members in group(settings).items():
-        print(f"\n{title}: fitted {fits[title]}")
+        print(f"\n{title}: fitted {content['fits'][title]}")
         ordered = sorted(members, key=lambda s: (s.ngram_size, s.window_size, s.max_candidates))
         print_rows(setting.result() for setting in ordered)
-    written = plot(settings, fits, arguments.out)
-    content = {
-        "dataset": public_name(arguments.dataset),
-        "model": public_name(model.name),
-        "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "num_prompts": len(prompts),
-        "num_clean": len(clean),
-        "used": "clean" if clean else "all",
-        "num_outputs_different": num_different,
-        "settings": [setting.result() for setting in settings],
-        "fits": fits,
-        "plots": written,
-    }
+    content["plots"] = plot(settings, content["fits"], arguments.out) if arguments.out else []
     print_result("sweep", content, arguments.json, device_key(model.device))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY.parent / "shared" / "data"
 """Data sets, which are not part of the checkout."""
+_PRIVATE_OPTIONS = ("--json", "--data", "--out", "--plot", "--plots")
 
 
 def provenance(device: str | None = None) -> dict[str, Any]:
@@ -45,6 +48,18 @@ def public_name(source: str) -> str:
     return Path(source).name if Path(source).exists() else source
 
 
+def public_command(arguments: Sequence[str]) -> str:
+    """Return the command line of a benchmark without folders of this machine and without where its result went."""
+    words, rest = ["python", f"scripts/{Path(arguments[0]).name}"], list(arguments[1:])
+    while rest:
+        word = rest.pop(0)
+        if word in _PRIVATE_OPTIONS:
+            del rest[:1]
+        else:
+            words.append(Path(word).name if Path(word).is_absolute() else word)
+    return shlex.join(words)
+
+
 def print_result(benchmark: str, content: dict[str, Any], path: Path | None = None, device: str | None = None) -> None:
     """Print the JSON object of a benchmark as the last line, and write it to ``path`` where one is given."""
     result = write_result(benchmark, content, path, device)
@@ -59,7 +74,7 @@ def write_result(
     Returns:
         What was written; a whole file takes the place of the one before.
     """
-    result = {"benchmark": benchmark, **content, "provenance": provenance(device)}
+    result = {"benchmark": benchmark, **content, "command": public_command(sys.argv), "provenance": provenance(device)}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")

@@ -99,7 +99,7 @@ def run(benchmark: Benchmark, results: Path, *, is_quick: bool) -> None:
 
 def section(benchmark: Benchmark, result: dict[str, Any], *, is_quick: bool = False) -> list[str]:
     """Return the lines of a benchmark's region: command, provenance, table."""
-    command = " ".join(["python", *benchmark.command(is_quick=is_quick)])
+    command = result.get("command") or " ".join(["python", *benchmark.command(is_quick=is_quick)])
     took = f" Took {result['took_s']} s." if "took_s" in result else ""
     return [f"`{command}`: {tables.measured(result)}{took}", "", *benchmark.render(result)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -65,7 +66,7 @@ class Setting:
         return {
             **content,
             "step_compression": round(self.compression, 4),
-            "speedup": round(self.speedup, 4),
+            "speedup": round(self.speedup, 4) if self.speedups else None,
             "nominal_tail_tokens": self.nominal_tail,
             "mean_tail_tokens": round(self.mean_tail, 2),
         }
@@ -119,8 +120,26 @@ def group(settings: Sequence[Setting]) -> dict[str, list[Setting]]:
     return groups
 
 
-def sweep(model: LoadedModel, prompts: list[BenchPrompt], settings: list[Setting], max_new_tokens: int) -> int:
-    """Run every setting on every prompt, in turns with autoregressive decoding; return how many outputs differed."""
+def sweep(
+    model: LoadedModel,
+    prompts: list[BenchPrompt],
+    settings: list[Setting],
+    max_new_tokens: int,
+    *,
+    is_timed: bool = True,
+    seconds: float = math.inf,
+) -> Iterator[int]:
+    """Run every setting on every prompt, and yield after each prompt how many outputs have differed so far.
+
+    Args:
+        model: what to run.
+        prompts: what to continue.
+        settings: points of the grid; they collect their counts.
+        max_new_tokens: per prompt.
+        is_timed: whether autoregressive decoding takes turns with them, for the speed-up.
+        seconds: start no prompt after this time.
+    """
+    deadline = time.monotonic() + seconds
     sequence = model.new_sequence()
     limits = Limits(max_new_tokens, model.stop_token_ids)
     boundaries = frozenset(model.tokenizer.special_ids)
@@ -143,17 +162,20 @@ def sweep(model: LoadedModel, prompts: list[BenchPrompt], settings: list[Setting
         setting.num_tail_tokens += counted.num_tail_tokens - len(prompt.prompt_ids) + 1
         return run
 
-    run_plain(prompts[0])  # warm-up
+    if is_timed:
+        run_plain(prompts[0])  # warm-up
     num_different = 0
     for number, prompt in enumerate(with_progress(prompts, "sweep")):
+        if time.monotonic() > deadline:
+            return
         for index, setting in enumerate(rotated(settings, number * 7)):
-            if index % 16 == 0:  # repeatedly, so that a slow moment hits both sides
+            if index == 0 or (is_timed and index % 16 == 0):  # repeatedly, so that a slow moment hits both sides
                 expected = run_plain(prompt)
             run = run_published(prompt, setting)
             num_different += run.token_ids != expected.token_ids
-            if run.token_ids:
+            if run.token_ids and is_timed:
                 setting.speedups.append(expected.ms_per_token / run.ms_per_token)
-    return num_different
+        yield num_different
 
 
 def clean_prompts(model: LoadedModel, prompts: list[BenchPrompt], max_new_tokens: int) -> list[BenchPrompt]:
