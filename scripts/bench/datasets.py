@@ -6,7 +6,7 @@ import ast
 import gzip
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -188,12 +188,19 @@ def _infill_prompt(
 
 
 def workspace_prompts(
-    folder: Path, model: PromptModel, *, limit: int, max_new_tokens: int, seed: int = 1
+    folder: Path,
+    model: PromptModel,
+    *,
+    limit: int,
+    max_new_tokens: int,
+    seed: int = 1,
+    only: Collection[str] | None = None,
 ) -> list[BenchPrompt]:
     """Return infilling prompts at seeded places of a folder's Python files, the rest of the folder as warm documents.
 
     The target, from a place inside or at the end of a line to the end of one to four lines, is in no document: its
-    file is split into the text before and after it, and files that contain the same span are left out.
+    file is split into the text before and after it, and files that contain the same span are left out. ``only`` names
+    the files with places, by default all.
     """
     texts = {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8", errors="replace")
@@ -204,7 +211,7 @@ def workspace_prompts(
         raise SystemExit(f"{folder} has no Python file; name another folder")
     encoded = {name: model.tokenizer.encode(text) for name, text in texts.items()}
     chooser = random.Random(seed)
-    names = [name for name, text in texts.items() if text.count("\n") > 20]
+    names = [name for name, text in texts.items() if text.count("\n") > 20 and (only is None or name in only)]
     room = model.max_positions - max_new_tokens
     prompts: list[BenchPrompt] = []
     while len(prompts) < limit and names:
