@@ -6,13 +6,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON TORCH_INDEX VENV
 
-.PHONY: help model demo bench bench-quick test attack generate check e2e test-extension package format lint types setup setup-dev clean
+.PHONY: help model demo bench bench-quick bench-gpu test attack generate check e2e test-extension package format lint types setup setup-dev clean
 
 help:
 	@echo "make model   the base of the default model (93 MB), into your model folder; demo, test, bench and e2e do this first"
 	@echo "make demo    a suggestion from a real model, through the real backend and language server"
 	@echo "make test    all tests"
-	@echo "make bench   measure and rewrite the tables of docs/benchmarks.md; bench-quick: the same code with tiny settings"
+	@echo "make bench   measure and rewrite docs/benchmarks.md, README's figures and pictures; bench-quick: the same code with tiny settings"
+	@echo "make bench-gpu   the rows of a CUDA device, in eight minutes; PYTHON is an interpreter with torch and transformers"
 	@echo "make attack  attacks on real processes, ten minutes; ATTACK_SECONDS=3600 for an hour"
 	@echo "make check   ruff, mypy (strict) and the tests"
 	@echo "make e2e     the VS Code extension in a real VS Code; downloads one (about 800 MB) on the first call"
@@ -37,8 +38,13 @@ demo: setup model
 bench: setup-dev model
 	@$(BIN)/python scripts/write_benchmarks.py --run
 
-bench-quick: setup-dev
+bench-quick: setup-dev model
 	@$(BIN)/python scripts/write_benchmarks.py --quick
+
+# On a borrowed machine: no environment is made, and after each measurement the result is on disk.
+bench-gpu:
+	PYTHONPATH=backend $(PYTHON) scripts/bench_gpu.py --json docs/benchmarks/results/gpu.json
+	PYTHONPATH=backend $(PYTHON) scripts/write_benchmarks.py --only gpu
 
 test: setup-dev model
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile

@@ -66,10 +66,10 @@ def first_suggestion(name: str, dtype: str, runs: int, scratch: Path) -> dict[st
     """Return medians, in seconds, of a model's first answer and of its parts."""
     source = "" if name == "starter" else name
     if name == "qwen-0.5b":
-        from bench.first_suggestion import save_qwen_shape
+        from bench.random_llama import save_shape
 
         source = str(scratch / name)
-        save_qwen_shape(Path(source))
+        save_shape(Path(source), "qwen-0.5b")
 
     def run(what: str) -> dict[str, float]:
         command = [sys.executable, "-m", "bench.first_suggestion", what, source, dtype]

@@ -1,4 +1,6 @@
-"""Write the tables of docs/benchmarks.md from result files; with ``--run`` measure them first.
+"""Write all that the pages say of measurements from result files; with ``--run`` measure them first.
+
+These are the tables of docs/benchmarks.md, regions of README.md and of the default model's card, and three pictures.
 
 python scripts/write_benchmarks.py                     render docs/benchmarks/results/*.json
 python scripts/write_benchmarks.py --run               run everything, then render (``make bench``)
@@ -18,11 +20,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.front_page import read_results, updated_pages
+from bench.front_plots import draw_all
 from bench.results import REPOSITORY
 from bench.suite import SUITE, Benchmark, run, section, updated
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 RESULTS = REPOSITORY / "docs" / "benchmarks" / "results"
+IMAGES = REPOSITORY / "docs" / "images"
 
 
 def run_all(benchmarks: list[Benchmark], results: Path, *, is_quick: bool) -> list[Benchmark]:
@@ -39,6 +44,17 @@ def run_all(benchmarks: list[Benchmark], results: Path, *, is_quick: bool) -> li
             finished.append(benchmark)
         print(f"{benchmark.name}: {time.monotonic() - started_s:.0f} s", flush=True)
     return finished
+
+
+def write_front_page(folder: Path) -> None:
+    """Write README's figures and pictures, and the card's table."""
+    results = read_results(folder)
+    for path, text in updated_pages(results).items():
+        path.write_text(text, "utf-8")
+    try:
+        draw_all(results, IMAGES)
+    except ImportError:
+        print("no pictures: matplotlib is not installed")
 
 
 def main() -> int:
@@ -63,6 +79,8 @@ def main() -> int:
             finished = run_all(benchmarks, arguments.results, is_quick=False)
         page = arguments.page.read_text("utf-8")
         arguments.page.write_text(updated(page, finished, arguments.results), "utf-8")
+        if arguments.page == PAGE:
+            write_front_page(arguments.results)
     failed = [benchmark.name for benchmark in benchmarks if benchmark not in finished]
     print(f"\n{len(finished)} tables in {time.monotonic() - started_s:.0f} s; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0

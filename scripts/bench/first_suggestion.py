@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import queue
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from forelook.completion.completer import Completer
 from forelook.completion.document_store import Document
 from forelook.config import EngineConfig
@@ -28,31 +26,14 @@ from forelook.engine_factory import engine_factory
 from forelook.errors import ForelookError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.local.identity import UserPaths
-from forelook.model.loading import STARTER_MODEL_PATH, load_model
+from forelook.model.loading import load_model
 from forelook.protocol.messages import CompletionParams, CompletionResult, EngineState, Status, TriggerKind
 
-from bench.random_llama import save_random_llama
 from bench.results import REPOSITORY
 
 TIMEOUT_S = 900.0
 SOURCE = REPOSITORY / "backend" / "forelook" / "text_edits.py"
 MAX_NEW_TOKENS = 8
-QWEN_05B = {
-    "vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-    "num_attention_heads": 14, "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 32_768,
-    "rope_theta": 1e6, "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1,
-}  # fmt: skip
-
-
-def save_qwen_shape(folder: Path) -> None:
-    """Write random weights of Qwen2.5-Coder-0.5B's shape, and a vocabulary of its size that mostly never occurs."""
-    save_random_llama(folder, torch.bfloat16, **QWEN_05B)
-    tokenizer = json.loads((STARTER_MODEL_PATH / "tokenizer.json").read_text("utf-8"))
-    vocabulary = tokenizer["model"]["vocab"]
-    for number in range(len(vocabulary), QWEN_05B["vocab_size"]):
-        vocabulary[f"never{number}"] = number
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    shutil.copy(STARTER_MODEL_PATH / "tokenizer_config.json", folder)
 
 
 def _document() -> tuple[str, int]:

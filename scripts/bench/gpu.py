@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,13 +64,13 @@ def our_step(sequence: BucketedSequence, layout: StepLayout) -> Step:
     return lambda: sequence.forward(layout).argmax(dim=-1).tolist()
 
 
-def measure_grid(plan: Plan, weights: LlamaWeights, bandwidth: float) -> list[dict[str, Any]]:
+def measure_grid(plan: Plan, weights: LlamaWeights, bandwidth: float, prefixes: Sequence[int]) -> list[dict[str, Any]]:
     """Return step times by prefix and tail, captured and not, with the bandwidth floor."""
     room = max(*plan.prefixes, plan.long_prefix) + plan.tails[-1]
     captured = new_sequence(plan, weights, captured=True, capacity=room)
     uncaptured = new_sequence(plan, weights, captured=False, capacity=room)
     rows = []
-    for prefix in plan.prefixes:
+    for prefix in prefixes:
         for sequence in (captured, uncaptured):
             fill(sequence, random_ids(prefix, plan.config.vocab_size))
         for tail in plan.tails:
@@ -145,66 +145,71 @@ def measure_attention(plan: Plan, weights: LlamaWeights) -> list[dict[str, Any]]
     return rows
 
 
-def measure_transformers(plan: Plan, weights: LlamaWeights) -> dict[str, float | str]:
-    """Return the time of one token after the same prefix, transformers' forward and ours in turns."""
+def measure_transformers(plan: Plan, weights: LlamaWeights, attention: str) -> dict[str, float | str]:
+    """Return the time of one token after the same prefix, transformers' forward and ours in turns.
+
+    Args:
+        plan: prefix and repeats.
+        weights: ours.
+        attention: transformers' name of its implementation.
+    """
+    try:
+        model = _their_model(plan, attention)
+    except (ImportError, ValueError) as error:
+        return {f"HF {attention}": f"not available: {str(error)[:80]}"}
+    prefix_ids, one, ours = _one_token(plan, weights)
+
+    def run(ids: torch.Tensor, **options: Any) -> None:
+        model(ids, **options).logits.argmax(dim=-1).tolist()
+
+    with torch.inference_mode():
+        medians = step_medians_ms(plan, {"theirs": hf_step(run, prefix_ids, one), "ours": ours})
+    return {f"HF {attention}": medians["theirs"], f"ours next to HF {attention}": medians["ours"]}
+
+
+def _their_model(plan: Plan, attention: str) -> Any:
     import transformers
 
-    prefix_ids = torch.tensor([random_ids(plan.prefix, plan.config.vocab_size)], device=plan.device)
-    one = torch.tensor([[5]], device=plan.device)
-    sequence = new_sequence(plan, weights, captured=True, capacity=plan.prefix + 16)
-    fill(sequence, random_ids(plan.prefix, plan.config.vocab_size))
-    ours = our_step(sequence, causal_layout([5], plan.prefix))
     fields = {key: value for key, value in plan.raw.items() if key not in ("model_type", "rope_theta")}
     config = transformers.LlamaConfig(**fields, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
-    results: dict[str, float | str] = {}
-    for attention in ("eager", "sdpa", "flash_attention_2"):
-        try:
-            with torch.device(plan.device):
-                model = transformers.AutoModelForCausalLM.from_config(
-                    config, dtype=plan.dtype, attn_implementation=attention
-                ).eval()
-        except (ImportError, ValueError) as error:
-            results[f"HF {attention}"] = f"not available: {str(error)[:80]}"
-            continue
-
-        def run(ids: torch.Tensor, model: Any = model, **options: Any) -> None:
-            model(ids, **options).logits.argmax(dim=-1).tolist()
-
-        with torch.inference_mode():
-            medians = step_medians_ms(plan, {"theirs": hf_step(run, prefix_ids, one), "ours": ours})
-        results[f"HF {attention}"], results[f"ours next to HF {attention}"] = medians["theirs"], medians["ours"]
-        if attention == "sdpa":
-            results |= _compiled(plan, model, prefix_ids, one, ours)
-        del model, run
-    return results
+    with torch.device(plan.device):
+        return transformers.AutoModelForCausalLM.from_config(
+            config, dtype=plan.dtype, attn_implementation=attention
+        ).eval()
 
 
-def _compiled(
-    plan: Plan, model: Any, prefix_ids: torch.Tensor, one: torch.Tensor, ours: Step
-) -> dict[str, float | str]:
+def _one_token(plan: Plan, weights: LlamaWeights) -> tuple[torch.Tensor, torch.Tensor, Step]:
+    """Return the prefix, one token, and our step of that token after that prefix."""
+    ids = random_ids(plan.prefix, plan.config.vocab_size)
+    sequence = new_sequence(plan, weights, captured=True, capacity=plan.prefix + 16)
+    fill(sequence, ids)
+    ours = our_step(sequence, causal_layout([5], plan.prefix))
+    return torch.tensor([ids], device=plan.device), torch.tensor([[5]], device=plan.device), ours
+
+
+def measure_compiled_transformers(plan: Plan, weights: LlamaWeights) -> dict[str, float | str]:
     """Return the same for transformers' static cache, compiled for low overhead as its documentation says."""
     from transformers import StaticCache
 
-    try:
-        with torch.no_grad():
-            cache = StaticCache(config=model.config, max_cache_len=plan.prefix + 16)
-            model(prefix_ids, past_key_values=cache)
-            how = {"backend": "eager"} if plan.smoke else {"mode": "reduce-overhead", "fullgraph": True}
-            compiled = torch.compile(model.forward, **how)
-            position = torch.tensor([[plan.prefix]], device=plan.device)
+    model = _their_model(plan, "sdpa")
+    prefix_ids, one, ours = _one_token(plan, weights)
+    with torch.no_grad():
+        cache = StaticCache(config=model.config, max_cache_len=plan.prefix + 16)
+        model(prefix_ids, past_key_values=cache)
+        how = {"backend": "eager"} if plan.smoke else {"mode": "reduce-overhead", "fullgraph": True}
+        compiled = torch.compile(model.forward, **how)
+        position = torch.tensor([[plan.prefix]], device=plan.device)
 
-            def step() -> None:
-                # Always the same slot: a static cache counts its steps and is reset here.
-                compiled(one, past_key_values=cache, position_ids=position).logits.argmax(dim=-1).tolist()
-                for layer in cache.layers:
-                    if isinstance(getattr(layer, "cumulative_length", None), torch.Tensor):
-                        layer.cumulative_length.fill_(plan.prefix)
-                    elif hasattr(layer, "cumulative_length"):
-                        layer.cumulative_length = plan.prefix
+        def step() -> None:
+            # Always the same slot: a static cache counts its steps and is reset here.
+            compiled(one, past_key_values=cache, position_ids=position).logits.argmax(dim=-1).tolist()
+            for layer in cache.layers:
+                if isinstance(getattr(layer, "cumulative_length", None), torch.Tensor):
+                    layer.cumulative_length.fill_(plan.prefix)
+                elif hasattr(layer, "cumulative_length"):
+                    layer.cumulative_length = plan.prefix
 
-            medians = step_medians_ms(plan, {"theirs": step, "ours": ours})
-    except Exception as error:  # noqa: BLE001 - compiling transformers' model may fail; the rest still counts
-        return {"HF compiled, static cache": f"fails: {type(error).__name__}: {str(error)[:120]}"}
+        medians = step_medians_ms(plan, {"theirs": step, "ours": ours})
     return {"HF compiled, static cache": medians["theirs"], "ours next to HF compiled": medians["ours"]}
 
 

@@ -214,6 +214,7 @@ def report(figures: Figures) -> dict[str, object]:
         "num_cancelled": figures.num_cancelled,
         "answered_with_text_share": round(figures.num_with_items / asked, 3),
         "mean_ms": mean(latency["new"], 2),
+        "new_ms": sorted(round(value, 1) for value in latency["new"]),
         **percentiles("hit_{}_ms", latency["hit"], 50),
         **percentiles("kept_{}_ms", latency["kept"], 50, 95),
         "forwards_on_hit": figures.forwards_on_hit,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import tables
+from bench import cost_tables, paper_tables, tables
+from bench.goals import goal_lines
 from bench.results import REPOSITORY
 
 
@@ -26,6 +27,7 @@ class Benchmark:
         full, quick: its options for the page, and for a test of the code.
         render: result → lines of Markdown.
         only_by_name: whether a run of everything leaves it out: it needs what is no part of the project, or long.
+        make: what to call instead of the script, where that is another command.
     """
 
     name: str
@@ -34,11 +36,13 @@ class Benchmark:
     quick: str
     render: Callable[[tables.Result], list[str]]
     only_by_name: bool = False
+    make: str = ""
 
     def command(self, *, is_quick: bool) -> list[str]:
         return [f"scripts/{self.script}", *shlex.split(self.quick if is_quick else self.full)]
 
 
+TINY = "--model starter-model --infill-model starter-model --limit 1 --max-new-tokens 4"
 SUITE = (
     Benchmark("startup", "bench_startup.py", "--models starter qwen-0.5b",
               "--runs 2 --models starter --model-runs 1", tables.startup),
@@ -64,6 +68,39 @@ SUITE = (
     Benchmark("peers", "bench_peers.py",
               "--model SmolLM2-135M-Instruct.Q4_1.gguf --llama-server llama-server --limit 12", "--smoke",
               tables.peers, only_by_name=True),
+    Benchmark("paper", "bench_paper.py", "--seconds 60",
+              f"{TINY} --dataset humaneval humaneval-infilling", paper_tables.paper),
+    Benchmark("paper-int8", "bench_paper.py",
+              "--dtype int8 --seconds 40 --methods hf_greedy autoregressive forelook forelook_warm",
+              f"{TINY} --dtype int8 --dataset humaneval --methods autoregressive forelook", paper_tables.paper),
+    Benchmark("paper-published", "bench_paper.py",
+              "--dataset humaneval mtbench --methods autoregressive lookahead_published forelook --temperatures 0 1 "
+              "--seconds 45",
+              f"{TINY} --dataset humaneval --methods autoregressive lookahead_published forelook --published 3 3 3 "
+              "--temperatures 0 1", paper_tables.paper),
+    Benchmark("paper-steps", "bench_paper.py", "--counts --limit 5 --max-new-tokens 48",
+              f"{TINY} --counts --dataset humaneval humaneval-infilling --published 3 3 3", paper_tables.steps,
+              only_by_name=True),
+    Benchmark("sampling", "bench_paper.py",
+              "--counts --limit 3 --max-new-tokens 48 --dataset humaneval mtbench --temperatures 0.7 1 "
+              "--methods autoregressive lookahead_published forelook",
+              f"{TINY} --counts --dataset humaneval --temperatures 1 --methods autoregressive lookahead_published "
+              "forelook --published 3 3 3", paper_tables.steps, only_by_name=True),
+    Benchmark("ablation", "sweep_lookahead.py",
+              "--counts --all-prompts --model smollm2-base --dtype float32 --dataset mtbench --limit 6 "
+              "--max-new-tokens 48 --seconds 2400 --only-equal --window-sizes 1 2 4 8 15 --candidates 1 2 4 8 15 "
+              "--ngram-sizes 5 --also 1,5,30 30,5,1 1,5,15 15,5,1",
+              "--counts --all-prompts --dataset mtbench --limit 1 --max-new-tokens 4 --only-equal --window-sizes 1 2 3 "
+              "--candidates 1 2 3 --ngram-sizes 3 --also 1,3,4", paper_tables.ablation, only_by_name=True),
+    Benchmark("session", "bench_session.py", "--sessions 12 --long-sessions 2",
+              "--model starter-model --sessions 1 --long-sessions 1 --at 1 3 --around 0 0 --max-new-tokens 4 "
+              "--prompt-tokens 64 --folder scripts", cost_tables.session, only_by_name=True),
+    Benchmark("shapes", "bench_shapes.py", "", "--shapes tiny --tails 1 4 --prefix 16 --repeats 2",
+              cost_tables.shapes),
+    Benchmark("idle", "bench_idle.py", "--minutes 4",
+              "--minutes 1 --minute-seconds 2 --model starter-model", cost_tables.idle),
+    Benchmark("gpu", "bench_gpu.py", "", "--smoke --without-transformers", cost_tables.gpu,
+              only_by_name=True, make="make bench-gpu"),
     Benchmark("forward", "bench_forward.py", "--prefixes 256 900 --tails 1 8 16 64",
               "--prefixes 64 --tails 1 8 --repeats 10", tables.forward),
     Benchmark("parallel", "bench_parallel.py", "--rounds 3",
@@ -74,6 +111,9 @@ SUITE = (
               "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay),
     Benchmark("quality", "eval_infilling.py", "--limit 1100 --no-tests --keystrokes 8",
               "--limit 2 --no-tests --keystrokes 1", tables.quality),
+    Benchmark("keystrokes-default", "eval_infilling.py",
+              "--limit 0 --no-tests --keystrokes 8 --model smollm2-135m",
+              "--limit 0 --no-tests --keystrokes 1 --model smollm2-135m", tables.quality, only_by_name=True),
     Benchmark("quality-default", "eval_infilling.py",
               "--limit 344 --no-tests --answers shown --model smollm2-135m",
               "--limit 1 --no-tests --answers shown --model smollm2-135m", tables.quality, only_by_name=True),
@@ -101,24 +141,59 @@ def section(benchmark: Benchmark, result: dict[str, Any], *, is_quick: bool = Fa
     """Return the lines of a benchmark's region: command, provenance, table."""
     command = result.get("command") or " ".join(["python", *benchmark.command(is_quick=is_quick)])
     took = f" Took {result['took_s']} s." if "took_s" in result else ""
-    return [f"`{command}`: {tables.measured(result)}{took}", "", *benchmark.render(result)]
+    lines = [f"`{command}`: {tables.measured(result)}{took}", "", *benchmark.render(result)]
+    return [*lines, *goal_lines(benchmark.name, result)]
+
+
+def not_run(benchmark: Benchmark) -> list[str]:
+    """Return the lines of a region without a result."""
+    only = f"python scripts/write_benchmarks.py --run --only {benchmark.name}"
+    return [f"Not run: `{benchmark.make or only}`."]
 
 
 def updated(page: str, benchmarks: Iterable[Benchmark], results: Path) -> str:
-    """Return the page with the region of every benchmark that has a result replaced.
+    """Return the page with the region of every benchmark replaced: by its result, or by the word that there is none.
+
+    A table without its result stays as it is.
 
     Raises:
         ValueError: the page has no region of that name.
     """
     for benchmark in benchmarks:
         path = results / f"{benchmark.name}.json"
-        if not path.exists():
+        if path.exists():
+            lines = section(benchmark, json.loads(path.read_text("utf-8")))
+        elif "|" not in region(page, benchmark.name):
+            lines = not_run(benchmark)
+        else:
             continue
-        start, end = (f"<!-- {word}: {benchmark.name} -->\n" for word in ("begin", "end"))
-        before, found, rest = page.partition(start)
-        _, ended, after = rest.partition(end)
-        if not found or not ended:
-            raise ValueError(f"the page has no region {benchmark.name!r}; add {start.strip()} and {end.strip()}")
-        lines = section(benchmark, json.loads(path.read_text("utf-8")))
-        page = before + start + "\n".join(lines) + "\n" + end + after
+        page = replaced(page, benchmark.name, lines)
     return page
+
+
+def region(page: str, name: str) -> str:
+    """Return what is between the marks of a region.
+
+    Raises:
+        ValueError: the page has no region of that name.
+    """
+    return _parts(page, name)[1]
+
+
+def replaced(page: str, name: str, lines: Iterable[str]) -> str:
+    """Return the page with other lines in a region.
+
+    Raises:
+        ValueError: the page has no region of that name.
+    """
+    before, _, after = _parts(page, name)
+    return before + "\n".join(lines) + "\n" + after
+
+
+def _parts(page: str, name: str) -> tuple[str, str, str]:
+    start, end = (f"<!-- {word}: {name} -->\n" for word in ("begin", "end"))
+    before, found, rest = page.partition(start)
+    inside, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"the page has no region {name!r}; add {start.strip()} and {end.strip()}")
+    return before + start, inside, end + after

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench import published
 from bench.summary import shown
 
 Result = Mapping[str, Any]
@@ -124,7 +125,7 @@ def quality(result: Result) -> list[str]:
         for kind in ("raw", "truncated", "unguarded", "shown")
         if kind in figures
     ]  # fmt: skip
-    lines = markdown(("cut", "n", "answer", "exact match", "edit similarity", "pass@1"), rows)
+    lines = markdown(("cut", "n", "answer", "exact match", "edit similarity", "pass@1"), rows) if rows else []
     if "keystrokes" in result:
         keys = result["keystrokes"]
         share = f"{100 * keys['saved_share']:.0f}% ({keys['accepted']} accepted, {keys['characters']:,} characters)"
@@ -140,7 +141,9 @@ def parallel(result: Result) -> list[str]:
         for title, row in result["median_ms"].items()
         for name, value in row.items()
     ]
-    return markdown(("step", "method", "ms", "ratio to one rank"), rows)
+    paper = "; ".join(f"{name} {low} to {high}×" for name, (low, high) in published.PARALLEL_8_GPUS.items())
+    lines = markdown(("step", "method", "ms", "ratio to one rank"), rows)
+    return [*lines, "", f"Paper, speed-up on 8 A100 over one, 7 B, HumanEval and ClassEval: {paper}."]
 
 
 def pool(result: Result) -> list[str]:

@@ -20,8 +20,15 @@ NEEDS_DATA = {
     "quality",
     "latency-default",
     "quality-default",
+    "keystrokes-default",
+    "paper",
+    "paper-int8",
+    "paper-published",
+    "paper-steps",
+    "sampling",
+    "ablation",
 }
-NEEDS_BASE = {"latency-default", "quality-default"}
+NEEDS_BASE = {"latency-default", "quality-default", "keystrokes-default"}
 
 
 @pytest.mark.slow
