@@ -344,7 +344,7 @@ class Completer:
 
     @property
     def shared_chunk(self) -> int:
-        """Tokens of a prompt to run at a time where other users may wait for the device."""
+        """Tokens of a prompt to run at a time where others may wait for the device."""
         return PREFILL_CHUNK if self._prefill is None else self._prefill.shared_chunk_size
 
     @property

@@ -40,6 +40,7 @@ class GenerationControl:
         arrived_s: a ``time.monotonic()`` value.
         is_cancelled: called before every forward.
         should_pause: called before every forward of a long prompt but the first since the last pause.
+        is_shared: whether others may come for the device meanwhile; called before each part of a long prompt.
         is_superseded: whether warming a cache may end where it is: a request waits that may need something else.
         on_text: called with each piece of the output.
     """
@@ -47,6 +48,7 @@ class GenerationControl:
     arrived_s: float
     is_cancelled: Callable[[], bool] = lambda: False
     should_pause: Callable[[], bool] = lambda: False
+    is_shared: Callable[[], bool] = lambda: False
     is_superseded: Callable[[], bool] = lambda: False
     on_text: Callable[[str], None] = lambda _text: None
 
@@ -253,7 +255,10 @@ class Generation:
                 return paused or self._control.is_cancelled()
 
             stats, started_s = DecodingStats(), time.perf_counter()
-            self._completer.fill(sequence, ids, must_stop, stats, chunk_size=self._completer.shared_chunk)
+            # The request that a cache is warmed for may come before the warming has ended.
+            is_shared = self._params.max_new_tokens == 0 or self._control.is_shared()
+            chunk_size = self._completer.shared_chunk if is_shared else None
+            self._completer.fill(sequence, ids, must_stop, stats, chunk_size=chunk_size)
             stats.prefill_s = time.perf_counter() - started_s
             stats.num_steps = stats.num_generated_tokens = 0  # the token after a prompt that is only cached
             self._stats += stats

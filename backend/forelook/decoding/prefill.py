@@ -26,8 +26,8 @@ _CHUNK_S = 0.25
 """What a cancelled request or a passed deadline may wait for. Chosen; what it costs: docs/decisions.md, "Chunks of a
 quarter of a second"."""
 
-_SHARED_CHUNK_S = 0.04
-"""What another user's request may wait for. Chosen: docs/decisions.md, "Chunks where users share a device"."""
+_SHARED_CHUNK_S = 0.02
+"""What another request may wait for. Chosen: docs/decisions.md, "Chunks where users share a device"."""
 
 _CHUNK_STEP = 64
 """A chunk is a multiple: a CPU compiles its products for every number of rows. The least, too: the weights are read,
@@ -70,7 +70,7 @@ class PrefillSpeed:
 
     @property
     def shared_chunk_size(self) -> int:
-        """Tokens of a chunk that other users' requests can wait for."""
+        """Tokens of a chunk that other requests can wait for."""
         return self._chunk_of(_SHARED_CHUNK_S)
 
     def _chunk_of(self, seconds: float) -> int:

@@ -29,6 +29,19 @@ def test_a_running_request_goes_on_unless_another_user_has_had_clearly_less() ->
     assert shares.first(["a", "b"], current="a") == "b"
 
 
+def test_whoever_had_the_device_in_the_last_minute_is_company_for_the_others() -> None:
+    clock = Clock()
+    shares = FairShare(clock)
+    assert not shares.has_company("a")
+    shares.charge("a", 5.0)
+    assert not shares.has_company("a"), "nobody is one's own company"
+    shares.charge("b", 0.01)
+    clock.now_s += 60.0
+    assert shares.has_company("a")
+    clock.now_s += 1_000.0
+    assert not shares.has_company("a")
+
+
 def test_what_was_used_fades() -> None:
     clock = Clock()
     shares = FairShare(clock)

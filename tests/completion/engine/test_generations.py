@@ -13,6 +13,7 @@ from forelook.completion.engine.request_texts import http_workspace
 from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout
 from forelook.decoding.prefill import PrefillSpeed
+from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError, ForelookError, ModelError, RequestCancelledError
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
@@ -53,6 +54,13 @@ class Generated:
         assert isinstance(outcome, GenerationResult), outcome
         assert "".join(self.pieces) == outcome.text, "the pieces are the text"
         return outcome
+
+
+class SteadySpeed(PrefillSpeed):
+    """The speed of a device; forwards of a fake model say nothing about it."""
+
+    def observe(self, stats: DecodingStats) -> None:
+        del stats
 
 
 def start(rig: Rig, params: GenerationParams, user: str = "") -> Generated:
@@ -270,15 +278,40 @@ def test_a_long_prompt_makes_way_between_its_parts(rigs: Callable[..., Rig]) -> 
     assert short.num_forwards < long.num_forwards
 
 
-def test_a_long_prompt_runs_in_forwards_that_others_can_wait_for(rigs: Callable[..., Rig]) -> None:
-    speed = PrefillSpeed(2_000, is_measured=True)
+@pytest.mark.parametrize("company", ["nobody", "another user", "somebody who types", "the request that was warmed for"])
+def test_a_long_prompt_runs_in_parts_as_short_as_whoever_else_may_come_needs(
+    rigs: Callable[..., Rig], company: str
+) -> None:
+    speed = SteadySpeed(2_000)
     shared, own = speed.shared_chunk_size, speed.chunk_size
-    assert shared < own
+    assert 2 * shared < own
     rig = rigs(FakeModel(TARGET), CONFIG, make_drafting=lambda _model: Drafting(prefill=speed))
-    finished(start(rig, infill(900, 5)))
+    if company == "another user":
+        finished(start(rig, infill(50, 5), "b"))
+    elif company == "somebody who types":
+        rig.open(TARGET[:50])
+        rig.settle(50)
+    num_before = len(rig.model.forwards)
+    finished(start(rig, infill(900, 0 if company == "the request that was warmed for" else 5), "a"))
+    sizes = [len(layout) for layout in rig.model.forwards[num_before:]]
+    assert sizes[0] == max(sizes) == (own if company == "nobody" else shared)
+
+
+def test_a_prompt_in_long_parts_goes_on_in_short_ones_once_another_user_came(rigs: Callable[..., Rig]) -> None:
+    gate = Gate(at=1)
+    speed = SteadySpeed(2_000)
+    model = FakeModel(TARGET * 3, on_forward=gate, max_positions=8_192)
+    rig = rigs(model, CONFIG, make_drafting=lambda _model: Drafting(prefill=speed))
+    long = start(rig, GenerationParams(RawPrompt((TARGET * 2,)), 5), "a")
+    assert gate.reached.wait(TIMEOUT_S)
+    short = start(rig, infill(50, 5), "b")
+    gate.open.set()
+    finished(short)
+    finished(long)
     sizes = [len(layout) for layout in rig.model.forwards]
-    assert sizes[:3] == [shared] * 3
-    assert max(sizes) == shared
+    assert sizes[0] == speed.chunk_size
+    assert max(sizes[1:]) == speed.shared_chunk_size
+    assert sizes.count(speed.shared_chunk_size) > 10
 
 
 def test_a_prompt_that_leaves_no_room_is_an_error_and_an_empty_one_is_not(rig: Rig) -> None:

@@ -194,7 +194,7 @@ class CompletionEngine:
             started_s = self._clock()
             self._answer(turn.job, failure)
             self._used_s = self._clock()
-            self._generations.charge(turn.job.document.workspace.principal, self._used_s - started_s)
+            self._generations.charge_document(turn.job.document.workspace.principal, self._used_s - started_s)
             self._inbox.finished()
         has_generated = self._generate(turn, failure)
         if turn.job is not None or turn.commands or has_generated:

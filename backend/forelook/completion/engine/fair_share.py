@@ -40,6 +40,11 @@ class FairShare:
         now_s = self._clock()
         return min(users, key=lambda user: self._recent(user, now_s) - _SLACK_S * (user == current))
 
+    def has_company(self, user: str) -> bool:
+        """Whether anybody else has had the device lately; a short request is remembered for about two minutes."""
+        now_s = self._clock()
+        return any(other != user and self._recent(other, now_s) >= _FORGOTTEN_S for other in self._used)
+
     def _recent(self, user: str, now_s: float) -> float:
         seconds, counted_s = self._used.get(user, (0.0, now_s))
         return float(seconds * 0.5 ** ((now_s - counted_s) / _HALF_LIFE_S))

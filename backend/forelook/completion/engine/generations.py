@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
@@ -25,6 +26,8 @@ from forelook.protocol.generation import GenerationResult
 from forelook.protocol.messages import CompletionResult
 
 MAX_USERS = 8  # whose KV caches are kept without documents; chosen, not measured
+
+_TYPING_S = 60.0  # after a request for a document others are likely; chosen, not measured
 
 
 @dataclass(slots=True)
@@ -64,7 +67,9 @@ class Generations:
         self._pools = pools
         self._has_other_work = has_other_work
         self._drop_unused = drop_unused
+        self._clock = clock
         self._shares = FairShare(clock)
+        self._document_asked_s = -math.inf
         self._waiting: dict[str, deque[GenerationJob]] = {}  # no queue is empty
         self._running: dict[str, _Running] = {}
         self._current: str | None = None
@@ -101,6 +106,11 @@ class Generations:
         """Count work for a user against the user's share."""
         self._shares.charge(user, seconds)
         self._users.of(user).metrics.add_work("requests", seconds)
+
+    def charge_document(self, user: str, seconds: float) -> None:
+        """Count the answer to a request for a document likewise."""
+        self._document_asked_s = self._clock()
+        self.charge(user, seconds)
 
     def lets_pass(self, user: str) -> bool:
         """Whether a user's request for a document comes before all that waits here: its user is typing.
@@ -145,6 +155,11 @@ class Generations:
     def _must_pause(self) -> bool:
         return self._has_other_work() or self._next_user() != self._current
 
+    def _has_company(self, user: str) -> bool:
+        """Whether the device has lately worked for another user, or for one who types."""
+        is_typing = self._clock() - self._document_asked_s < _TYPING_S
+        return is_typing or self._shares.has_company(user) or any(other != user for other in self._waiting)
+
     def _take(self, user: str) -> GenerationJob:
         queue = self._waiting[user]
         job = queue.popleft()
@@ -159,6 +174,7 @@ class Generations:
             job.arrived_s,
             job.cancelled.is_set,
             self._must_pause if can_pause else lambda: False,
+            partial(self._has_company, user),
             lambda: user in self._waiting,
             job.on_text,
         )
