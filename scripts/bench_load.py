@@ -15,8 +15,10 @@ Figures per number of typists:
   own replica    share of the answers that came from the replica which answers this workspace most
   client lag     how late this program pressed the keys: if it is large, the figures are this program's
 
---size sizes a cluster: a queue per replica replays the recording of a typist who waits for each answer, so that all
-costs are seen. The result is the smallest cluster that keeps --keep of the answers in time which that typist had alone.
+--size sizes a cluster: a queue per replica replays the recording of typists who wait for each answer, so that all
+costs are seen. It is made after the runs, of one typist after the other, each alone: files differ in how often they
+ask and in what that costs, and a server that has just started costs more. The result is the smallest cluster that
+keeps --keep of the answers in time which such a typist has alone.
 The runs check the simulation; --service-ms scales the costs to other devices, by the median time that a request has
 the device. The last line is one JSON object.
 """
@@ -32,9 +34,9 @@ from typing import Any
 
 from bench.arguments import benchmark_parser
 from bench.http_servers import forelook
-from bench.load import device_shares, summary, type_together
+from bench.load import Typed, device_shares, summary, type_together
 from bench.load_clients import Address
-from bench.load_simulation import Recording, replicas_needed, simulated
+from bench.load_simulation import Recording, alone_in_time_share, replicas_needed, simulated
 from bench.plots import Panel, draw
 from bench.results import print_result, public_name
 from bench.tables import print_rows
@@ -47,6 +49,7 @@ TABLE = ("typists", "p50_ms", "p95_ms", "in_time_share", "service_p50_ms", "queu
          "all_forwards_per_suggestion", "busy_share", "client_lag_p95_ms")  # fmt: skip
 CHECKED = ("p50_ms", "p95_ms", "in_time_share", "busy_share")
 WARMUP_S = 5.0
+MAX_RECORDED = 8  # typists; chosen, not measured
 
 
 @contextlib.contextmanager
@@ -84,6 +87,14 @@ def run(
     return figures
 
 
+def recorded(address: Address, num_typists: int, seconds: float) -> Recording:
+    """What typists do who have the server for themselves, one after the other."""
+    typed: list[Typed] = []
+    for number in range(num_typists):
+        typed += asyncio.run(type_together(address, 1, seconds, warmup_s=WARMUP_S, waits=True, first=number))
+    return Recording.of(typed)
+
+
 def sizes(
     recording: Recording, typists: Sequence[int], service_ms: Sequence[float], keep: float
 ) -> list[dict[str, Any]]:
@@ -91,7 +102,7 @@ def sizes(
     rows = []
     for median_ms in service_ms or [recording.service_p50_ms]:
         scaled = recording.faster(recording.service_p50_ms / median_ms)
-        alone = simulated(scaled, 1, 1)["in_time_share"]
+        alone = round(alone_in_time_share(scaled), 4)
         for num_typists in typists:
             found = replicas_needed(scaled, num_typists, in_time_share=keep * alone)
             row = {"service_p50_ms": round(median_ms, 1), "typists": num_typists, "alone_in_time_share": alone}
@@ -138,7 +149,9 @@ def main() -> None:
     parser = benchmark_parser(__doc__, "model", "plot")
     parser.add_argument("--typists", type=int, nargs="+", default=[1, 2, 4, 8], help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=40.0, help="of each run (default: %(default)s)")
-    parser.add_argument("--record", type=float, default=40.0, help="seconds of the recording (default: %(default)s)")
+    parser.add_argument(
+        "--record", type=float, default=15.0, help="seconds that each typist is recorded (default: %(default)s)"
+    )
     parser.add_argument("--protocol", choices=("editor", "http"), default="editor", help="of a server started here")
     parser.add_argument("--address", help="ws://, wss://, http:// or https:// of a running server or cluster")
     parser.add_argument("--key-file", type=Path, metavar="FILE", help="keys for --address, one per line and user")
@@ -155,12 +168,11 @@ def main() -> None:
         else:
             keys = () if options.key_file is None else tuple(options.key_file.read_text("ascii").split())
             address, owner = Address(options.address, keys), None
-        typed = asyncio.run(type_together(address, 1, options.record, warmup_s=WARMUP_S, waits=True))
-        recording = Recording.of(typed)
         for num_typists in sorted(options.typists):
             figures = run(address, owner, num_typists, options.seconds, reconnects=options.reconnect)
             runs.append(figures)
             print_rows([{name: figures.get(name) for name in TABLE}])
+        recording = recorded(address, min(max(options.typists), MAX_RECORDED), options.record)
     checks = [simulated(recording, figures["typists"], options.replicas) for figures in runs]
     print_rows(
         {"typists": real["typists"], **{f"{name} {kind}": row.get(name) for name in CHECKED

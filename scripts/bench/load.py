@@ -206,6 +206,7 @@ async def type_together(
     warmup_s: float = 5.0,
     reconnects: bool = False,
     waits: bool = False,
+    first: int = 0,
     sessions: Callable[[int], Sequence[Session]] = sessions_of,
 ) -> list[Typed]:
     """Let some typists work at the same time, and return what each did.
@@ -217,11 +218,13 @@ async def type_together(
         warmup_s: before them.
         reconnects: whether each file is typed on a connection of its own.
         waits: whether a key waits for the answer to the one before.
+        first: number of the first typist.
         sessions: the files of each typist, by its number.
     """
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * num_typists + 8))  # one HTTP request each
     typists = [
-        Typist(address, number, sessions(number), reconnects=reconnects, waits=waits) for number in range(num_typists)
+        Typist(address, number, sessions(number), reconnects=reconnects, waits=waits)
+        for number in range(first, first + num_typists)
     ]
     started_s = time.perf_counter()
     warm_s = started_s + warmup_s

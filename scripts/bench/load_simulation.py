@@ -15,7 +15,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from bench.load import Key, Typed, traces_of
@@ -54,15 +54,15 @@ class Recording:
 
     Attributes:
         steps: of each recorded typist.
-        costs: of all answered requests.
+        costs: of each one's answered requests; some type what is asked for often and costs much.
     """
 
     steps: tuple[tuple[Step, ...], ...]
-    costs: tuple[Cost, ...]
+    costs: tuple[tuple[Cost, ...], ...]
 
     @classmethod
     def of(cls, typed: Sequence[Typed]) -> Recording:
-        """The recording of a real run, best of one typist alone.
+        """The recording of real runs, best of one typist alone each.
 
         Raises:
             ValueError: nothing was answered in it.
@@ -70,7 +70,7 @@ class Recording:
         steps, costs = [], []
         for keys in traces_of(typed):
             steps.append(tuple(Step(key.gap_s, key.reply is not None) for key in keys))
-            costs += [_cost_of(key) for key in keys if key.latency_ms is not None]
+            costs.append(tuple(_cost_of(key) for key in keys if key.latency_ms is not None))
         if not costs:
             raise ValueError("no request of the recording was answered")
         return cls(tuple(steps), tuple(costs))
@@ -78,13 +78,14 @@ class Recording:
     @property
     def service_p50_ms(self) -> float:
         """Median time that a request has the device."""
-        return median(cost.service_s for cost in self.costs) * 1e3
+        return median(cost.service_s for costs in self.costs for cost in costs) * 1e3
 
     def faster(self, factor: float) -> Recording:
         """The same typists on a device that needs 1/factor of the time."""
-        return Recording(
-            self.steps, tuple(Cost(cost.service_s / factor, cost.beside_s, cost.forwards) for cost in self.costs)
-        )
+        faster = [
+            tuple(Cost(cost.service_s / factor, cost.beside_s, cost.forwards) for cost in costs) for costs in self.costs
+        ]
+        return Recording(self.steps, tuple(faster))
 
 
 def _cost_of(key: Key) -> Cost:
@@ -124,12 +125,13 @@ class Simulation:
     def __init__(
         self, recording: Recording, num_typists: int, num_replicas: int, seconds: float = 60.0, seed: int = 0
     ) -> None:
-        self._recording = recording
         self._chance = random.Random(seed)
         self._warm_s, self._ends_s = seconds / 10, seconds * 1.1
         self._replicas = [_Replica() for _ in range(num_replicas)]
         self._home = [self._chance.randrange(num_replicas) for _ in range(num_typists)]
-        self._steps = [self._chance.choice(recording.steps) for _ in range(num_typists)]
+        who = [number % len(recording.steps) for number in range(num_typists)]  # as the runs number them
+        self._steps = [recording.steps[number] for number in who]
+        self._costs = [recording.costs[number] for number in who]
         self._place = [self._chance.randrange(len(steps)) for steps in self._steps]
         self._latest_key_s = [0.0] * num_typists
         self._events: list[Event] = []
@@ -194,7 +196,7 @@ class Simulation:
             )
         if now_s >= self._warm_s:
             self.num_requests += 1
-        replica.waiting[typist] = _Request(typist, now_s, self._chance.choice(self._recording.costs))
+        replica.waiting[typist] = _Request(typist, now_s, self._chance.choice(self._costs[typist]))
         if replica.running is None:
             self._start(replica, number, now_s)
 
@@ -235,6 +237,12 @@ def simulated(
         name: round(sum(result[name] or 0.0 for result in results) / runs, 4) if isinstance(value, float) else value
         for name, value in results[0].items()
     }
+
+
+def alone_in_time_share(recording: Recording) -> float:
+    """The share of the answers in time that a recorded typist has alone, on average."""
+    each = zip(recording.steps, recording.costs, strict=True)
+    return fmean(simulated(Recording((steps,), (costs,)), 1, 1)["in_time_share"] for steps, costs in each)
 
 
 def replicas_needed(

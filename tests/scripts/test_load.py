@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from bench.load import Key, Typed, Typist, device_shares, fairness, sessions_of, stickiness, summary, type_together
 from bench.load_clients import Address, Reply, SocketEditor
-from bench.load_simulation import Cost, Recording, Simulation, Step, replicas_needed, simulated
+from bench.load_simulation import (
+    Cost,
+    Recording,
+    Simulation,
+    Step,
+    alone_in_time_share,
+    replicas_needed,
+    simulated,
+)
 from bench.traces import Session, typed
 from forelook.finish_reason import FinishReason
 from forelook.local.access import AccessPolicy
@@ -135,7 +143,7 @@ def test_typists_have_files_of_their_own(repository: Path) -> None:
 
 def steady(gap_s: float, service_s: float, *, forwards: int = 1, beside_s: float = 0.0) -> Recording:
     """A typist with a key per ``gap_s``, each of which asks."""
-    return Recording((tuple(Step(gap_s, asks=True) for _ in range(10)),), (Cost(service_s, beside_s, forwards),))
+    return Recording((tuple(Step(gap_s, asks=True) for _ in range(10)),), ((Cost(service_s, beside_s, forwards),),))
 
 
 def test_alone_a_typist_waits_for_the_device_only() -> None:
@@ -164,8 +172,8 @@ def test_typists_of_one_replica_wait_for_each_other_and_those_of_two_do_not() ->
 
 def test_a_key_that_would_have_asked_nothing_asks_while_its_answer_is_late() -> None:
     steps = (Step(0.2, asks=True), Step(0.2, asks=False))
-    quick = Simulation(Recording((steps,), (Cost(0.05, 0.0, 1),)), 1, 1).run()
-    late = Simulation(Recording((steps,), (Cost(0.5, 0.0, 10),)), 1, 1).run()
+    quick = Simulation(Recording((steps,), ((Cost(0.05, 0.0, 1),),)), 1, 1).run()
+    late = Simulation(Recording((steps,), ((Cost(0.5, 0.0, 10),),)), 1, 1).run()
     assert late["requests"] == pytest.approx(2 * quick["requests"], rel=0.05)
 
 
@@ -182,6 +190,33 @@ def test_more_typists_need_more_replicas_and_a_faster_device_fewer() -> None:
     assert replicas_needed(steady(0.2, 0.5, forwards=5), 4, in_time_share=0.9, most=8, seconds=5.0) is None
 
 
+def test_each_typist_keeps_to_the_recording_of_one() -> None:
+    """Whoever asks often has costly answers: the mean of all costs would say that the device is busy for too long."""
+    often = steady(0.2, 0.1)
+    seldom = Recording((tuple(Step(0.2, asks=number == 0) for number in range(10)),), ((Cost(0.01, 0.0, 1),),))
+    both = Recording(often.steps + seldom.steps, often.costs + seldom.costs)
+    assert simulated(both, 1, 1)["busy_share"] == pytest.approx(0.5, abs=0.02), "the first typist is the first one"
+    assert Simulation(both, 2, 1, 30.0).run()["busy_share"] == pytest.approx(0.505, abs=0.03)
+    assert alone_in_time_share(both) == pytest.approx(1.0, abs=0.01)
+    late = Recording(both.steps, (((Cost(1.0, 0.0, 1)),), both.costs[1]))
+    assert alone_in_time_share(late) == pytest.approx(0.5, abs=0.02)
+
+
+async def test_typists_are_recorded_one_after_the_other(tmp_path: Path) -> None:
+    async with running(tmp_path, tcp=True) as server:
+        assert isinstance(server.address, tuple)
+        address = Address(f"ws://{server.address[0]}:{server.address[1]}")
+        started = []
+
+        def files_of(number: int) -> list[Session]:
+            started.append(number)
+            return sessions(number)
+
+        for number in (0, 5):
+            await type_together(address, 1, 0.5, warmup_s=0.0, waits=True, first=number, sessions=files_of)
+    assert started == [0, 5]
+
+
 def test_chance_is_that_of_the_seed() -> None:
     recording = steady(0.2, 0.04)
     assert Simulation(recording, 9, 2, seed=3).run() == Simulation(recording, 9, 2, seed=3).run()
@@ -192,7 +227,7 @@ def test_a_recording_keeps_costs_apart_from_waits() -> None:
     keys = [Key(0.3, 0.0, 20.0, Reply("answered", "x", "a", 15.0, 2.0, 3)), Key(0.1, 0.3)]
     recording = Recording.of([Typed(keys)])
     assert recording.steps == ((Step(0.3, asks=True), Step(0.1, asks=False)),)
-    assert recording.costs == (Cost(0.015, pytest.approx(0.005), 3),)
-    assert recording.faster(3).costs == (Cost(pytest.approx(0.005), pytest.approx(0.005), 3),)
+    assert recording.costs == ((Cost(0.015, pytest.approx(0.005), 3),),)
+    assert recording.faster(3).costs == ((Cost(pytest.approx(0.005), pytest.approx(0.005), 3),),)
     with pytest.raises(ValueError, match="no request"):
         Recording.of([Typed([Key(0.1, 0.0)])])
