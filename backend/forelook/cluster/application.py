@@ -14,16 +14,19 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 
 from forelook.cluster.cluster_config import ClusterConfig
 from forelook.cluster.membership import Membership
+from forelook.cluster.node_socket import NodeSocket
+from forelook.cluster.proxy_shortcut import DEPLOYMENT, socket_folder
 from forelook.cluster.replica_app import ReplicaApp
 from forelook.cluster.ring import NUM_VIRTUAL_NODES
 from forelook.cluster.scaling import BUSY, BusySharePolicy
 from forelook.errors import ConfigError
-from forelook.failures import LOG_FORMAT, OneLineFormatter
+from forelook.failures import LOG_FORMAT, OneLineFormatter, logged
 from forelook.protocol.messages import SESSION_ID_HEADER
 
 HTTP_SLOTS = 64
 """Places of a replica for HTTP requests, besides one for each connection of an editor. Chosen, not measured."""
 _DRAIN_POLL_S = 0.25
+_DRAIN_SHARE = 0.8  # of the time to move, after which Ray ends the process; chosen, not measured
 _QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "websockets", "asyncio")  # below warning they log frames: users' text
 
 
@@ -37,6 +40,10 @@ class Replica:
         context, loop = serve.get_replica_context(), asyncio.get_running_loop()
         self._replica_app = ReplicaApp(config, context.replica_tag, context.app_name)
         await self._replica_app.start()
+        self._drain_s = _DRAIN_SHARE * config.move_timeout_s
+        self._socket = NodeSocket(self._replica_app, socket_folder() / context.replica_tag)
+        with logged("listening to the node's proxy"):  # without it requests take Ray's way
+            await self._socket.start()
         self._membership = Membership(self._replica_app.backend, context.replica_tag, loop.call_later)
         self._membership.follow(context.replica_id.deployment_id)
 
@@ -54,6 +61,7 @@ class Replica:
     async def __del__(self) -> None:
         if hasattr(self, "_membership"):  # it has started
             self._membership.stop()
+            await self._socket.stop(self._drain_s)  # Ray does not know of these connections
             await self._replica_app.stop()
 
 
@@ -75,7 +83,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         raise ConfigError("RAY_SERVE_SESSION_ID_HEADER_KEY", SERVE_SESSION_ID, SESSION_ID_HEADER)
     return serve.deployment(
         Replica,
-        name="forelook",
+        name=DEPLOYMENT,
         ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
         max_ongoing_requests=config.num_sessions + HTTP_SLOTS,
         max_queued_requests=config.num_sessions + HTTP_SLOTS,
