@@ -22,7 +22,7 @@ from forelook.local.files import make_private_dir
 
 logger = logging.getLogger("forelook.cluster")
 
-DISCONNECTED = {
+DISCONNECTED: dict[str, Message] = {
     "http": {"type": "http.disconnect"},
     "websocket": {"type": "websocket.disconnect", "code": 1006},
 }
