@@ -6,9 +6,11 @@ import pytest
 import torch
 from forelook.model import format_choice
 from forelook.model.config import LlamaConfig, parse_config
-from forelook.model.forward.kernel_choice import PLAIN, STEP_SIZES, KernelChoice, choose, kernel_choice
+from forelook.model.forward.kernel_choice import NATIVE, PLAIN, STEP_SIZES, KernelChoice, choose, kernel_choice
+from forelook.model.forward.native.kernels import Kernels
+from forelook.model.forward.native.library import Availability
 from forelook.model.forward.quantized import NEVER, STEP_ROWS, ConvertedMatrix, IntegerMatrix8, Matrix4, Matrix8
-from forelook.model.matrix_formats import CpuQuantizedFormat
+from forelook.model.matrix_formats import CpuQuantizedFormat, NativeFormat
 
 CPU = torch.device("cpu")
 SMOL = {
@@ -92,6 +94,56 @@ def simulate(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
         return KernelChoice("float", NEVER, dict.fromkeys(STEP_SIZES, best * size), plain)
 
     monkeypatch.setattr(format_choice, "kernel_choice", choice)
+    monkeypatch.setattr(format_choice, "native_kernels", lambda: Availability(None, "no C compiler was found"))
+
+
+def simulate_native(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Compiled kernels that take so long per million weights."""
+
+    def choice(kind: str, shape: tuple[int, int], *_args: object, **_kwargs: object) -> KernelChoice:
+        size = shape[0] * shape[1] / 1e6
+        times = (dict.fromkeys(STEP_SIZES, seconds[name] * size) for name in (kind, "torch"))
+        return KernelChoice(NATIVE, NEVER, *times)
+
+    monkeypatch.setattr(format_choice, "native_choice", choice)
+    kernels = Kernels(None, None)  # nothing is multiplied here
+    monkeypatch.setattr(format_choice, "native_kernels", lambda: Availability(kernels, "compiled for this test"))
+
+
+def test_compiled_kernels_serve_all_matrices_or_none(config: LlamaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate(monkeypatch, int8=1e-5, int4=1e-5, plain=2e-5)
+    simulate_native(monkeypatch, int8=0.5e-5, int4=0.7e-5, plain=1e-5, torch=2e-5)
+    found = format_choice.choose_format("auto", torch.float32, CPU, config, 1.0)
+    assert found.name == "int8"
+    assert isinstance(found.matrices, NativeFormat)
+    assert "compiled for this test take 25% of the time of torch's float32 products" in found.reason
+    assert format_choice.LOSS in found.reason
+    assert format_choice.choose_format("int4", torch.float32, CPU, config).name == "int4"
+    assert "as set" in format_choice.choose_format("float32", torch.float32, CPU, config).reason
+    # Torch's operators cost a part of a step that products do not show.
+    simulate_native(monkeypatch, int8=1.2e-5, torch=2e-5)
+    assert isinstance(format_choice.choose_format("auto", torch.float32, CPU, config).matrices, NativeFormat)
+    simulate_native(monkeypatch, int8=1.4e-5, torch=2e-5)
+    assert isinstance(format_choice.choose_format("auto", torch.float32, CPU, config).matrices, CpuQuantizedFormat)
+
+
+def test_four_bits_of_the_file_stay_where_compiled_kernels_are_fastest_with_them(
+    config: LlamaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate(monkeypatch, int8=1e-5, int4=1e-5, plain=2e-5)
+    simulate_native(monkeypatch, int8=0.7e-5, int4=0.5e-5, torch=2e-5)
+    assert format_choice.choose_format("auto", torch.float32, CPU, config, 1.0).name == "int4"
+    assert format_choice.choose_format("auto", torch.float32, CPU, config, 0.1).name == "int8"
+
+
+def test_small_models_stay_floats_by_compiled_kernels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = parse_config({**SMOL, "num_hidden_layers": 2}, "config.json")
+    simulate(monkeypatch, int8=1e-5, int4=1e-5, plain=2e-5)
+    simulate_native(monkeypatch, plain=1e-5, torch=2e-5)
+    found = format_choice.choose_format("auto", torch.float32, CPU, small)
+    assert found.name == "float32"
+    assert isinstance(found.matrices, NativeFormat)
+    assert "below 100 million parameters" in found.reason
 
 
 def test_auto_is_the_fastest_that_loses_little(config: LlamaConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,11 +113,22 @@ def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
     checks.append(Check("device", False, f"{device} ({name}), {str(dtype).removeprefix('torch.')}"))
     checks.append(Check("attention", False, describe_attention(device, dtype)))
     checks.append(_quantization())
+    if device.type == "cpu":
+        checks.append(_kernels())
     return True, checks
 
 
+def _kernels() -> Check:
+    from forelook.model.forward.native.library import native_kernels
+
+    found = native_kernels()
+    if found.kernels is None:
+        return Check("CPU kernels", False, f"torch's own, which take about twice as long per step: {found.reason}")
+    return Check("CPU kernels", False, f"decode steps in one call, {found.reason}")
+
+
 def _quantization() -> Check:
-    on_cpu = "int8 and int4 weights by torch's own kernels on a CPU"
+    on_cpu = "int8 and int4 weights on a CPU"
     try:
         return Check("quantization", False, f"{on_cpu}, on a GPU by torchao {importlib.metadata.version('torchao')}")
     except importlib.metadata.PackageNotFoundError:

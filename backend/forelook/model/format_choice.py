@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from forelook.model.config import LlamaConfig
-from forelook.model.forward.kernel_choice import STEP_SIZES, kernel_choice
+from forelook.model.forward.kernel_choice import PLAIN, STEP_SIZES, KernelChoice, kernel_choice, native_choice
+from forelook.model.forward.native.library import native_kernels
+from forelook.model.forward.native.step import serves_native
 from forelook.model.forward.quantized import Matrix8
-from forelook.model.matrix_formats import CpuQuantizedFormat, MatrixFormat, PlainFormat, TorchaoFormat
+from forelook.model.matrix_formats import CpuQuantizedFormat, MatrixFormat, NativeFormat, PlainFormat, TorchaoFormat
 from forelook.model.memory import num_parameters
 from forelook.model.quantization import QUANTIZED_DTYPES, torchao_quantizer
 
@@ -20,6 +22,9 @@ LOSS = "less than 1% of held-out bits per byte"
 """What 8 bits may cost. measured: docs/decisions.md, "What 8 and 4 bits cost"."""
 
 _CACHE_BYTES = 32 * 2**20  # of large last-level caches; chosen, not measured
+_OPERATORS = 1.3
+"""A step by torch's operators takes so many times its products or more. measured: docs/decisions.md, "A step in one
+call"."""
 _LEAST_FOUR_BIT_SHARE = 0.9  # of the layers' weights, to keep a file's own 4 bits; chosen, not measured
 
 
@@ -42,7 +47,7 @@ class FormatChoice:
     @property
     def name(self) -> str:
         """As in settings: ``"int8"``, ``"bfloat16"``."""
-        return self.quantized or str(self.dtype).removeprefix("torch.")
+        return self.quantized or _name(self.dtype)
 
 
 def choose_format(
@@ -60,27 +65,75 @@ def choose_format(
     Raises:
         ConfigError: torchao is needed and not installed.
     """
+    on_cpu = device.type == "cpu"
     if setting in QUANTIZED_DTYPES:
-        if device.type == "cpu":
-            return _on_cpu(setting, plain_dtype, config, f"as set: {setting}")
+        if on_cpu:
+            as_set = f"as set: {setting}"
+            return _native(config, plain_dtype, [setting], as_set) or _on_cpu(setting, plain_dtype, config, as_set)
         quantize = torchao_quantizer(setting, device, plain_dtype)
         return FormatChoice(setting, plain_dtype, TorchaoFormat(plain_dtype, quantize), f"as set: {setting}")
     plain = FormatChoice(None, plain_dtype, PlainFormat(plain_dtype), "as set")
-    if setting != "auto" or device.type != "cpu":
+    if not on_cpu:
         return plain if setting != "auto" else _with(plain, f"the default of {device.type}")
+    if setting != "auto":
+        return _native(config, plain_dtype, [PLAIN], "as set") or plain
     if num_parameters(config) < LEAST_QUANTIZED_PARAMETERS:
-        return _with(plain, f"models below {LEAST_QUANTIZED_PARAMETERS // 10**6} million parameters stay as they are")
+        small = f"models below {LEAST_QUANTIZED_PARAMETERS // 10**6} million parameters stay as they are"
+        return _native(config, plain_dtype, [PLAIN], small) or _with(plain, small)
     if not all(Matrix8.serves(inputs) for inputs in {shape.inputs for shape in _shapes(config)}):
         return _with(plain, "the model's shapes suit no 8-bit kernel")
     kinds = ["int8", *(["int4"] if four_bit_share >= _LEAST_FOUR_BIT_SHARE else [])]
+    native = _native(config, plain_dtype, kinds)
+    if native is not None:
+        return native
     plain_ms, times_ms = _step_ms(config, plain_dtype, kinds)
     best = min(times_ms, key=lambda kind: times_ms[kind])
     found = ", ".join(f"{kind} {took:.1f} ms" for kind, took in times_ms.items())
     measured = f"matrix products of a decode step on one thread: {found}, {plain.name} {plain_ms:.1f} ms"
     if times_ms[best] >= plain_ms:
         return _with(plain, measured)
-    loss = "as in the file" if best == "int4" else f"costs {LOSS}"
-    return _on_cpu(best, plain_dtype, config, f"{measured}; {best} {loss}")
+    return _on_cpu(best, plain_dtype, config, f"{measured}; {best} {_loss(best)}")
+
+
+def _loss(kind: str) -> str:
+    return "as in the file" if kind == "int4" else f"costs {LOSS}"
+
+
+def _native(config: LlamaConfig, dtype: torch.dtype, kinds: list[str], why: str | None = None) -> FormatChoice | None:
+    """The fastest of some formats by the compiled kernels; ``None`` where these cannot serve or torch's are faster.
+
+    Measured is the largest matrix of a layer, in relation to the same matrix without quantization.
+    """
+    if not serves_native(config) or dtype not in (torch.float32, torch.bfloat16):
+        return None
+    availability = native_kernels()
+    if availability.kernels is None:
+        return None
+    shape = max((shape for shape in _shapes(config) if shape.in_layers), key=lambda shape: shape.outputs * shape.inputs)
+    size, is_cold = (shape.outputs, shape.inputs), _is_cold(config, dtype)
+    shares: dict[str, float] = {}
+    for kind in kinds:
+        choice = native_choice(kind, size, dtype, is_cold=is_cold)
+        if choice is not None:
+            shares[kind] = _share(choice)
+    best = min(shares, key=lambda kind: shares[kind])
+    others = [_share(kernel_choice(kind, size, dtype, is_cold=is_cold)) for kind in kinds if kind != PLAIN]
+    if shares[best] >= _OPERATORS * min([1.0, *others]):
+        return None
+    quantized = None if best == PLAIN else best
+    found = f"kernels {availability.reason} take {shares[best]:.0%} of the time of torch's {_name(dtype)} products"
+    return FormatChoice(
+        quantized, dtype, NativeFormat(best, dtype, availability.kernels), f"{found}; {why or _loss(best)}"
+    )
+
+
+def _share(choice: KernelChoice) -> float:
+    """A decode step's products in relation to those without quantization."""
+    return sum(choice.step_s.values()) / sum(choice.plain_step_s.values())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _with(choice: FormatChoice, reason: str) -> FormatChoice:

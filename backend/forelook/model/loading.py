@@ -22,6 +22,7 @@ from forelook.model.format_choice import choose_format
 from forelook.model.forward.cuda_graphs import CudaGraphs
 from forelook.model.forward.layers import LlamaWeights, kv_cache_dtype
 from forelook.model.forward.llama import LlamaSequence
+from forelook.model.forward.native.library import must_compile
 from forelook.model.forward.static_step import BucketedSequence, StepSpace
 from forelook.model.forward.step_ops import choose_step_ops
 from forelook.model.gguf.checkpoint import GgufCheckpoint, own_format, read_checkpoint
@@ -178,6 +179,8 @@ def load_model(
             "`--left-to-right`, in an editor with the setting `forelook.leftToRight`"
         )
     share = 0.0 if read.gguf is None or change is not None else read.gguf.four_bit_share
+    if torch_device.type == "cpu" and must_compile():
+        report(0.0, f"Compiling kernels for this processor, once; then loading {name}")
     chosen = choose_format(dtype, plain_dtype, torch_device, config, share)
     torch_dtype, quantized = chosen.dtype, chosen.quantized
     kv_dtype = kv_cache_dtype(torch_dtype, torch_device)

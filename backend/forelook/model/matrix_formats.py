@@ -10,6 +10,8 @@ from torch import Tensor
 from forelook.errors import UnsupportedArchitectureError
 from forelook.model.forward.kernel_choice import PLAIN, kernel_choice, matrix4, matrix8
 from forelook.model.forward.matrix import BlockedMatrix, DenseMatrix, Matrix, RowTable, dense
+from forelook.model.forward.native.kernels import Kernels
+from forelook.model.forward.native.matrices import NativeFloats, NativeGroups4, NativeRows8
 from forelook.model.forward.quantized import ConvertedMatrix, Matrix4, Matrix8
 from forelook.model.quantization import Groups4, Quantize, Rows8, quantize_groups, quantize_rows
 
@@ -57,8 +59,8 @@ class PlainFormat:
         return dense(weight)
 
     def layer_of_groups(self, groups: Groups4) -> Matrix:
-        """Not offered by the format."""
-        raise NotImplementedError
+        """Keep a matrix of a layer as floats."""
+        return self.layer(groups.floats(self.read_dtype))
 
     def embedding(self, weight: Tensor) -> RowTable:
         """Keep an embedding."""
@@ -85,6 +87,49 @@ class TorchaoFormat(PlainFormat):
     def layer(self, weight: Tensor) -> Matrix:
         """Keep a matrix of a layer."""
         return DenseMatrix(self._quantize(weight))
+
+
+class NativeFormat:
+    """All matrices for the compiled kernels of a CPU: the layers in 8 or 4 bits, embedding and head in 8; or floats."""
+
+    def __init__(self, kind: str, dtype: torch.dtype, kernels: Kernels) -> None:
+        """Choose a format.
+
+        Args:
+            kind: ``"int8"``, ``"int4"``, or :data:`~forelook.model.forward.kernel_choice.PLAIN` for floats.
+            dtype: of activations, and of floats.
+            kernels: the compiled functions.
+        """
+        self._kind, self._dtype, self._kernels = kind, dtype, kernels
+        self.keeps_tensors = kind == PLAIN
+        self.read_dtype = dtype if kind == PLAIN else torch.float32
+        self.takes_groups = kind == "int4"
+
+    def layer(self, weight: Tensor) -> Matrix:
+        """Keep a matrix of a layer."""
+        return self.layer_of_groups(quantize_groups(weight)) if self.takes_groups else self._table(weight)
+
+    def layer_of_groups(self, groups: Groups4) -> Matrix:
+        """Keep a matrix of a layer that is in 4 bits already."""
+        return NativeGroups4(groups, self._dtype, self._kernels)
+
+    def embedding(self, weight: Tensor) -> RowTable:
+        """Keep an embedding."""
+        return self._table(weight)
+
+    def head(self, weight: Tensor) -> Matrix:
+        """Keep a head."""
+        return self._table(weight)
+
+    def tied_head(self, table: RowTable, weight: Tensor) -> Matrix:  # noqa: ARG002
+        """The embedding itself."""
+        assert isinstance(table, NativeRows8 | NativeFloats), "the table is this format's own"
+        return table
+
+    def _table(self, weight: Tensor) -> NativeRows8 | NativeFloats:
+        if self._kind == PLAIN:
+            return NativeFloats(weight, self._kernels)
+        return NativeRows8(quantize_rows(weight), self._dtype, self._kernels)
 
 
 class CpuQuantizedFormat:

@@ -62,6 +62,12 @@ class Groups4:
         """Inputs per group."""
         return self.codes.shape[1] // self.scales.shape[1]
 
+    def floats(self, dtype: torch.dtype) -> Tensor:
+        """The matrix as floats."""
+        shape = (*self.scales.shape, self.group_size)
+        codes, scales, minima = self.codes.to(dtype).view(shape), self.scales.to(dtype), self.minima.to(dtype)
+        return torch.addcmul(minima.unsqueeze(2), codes, scales.unsqueeze(2)).view(self.codes.shape)
+
     def reordered(self, change: Callable[[Tensor], Tensor]) -> Groups4:
         """The matrix with its rows in another order."""
         return Groups4(change(self.codes), change(self.scales), change(self.minima))

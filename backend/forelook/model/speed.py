@@ -25,22 +25,24 @@ from forelook.model.checkpoint import read_weights
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.cpu_threads import ThreadGovernor
 from forelook.model.format_choice import LEAST_QUANTIZED_PARAMETERS
-from forelook.model.forward.kernel_choice import kernel_choice
+from forelook.model.forward.kernel_choice import PLAIN, kernel_choice, native_choice
 from forelook.model.forward.layers import LlamaWeights
 from forelook.model.forward.llama import LlamaSequence
+from forelook.model.forward.native.library import native_kernels
 from forelook.model.forward.projection import Projection
 from forelook.model.loading import STARTER_MODEL_PATH
+from forelook.model.matrix_formats import MatrixFormat, NativeFormat, PlainFormat
 from forelook.model.memory import num_parameters
 from forelook.model.step_costs import device_key
 
 PROMPT_TOKENS = 512
 """Length of the cold prompt whose time is estimated."""
 
-_FORMAT = 2
+_FORMAT = 3
 _INPUTS = 2048
 # Some times what the caches of common machines have, in bytes. Chosen, not measured.
 _LARGE_BYTES = 96 * 2**20
-_PRODUCT_ROWS = 64  # enough to be bound by arithmetic; chosen, not measured
+_PRODUCT_ROWS = 128  # enough to be bound by arithmetic; chosen, not measured
 _STARTER_PROMPT_TOKENS = 256
 _LEAST_SHARE = 0.1  # of a starter step, for what is not reading weights; chosen, not measured
 _BUSY_SHARE = 0.75  # of the processors; chosen, not measured
@@ -162,12 +164,23 @@ def _time_products(dtype: torch.dtype) -> tuple[float, float]:
 
 
 def _int8_step_share(dtype: torch.dtype) -> float:
-    choice = kernel_choice("int8", (_INPUTS, _INPUTS), dtype, is_cold=True)
-    return min(1.0, sum(choice.step_s.values()) / sum(choice.plain_step_s.values()))
+    shape = (_INPUTS, _INPUTS)
+    choice = kernel_choice("int8", shape, dtype, is_cold=True)
+    int8_s, plain_s = choice.step_s, choice.plain_step_s
+    native, floats = (native_choice(kind, shape, dtype, is_cold=True) for kind in ("int8", PLAIN))
+    if native is not None and floats is not None:
+        int8_s, plain_s = native.step_s, floats.step_s
+    return min(1.0, sum(int8_s.values()) / sum(plain_s.values()))
+
+
+def _format(dtype: torch.dtype) -> MatrixFormat:
+    """How models that are not quantized keep their matrices here."""
+    kernels = native_kernels().kernels
+    return PlainFormat(dtype) if kernels is None else NativeFormat(PLAIN, dtype, kernels)
 
 
 def _matrix(num_bytes: int, dtype: torch.dtype) -> Projection:
-    return Projection(torch.ones(num_bytes // _INPUTS // dtype.itemsize, _INPUTS, dtype=dtype))
+    return Projection(_format(dtype).layer(torch.ones(num_bytes // _INPUTS // dtype.itemsize, _INPUTS, dtype=dtype)))
 
 
 def _time_row(matrix: Projection, dtype: torch.dtype) -> float:
@@ -179,7 +192,8 @@ def _time_row(matrix: Projection, dtype: torch.dtype) -> float:
 def _read_starter(dtype: torch.dtype) -> LlamaWeights:
     path = STARTER_MODEL_PATH / "config.json"
     config = parse_config(json.loads(path.read_text(encoding="utf-8")), str(path))
-    return read_weights(STARTER_MODEL_PATH, config, dtype, torch.device("cpu"), lambda _share: None)
+    cpu = torch.device("cpu")
+    return read_weights(STARTER_MODEL_PATH, config, dtype, cpu, lambda _share: None, _format(dtype))
 
 
 def _time_starter(weights: LlamaWeights) -> tuple[float, float]:

@@ -14,20 +14,22 @@ import torch
 from forelook.decoding.drafting.costs import StepCosts
 from forelook.local.files import read_or_set_aside, write_atomically
 from forelook.model.forward.layers import LlamaWeights
+from forelook.model.forward.native.step import NativeStep
 from forelook.model.memory import num_parameters
 
-_FORMAT = 3
+_FORMAT = 4
 _SIZES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
 MAX_DRAFTS_ON_CPU = 12
 """Measured on non-repetitive prompts: at most 48 drafts gave 1.62 times the speed of plain decoding, at most 11 gave
 1.71. On a CPU the cost of a step rises from the first token on."""
 
 # measured: docs/decisions.md, "Step costs are estimated, and corrected by each step"; of a GPU chosen, not measured
-_BYTES_PER_S = {"cpu": 40e9, "cuda": 1.5e12}
-_LAYER_S = {"cpu": 150e-6, "cuda": 10e-6}  # of the operators between the matrix products
-_OPERATIONS_PER_S = {"cpu": 50e9, "cuda": 50e12}  # per core of a CPU
+# "native" is a CPU with the compiled kernels; measured: docs/decisions.md, "A step in one call"
+_BYTES_PER_S = {"cpu": 40e9, "native": 20e9, "cuda": 1.5e12}
+_LAYER_S = {"cpu": 150e-6, "native": 10e-6, "cuda": 10e-6}  # of the operators between the matrix products
+_OPERATIONS_PER_S = {"cpu": 50e9, "native": 100e9, "cuda": 50e12}  # per core of a CPU
 _HALF_WIDTH_SPEED = 6.0  # times the operations where a weight has two bytes
-_ATTENTION_OPERATIONS_PER_S = {"cpu": 20e9, "cuda": 20e12}
+_ATTENTION_OPERATIONS_PER_S = {"cpu": 20e9, "native": 20e9, "cuda": 20e12}
 
 
 def device_key(device: torch.device) -> str:
@@ -48,12 +50,17 @@ def _cpu_name() -> str:
 
 def operations_per_s(weights: LlamaWeights) -> float:
     """What the matrix products of many rows should reach."""
-    kind = weights.device.type
-    return _OPERATIONS_PER_S[kind] * _num_cores(kind) * (_HALF_WIDTH_SPEED if weights.dtype.itemsize == 2 else 1.0)
+    kind = _kind(weights)
+    faster = _HALF_WIDTH_SPEED if weights.dtype.itemsize == 2 and kind != "native" else 1.0
+    return _OPERATIONS_PER_S[kind] * _num_cores(kind) * faster
+
+
+def _kind(weights: LlamaWeights) -> str:
+    return "native" if NativeStep.serves(weights) else weights.device.type
 
 
 def _num_cores(kind: str) -> int:
-    return torch.get_num_threads() if kind == "cpu" else 1
+    return 1 if kind == "cuda" else torch.get_num_threads()
 
 
 def estimated_costs(weights: LlamaWeights) -> StepCosts:
@@ -61,7 +68,7 @@ def estimated_costs(weights: LlamaWeights) -> StepCosts:
 
     Only the ratios matter: the first steps set the scale.
     """
-    config, kind = weights.config, weights.device.type
+    config, kind = weights.config, _kind(weights)
     cores = _num_cores(kind)
     fixed_s = weights.nbytes / _BYTES_PER_S[kind] + config.num_layers * _LAYER_S[kind]
     row_s = 2 * num_parameters(config) / operations_per_s(weights)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from forelook.model.forward.matrix import Matrix, dense
+from forelook.model.forward.native.library import native_kernels
+from forelook.model.forward.native.matrices import NativeFloats, NativeGroups4, NativeRows8
 from forelook.model.forward.quantized import NEVER, STEP_ROWS, IntegerMatrix8, Matrix4, Matrix8
 from forelook.model.quantization import Groups4, Rows8, quantize_groups, quantize_rows
 
@@ -25,6 +27,9 @@ STEP_SIZES = (1, 4, 8)
 
 PLAIN = "plain"
 """The matrix without quantization."""
+
+NATIVE = "native"
+"""The kernels that are compiled on the machine; a model uses them for all matrices or for none."""
 
 _PREFILL_SIZES = (32, 64, 128)
 _PREFILL_OUTPUTS = 256  # such a product is bound by arithmetic, whatever its size; chosen, not measured
@@ -49,7 +54,7 @@ class KernelChoice:
     """How to multiply with matrices of a shape.
 
     Attributes:
-        kernel: ``"float"``, ``"integer"``, or :data:`PLAIN` where quantization does not pay.
+        kernel: ``"float"``, ``"integer"``, :data:`NATIVE`, or :data:`PLAIN` where quantization does not pay.
         dense_from: number of rows from which ``"float"`` converts the matrix.
         step_s: seconds of a product of that kernel, by the sizes of a decode step.
         plain_step_s: likewise without quantization.
@@ -79,9 +84,7 @@ def kernel_choice(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, is_c
 
 @lru_cache(maxsize=256)
 def _measured_choice(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, is_cold: bool) -> KernelChoice:
-    copies = 1
-    if is_cold:
-        copies = max(1, min(_MAX_COPIES, _COLD_BYTES // (shape[0] * shape[1] * dtype.itemsize)))
+    copies = _num_copies(shape, dtype, is_cold=is_cold)
     with torch.inference_mode(), _one_thread():
         # Where all values are equal nothing is slower or faster than with others: no kernel looks at them.
         weight = torch.full(shape, 0.5)
@@ -91,6 +94,40 @@ def _measured_choice(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, i
         part = weight[:_PREFILL_OUTPUTS]
         many = {"kept": [_kernels(kind, part, dtype)["float"]()], "converted": [_converted(kind, part, dtype)]}
         return choose(step_s, _turns(many, _PREFILL_SIZES, shape[1], dtype))
+
+
+def native_choice(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, is_cold: bool) -> KernelChoice | None:
+    """What the compiled kernels take for a format and shape; ``None`` where they cannot be used.
+
+    Args:
+        kind: ``"int8"``, ``"int4"``, or :data:`PLAIN` for floats.
+        shape: outputs and inputs.
+        dtype: of activations, and of weights that are floats.
+        is_cold: whether the model is larger than the caches.
+    """
+    outputs = min(shape[0], _MAX_OUTPUTS, max(64, _MAX_VALUES // shape[1] // 64 * 64))
+    return _measured_native(kind, (outputs, shape[1]), dtype, is_cold=is_cold)
+
+
+@lru_cache(maxsize=64)
+def _measured_native(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, is_cold: bool) -> KernelChoice | None:
+    kernels = native_kernels().kernels
+    if kernels is None:
+        return None
+    with torch.inference_mode(), _one_thread():
+        weight = torch.full(shape, 0.5)
+        builds: dict[str, Callable[[], Matrix]] = {
+            "int8": lambda: NativeRows8(quantize_rows(weight), dtype, kernels),
+            "int4": lambda: NativeGroups4(quantize_groups(weight), dtype, kernels),
+            PLAIN: lambda: NativeFloats(weight.to(dtype, copy=True), kernels),
+        }
+        copies = range(_num_copies(shape, dtype, is_cold=is_cold))
+        matrices = {
+            NATIVE: [builds[kind]() for _ in copies],
+            PLAIN: [dense(weight.to(dtype, copy=True)) for _ in copies],
+        }
+        times = _turns(matrices, STEP_SIZES, shape[1], dtype)
+    return KernelChoice(NATIVE, NEVER, times[NATIVE], times[PLAIN])
 
 
 def choose(step_s: Times, prefill_s: Times) -> KernelChoice:
@@ -121,6 +158,10 @@ def matrix8(rows: Rows8, dtype: torch.dtype, choice: KernelChoice) -> Matrix8 | 
 def matrix4(groups: Groups4, dtype: torch.dtype, choice: KernelChoice) -> Matrix4:
     """A 4-bit matrix for the chosen kernel."""
     return Matrix4(groups, dtype, choice.dense_from)
+
+
+def _num_copies(shape: tuple[int, int], dtype: torch.dtype, *, is_cold: bool) -> int:
+    return max(1, min(_MAX_COPIES, _COLD_BYTES // (shape[0] * shape[1] * dtype.itemsize))) if is_cold else 1
 
 
 def _kernels(kind: str, weight: Tensor, dtype: torch.dtype) -> dict[str, Callable[[], Matrix]]:

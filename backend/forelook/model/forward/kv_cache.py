@@ -37,6 +37,11 @@ class KVCache:
         return self._storage.dtype
 
     @property
+    def storage(self) -> torch.Tensor:
+        """[layers, 2 Hkv, capacity, D]: key heads, then value heads."""
+        return self._storage
+
+    @property
     def nbytes(self) -> int:
         """Memory in bytes."""
         return self._storage.nbytes
@@ -88,11 +93,6 @@ class DeferringKVCache(KVCache):
 
     max_moves = 32
     _pending: tuple[list[int], int] | None = None
-
-    @property
-    def storage(self) -> torch.Tensor:
-        """[layers, 2 Hkv, capacity, D]: key heads, then value heads."""
-        return self._storage
 
     def take_moves(self) -> tuple[list[int], list[int]]:
         """Slots to copy from and to; the caller copies them, all reads before any write."""

@@ -22,6 +22,8 @@ from forelook.model.forward.layers import (
     new_cache,
     normalize_heads_,
 )
+from forelook.model.forward.native.matrices import MAX_ROWS
+from forelook.model.forward.native.step import NativeStep
 from forelook.model.memory import out_of_memory_named
 
 
@@ -108,7 +110,8 @@ class LlamaSequence:
         self._max_positions = max_positions
         with out_of_memory_named(f"a KV cache of {max_positions} tokens"):
             self._cache = self._new_cache(max_positions)
-        self._cpu_step = CpuStep(weights) if CpuStep.serves(weights) else None
+        self._native_step = NativeStep.of(weights)
+        self._cpu_step = CpuStep(weights) if CpuStep.serves(weights) and self._native_step is None else None
         self._ids: list[int] = []
         self._tail: list[int] = []
 
@@ -157,6 +160,9 @@ class LlamaSequence:
 
     def _run(self, layout: StepLayout) -> Tensor:
         num_tokens, device = len(layout), self._weights.device
+        if self._native_step is not None and num_tokens <= MAX_ROWS:
+            with torch.inference_mode(), out_of_memory_named(f"a step of {num_tokens} tokens"):
+                return self._native_step.forward(self._cache, layout)
         every_row = len(layout.logit_rows) == num_tokens
         cpu_step = self._cpu_step if num_tokens <= MAX_TOKENS else None
         attention = self._weights.attention

@@ -8,7 +8,13 @@ from forelook.model.forward.matrix import Matrix, dense
 
 
 class Projection:
-    """``x @ matrix.T + bias``."""
+    """``x @ matrix.T + bias``.
+
+    Attributes:
+        matrix: [outputs, inputs].
+        bias: [outputs] or ``None``.
+        num_outputs, num_inputs, nbytes: of both.
+    """
 
     def __init__(self, matrix: Tensor | Matrix, bias: Tensor | None = None) -> None:
         """Store a matrix.
@@ -17,16 +23,16 @@ class Projection:
             matrix: [outputs, inputs]; a tensor is laid out for its device, and the caller should then drop it.
             bias: [outputs], added to the product.
         """
-        self._matrix = dense(matrix) if isinstance(matrix, Tensor) else matrix
-        self._bias = bias
-        self._product = self._matrix.product
-        self.num_outputs, self.num_inputs = self._matrix.num_outputs, self._matrix.num_inputs
-        self.nbytes = self._matrix.nbytes + (0 if bias is None else bias.nbytes)
+        self.matrix = dense(matrix) if isinstance(matrix, Tensor) else matrix
+        self.bias = bias
+        self._product = self.matrix.product
+        self.num_outputs, self.num_inputs = self.matrix.num_outputs, self.matrix.num_inputs
+        self.nbytes = self.matrix.nbytes + (0 if bias is None else bias.nbytes)
 
     def shares(self, table: object) -> bool:
         """Whether the projection stores this very object and no copy of it."""
-        return self._matrix is table
+        return self.matrix is table
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, inputs] → [T, outputs] in the matrix's dtype."""
-        return self._product(x, self._bias)
+        return self._product(x, self.bias)
