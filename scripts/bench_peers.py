@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Compare Forelook with transformers and llama.cpp on one model in one run, on a CPU.
 
-    python scripts/bench_peers.py --model MODEL.gguf --llama-server llama.cpp/build/bin/llama-server --limit 12
+    python scripts/bench_peers.py --model smollm2-base --llama-server llama.cpp/build/bin/llama-server --limit 12
     python scripts/bench_peers.py --smoke                  the same code on the starter model, with tiny settings
 
 All methods get the same weights, prompts and limits and take turns on every prompt. ``--model`` is a folder or a GGUF
-file, which llama.cpp needs; its other formats are made by the ``llama-quantize`` next to the server, so that each
-method runs what is left of the same weights. Figures are of decoding alone, after the first token. ``methods`` in the
-result is the first data set's; clean prompts are those whose output has no token 8-gram three times. Prints tables,
-and one JSON object as its last line.
+file, which llama.cpp needs; ``smollm2-base`` is one. Its other formats are made by the ``llama-quantize`` next to the
+server, so that each method runs what is left of the same weights. Figures are of decoding alone, after the first token.
+``methods`` in the result is the first data set's; clean prompts are those whose output has no token 8-gram three times.
+Prints tables, and one JSON object as its last line.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from bench.arguments import benchmark_parser
+from bench.models import DEFAULT_BASE, default_base_path
 from bench.peer_costs import measure_costs
 from bench.peers import (
     LLAMA_CPP,
@@ -63,7 +65,7 @@ def make_plan(arguments: argparse.Namespace) -> PeerPlan:
         default = ["autoregressive_bf16", "forelook_bf16", "hf_greedy", "hf_prompt_lookup"]
     tiny = arguments.smoke
     return PeerPlan(
-        model=arguments.model,
+        model=_model_path(arguments.model),
         methods=tuple(arguments.methods or default),
         datasets=("workspace",) if tiny else tuple(arguments.datasets),
         limit=1 if tiny else arguments.limit,
@@ -75,9 +77,25 @@ def make_plan(arguments: argparse.Namespace) -> PeerPlan:
         rounds=1 if tiny else arguments.rounds,
         data=arguments.data,
         workspace=arguments.workspace,
-        llama_server=arguments.llama_server,
+        llama_server=_executable(arguments.llama_server),
         learns=not (tiny or arguments.no_learning),
     )
+
+
+def _model_path(model: str | None) -> str | None:
+    """Return where a model is: that of a name, otherwise what was given."""
+    if model != DEFAULT_BASE:
+        return model
+    path = default_base_path()
+    if path is None:
+        raise SystemExit("the default model's base is not on this machine; run `forelook pull smollm2-135m`")
+    return str(path)
+
+
+def _executable(path: Path | None) -> Path | None:
+    """Return an executable by its path or its name in ``PATH``."""
+    found = None if path is None else shutil.which(path)
+    return path if found is None else Path(found)
 
 
 def measure(plan: PeerPlan) -> dict[str, Any]:
