@@ -87,11 +87,15 @@ def counted(result: Comparison) -> dict[str, Any]:
             name: {key: figures[key] for key in COUNTS if key in figures} for name, figures in part["methods"].items()
         }
         del part["ratios"]
-    content["num_answered"] = sum(bool(run.token_ids) for run in next(iter(result.runs.values())))
     for name, figures in content["methods"].items():
         runs = [run for run in result.runs[name] if run.token_ids]
         figures["per_prompt"] = median_interval([len(run.token_ids) / run.num_steps for run in runs])
     return content
+
+
+def num_answered(result: Comparison) -> int:
+    """Return the number of prompts that the model did not answer with nothing."""
+    return sum(bool(run.token_ids) for run in next(iter(result.runs.values())))
 
 
 def main() -> None:
@@ -127,6 +131,7 @@ def main() -> None:
                 )
                 result = compare(dataset, bench_model.model, prompts, methods, effort)
                 found = counted(result) if arguments.counts else report(result)
+                found["num_answered"] = num_answered(result)
                 content["runs"].append({**found, "format": bench_model.model.weight_format, "temperature": temperature})
                 print(f"\n{dataset}, {found['model']}, temperature {temperature}: {found['num_prompts']} prompts")
                 print_rows({"method": name, **figures} for name, figures in found["methods"].items())

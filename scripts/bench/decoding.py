@@ -73,10 +73,10 @@ def compare(
     result = Comparison(dataset, model.name, str(model.device), str(model.dtype).removeprefix("torch."))
     if effort.seconds is not None:
         prompts = [prompts[index] for index in sorted(range(len(prompts)), key=lambda index: index * GOLDEN % 1.0)]
-    deadline = time.monotonic() + (math.inf if effort.seconds is None else effort.seconds)
     result.runs = {name: [] for name in methods}
     for method in methods.values() if effort.warms_up else ():
         method(prompts[0])
+    deadline = time.monotonic() + (math.inf if effort.seconds is None else effort.seconds)
     for index, prompt in enumerate(with_progress(prompts, dataset)):
         if time.monotonic() > deadline:
             break

@@ -27,6 +27,13 @@ def _cell(part: Mapping[str, Any], pair: str) -> str | None:
     return shown(ratio) if ratio and ratio["num"] else None
 
 
+def _prompts(run: Mapping[str, Any]) -> str:
+    """The number of prompts, of clean ones, and of those with an answer where some had none."""
+    answered = run.get("num_answered", run["num_prompts"])
+    empty = f", {answered} answered" if answered < run["num_prompts"] else ""
+    return f"{run['num_prompts']} ({run['clean']['num_prompts']}){empty}"
+
+
 def _paper(dataset: str) -> str:
     plain, flash = published.SPEED_UP_7B.get(dataset), published.WITH_FLASH_ATTENTION.get(dataset)
     parts = [] if plain is None else [f"{plain:.2f}"]
@@ -50,7 +57,7 @@ def paper(result: Result) -> list[str]:
     for run in _runs(result):
         figures = run["methods"].get("forelook") or run["methods"].get("lookahead_published") or {}
         row = [run["dataset"], *([f"{run['temperature']:g}"] if temperatures else []), run["model"], run["format"],
-               f"{run['num_prompts']} ({run['clean']['num_prompts']})", figures.get("tokens_per_step")]  # fmt: skip
+               _prompts(run), figures.get("tokens_per_step")]  # fmt: skip
         rows.append([*row, *(_cell(run, pair) for pair in kept.values()), _paper(run["dataset"])])
     note = f"Decoding alone, {result['max_new_tokens']} new tokens, medians of paired ratios [95%]. Paper: "
     return [note + f"{published.HARDWARE}.", "", *markdown(head, rows)]
@@ -70,7 +77,7 @@ def steps(result: Result) -> list[str]:
         shares = [run["methods"][name]["identical_share"] for name in names if name in run["methods"]]
         rows.append([
             run["dataset"], *([f"{run['temperature']:g}"] if temperatures else []), run["model"],
-            f"{run['num_prompts']} ({run['clean']['num_prompts']})",
+            _prompts(run),
             *(run["methods"].get(name, {}).get("tokens_per_step") for name in names),
             *(run["clean"]["methods"].get(name, {}).get("tokens_per_step") for name in names),
             f"{min(shares):.0%}" if shares else None,
