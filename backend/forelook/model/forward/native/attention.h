@@ -27,66 +27,78 @@ INLINE __m128 four_sums(floats a, floats b, floats c, floats d)
     return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
 }
 
-/* query [size]; keys and values [tokens, size]; scores has room for all visible tokens and 8 more; result [size]. */
-static void attend(const float *query, const float *keys, const float *values, const Seen *seen, int64_t size, float scale,
-                   float *scores, float *result)
+/* Tokens whose keys or values stay in the first cache while all queries of a head read them. Chosen, not measured. */
+#define TOKENS_AT_ONCE 64
+
+/* Products of a query [size] with the keys [tokens, size] of the visible tokens from `first` (a multiple of LANES) to
+ * `last`; up to LANES - 1 scores more are written. */
+static void score(const float *query, const float *keys, const Seen *seen, int64_t size, int64_t first, int64_t last,
+                  float *scores)
 {
-    const int64_t count = seen->prefix + seen->num_slots;
-    const floats scales = _mm256_set1_ps(scale);
-    floats largest = _mm256_set1_ps(-3.4e38f);
-    for (int64_t j = 0; j < count; j += LANES) {
-        for (int part = 0; part < LANES; part += 4) {
-            const float *row[4];
-            for (int i = 0; i < 4; i++) {
-                int64_t index = j + part + i < count ? j + part + i : count - 1;
-                row[i] = keys + slot_of(seen, index) * size;
-            }
-            floats a = _mm256_setzero_ps(), b = a, c = a, d = a;
-            for (int64_t k = 0; k < size; k += LANES) {
-                const floats q = load(query + k);
-                a = _mm256_fmadd_ps(q, load(row[0] + k), a);
-                b = _mm256_fmadd_ps(q, load(row[1] + k), b);
-                c = _mm256_fmadd_ps(q, load(row[2] + k), c);
-                d = _mm256_fmadd_ps(q, load(row[3] + k), d);
-            }
-            _mm_storeu_ps(scores + j + part, four_sums(a, b, c, d));
+    for (int64_t j = first; j < last; j += 4) {
+        const float *row[4];
+        for (int i = 0; i < 4; i++)
+            row[i] = keys + slot_of(seen, j + i < last ? j + i : last - 1) * size;
+        floats a = _mm256_setzero_ps(), b = a, c = a, d = a;
+        for (int64_t k = 0; k < size; k += LANES) {
+            const floats q = load(query + k);
+            a = _mm256_fmadd_ps(q, load(row[0] + k), a);
+            b = _mm256_fmadd_ps(q, load(row[1] + k), b);
+            c = _mm256_fmadd_ps(q, load(row[2] + k), c);
+            d = _mm256_fmadd_ps(q, load(row[3] + k), d);
         }
-        floats found = _mm256_mul_ps(load(scores + j), scales);
-        _mm256_storeu_ps(scores + j, found);
-        largest = _mm256_max_ps(largest, found); /* the last token's copies change no maximum */
+        _mm_storeu_ps(scores + j, four_sums(a, b, c, d));
     }
-    const floats top = _mm256_set1_ps(largest_of(largest));
+}
+
+/* Scores of `count` tokens to e^(scale (score - largest)); returns the reciprocal of their sum. */
+static float soften(float *scores, int64_t count, float scale)
+{
+    const floats scales = _mm256_set1_ps(scale), least = _mm256_set1_ps(-3.4e38f);
     for (int64_t j = count; j % LANES != 0; j++)
         scores[j] = -3.4e38f;
+    floats largest = least;
+    for (int64_t j = 0; j < count; j += LANES) {
+        /* The filling stays finite and below all others, whatever the scale. */
+        const floats found = _mm256_max_ps(_mm256_mul_ps(load(scores + j), scales), least);
+        _mm256_storeu_ps(scores + j, found);
+        largest = _mm256_max_ps(largest, found);
+    }
+    const floats top = _mm256_set1_ps(largest_of(largest));
     floats total = _mm256_setzero_ps();
     for (int64_t j = 0; j < count; j += LANES) {
-        floats share = exponential(_mm256_sub_ps(load(scores + j), top));
+        const floats share = exponential(_mm256_sub_ps(load(scores + j), top));
         _mm256_storeu_ps(scores + j, share);
         total = _mm256_add_ps(total, share);
     }
-    const floats normal = _mm256_set1_ps(1.0f / sum_of(total));
-    for (int64_t start = 0; start < size; start += 8 * LANES) {
-        const int parts = size - start < 8 * LANES ? (int)((size - start) / LANES) : 8;
+    for (int64_t j = count; j % LANES != 0; j++)
+        scores[j] = 0.0f;
+    return 1.0f / sum_of(total);
+}
+
+/* Add the values [tokens, size] of the visible tokens from `first` to `last`, times their scores, to a sum [size]. */
+static void add_values(const float *scores, const float *values, const Seen *seen, int64_t size, int64_t first, int64_t last,
+                       float *sum)
+{
+    int64_t start = 0;
+    for (; start + 8 * LANES <= size; start += 8 * LANES) {
         floats sums[8];
         for (int i = 0; i < 8; i++)
-            sums[i] = _mm256_setzero_ps();
-        if (parts == 8) {
-            for (int64_t j = 0; j < count; j++) {
-                const float *value = values + slot_of(seen, j) * size + start;
-                const floats share = _mm256_broadcast_ss(scores + j);
-                for (int i = 0; i < 8; i++)
-                    sums[i] = _mm256_fmadd_ps(share, load(value + i * LANES), sums[i]);
-            }
-        } else {
-            for (int64_t j = 0; j < count; j++) {
-                const float *value = values + slot_of(seen, j) * size + start;
-                const floats share = _mm256_broadcast_ss(scores + j);
-                for (int i = 0; i < parts; i++)
-                    sums[i] = _mm256_fmadd_ps(share, load(value + i * LANES), sums[i]);
-            }
+            sums[i] = load(sum + start + i * LANES);
+        for (int64_t j = first; j < last; j++) {
+            const float *value = values + slot_of(seen, j) * size + start;
+            const floats share = _mm256_broadcast_ss(scores + j);
+            for (int i = 0; i < 8; i++)
+                sums[i] = _mm256_fmadd_ps(share, load(value + i * LANES), sums[i]);
         }
-        for (int i = 0; i < parts; i++)
-            _mm256_storeu_ps(result + start + i * LANES, _mm256_mul_ps(sums[i], normal));
+        for (int i = 0; i < 8; i++)
+            _mm256_storeu_ps(sum + start + i * LANES, sums[i]);
+    }
+    for (; start < size; start += LANES) {
+        floats one = load(sum + start);
+        for (int64_t j = first; j < last; j++)
+            one = _mm256_fmadd_ps(_mm256_broadcast_ss(scores + j), load(values + slot_of(seen, j) * size + start), one);
+        _mm256_storeu_ps(sum + start, one);
     }
 }
 

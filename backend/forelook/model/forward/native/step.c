@@ -128,21 +128,62 @@ static void project_heads(const Model *model, const Layer *layer, int64_t index,
     team_meet(size);
 }
 
+/* A row and a query head. The heads of one key head follow one another, and so do the rows of a head. */
+typedef struct {
+    const float *query;
+    float *result, *scores;
+    const Seen *seen;
+} Query;
+
+static Query query_of(const Model *model, const Step *step, const Workspace *space, float *scores, int64_t unit, int64_t index)
+{
+    const int64_t head = unit / step->num_tokens, t = unit % step->num_tokens, width = model->head_size;
+    return (Query){space->qkv + (t * (model->heads + 2 * model->kv_heads) + head) * width,
+                   space->attended + (t * model->heads + head) * width, scores + index * space->scores_stride,
+                   &space->seen[t]};
+}
+
+INLINE int64_t count_of(const Seen *seen) { return seen->prefix + seen->num_slots; }
+
+INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Queries from `first` to `last`, all of one key head: a part of the tokens at a time, for all of them. */
+static void attend(const Model *model, const Step *step, Workspace *space, const float *keys, int64_t first, int64_t last,
+                   float *scores)
+{
+    const int64_t width = model->head_size, longest = step->prefix + step->num_tokens;
+    const float *values = keys + model->kv_heads * step->head_stride;
+    for (int64_t start = 0; start < longest; start += TOKENS_AT_ONCE)
+        for (int64_t unit = first; unit < last; unit++) {
+            const Query q = query_of(model, step, space, scores, unit, unit - first);
+            score(q.query, keys, q.seen, width, start, lesser(start + TOKENS_AT_ONCE, count_of(q.seen)), q.scores);
+        }
+    for (int64_t unit = first; unit < last; unit++) {
+        const Query q = query_of(model, step, space, scores, unit, unit - first);
+        const float normal = soften(q.scores, count_of(q.seen), model->attention_scale);
+        for (int64_t j = 0; j < count_of(q.seen); j += LANES)
+            _mm256_storeu_ps(q.scores + j, _mm256_mul_ps(load(q.scores + j), _mm256_set1_ps(normal)));
+        memset(q.result, 0, width * sizeof(float));
+    }
+    for (int64_t start = 0; start < longest; start += TOKENS_AT_ONCE)
+        for (int64_t unit = first; unit < last; unit++) {
+            const Query q = query_of(model, step, space, scores, unit, unit - first);
+            add_values(q.scores, values, q.seen, width, start, lesser(start + TOKENS_AT_ONCE, count_of(q.seen)), q.result);
+        }
+}
+
 static void attend_all(const Model *model, const Layer *layer, int64_t index, const Step *step, Workspace *space, int member,
                        int size)
 {
-    const int64_t heads = model->heads, kv_heads = model->kv_heads, width = model->head_size, all = heads + 2 * kv_heads;
     const float *cache = step->cache + index * step->layer_stride;
-    float *scores = space->scores + member * space->scores_stride;
-    const int64_t group = heads / kv_heads;
-    /* The rows of a head one after the other: they read the same keys. */
+    const int64_t group = model->heads / model->kv_heads * step->num_tokens; /* queries of a key head */
+    float *scores = space->scores + member * group * space->scores_stride;
     int64_t first, last;
-    share_of(step->num_tokens * heads, 1, member, size, &first, &last);
-    for (int64_t unit = first; unit < last; unit++) {
-        const int64_t head = unit / step->num_tokens, t = unit % step->num_tokens;
-        const float *keys = cache + head / group * step->head_stride, *values = keys + kv_heads * step->head_stride;
-        attend(space->qkv + (t * all + head) * width, keys, values, &space->seen[t], width, model->attention_scale, scores,
-               space->attended + (t * heads + head) * width);
+    share_of(step->num_tokens * model->heads, 1, member, size, &first, &last);
+    while (first < last) {
+        const int64_t stop = lesser(last, (first / group + 1) * group);
+        attend(model, step, space, cache + first / group * step->head_stride, first, stop, scores);
+        first = stop;
     }
     team_meet(size);
     for (int64_t t = member; t < step->num_tokens; t += size)
@@ -268,7 +309,7 @@ static size_t lay_out(const Model *model, const Step *step, int threads, char *m
     space->qkv = take(&at, rows * (model->heads + 2 * model->kv_heads) * width * sizeof(float));
     space->attended = take(&at, rows * attended * sizeof(float));
     space->inner = take(&at, rows * 3 * inner * sizeof(float));
-    space->scores = take(&at, threads * space->scores_stride * sizeof(float));
+    space->scores = take(&at, threads * (model->heads / model->kv_heads) * rows * space->scores_stride * sizeof(float));
     space->wide.codes = take(&at, rows * widest * sizeof(int16_t));
     space->wide.units = take(&at, rows * sizeof(float));
     space->wide.sums = take(&at, rows * padded_groups(widest) * sizeof(float));
