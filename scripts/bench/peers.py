@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from forelook.errors import ForelookError
+from forelook.model.forward.native.library import native_kernels
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, choose_dtype, load_model
 
 from bench.datasets import BenchPrompt, has_repetition, load_prompts
@@ -27,7 +28,8 @@ from bench.summary import rounded_percentile
 from bench.turns import rotated, with_progress
 
 FORMATS = ("bf16", "int8", "int4")
-"""Formats of Forelook's weights. Where a CPU has no bfloat16, ``bf16`` is float32, as the result says."""
+"""Formats of Forelook's weights. Where neither the CPU nor compiled kernels have bfloat16, ``bf16`` is float32, as the
+result says."""
 OURS = ("autoregressive", "forelook")
 TRANSFORMERS = ("hf_greedy", "hf_prompt_lookup")
 TRANSFORMERS_EXTRA = ("hf_early_exit",)
@@ -152,9 +154,9 @@ def _base_dtype() -> str:
 
 def _add_ours(plan: PeerPlan, found: Contestants, form: str, names: Iterable[str], base: LoadedModel) -> None:
     model = base
-    if form != "bf16":
-        model = load_model(plan.model, device="cpu", dtype=form)
-        model = replace(model, max_positions=base.max_positions)
+    if form != "bf16" or native_kernels().kernels is not None:
+        dtype = "bfloat16" if form == "bf16" else form
+        model = replace(load_model(plan.model, device="cpu", dtype=dtype), max_positions=base.max_positions)
     ours = OurMethods(model, MethodSettings(plan.max_new_tokens), learns=plan.learns)
     found.ours[form] = model
     for name in names:

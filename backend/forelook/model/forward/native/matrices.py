@@ -8,6 +8,7 @@ leave prompts to torch.
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,12 @@ INPUTS_MULTIPLE = 32
 
 _FLOAT32, _BFLOAT16, _ROWS8, _GROUPS4 = range(4)  # as in matrix.h
 _GROUPS_MULTIPLE = 8  # groups of a row are padded to it
+
+
+@cache
+def has_half_products() -> bool:
+    """Whether the processor multiplies bfloat16 by itself; elsewhere torch's products of it take many times as long."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
 
 
 class MatrixStruct(ctypes.Structure):
@@ -132,7 +139,12 @@ class NativeFloats(NativeMatrix):
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """``x @ matrix.T + bias``."""
-        return super().product(x, bias) if x.shape[0] <= MAX_ROWS else F.linear(x, self._parts[0], bias)
+        weight = self._parts[0]
+        if x.shape[0] <= MAX_ROWS:
+            return super().product(x, bias)
+        if weight.dtype is torch.float32 or has_half_products():
+            return F.linear(x, weight, bias)
+        return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(self.dtype)
 
     def rows(self, ids: Tensor) -> Tensor:
         """The rows of ids."""
