@@ -1,10 +1,12 @@
 """What Ray Serve adds to a request: the same backend alone and as the only replica of a cluster, in turns.
 
-Usage: python scripts/bench_cluster.py [--model MODEL] [--limit N]
+Usage: python scripts/bench_cluster.py [--model MODEL] [--limit N] [--way NAME:VARIABLE=VALUE,… …]
 
 Every document comes once per way, each time with another comment first and last, so that nothing of it is cached: over
 the editor protocol and over HTTP with a new connection per request, alone and through Ray. The engine says how long it
-had a request; the rest is what the way costs. The last line is one JSON object with all figures.
+had a request; the rest is what the way costs. Each --way is one more cluster, with variables of Ray's; for Ray's own
+way through the proxy: `--way own:RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=`. The last line is one JSON object with
+all figures.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from forelook.commands.client import connected
 
 STARTER = "starter-model"
 BAR_MS = 5.0
+ALONE, RAY = "alone", "ray"
+PROTOCOLS = ("editor", "http")
 
 
 def overhead(servers: dict[str, Server], documents: list[Place]) -> dict[str, Any]:
@@ -49,12 +53,12 @@ def overhead(servers: dict[str, Server], documents: list[Place]) -> dict[str, An
                     whole.setdefault(name, []).append(elapsed_ms)
                     rest.setdefault(name, []).append(elapsed_ms - engine_ms)
     added = {}
-    for protocol in ("editor", "http"):
-        pairs = zip(rest[f"{protocol}, ray"], rest[f"{protocol}, alone"], strict=True)
-        p50_ms = statistics.median(rest[f"{protocol}, ray"]) - statistics.median(rest[f"{protocol}, alone"])
-        added[protocol] = {
+    for protocol, name in ((protocol, name) for protocol in PROTOCOLS for name in servers if name != ALONE):
+        there, here = rest[f"{protocol}, {name}"], rest[f"{protocol}, {ALONE}"]
+        p50_ms = statistics.median(there) - statistics.median(here)
+        added[protocol if name == RAY else f"{protocol}, {name}"] = {
             "added_p50_ms": round(p50_ms, 3),
-            "paired_ms": median_interval([there - here for there, here in pairs]),
+            "paired_ms": median_interval([ray - alone for ray, alone in zip(there, here, strict=True)]),
             "bar_ms": BAR_MS,
             "is_reached": p50_ms <= BAR_MS,
         }
@@ -72,13 +76,30 @@ def overhead(servers: dict[str, Server], documents: list[Place]) -> dict[str, An
     }
 
 
+def way(argument: str) -> tuple[str, dict[str, str]]:
+    """The name of a way and its variables.
+
+    Raises:
+        ValueError: a variable has no value.
+    """
+    name, _, variables = argument.partition(":")
+    pairs = [variable.partition("=") for variable in variables.split(",") if variable]
+    if not name or not all(equals for _, equals, _ in pairs):
+        raise ValueError(argument)
+    return name, {variable: value for variable, _, value in pairs}
+
+
 def main() -> None:
     parser = benchmark_parser(__doc__, "model")
     parser.add_argument("--limit", type=int, default=60, help="documents (default: %(default)s)")
+    parser.add_argument("--way", nargs="+", type=way, default=[], metavar="NAME:VARIABLE=VALUE,…", help="more clusters")
     options = parser.parse_args()
     model = options.model or STARTER
-    with forelook("--model", model) as alone, cluster(1, model) as ray:
-        found = overhead({"alone": alone, "ray": ray}, list(places(options.limit)))
+    with contextlib.ExitStack() as stack:
+        servers = {ALONE: stack.enter_context(forelook("--model", model))}
+        for name, variables in ((RAY, {}), *options.way):
+            servers[name] = stack.enter_context(cluster(1, model, variables=variables))
+        found = overhead(servers, list(places(options.limit)))
     print_rows({"way": name, **figures} for name, figures in found["ways"].items())
     print_result("cluster", {"model": public_name(model), **found}, options.json)
 

@@ -7,7 +7,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from forelook.local.access import new_token
@@ -18,13 +18,16 @@ from bench.processes import READY_TIMEOUT_S, private_environment
 
 
 @contextlib.contextmanager
-def cluster(num_replicas: int, model: str, cpus: float = 1.0) -> Iterator[Server]:
+def cluster(
+    num_replicas: int, model: str, cpus: float = 1.0, variables: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Run ``forelook cluster up`` with one key and folders of its own.
 
     Args:
         num_replicas: number of replicas.
         model: of all replicas.
         cpus: threads of one replica.
+        variables: of Ray's environment.
 
     Raises:
         RuntimeError: it did not start; the message holds what it said.
@@ -47,6 +50,7 @@ def cluster(num_replicas: int, model: str, cpus: float = 1.0) -> Iterator[Server
         config.write_text(json.dumps({"http_options": {"port": port}, "applications": [application]}))
         command = [sys.executable, "-m", "forelook", "cluster", "up", str(config)]
         log = folder / "log"
+        environment |= variables or {}
         with log.open("wb") as errors:
             process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None

@@ -18,7 +18,7 @@ RAY_VERSION = "2.60"
 """Ray's router for sessions is experimental, so one version of it is supported: the one in the extra."""
 
 SHORTCUT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "forelook.cluster.proxy_shortcut:middlewares"}
-"""What Ray Serve's proxies read, to pass requests on without a call between actors."""
+"""What Ray Serve's proxies read, to pass requests on without a call between actors. A value that is set stays."""
 
 
 def cluster(options: argparse.Namespace, context: CommandContext) -> int:
@@ -73,10 +73,10 @@ def _ensure_environment(options: argparse.Namespace, context: CommandContext) ->
         "RAY_AUTH_TOKEN_PATH": str(token_path),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "0",
-        **SHORTCUT,
         "RAY_worker_niceness": "0",  # by default 15: others' programs would come before every suggestion
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: the address of this machine is 127.0.0.1
     }
+    wanted |= {name: context.environ.get(name, value) for name, value in SHORTCUT.items()}
     if wanted.items() <= context.environ.items():
         return
     if not token_path.exists():
