@@ -217,7 +217,7 @@ def test_successors_of_a_longer_context_come_first_and_seeds_last():
     import numpy as np
 
     seeds = SuccessorSeeds(10, num_kept=2)
-    seeds.add(range(10), np.full((10, 2), 9), np.full((10, 2), 0.5))
+    seeds.add(range(10), np.tile([9, 0], (10, 1)), np.tile([0.5, 0.01], (10, 1)))
     table = SuccessorTable(seeds)
     table.learn(ending_of([1, 2, 3]), [4], [1.0])
     table.learn(ending_of([7, 7, 3]), [5], [1.0])

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from forelook.decoding.drafting.budget import StepBudget
+from forelook.decoding.drafting.costs import StepCosts
+from forelook.decoding.drafting.drafter import StepState
 from forelook.decoding.drafting.sources.successors import (
     Ending,
     SuccessorSeeds,
@@ -14,7 +17,7 @@ from forelook.decoding.drafting.sources.successors import (
     ask_successors,
     ending_of,
 )
-from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.layout import causal_layout
 from forelook.decoding.limits import Limits
 from forelook.decoding.request import DecodeRequest
@@ -22,6 +25,8 @@ from forelook.errors import ConfigError
 
 from tests.decoding import streams
 from tests.fakes import RandomTransformer
+
+FREE = StepBudget(StepCosts((1, 64), (1.0, 1.0), (0.0, 0.0)), seconds_per_draft=0.0)
 
 
 @pytest.mark.parametrize("start_ids", [[], [3], [3, 4]])
@@ -35,7 +40,7 @@ def test_what_follows_each_token_alone_is_asked_in_one_forward(start_ids: list[i
         assert len(model.layouts[-1]) == len(tokens)
         for row, token in enumerate(tokens):
             alone = RandomTransformer(2, max_positions=64)
-            top = torch.softmax(alone.forward(causal_layout([*start_ids, token], 0))[0], dim=-1).topk(3)
+            top = torch.softmax(alone.forward(causal_layout([*start_ids, token], 0))[0], dim=-1).topk(8)
             assert successors[row].tolist() == top.indices.tolist()
             np.testing.assert_allclose(probabilities[row], top.values.numpy(), rtol=1e-5)
 
@@ -69,11 +74,11 @@ def test_what_is_learned_from_verified_steps_is_the_models_own_choice() -> None:
 
 
 def test_seeds_grow_and_a_table_sees_what_was_added_later() -> None:
-    seeds = SuccessorSeeds(10)
+    seeds = SuccessorSeeds(10, num_kept=3)
     table = SuccessorTable(seeds)
     assert table.successors(ending_of([3])) == []
-    seeds.add([3], np.array([[7, 8, 9]]), np.array([[0.5, 0.2, 0.1]]))
-    assert [token for token, _ in table.successors(ending_of([3]))] == [7, 8, 9]
+    seeds.add([3], np.array([[7, 8, 9]]), np.array([[0.5, 0.2, 0.01]]))
+    assert [token for token, _ in table.successors(ending_of([3]))] == [7, 8]
     assert np.flatnonzero(seeds.is_known).tolist() == [3]
     with pytest.raises(ConfigError, match=r"successors\.shape"):
         seeds.add([4], np.array([[7, 8]]), np.array([[0.5, 0.2]]))
@@ -93,3 +98,31 @@ def test_the_latest_choices_come_first_then_older_best_ones_and_each_is_named_on
     assert cells[5] != dict(table.successors(shorter))[5], "calibrated apart"
     table.learn(shorter, (5, 9), (0.7, 0.3))
     assert [token for token, _ in table.successors(shorter)] == [5, 9, 4, 1]
+
+
+def test_guesses_that_the_text_has_are_calibrated_apart_and_improbable_ones_need_it() -> None:
+    seeds = SuccessorSeeds(10, num_kept=3)
+    seeds.add([3], np.array([[7, 8, 9]]), np.array([[0.5, 0.2, 0.01]]))
+    table = SuccessorTable(seeds)
+    table.learn(ending_of([2, 3]), (4, 5), (0.6, 0.4))
+    without = dict(table.successors(ending_of([2, 3])))
+    having = dict(table.successors(ending_of([2, 3]), {4, 8, 9}))
+    assert list(without) == [4, 5, 7, 8]
+    assert list(having) == [4, 5, 7, 8, 9]
+    assert {token for token in without if without[token] != having[token]} == {4, 8}
+
+
+def test_a_requests_drafts_know_which_tokens_its_text_has() -> None:
+    """After 5 comes 6 here and never before: a seed that the text has is tried, the same seed elsewhere is not."""
+
+    def num_drafted(after: tuple[int, ...]) -> int:
+        seeds = SuccessorSeeds(64, num_kept=1)
+        seeds.add([5], np.array([[6]]), np.array([[0.05]]))
+        model = RandomTransformer(2)
+        drafter = TreeDrafter(
+            DecodeRequest([1, 2, 5], Limits(4), after=after), model, budget=FREE, memory=DraftMemory(seeds)
+        )
+        return len(drafter.plan(StepState([], 0, 3, 3, 60, None)).tree)
+
+    assert num_drafted(()) == 0
+    assert num_drafted((6,)) >= 1

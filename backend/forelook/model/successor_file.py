@@ -12,7 +12,7 @@ import numpy as np
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.local.files import read_or_set_aside, write_atomically
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 def successors_path(cache_dir: Path, fingerprint: str, start_ids: list[int]) -> Path:
@@ -21,7 +21,7 @@ def successors_path(cache_dir: Path, fingerprint: str, start_ids: list[int]) -> 
     Args:
         cache_dir: its folder.
         fingerprint: of the model.
-        start_ids: ids that start every prompt.
+        start_ids: what the model read before each token.
     """
     name = hashlib.sha256(f"{_FORMAT} {fingerprint} {start_ids}".encode()).hexdigest()[:24]
     return cache_dir / f"successors-{name}.npz"
@@ -59,9 +59,7 @@ def _parse(data: bytes, vocab_size: int) -> SuccessorSeeds:
 
 def _seeds(data: bytes, vocab_size: int) -> SuccessorSeeds:
     with np.load(io.BytesIO(data), allow_pickle=False) as content:
-        token_ids, probabilities = content["token_ids"], content["probabilities"]
-        # a file of earlier versions has a row for each token of the vocabulary
-        known = content["known"] if "known" in content else np.arange(vocab_size)
+        known, token_ids, probabilities = content["known"], content["token_ids"], content["probabilities"]
     for ids in (known, token_ids):
         if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:
             raise ValueError("ids of another vocabulary")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,6 +152,16 @@ def test_learning_takes_a_bounded_time_of_each_process() -> None:
     while learning.run_slice(clock.model, no_uses):
         pass
     assert sum(clock.slices) == 10
+
+
+@pytest.mark.parametrize(("bos", "before"), [(ByteTokenizer.START, [ByteTokenizer.START]), (None, [ord("\n")])])
+def test_no_token_is_asked_about_without_one_before_it(bos: int | None, before: list[int]) -> None:
+    model = FakeModel()
+    model.config = SimpleNamespace(bos_token_id=bos, vocab_size=VOCAB)  # type: ignore[attr-defined]
+    learning = SuccessorLearning.of(model, None)  # type: ignore[arg-type]
+    assert learning.run_slice(model, no_uses)  # type: ignore[arg-type]
+    assert model.forwards[0].token_ids.tolist() == before
+    assert model.sequences[0].cached_ids == before
 
 
 def test_out_of_memory_ends_learning_with_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -40,7 +40,7 @@ class SuccessorLearning:
 
     Args:
         seeds: to continue with.
-        start_ids: ids that start every prompt.
+        start_ids: what the model reads before each token.
         path: file of the seeds.
         clock: monotonic seconds.
     """
@@ -73,7 +73,10 @@ class SuccessorLearning:
             model: its vocabulary and start token count.
             cache_dir: folder of the file; ``None`` to keep nothing.
         """
-        start_ids = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
+        bos = model.config.bos_token_id
+        # Without anything before it a token gets what a first token gets, whatever it is.
+        # measured: docs/decisions.md, "What a lone token is asked after"
+        start_ids = model.tokenizer.encode("\n") if bos is None else [bos]
         vocab_size = model.config.vocab_size
         path = None if cache_dir is None else successors_path(cache_dir, model.fingerprint, start_ids)
         seeds = None if path is None else read_successors(path, vocab_size)

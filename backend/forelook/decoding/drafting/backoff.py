@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-# measured: docs/decisions.md, "Drafting": averages over some seven drafted steps, pauses of 1, 3, 7 and 15 plain steps
-_RECENT = 0.15
+# measured: docs/decisions.md, "Draft backoff" and "Pauses of drafting hid copies": averages over some twenty drafted
+# steps, pauses of 1, 3, 7 and 15 plain steps
+_RECENT = 0.05
 _LONGEST_PAUSE = 15
 
 

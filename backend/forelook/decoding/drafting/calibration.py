@@ -16,21 +16,30 @@ _ORIGINS = {origin: index for index, origin in enumerate(DraftOrigin)}
 _ORIGIN_OF_INDEX = tuple(DraftOrigin)
 
 
-# Priors by share bucket, measured: docs/decisions.md, "Drafting" (scripts/fit_draft_priors.py on packages of the
+# Priors by share bucket, measured: docs/decisions.md, "Draft priors" (scripts/fit_draft_priors.py on packages of the
 # standard library and three installed ones, with the starter model; no benchmark's data).
 _PRIOR_AFTER_1 = (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89)
 _PRIOR_AFTER_2 = (0.05, 0.15, 0.23, 0.32, 0.54, 0.54, 0.81, 0.94)
 _PRIOR_AFTER_MORE = (0.05, 0.15, 0.30, 0.43, 0.65, 0.85, 0.92, 0.94)
+# Likewise, "Guesses that the text has already": outputs of SmolLM2-135M on MBPP.
 _SUCCESSOR_PRIORS = (
-    (0.03, 0.07, 0.12, 0.13, 0.14, 0.17, 0.31, 0.54),  # seeds: the share is the model's own probability
+    (0.01, 0.01, 0.04, 0.04, 0.06, 0.10, 0.12, 0.20),  # seeds: the share is the root of the model's own probability
     # the model's latest choices after one, two and three tokens
-    (0.05, 0.08, 0.11, 0.14, 0.17, 0.20, 0.25, 0.36),
-    (0.06, 0.12, 0.18, 0.24, 0.30, 0.36, 0.42, 0.55),
-    (0.07, 0.18, 0.30, 0.42, 0.55, 0.67, 0.80, 0.92),
+    (0.02, 0.04, 0.10, 0.12, 0.14, 0.17, 0.22, 0.30),
+    (0.03, 0.09, 0.18, 0.24, 0.30, 0.36, 0.42, 0.50),
+    (0.01, 0.02, 0.06, 0.18, 0.30, 0.40, 0.50, 0.60),
     # its earlier best choices
-    (0.04, 0.04, 0.05, 0.06, 0.06, 0.07, 0.08, 0.12),
-    (0.05, 0.06, 0.08, 0.10, 0.11, 0.12, 0.14, 0.20),
-    (0.08, 0.12, 0.16, 0.20, 0.24, 0.28, 0.30, 0.35),
+    (0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.12),
+    (0.03, 0.05, 0.08, 0.10, 0.11, 0.12, 0.14, 0.20),
+    (0.04, 0.08, 0.12, 0.16, 0.20, 0.24, 0.28, 0.35),
+    # the same in this order where the text around the cursor has the token
+    (0.02, 0.03, 0.07, 0.16, 0.22, 0.22, 0.23, 0.30),
+    (0.08, 0.10, 0.18, 0.20, 0.20, 0.20, 0.20, 0.24),
+    (0.06, 0.09, 0.22, 0.38, 0.52, 0.55, 0.55, 0.58),
+    (0.04, 0.09, 0.36, 0.60, 0.82, 0.83, 0.86, 0.92),
+    (0.04, 0.04, 0.05, 0.06, 0.13, 0.13, 0.14, 0.15),
+    (0.05, 0.08, 0.10, 0.14, 0.18, 0.18, 0.20, 0.28),
+    (0.10, 0.20, 0.30, 0.40, 0.45, 0.50, 0.50, 0.55),
 )
 
 

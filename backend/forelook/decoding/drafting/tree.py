@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -148,6 +148,7 @@ class CandidateTree:
         *,
         ending: Ending | None = None,
         successors: SuccessorTable | None = None,
+        present: Collection[int] = (),
         is_allowed: Callable[[list[int], int], bool] | None = None,
     ) -> Selection:
         """Choose the most probable paths, best first, as many as maximize tokens per second.
@@ -157,6 +158,7 @@ class CandidateTree:
             max_nodes: maximum number of draft nodes.
             ending: the tokens before the drafts, for ``successors``.
             successors: further guesses, looked up at each chosen node.
+            present: tokens that the text around the cursor has, for ``successors``.
             is_allowed: whether a token may follow a path; otherwise its whole branch is left out.
         """
         tree = DraftTree()
@@ -177,7 +179,9 @@ class CandidateTree:
         while True:
             if depths[place] < self._max_depth:
                 if successors is not None and endings:
-                    self._add_successors(node, successors.successors(endings[place]))
+                    # what calibrates them is the root's guesses; deeper ones count only where they can be chosen
+                    least = 0.0 if node == 0 else floor / probability
+                    self._add_successors(node, successors.successors(endings[place], present), least)
                 # A guess was calibrated among its siblings, so its probability counts as it is; but all have one.
                 left = 1.0
                 children: Iterable[int] = self._children[node].values()
@@ -214,15 +218,16 @@ class CandidateTree:
         tree.keep_first(best_size)
         return Selection(tree, chosen[:best_size], cells[:best_size], endings[: best_size + 1])
 
-    def _add_successors(self, node: int, found: list[tuple[int, int]]) -> None:
+    def _add_successors(self, node: int, found: list[tuple[int, int]], least: float) -> None:
+        """Merge guesses after a node, new tokens only from a probability on."""
         probabilities = self._calibration.probabilities
         children = self._children[node]
         for token, cell in found:
             child = children.get(token)
-            if child is None:
-                self._new_child(node, token, cell, probabilities[cell])
-            else:
+            if child is not None:
                 self._merge(child, cell, probabilities[cell])
+            elif probabilities[cell] >= least:
+                self._new_child(node, token, cell, probabilities[cell])
 
     def learn(self, target_ids: Sequence[int]) -> None:
         """Calibrate the guesses after every token of the path that the target took."""

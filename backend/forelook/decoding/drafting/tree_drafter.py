@@ -86,6 +86,7 @@ class TreeDrafter:
         self._tail_sizes = model.tail_sizes
         self._boundary_ids = boundary_ids
         self._ending = ending_of(self._context)
+        self._present = own.vocabulary
         self._state: StepState | None = None
         self._candidates: CandidateTree | None = None
         self._selection: Selection | None = None
@@ -126,6 +127,7 @@ class TreeDrafter:
             max_nodes,
             ending=self._ending,
             successors=self._memory.successors,
+            present=self._present,
             is_allowed=is_allowed,
         )
         num_drafts = len(selection.tree)
@@ -154,6 +156,7 @@ class TreeDrafter:
         self._learn_successors(tree, rows)
         accepted = verified.token_ids
         self._context += accepted
+        self._present.update(accepted)
         for token in accepted:
             self._ending = ending_then(self._ending, token)
         for source in self._sources:

@@ -37,6 +37,11 @@ class PromptSource:
         self._log: TokenArray = np.full(self._cursor + _OUTPUT_ROOM, BORDER, dtype=np.int32)
         self._log[: self._cursor] = self._ids
 
+    @property
+    def vocabulary(self) -> set[int]:
+        """The different tokens of the text, the output so far among them."""
+        return set(self._ids)
+
     def extend(self, token_ids: Sequence[int]) -> None:
         """Learn output just accepted."""
         start = len(self._ids)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from forelook.errors import ConfigError
 
 # Chosen, not measured, except that successors pay: docs/decisions.md, "Drafting".
 _MAX_CONTEXT = 3
-_KEPT = 3
+_KEPT = 8
 _MAX_OLDER = 3
 _MAX_GUESSES = 6
 _MAX_KEYS = 150_000
@@ -25,21 +26,30 @@ every verified row"."""
 
 _MIN_SHARE = 0.02  # likewise: of a choice that is learned
 
-_LATEST = 0  # what the model said last after these tokens, …
+_MIN_NEW = 0.06
+"""Likewise: least probability of a seed that the text around the cursor does not have. Measured: docs/decisions.md,
+"Guesses that the text has already"."""
+
+_SEED = 0
+_LATEST = 0  # + tokens of context: what the model said last after these tokens, …
 _OLDER = _MAX_CONTEXT  # … and its best choices before that
+_PRESENT = 1 + 2 * _MAX_CONTEXT  # + any of these: guesses that the text around the cursor has already
 
 
-def _cells(kind: int) -> tuple[tuple[int, ...], ...]:
-    """By (tokens of context, eighth of the share): the calibration cell."""
+def _cells(kind: int) -> tuple[tuple[int, int], ...]:
+    """By eighth of the share: the calibration cells of guesses that the text does not have, and that it has."""
     return tuple(
-        tuple(
-            AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, kind + order, (eighth + 0.5) / 8) for eighth in range(8)
+        (
+            AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, kind, (eighth + 0.5) / 8),
+            AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, kind + _PRESENT, (eighth + 0.5) / 8),
         )
-        for order in range(_MAX_CONTEXT + 1)
+        for eighth in range(8)
     )
 
 
-_LATEST_CELLS, _OLDER_CELLS = _cells(_LATEST), _cells(_OLDER)
+_SEED_CELLS = _cells(_SEED)
+_LATEST_CELLS = tuple(_cells(_LATEST + order) for order in range(_MAX_CONTEXT + 1))
+_OLDER_CELLS = tuple(_cells(_OLDER + order) for order in range(_MAX_CONTEXT + 1))
 
 
 class SuccessorSeeds:
@@ -93,7 +103,8 @@ def ask_successors(
 
     Args:
         model: its cache is left with the start tokens.
-        start_ids: the beginning of every prompt, usually the start token; may be empty.
+        start_ids: what is before each token, usually the start token. After nothing at all a model says little: a first
+            token gets the same attention whatever it is.
         token_ids: [n] the tokens, as many as fit into one step.
         num_kept: K, successors per token.
 
@@ -153,7 +164,7 @@ class SuccessorTable:
         self._max_keys = max_keys
         # context → the latest row's guesses, best first; older rows' best guesses, latest first
         self._by_length: tuple[dict[int, tuple[_Guesses, _Guesses]], ...] = tuple({} for _ in range(_MAX_CONTEXT))
-        self._seed_cells: dict[int, list[tuple[int, int]]] = {}
+        self._seed_cells: dict[int, list[tuple[int, bool, tuple[int, int]]]] = {}
 
     def __len__(self) -> int:
         return sum(len(lists) for lists in self._by_length)
@@ -177,8 +188,13 @@ class SuccessorTable:
                 older = (latest[0], *[pair for pair in older if pair[0] != best])[:_MAX_OLDER]
             lists[key] = (guesses, older) if older else alone
 
-    def successors(self, ending: Ending) -> list[tuple[int, int]]:
-        """Successors known after this ending, each with its calibration cell, the longest known context first."""
+    def successors(self, ending: Ending, present: Collection[int] = ()) -> list[tuple[int, int]]:
+        """Successors known after this ending, each with its calibration cell, the longest known context first.
+
+        Args:
+            ending: the last tokens.
+            present: tokens that the text around the cursor has, whose guesses are calibrated apart.
+        """
         found: list[tuple[int, int]] = []
         seen: set[int] = set()
         for order in (2, 1, 0):
@@ -189,20 +205,23 @@ class SuccessorTable:
                 for token, eighth in guesses:
                     if token not in seen:
                         seen.add(token)
-                        found.append((token, cells[eighth]))
-        if not found:
-            return self._seeds_of(ending[0])
+                        found.append((token, cells[eighth][token in present]))
         if len(found) < _MAX_GUESSES:
-            found += [pair for pair in self._seeds_of(ending[0]) if pair[0] not in seen]
+            for token, is_likely, cells_of_seed in self._seeds_of(ending[0]):
+                is_present = token in present
+                if (is_likely or is_present) and token not in seen:
+                    found.append((token, cells_of_seed[is_present]))
         return found
 
-    def _seeds_of(self, token: int) -> list[tuple[int, int]]:
+    def _seeds_of(self, token: int) -> list[tuple[int, bool, tuple[int, int]]]:
+        """A token's seeds: each with whether it is a guess where the text does not have it, and with its cells."""
         known = self._seed_cells.get(token)
         if known is None:
-            best: dict[int, int] = {}
-            for successor, probability in [] if self._seeds is None else self._seeds.of(token):
-                best.setdefault(successor, AcceptanceCalibration.cell(DraftOrigin.SUCCESSOR, 0, probability))
-            known = list(best.items())
+            known = [
+                # low probabilities differ most, so the root is divided into eighths
+                (successor, probability >= _MIN_NEW, _SEED_CELLS[min(int(8 * math.sqrt(probability)), 7)])
+                for successor, probability in ([] if self._seeds is None else self._seeds.of(token))
+            ]
             if known:  # otherwise the model may yet be asked
                 self._seed_cells[token] = known
         return known
