@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", default=["float32", "auto"], help="(default: float32 auto)")
     parser.add_argument("--tails", type=int, nargs="+", default=[1, 4, 8, 16], help="tokens of the timed steps")
     parser.add_argument("--prefix", type=int, default=256, help="cached tokens (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

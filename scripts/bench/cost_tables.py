@@ -31,10 +31,10 @@ def session(result: Result) -> list[str]:
     head = ("suggestion", "n", "cold", "workspace's pool", "the same, with earlier suggestions", "pool / cold",
             "with earlier suggestions / cold")  # fmt: skip
     note = (
-        f"Tokens per step, {result['model']} in {result['dtype']}, {result['num_sessions']} sessions in "
-        f"{result['files_per_session']} files of `{result['folder']}` each, {result['num_long']} of them to the last "
-        f"place; at most {result['max_drafts']} drafts; {result['max_new_tokens']} tokens per suggestion; median "
-        "paired ratios [95%]:"
+        f"Tokens per step (the one that ends an answer is a step and no token), {result['model']} in "
+        f"{result['dtype']}; sessions run: {result['num_sessions']}, in {result['files_per_session']} files of "
+        f"`{result['folder']}` each, to the last place: {result['num_long']}; at most {result['max_drafts']} drafts, "
+        f"{result['max_new_tokens']} tokens per suggestion; median paired ratios [95%]:"
     )
     return [note, "", *markdown(head, rows)]
 

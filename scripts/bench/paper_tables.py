@@ -86,7 +86,7 @@ def steps(result: Result) -> list[str]:
     note = (
         f"Tokens per step, {result['max_new_tokens']} new tokens, {result['runs'][0]['dtype']}; published: W, N, G = "
         f"{window}; forelook: at most {result['max_drafts']} drafts, nothing learned in "
-        "idle time. Prompts without an answer have no steps."
+        "idle time. The token that ends an answer is a step and no token, also of an empty one."
     )
     return [note, "", *markdown(head, rows)]
 
