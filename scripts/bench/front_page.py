@@ -98,7 +98,8 @@ def _idle(results: Results) -> str:
 
 def _session(results: Results) -> str:
     places = results["session"]["places"]
-    return " / ".join(f"{found['ratios']['session/cold']['median']:.2f}×" for found in places.values())
+    ratios = [found["ratios"]["session/cold"] for found in places.values()]
+    return " / ".join(f"{ratio['median']:.2f}× (n = {ratio['num']})" for ratio in ratios)
 
 
 def _peers(results: Results) -> str:
