@@ -295,7 +295,7 @@ def test_kernels_that_compute_something_else_are_refused(tmp_path: Path, caplog:
         "int forelook_step(void *m, void *s) { return 0; }\n"
         "int forelook_product(void *m, float *x, long n, float *y, long t) { return 0; }\n"
     )
-    substitute = script(tmp_path, "cc", f'exec {found[0][0]} -shared -fPIC -o "$7" {wrong}')
+    substitute = script(tmp_path, "cc", f'exec {found[0][0]} -shared -fPIC -o "$8" {wrong}')
     refused = load_kernels(tmp_path / "kept", [substitute])
     assert refused.kernels is None
     assert "compute something else than torch" in caplog.text

@@ -35,6 +35,8 @@ _MAIN = "step.c"
 _FOLDER = _SOURCES / "__pycache__"
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-shared", "-fPIC")
 _LIBRARIES = ("-lm", "-lpthread")
+_OPENMP = ("-fopenmp", "")
+"""With torch's threads, or with threads of our own where a compiler has no OpenMP."""
 _COMPILERS = ("cc", "gcc", "clang")
 _FEATURES = {"avx2", "fma", "f16c"}
 _LIMIT_S = 120.0  # for the compiler; it takes about 3 s. Chosen, not measured
@@ -84,7 +86,7 @@ def load_kernels(folder: Path, found: Sequence[Sequence[str]]) -> Availability:
     for compiler in found:
         with tempfile.TemporaryDirectory(prefix="forelook-") as temporary:
             built = Path(temporary) / path.name
-            if not _compile(compiler, built):
+            if not any(_compile([*compiler, *filter(None, [openmp])], built) for openmp in _OPENMP):
                 continue
             loaded = _load(built)
             if loaded is None:

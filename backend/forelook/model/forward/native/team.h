@@ -11,6 +11,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "vectors.h"
 
@@ -108,9 +111,12 @@ static void *team_member(void *given)
     return NULL;
 }
 
-/* The threads of a process do not exist in its forked child. */
+/* The threads of a process do not exist in its forked child, and OpenMP does not know that. */
+static bool is_forked;
+
 static void team_forget(void)
 {
+    is_forked = true;
     pthread_mutex_init(&team.running, NULL);
     pthread_mutex_init(&team.lock, NULL);
     pthread_cond_init(&team.changed, NULL);
@@ -121,9 +127,6 @@ static void team_forget(void)
 
 static void team_start(int size)
 {
-    static bool handles_forks;
-    if (!handles_forks)
-        handles_forks = pthread_atfork(NULL, NULL, team_forget) == 0;
     while (team.num_started < size - 1 && team.num_started < MAX_MEMBERS - 1) {
         pthread_t thread;
         Member *member = &members[team.num_started + 1];
@@ -136,9 +139,23 @@ static void team_start(int size)
     }
 }
 
-/* Run work(argument, member, size) by `size` threads, the caller among them; fewer if the system gives no more. */
+/* Run work(argument, member, size) by `size` threads, the caller among them; fewer if the system gives no more.
+ *
+ * By OpenMP, if the compiler has it: torch's operators run on the same threads then. Threads of our own would share the
+ * cores with those of OpenMP, which spin for milliseconds after each operator (a prompt took twice as long).
+ */
 static void team_run(int size, Work work, void *argument)
 {
+    static bool handles_forks;
+    if (!handles_forks)
+        handles_forks = pthread_atfork(NULL, NULL, team_forget) == 0;
+#ifdef _OPENMP
+    if (!is_forked && size > 1) {
+#pragma omp parallel num_threads(size)
+        work(argument, omp_get_thread_num(), omp_get_num_threads());
+        return;
+    }
+#endif
     if (size > 1)
         team_start(size);
     if (size > team.num_started + 1)
