@@ -210,4 +210,9 @@ def test_typing_in_a_file_of_2000_lines_costs_the_guard_milliseconds() -> None:
         started_s = time.thread_time()
         guard.SyntaxGuard(cursor).allows(line[typed:], 0)
         times.append(time.thread_time() - started_s)
-    assert sorted(times)[len(times) // 2] < 0.005, "a full parse of the file takes longer"
+    whole: list[float] = []
+    for _ in range(5):
+        started_s = time.thread_time()
+        parse(language, text)
+        whole.append(time.thread_time() - started_s)
+    assert sorted(times)[len(times) // 2] < sorted(whole)[2] / 2, "what parsing the whole file would take"
