@@ -49,12 +49,6 @@ NOT_MEASURED: dict[str, tuple[str, ...]] = {
 }
 """Page → phrases around figures that are sizes, limits or statistics' names."""
 
-FROM_ARCHIVE = (
-    ("docs/team.md", "costs 6 ms per\nsuggestion in an editor and 11 ms over HTTP", "editor protocol 6.4 ms"),
-    ("docs/team.md", "costs 6 ms per\nsuggestion in an editor and 11 ms over HTTP", "HTTP 11.1 ms"),
-)
-"""Page, sentence, and what the archive says of it: measured by hand."""
-
 LIMITS = {"docs/language-server.md", "docs/protocol.md", "docs/http.md", "docs/style.md", "docs/confidence.md"}
 """Pages whose figures are the product's settings and limits."""
 NOT_JUDGED = {
@@ -134,7 +128,7 @@ def test_figures_in_prose_are_quoted_from_a_result_or_are_none(repository: Path)
             continue
         rest = FENCES.sub("", MARKS.sub("", text))
         phrases = [*NOT_MEASURED.get(name, ())]
-        phrases += [phrase for page, phrase, *_ in (*QUOTED, *FROM_ARCHIVE) if page == name]
+        phrases += [phrase for page, phrase, *_ in QUOTED if page == name]
         for phrase in dict.fromkeys(phrases):
             assert phrase in rest, f"{name} no longer says {phrase!r}; drop it from the table"
             rest = rest.replace(phrase, "")
@@ -149,11 +143,6 @@ def test_a_quoted_figure_is_in_its_result(
     assert phrase in (repository / page).read_text("utf-8")
     value = reduce(lambda inner, key: inner[key], keys, results[result])
     assert form.format(value).removesuffix("%") in re.findall(r"\d[\d.]*", phrase)
-
-
-def test_figures_of_the_archive_are_in_it(repository: Path) -> None:
-    archive = (repository / "docs" / "benchmarks" / "archive.md").read_text("utf-8")
-    assert not [found for *_, found in FROM_ARCHIVE if found not in archive]
 
 
 def test_the_card_has_no_section_of_figures_that_is_not_named(repository: Path) -> None:
