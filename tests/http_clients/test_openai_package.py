@@ -229,4 +229,4 @@ async def test_closing_a_stream_frees_the_model(server: HttpServer) -> None:
                 break
             await endless.close()
         next_s = await timed(4, text)
-        assert next_s < whole_s, "five abandoned streams would take five times as long"
+        assert next_s < 2.5 * whole_s, "five abandoned streams would take five times as long"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
@@ -49,8 +50,9 @@ class Exchange:
             ClientGoneError: the client has closed the connection.
         """
         try:
-            return await asyncio.wait_for(self._read(), self._timeout_s)
-        except asyncio.TimeoutError:
+            with anyio.fail_after(self._timeout_s):
+                return await self._read()
+        except TimeoutError:
             raise HttpError(408, f"the body did not arrive within {self._timeout_s:g} s; send it at once") from None
 
     async def _read(self) -> bytes:
@@ -102,9 +104,12 @@ class Exchange:
         await self._put({"type": "http.response.start", "status": status, "headers": raw})
 
     async def _put(self, message: Message) -> None:
+        # Not by asyncio.wait_for: before Python 3.12 it drops a cancellation that meets the end of what it waits for,
+        # and a client that left at that moment would be answered to the end.
         try:
-            await asyncio.wait_for(self._send(message), _SEND_TIMEOUT_S)
-        except (OSError, asyncio.TimeoutError):
+            with anyio.fail_after(_SEND_TIMEOUT_S):
+                await self._send(message)
+        except OSError:  # TimeoutError is one
             raise ClientGoneError from None
 
 
