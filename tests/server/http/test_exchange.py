@@ -6,10 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from starlette.types import Message
-
 from forelook.server.http import exchange as exchange_module
 from forelook.server.http.exchange import ClientGoneError, Exchange
+from starlette.types import Message
 
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
 
