@@ -77,7 +77,7 @@ def test_greedy_lookahead_is_autoregressive_and_continues_sensibly(model: Loaded
 
 
 def test_load_takes_little_time_and_no_second_copy(path: Path) -> None:
-    """In a process of its own, with only the libraries imported before."""
+    """In a process of its own, with only the libraries imported before; one matrix at a time moves to large pages."""
     code = """if True:
         import sys, time
         import torch, tokenizers, forelook.model.loading as loading
@@ -91,5 +91,5 @@ def test_load_takes_little_time_and_no_second_copy(path: Path) -> None:
         pytest.skip("reads the peak memory from /proc")
     output = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True).stdout
     cpu_s, used_bytes, kept_bytes = map(float, output.split())
-    assert used_bytes - path.stat().st_size <= 1.3 * kept_bytes, f"{used_bytes / 2**20:.0f} MiB"
+    assert used_bytes - path.stat().st_size <= 1.4 * kept_bytes, f"{used_bytes / 2**20:.0f} MiB"
     assert cpu_s < 6.0, "four times the bar, as another program may have the caches"

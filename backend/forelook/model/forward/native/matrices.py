@@ -16,6 +16,7 @@ from torch import Tensor
 
 from forelook.errors import InsufficientMemoryError
 from forelook.model.forward.native.kernels import Kernels
+from forelook.model.forward.native.large_pages import in_large_pages
 from forelook.model.forward.quantized import Matrix8
 from forelook.model.quantization import GROUP_SIZE, Groups4, Rows8
 
@@ -98,9 +99,9 @@ class NativeRows8(NativeMatrix, Matrix8):
 
     def __init__(self, rows: Rows8, dtype: torch.dtype, kernels: Kernels) -> None:
         """Store a matrix whose inputs are a multiple of :data:`INPUTS_MULTIPLE`."""
-        Matrix8.__init__(self, rows, dtype)
+        Matrix8.__init__(self, Rows8(in_large_pages(rows.codes), in_large_pages(rows.scales.float())), dtype)
         self.kernels, self._format = kernels, _ROWS8
-        self._parts = (rows.codes.contiguous(), rows.scales.float())
+        self._parts = (self._codes, self._scales)
 
 
 class NativeGroups4(NativeMatrix):
@@ -112,10 +113,10 @@ class NativeGroups4(NativeMatrix):
         self.dtype = dtype
         self.kernels, self._format = kernels, _GROUPS4
         pairs = groups.codes.view(self.num_outputs, -1, 2, GROUP_SIZE // 2)
-        packed = (pairs[:, :, 0] | (pairs[:, :, 1] << 4)).view(self.num_outputs, -1).contiguous()
+        packed = (pairs[:, :, 0] | (pairs[:, :, 1] << 4)).view(self.num_outputs, -1)
         padding = (0, -groups.scales.shape[1] % _GROUPS_MULTIPLE)
         scales, minima = (F.pad(part, padding).to(torch.float16) for part in (groups.scales, groups.minima))
-        self._parts = (packed, scales, minima)
+        self._parts = (in_large_pages(packed), in_large_pages(scales), in_large_pages(minima))
         self.nbytes = sum(part.nbytes for part in self._parts)
 
 
@@ -135,7 +136,7 @@ class NativeFloats(NativeMatrix):
         self.num_outputs, self.num_inputs = weight.shape
         self.dtype, self.nbytes = weight.dtype, weight.nbytes
         self.kernels, self._format = kernels, _FLOAT32 if weight.dtype is torch.float32 else _BFLOAT16
-        self._parts = (weight.contiguous(),)
+        self._parts = (in_large_pages(weight),)
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """``x @ matrix.T + bias``."""
