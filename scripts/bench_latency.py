@@ -1,7 +1,7 @@
 """Keystroke to reply, through the real language server over stdio and a real backend.
 
 Usage: python scripts/bench_latency.py [--trace functions|editing|folder] [--path FOLDER] [--engine NAME ...]
-       [--pace steady|human] [--limit N] [--keys N] [--plot PICTURE]
+       [--model MODEL] [--dtype DTYPE] [--pace steady|human] [--limit N] [--keys N] [--plot PICTURE]
 
 Traces:
   functions  HumanEval and ClassEval functions typed key by key in the middle of a file longer than the model's context
@@ -20,19 +20,23 @@ Requests are told apart by the language server's own counters: answered from its
 
 Engines: ``hf_greedy`` is transformers' model and cache, greedy, one token per forward, the prompt recomputed for every
 request; ``autoregressive`` is Forelook without drafts; ``forelook`` is the product. All three get the same prompts,
-stop rules and limits. The last line is one JSON object with all figures.
+stop rules and limits. A shape (``--model qwen-0.5b``) has random weights, whose text nothing predicts: the time of a
+model of that size at its worst. The last line is one JSON object with all figures.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from bench.arguments import benchmark_parser
-from bench.latency import Figures, Typist, measure, ratios, report
+from bench.latency import Figures, Served, Typist, measure, ratios, report
 from bench.plots import Line, Panel, draw
+from bench.random_llama import SHAPES, save_shape
 from bench.results import REPOSITORY, print_result
 from bench.tables import print_rows
 from bench.traces import Session, editing_sessions, folder_sessions, function_sessions
@@ -48,6 +52,18 @@ def sessions_of(trace: str, folder: Path, limit: int | None) -> Iterable[Session
     return function_sessions(limit or 264)
 
 
+@contextmanager
+def folder_of(model: str | None) -> Iterator[str | None]:
+    """Where a model is; a shape's is written for as long."""
+    if model is None or model not in SHAPES:
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / model
+        save_shape(folder, model)
+        yield str(folder)
+
+
 def plot(path: Path, results: dict[str, Figures], trace: str) -> None:
     lines: list[Line] = []
     for name, figures in results.items():
@@ -60,7 +76,7 @@ def plot(path: Path, results: dict[str, Figures], trace: str) -> None:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__, "model", "plot")
+    parser = benchmark_parser(__doc__, "model", "dtype", "plot")
     parser.add_argument("--trace", choices=("functions", "editing", "folder"), default="functions")
     parser.add_argument("--path", type=Path, default=REPOSITORY, help="the folder of --trace folder")
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
@@ -75,9 +91,9 @@ def main() -> None:
         for session in sessions_of(options.trace, options.path, options.limit)
     ]
     typist = Typist(options.pace, options.keys_per_second)
-    figures = asyncio.run(
-        measure(options.engine, sessions, typist, model=options.model, deadline_ms=options.deadline_ms)
-    )
+    with folder_of(options.model) as model:
+        served = Served(model, options.dtype, options.deadline_ms)
+        figures = asyncio.run(measure(options.engine, sessions, typist, served))
     engines = {name: report(found) for name, found in figures.items()}
     names = [name for name in next(iter(engines.values())) if name != "new_ms"]
     print_rows({"measure": name, **{engine: str(found[name]) for engine, found in engines.items()}} for name in names)

@@ -135,6 +135,7 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "latency-editing": _latency(60, 200),
     "latency-folder": _latency(60, 200),
     "latency-default": _latency(100, 350),
+    "latency-qwen": _latency(150, 500),
     "http": (
         Goal("over the editor protocol, p50", "≤", 3, at("overhead", "overhead_p50_ms", "http"), " ms"),
         Goal("new connection over the editor protocol, p50", "≤", 3,

@@ -157,7 +157,22 @@ class Contestant:
         self.figures.cpu_s += max(0.0, self.cpu_s() - cpu_s - self.cost_of_counting_s * num_counted)
 
 
-def backend_command(engine: str, model: str | None, deadline_ms: int | None) -> list[str]:
+@dataclass(frozen=True)
+class Served:
+    """What all engines serve.
+
+    Attributes:
+        model: folder, GGUF file or hub id; ``None`` for the starter model.
+        dtype: of its weights.
+        deadline_ms: the engine's; ``None`` for the product's.
+    """
+
+    model: str | None = None
+    dtype: str = "auto"
+    deadline_ms: int | None = None
+
+
+def backend_command(engine: str, served: Served) -> list[str]:
     """Return the command of an engine's backend."""
     command = [sys.executable, "-m", "forelook", "serve"]
     if engine == "hf_greedy":
@@ -165,21 +180,23 @@ def backend_command(engine: str, model: str | None, deadline_ms: int | None) -> 
     elif engine == "autoregressive":
         command.append("--autoregressive")
     command.append("--no-persistent-pool")
-    command += ["--model", model] if model else []
-    return command + ([f"--deadline-ms={deadline_ms}"] if deadline_ms else [])
+    command += ["--model", served.model] if served.model else []
+    command += [f"--dtype={served.dtype}"] if served.dtype != "auto" else []
+    return command + ([f"--deadline-ms={served.deadline_ms}"] if served.deadline_ms else [])
 
 
 async def measure(
-    engines: Sequence[str], sessions: Sequence[Session], typist: Typist, *, model: str | None, deadline_ms: int | None
+    engines: Sequence[str], sessions: Sequence[Session], typist: Typist, served: Served
 ) -> dict[str, Figures]:
     """Replay all sessions on all engines, in turns, on servers that run side by side."""
     settings: dict[str, Any] = {"indexWorkspace": False, "backend": {"start": False}}
-    settings |= {"model": model} if model else {}
+    settings |= {"model": served.model} if served.model else {}
+    settings |= {"dtype": served.dtype} if served.dtype != "auto" else {}
     contestants: dict[str, Contestant] = {}
     async with contextlib.AsyncExitStack() as stack:
         for engine in engines:
-            environment = stack.enter_context(private_environment(sees_models=model is not None))
-            command = backend_command(engine, model, deadline_ms)
+            environment = stack.enter_context(private_environment(sees_models=served.model is not None))
+            command = backend_command(engine, served)
             process = await stack.enter_async_context(backend(environment, command))
             server = await stack.enter_async_context(editor(environment, settings))
             await until_ready(server.client)

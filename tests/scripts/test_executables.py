@@ -19,6 +19,7 @@ NEEDS_DATA = {
     "decoding",
     "quality",
     "latency-default",
+    "latency-qwen",
     "quality-default",
     "keystrokes-default",
     "paper",
