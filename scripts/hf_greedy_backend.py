@@ -83,7 +83,7 @@ class HfCompleter(Completer):
         """Warm nothing: it would be forgotten before it is of use, and a request would wait for it."""
         return 0, 0
 
-    def _steps(self, prompt, _hints, limits, sampling, stats):  # type: ignore[no-untyped-def]
+    def _steps(self, prompt, _hints, limits, sampling, stats, **_scoring):  # type: ignore[no-untyped-def]
         """The plain loop, the prompt in one forward."""
         request = DecodeRequest(prompt.ids, limits, sampling, prompt.healing.constraint, prefill_chunk=1 << 20)
         return autoregressive(request, self.sequences.take(prompt.ids), stats)

@@ -206,6 +206,9 @@ async def measure(
         for session in sessions:
             for contestant in contestants.values():
                 await contestant.play(session, typist)
+    answers = {name: contestant.figures.latency_ms for name, contestant in contestants.items()}
+    if silent := [name for name, found in answers.items() if not found["new"] and not found["hit"]]:
+        raise SystemExit(f"{', '.join(silent)} answered nothing; run the backend's command by hand to see why")
     return {name: contestant.figures for name, contestant in contestants.items()}
 
 

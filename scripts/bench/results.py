@@ -17,6 +17,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY.parent / "shared" / "data"
 """Data sets, which are not part of the checkout."""
+_MEASURED = ("backend", "lsp", "extension", "scripts")  # folders
 _PRIVATE_OPTIONS = ("--json", "--data", "--out", "--plot", "--plots")
 
 
@@ -38,7 +39,8 @@ def provenance(device: str | None = None) -> dict[str, Any]:
         "torch": _version("torch"),
         "transformers": _version("transformers"),
         "commit": _git("rev-parse", "--short", "HEAD"),
-        "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        # Results and pages that earlier benchmarks of a run have written change no measurement.
+        "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_MEASURED)),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
 
