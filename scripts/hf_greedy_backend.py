@@ -14,7 +14,6 @@ import transformers
 from forelook.commands import cli
 from forelook.completion.completer import Completer
 from forelook.completion.engine import model_state
-from forelook.completion.requests import Cancelled, Completed
 from forelook.config import EngineConfig
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.layout import StepLayout
@@ -75,10 +74,6 @@ class HfCompleter(Completer):
     def __init__(self, model: LoadedModel, settings: EngineConfig, **_drafting: object) -> None:
         super().__init__(HfModel(model), settings)  # type: ignore[arg-type]
 
-    def complete(self, *request: object) -> Completed | Cancelled:
-        self.sequences.clear()
-        return super().complete(*request)  # type: ignore[arg-type]
-
     def prefill(self, *_request: object) -> tuple[int, int]:
         """Warm nothing: it would be forgotten before it is of use, and a request would wait for it."""
         return 0, 0
@@ -86,7 +81,7 @@ class HfCompleter(Completer):
     def _steps(self, prompt, _hints, limits, sampling, stats, **_scoring):  # type: ignore[no-untyped-def]
         """The plain loop, the prompt in one forward."""
         request = DecodeRequest(prompt.ids, limits, sampling, prompt.healing.constraint, prefill_chunk=1 << 20)
-        return autoregressive(request, self.sequences.take(prompt.ids), stats)
+        return autoregressive(request, self._model.new_sequence(self.num_positions), stats)
 
 
 def main() -> int:
