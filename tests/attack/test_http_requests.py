@@ -39,7 +39,8 @@ class Outcome:
 
     @property
     def statuses(self) -> list[int]:
-        return [int(found) for found in re.findall(rb"(?:\A|[\r\n}])HTTP/1\.[01] (\d{3})", self.data)]
+        # "100 Continue" is no answer: one follows.
+        return [int(found) for found in re.findall(rb"(?:\A|[\r\n}])HTTP/1\.[01] ([2-9]\d{2})", self.data)]
 
 
 def strike(address: tuple[str, int], attack: Attack) -> Outcome:

@@ -51,6 +51,7 @@ async def test_a_document_longer_than_the_backend_takes_is_not_sent_until_it_is_
 
 async def test_a_huge_insertion_is_sent_as_a_new_document(editor: LspClient, backend: FakeBackend) -> None:
     await editor.open(URI, "a")
+    await editor.complete(URI, 0, 1)  # the short text has been sent, not only the long one
     await editor.type_text(URI, 2, 0, 1, "x = 1\n" * 300_000)
     assert len(await editor.complete(URI, 300_000, 0)) == 1
     assert backend.methods.count("document/open") == 2
