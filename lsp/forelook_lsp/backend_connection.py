@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import anyio
 from forelook.errors import BackendUnreachableError, EndpointError, ForelookError, MalformedMessageError
 from forelook.local.outbox import Outbox
 from forelook.protocol import jsonrpc, messages
@@ -79,7 +80,7 @@ class _Link:
 
     Attributes:
         status: the latest status it has told.
-        must_move: whether the backend has asked for another link in its place.
+        must_move: whether the backend has asked for another link in its place since the last attempt to move.
     """
 
     websocket: ClientConnection
@@ -268,9 +269,9 @@ class BackendConnection:
     async def _greet(self, link: _Link) -> messages.HelloResult:
         params = messages.HelloParams(messages.PROTOCOL_VERSION, self._name.name, self._name.version)
         try:
-            request = self._ask(link, messages.HELLO, params, next(self.request_ids))
-            return await asyncio.wait_for(request, HELLO_TIMEOUT_S)
-        except asyncio.TimeoutError as error:
+            with anyio.fail_after(HELLO_TIMEOUT_S):  # asyncio.wait_for before Python 3.12 can lose a cancellation
+                return await self._ask(link, messages.HELLO, params, next(self.request_ids))
+        except TimeoutError as error:
             reason = f"the backend did not answer hello within {HELLO_TIMEOUT_S:g} s"
             raise BackendUnreachableError(reason) from error
         except BackendUnreachableError as error:
@@ -292,10 +293,12 @@ class BackendConnection:
     async def _move(self, former: _Link) -> None:
         """Connect to the replica that serves this window from now on, and change over between two messages.
 
-        If that fails, the connection stays in use; a replica that ends closes it some time later.
+        If that fails, the connection stays in use until the backend asks again; a replica that ends closes it some
+        time later.
         """
         for attempt in range(MOVE_ATTEMPTS):
             await asyncio.sleep(random.uniform(0.0, MOVE_SPREAD_S) + attempt)  # noqa: S311 - spreads the clients
+            former.must_move = False
             link: _Link | None = None
             try:
                 link = await self._open(await run_in_thread(self._find))
@@ -313,6 +316,7 @@ class BackendConnection:
             task.add_done_callback(self._retiring.discard)
             return
         self._moving = None
+        self._move_if_asked(former)  # asked while the last attempt was failing
 
     async def _retire(self, link: _Link) -> None:
         """Close a link once its requests are answered."""

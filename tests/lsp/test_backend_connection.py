@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import MagicMock
 
+import pytest
 from bench.lsp_client import LspClient, StdioServer, stdio_server
+from forelook.local.endpoint import Endpoint
 from forelook.local.files import is_locked
 from forelook.local.identity import BackendFiles, BackendIdentity
 from forelook.protocol import messages
+from forelook_lsp.backend_connection import BackendConnection, ClientName
 
 from tests.lsp.conftest import URI, last_status
 from tests.lsp.fake_backend import READY, FakeBackend, fake_backend
@@ -145,3 +149,15 @@ async def test_a_window_that_asks_for_other_settings_than_the_backend_has_is_tol
         status = await editor.wait_for_status("ready")
         assert "not in effect: forelook.poolTokens;" in status["message"], "it asked for nothing else"
         assert "shutdown" not in backend.methods
+
+
+async def test_a_window_that_closes_just_as_hello_is_answered_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    hello: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(BackendConnection, "_ask", lambda *_: hello)
+    connection = BackendConnection(lambda: Endpoint(""), ClientName("test", "0"), MagicMock())
+    greeting = asyncio.create_task(connection._greet(MagicMock()))
+    await asyncio.sleep(0.01)
+    hello.set_result("answered")
+    greeting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await greeting

@@ -10,6 +10,7 @@ import pytest
 from bench.lsp_client import LspClient
 from forelook.local.endpoint import Endpoint, session_id
 from forelook.protocol import jsonrpc, messages
+from forelook_lsp.backend_connection import BackendConnection, _Link
 
 from tests.lsp.conftest import URI
 from tests.lsp.fake_backend import READY, FakeBackend
@@ -83,6 +84,31 @@ async def test_a_move_to_where_nobody_answers_leaves_the_window_where_it_is(
     backend.protocol_version = messages.PROTOCOL_VERSION
     assert len(await editor.complete(URI, 0, 1)) == 1
     await move(backend)  # it may be asked again
+    await until(lambda: len(backend.connections) == 1 and backend.methods.count("document/open") == 2)
+
+
+async def test_a_window_that_is_asked_while_its_last_attempt_fails_moves(
+    editor: LspClient, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forelook_lsp.backend_connection.MOVE_ATTEMPTS", 1)
+    held: list[BackendConnection] = []
+    released = asyncio.Event()
+    close = BackendConnection._close
+
+    async def slow_close(connection: BackendConnection, link: _Link) -> None:
+        held.append(connection)
+        await released.wait()
+        await close(connection, link)
+
+    await editor.open(URI, "a")
+    monkeypatch.setattr(BackendConnection, "_close", slow_close)
+    backend.protocol_version = 1
+    await move(backend)
+    await until(lambda: held != [])
+    backend.protocol_version = messages.PROTOCOL_VERSION
+    await backend.connections[0].websocket.send(MOVE)
+    await until(lambda: held[0]._link is not None and held[0]._link.must_move)
+    released.set()
     await until(lambda: len(backend.connections) == 1 and backend.methods.count("document/open") == 2)
 
 
