@@ -7,11 +7,13 @@ import sysconfig
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from bench.lsp_client import LspClient, StdioServer
 from forelook_lsp import dependencies
 from forelook_lsp.dependencies import Dependencies, Library, python_imports, python_library
+from forelook_lsp.indexing import Indexing
 from forelook_lsp.workspace_files import OpenFile
 
 from tests.lsp.fake_backend import FakeBackend
@@ -134,6 +136,23 @@ def test_gos_packages_are_those_of_the_installation_and_of_the_required_version(
     write(tmp_path, {"elsewhere/plan.go": "package plan\n"})
     for name in ("../../elsewhere", "net/../../../elsewhere", "./net", str(tmp_path / "elsewhere")):
         assert found({"a.go": f'import "{name}"\n'}, tmp_path / "project") == {}, name
+
+
+async def test_of_many_documents_that_are_opened_at_once_the_files_are_looked_at_once(tmp_path: Path) -> None:
+    indexing = Indexing(MagicMock(), MagicMock())
+    indexing.set_folders({"w": tmp_path}, ())
+    num_looks = 0
+
+    def open_files() -> dict[Path, str]:
+        nonlocal num_looks
+        num_looks += 1
+        return {}
+
+    for _ in range(100):
+        indexing.send_dependencies(open_files)
+    assert indexing._reading is not None
+    await indexing._reading
+    assert num_looks == 1
 
 
 # --- Through the server ----------------------------------------------------------------------------------------
