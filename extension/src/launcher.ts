@@ -54,6 +54,9 @@ export class Launcher {
     }
     this.interpreter = search.found;
     await this.serverFound(search.found !== undefined);
+    if (start !== this.numStarts) {
+      return;
+    }
     if (!search.found) {
       this.logAttempts(search);
       await this.session.stop({ kind: "missing", message: explain(search) });
@@ -92,7 +95,8 @@ export class Launcher {
     if (build === undefined) {
       return;
     }
-    // An environment in use cannot be replaced.
+    // An environment in use cannot be replaced: neither what runs nor a start under way may use it.
+    this.numStarts += 1;
     await this.session.stop({ kind: "installing" });
     const installation = {
       extensionPath: this.context.extensionPath,

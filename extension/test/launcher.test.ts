@@ -3,11 +3,13 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { makePath, writePython } from "./fakes/python";
-import { fake, log, Uri } from "./fakes/vscode";
+import { commands, fake, log, Uri } from "./fakes/vscode";
 import type { Transport } from "../src/links";
 import { Launcher } from "../src/launcher";
 import type { Connection } from "../src/status";
 import { Tokens } from "../src/tokens";
+
+const PATIENCE = { timeout: 15_000 };
 
 let folder: string;
 let server: Launcher;
@@ -38,6 +40,14 @@ beforeEach(async () => {
   server = new Launcher(context as never, session as never, new Tokens(storage as never), log() as never);
 });
 
+/** On PATH, an interpreter that answers once the file `.go` lies beside it. */
+async function writeSlowPython(): Promise<string> {
+  const slow = await writePython(path.join(folder, "path", "python3"), {});
+  const waiting = `#!/bin/sh\nwhile [ ! -e "${slow}.go" ]; do sleep 0.02; done`;
+  await writeFile(slow, (await readFile(slow, "utf8")).replace("#!/bin/sh", waiting));
+  return slow;
+}
+
 afterEach(async () => {
   vi.unstubAllEnvs();
   await rm(folder, { recursive: true, force: true });
@@ -59,7 +69,7 @@ test("in an untrusted workspace the commands start nothing either, and say why",
   fake.answers = [undefined, "Manage Workspace Trust"];
   await server.installPrivately();
   await server.chooseInterpreter();
-  await vi.waitFor(() => expect(fake.executed).toContainEqual({ command: "workbench.trust.manage", args: [] }));
+  await vi.waitFor(() => expect(fake.executed).toContainEqual({ command: "workbench.trust.manage", args: [] }), PATIENCE);
   expect(fake.prompts).toEqual(Array(2).fill("Forelook does not start programs in untrusted workspaces."));
   expect(told).toEqual([]);
   await expect(realpath(`${python}.calls`)).rejects.toThrow();
@@ -74,8 +84,7 @@ test("the server is started in the extension's own folder, not in the workspace"
 });
 
 test("of two starts at once, the later has the word, though it is done first", async () => {
-  const slow = await writePython(path.join(folder, "path", "python3"), {});
-  await writeFile(slow, (await readFile(slow, "utf8")).replace("#!/bin/sh", "#!/bin/sh\nwhile [ ! -e \"$0.go\" ]; do sleep 0.02; done"));
+  const slow = await writeSlowPython();
   const first = server.start();
   const python = await writePython(path.join(folder, "python"), { forelook: "9.9.9" });
   fake.set("forelook.server.interpreter", python);
@@ -83,6 +92,36 @@ test("of two starts at once, the later has the word, though it is done first", a
   await writeFile(`${slow}.go`, "");
   await first;
   expect(told).toMatchObject([{ kind: "stdio", command: python }]);
+});
+
+test("of two starts at once, the later has the word, though VS Code takes its time with the earlier", async () => {
+  const [python, later] = [path.join(folder, "python"), path.join(folder, "later")];
+  for (const each of [python, later]) {
+    await writePython(each, { forelook: "9.9.9" });
+  }
+  let goOn = (): void => undefined;
+  const held = new Promise<void>((resolve) => (goOn = resolve));
+  vi.spyOn(commands, "executeCommand").mockReturnValueOnce(held);
+  fake.set("forelook.server.interpreter", python);
+  const first = server.start();
+  await vi.waitFor(() => expect(commands.executeCommand).toHaveBeenCalled(), PATIENCE);
+  fake.set("forelook.server.interpreter", later);
+  await server.start();
+  goOn();
+  await first;
+  expect(told).toMatchObject([{ kind: "stdio", command: later }]);
+});
+
+test("a start under way when an installation begins changes nothing", async () => {
+  const slow = await writeSlowPython();
+  const start = server.start();
+  fake.answers = ["With CUDA"];
+  const installing = server.installPrivately();
+  await vi.waitFor(() => expect(told).toEqual([{ kind: "installing" }]), PATIENCE);
+  await writeFile(`${slow}.go`, "");
+  await start;
+  await installing;
+  expect(told.map(({ kind }) => kind)).toEqual(["installing", "stdio"]);
 });
 
 test("a machine without Forelook is offered it, once", async () => {
@@ -113,7 +152,7 @@ test("the offer's answer installs, and the new environment is started", async ()
   await writePython(path.join(folder, "path", "python3"), {});
   fake.answers = ["Install", "For the CPU"];
   await server.start();
-  await vi.waitFor(() => expect(told.at(-1)).toMatchObject({ kind: "stdio" }), { timeout: 5000 });
+  await vi.waitFor(() => expect(told.at(-1)).toMatchObject({ kind: "stdio" }), PATIENCE);
   expect(told.map((state) => state.kind)).toEqual(["missing", "installing", "stdio"]);
   expect(server.interpreter).toMatchObject({ origin: "private environment", version: "9.9.9" });
 });

@@ -191,8 +191,8 @@ class BackendConnection:
     # --- Inside ----------------------------------------------------------------------------------------------
 
     async def _run_after(self, former: asyncio.Task[None]) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await former
+        # Not `await former`, whose cancellation looks like that of this task: `close` would wait for ever.
+        await asyncio.wait([former])
         self._events.backend_lost(None)
         await self._run()
 

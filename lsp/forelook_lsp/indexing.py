@@ -76,9 +76,10 @@ class Indexing:
         self._scan: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._must_look = False  # whether a look was asked for since the last one began
         self._reading: asyncio.Task[None] | None = None
         self._dependencies: Dependencies | None = None
-        self._importing: list[OpenFile] = []  # whose libraries are to be sent
+        self._importing: Callable[[], Mapping[Path, str]] | None = None  # the files whose libraries are to be sent
         self._stop = threading.Event()
         self._open_paths = open_paths
 
@@ -179,7 +180,7 @@ class Indexing:
                 task.cancel()
         self._sending = self._looking = self._reading = None
         self._dependencies = None
-        self._importing = []
+        self._importing = None
 
     def send_later(self, paths: Iterable[Path]) -> None:
         """Send files again after they were changed, saved or closed."""
@@ -192,11 +193,11 @@ class Indexing:
         self._dependencies = None
         self._keep(DEPENDENCIES, [])
 
-    def send_dependencies(self, open_files: Mapping[Path, str]) -> None:
-        """Send the libraries that these files import, after the folders' own files and earlier libraries."""
-        if not self._folders or not open_files:
+    def send_dependencies(self, get_open_files: Callable[[], Mapping[Path, str]]) -> None:
+        """Send the libraries that the open files import, after the folders' own files and earlier libraries."""
+        if not self._folders:
             return
-        self._importing = self._as_open_files(open_files)
+        self._importing = get_open_files  # not the files: an editor that opens a thousand would have each looked at
         if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().create_task(self._send_later_dependencies(self._stop))
 
@@ -219,6 +220,7 @@ class Indexing:
 
     def look_again(self) -> None:
         """List the folders again and send what differs, for changes that no event reports."""
+        self._must_look = True  # one that has begun may have passed over what has changed
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look_again())
 
@@ -246,10 +248,12 @@ class Indexing:
 
     async def _look_again(self) -> None:
         try:
-            for name, folder in list(self._folders.items()):
-                changed, gone = await run_in_thread(folder.since_listing)
-                self._forget_keys(name, gone)
-                await self._send_files(name, folder, changed)
+            while self._must_look:
+                self._must_look = False
+                for name, folder in list(self._folders.items()):
+                    changed, gone = await run_in_thread(folder.since_listing)
+                    self._forget_keys(name, gone)
+                    await self._send_files(name, folder, changed)
         except ForelookError as error:
             logger.info("looking for changed files stopped: %s", error)
         finally:
@@ -366,9 +370,9 @@ class Indexing:
     async def _send_later_dependencies(self, stop: threading.Event) -> None:
         if self._scan is not None:
             await asyncio.wait({self._scan})
-        while self._importing:
-            open_files, self._importing = self._importing, []
-            await self._send_dependencies(open_files, stop)
+        while (get_open_files := self._importing) is not None:
+            self._importing = None
+            await self._send_dependencies(self._as_open_files(get_open_files()), stop)
 
     async def _send_dependencies(self, open_files: Sequence[OpenFile], stop: threading.Event) -> None:
         from forelook_lsp.dependencies import Dependencies

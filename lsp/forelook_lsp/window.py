@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 from forelook import __version__
 from forelook.budgets import ByteBudget
 from forelook.config import EditorConfig
@@ -160,9 +161,9 @@ class EditorWindow:
         has_failed = status is not None and status.state is messages.EngineState.ERROR
         if self.backend.connected and not has_failed:
             try:
-                request = self.backend.request(messages.STATS, messages.Empty())
-                stats = await asyncio.wait_for(request, SHUTDOWN_TIMEOUT_S)
-            except (ForelookError, asyncio.TimeoutError):
+                with anyio.fail_after(SHUTDOWN_TIMEOUT_S):  # asyncio.wait_for can lose a cancellation, see `_greet`
+                    stats = await self.backend.request(messages.STATS, messages.Empty())
+            except (ForelookError, TimeoutError):
                 return  # it is not connected any more; the next one gets this window's settings
             if stats.server.get("num_connections") != 1:
                 self._compare_settings(changed=True)
@@ -193,9 +194,9 @@ class EditorWindow:
         """Stop the backend, for all its windows, and start another."""
         if self.backend.connected:
             try:
-                request = self.backend.request(messages.SHUTDOWN, messages.Empty())
-                await asyncio.wait_for(request, SHUTDOWN_TIMEOUT_S)
-            except (ForelookError, asyncio.TimeoutError) as error:
+                with anyio.fail_after(SHUTDOWN_TIMEOUT_S):
+                    await self.backend.request(messages.SHUTDOWN, messages.Empty())
+            except (ForelookError, TimeoutError) as error:
                 logger.info("the backend did not shut down cleanly: %s", str(error) or "timeout")
         self._connect_anew()
 
@@ -233,7 +234,7 @@ class EditorWindow:
             self._look_again_at_s = self._clock() + LOOK_AGAIN_S
             self._looking = asyncio.get_running_loop().create_task(self._look_again())
         if self.config.index_workspace and self.config.index_dependencies and self.presenter.status.ready:
-            self.indexing.send_dependencies(self.documents.open_files())
+            self.indexing.send_dependencies(self.documents.open_files)
 
     # --- Suggestions -----------------------------------------------------------------------------------------
 

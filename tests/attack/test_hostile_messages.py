@@ -44,11 +44,21 @@ def backend_message(draw: random.Random, number: int) -> str:
     return text[: draw.randrange(len(text))] if draw.random() < 0.02 else text
 
 
-async def count_codes(websocket: ClientConnection, codes: list[int]) -> None:
+async def count_codes(websocket: ClientConnection, codes: list[int], is_last: asyncio.Event) -> None:
     with contextlib.suppress(ConnectionClosed):
         async for frame in websocket:
             answer = json.loads(frame)
+            if answer.get("id") == "last":
+                is_last.set()
             codes.append(answer.get("error", answer.get("params") or {}).get("code", 0))
+
+
+async def unless_ended(is_last: asyncio.Event, reading: asyncio.Future[None]) -> None:
+    """Wait for the last answer, as long as the connection is open."""
+    waiting = asyncio.ensure_future(is_last.wait())
+    done, _ = await asyncio.wait({waiting, reading}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    assert done, "the last message was not answered"
 
 
 async def attack_backend(endpoint: Endpoint, number_of: int) -> list[int]:
@@ -57,7 +67,8 @@ async def attack_backend(endpoint: Endpoint, number_of: int) -> list[int]:
     while sent < number_of:
         assert endpoint.socket_path is not None
         async with unix_connect(endpoint.socket_path, endpoint.url, compression=None) as websocket:
-            reading = asyncio.create_task(count_codes(websocket, codes))
+            is_last = asyncio.Event()
+            reading = asyncio.create_task(count_codes(websocket, codes, is_last))
             hello = {"jsonrpc": "2.0", "id": "hello", "method": "hello", "params": VALID["hello"]}
             with contextlib.suppress(ConnectionClosed):
                 await websocket.send(json.dumps(hello))
@@ -65,7 +76,8 @@ async def attack_backend(endpoint: Endpoint, number_of: int) -> list[int]:
                     sent += 1
                     await websocket.send(backend_message(draw, sent))
                 await websocket.send(json.dumps({**hello, "id": "last", "method": "status", "params": {}}))
-                await asyncio.sleep(1.0)
+                await unless_ended(is_last, reading)
+                await asyncio.sleep(1.0)  # for what is answered later
             await websocket.close()
             await reading
     return codes
@@ -111,9 +123,11 @@ async def test_the_language_server_serves_other_windows_as_before(tmp_path: Path
         while sent < number_of:
             async with server.connect() as attacker:
                 await attacker.client.initialize()
-                received = attacker.client.received_message
+                received, is_last = attacker.client.received_message, asyncio.Event()
 
-                async def counted(message: dict[str, Any], received: Any = received) -> None:
+                async def counted(message: dict[str, Any], received: Any = received, is_last: Any = is_last) -> None:
+                    if message.get("id") == "last":
+                        is_last.set()
                     codes.append((message.get("error") or {}).get("code", 0))
                     if "id" not in message or "method" in message:
                         await received(message)
@@ -127,7 +141,9 @@ async def test_the_language_server_serves_other_windows_as_before(tmp_path: Path
                         if draw.random() < 0.5:
                             message["id"] = draw.choice([sent, f"r{sent}", *IDS])
                         await attacker.websocket.send(json.dumps(message))
-                    await asyncio.sleep(1.0)
+                    await attacker.client.send({"jsonrpc": "2.0", "id": "last", "method": "no/such"})
+                    await unless_ended(is_last, attacker.reading)
+                    await asyncio.sleep(1.0)  # for what is answered later
                 await attacker.websocket.close()
         assert await other.client.complete(URI, 0, 1) == before
         print(f"{number_of} messages, {len(codes)} answers, {codes.count(INTERNAL_ERROR)} internal errors")

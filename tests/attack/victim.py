@@ -50,7 +50,7 @@ class Victim:
         self.environment = {
             **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV") if name in os.environ},
             "HOME": str(folder),
-            "XDG_RUNTIME_DIR": str(folder / "run"),
+            "XDG_RUNTIME_DIR": str(folder / "r"),  # short: see tests/lsp/conftest.py
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_CACHE_HOME": str(folder / "cache"),
         }

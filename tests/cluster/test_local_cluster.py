@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -130,15 +131,18 @@ class Cluster:
 
 
 def free_port() -> int:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """One that nothing else takes until the cluster listens: systems give out higher ones, and Ray lower ones."""
+    while True:
+        with contextlib.closing(socket.socket()) as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            return int(listener.getsockname()[1])
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
     """Short, as the paths of Ray's sockets are long."""
-    with tempfile.TemporaryDirectory(prefix="fl") as folder:
+    # Ray's processes may still write their last words into it.
+    with tempfile.TemporaryDirectory(prefix="fl", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
@@ -184,6 +188,11 @@ async def test_sessions_outlive_a_killed_replica_and_an_update(cluster: Cluster)
 
 async def requests_reach_their_own_replica(cluster: Cluster) -> None:
     """At least 99% of the requests of a workspace reach one replica, over either protocol; both replicas have some."""
+    names: set[str] = set()
+    for number in range(1_000):  # the proxy hears of the second replica a little later
+        names.add(await cluster.replica_of_request(f"session {number}"))
+        if len(names) == 2:
+            break
     reached: dict[str, list[str]] = {}
     for number in range(100):
         session = cluster.endpoint(0).headers(f"file:///w{number % 10}")[SESSION_ID_HEADER]
@@ -211,7 +220,8 @@ async def fill_pool(cluster: Cluster) -> int:
             await asyncio.sleep(0.2)
             pool = (await client.result("pool/stats", {"workspace": workspace}))["pool"]
             num_tokens = int(pool["num_tokens"])
-        await asyncio.sleep(6.0)  # it is saved every five seconds
+        base = Path(str(pool["cache_path"]))
+        await until(lambda: any(base.glob("*.base")), "the pool is on the shared folder")
         return num_tokens
 
 

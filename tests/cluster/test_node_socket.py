@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from forelook.cluster import node_socket
 from forelook.cluster.node_socket import FrameError, NodeSocket, encoded, read_message, relay
@@ -175,6 +176,35 @@ async def test_a_client_that_leaves_ends_its_request(path: Path) -> None:
         await asyncio.sleep(0.1)
         writer.close()
         await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_a_stream_is_let_go_before_its_rest_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.12 on `wait_for` runs what it waits for at once, without a task of its own."""
+
+    async def wait_for(awaitable: Awaitable[Any], timeout_s: float) -> Any:
+        with anyio.fail_after(timeout_s):
+            return await awaitable
+
+    requests: list[asyncio.Task[None]] = []
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        requests.extend(node._requests)
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    monkeypatch.setattr(asyncio, "wait_for", wait_for)
+    node = NodeSocket(answer, path)
+    await node.start()
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(encoded({"type": "http", "headers": []}))
+    while (message := await read_message(reader)) is not None and message["type"] != "end":
+        pass
+    writer.close()
+    await asyncio.gather(*requests)
+    assert len(requests) == 1
+    await node.stop(5.0)
 
 
 async def failing(scope: Any, receive: Any, send: Any) -> None:

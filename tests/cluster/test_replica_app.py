@@ -134,7 +134,8 @@ async def test_no_client_can_stop_a_replica(key_file: Path) -> None:
 
 
 async def test_a_full_replica_says_so_and_recovers(key_file: Path) -> None:
-    async with serving(make_app(key_file, sessions=1)) as replica:
+    app = make_app(key_file, sessions=1)
+    async with serving(app) as replica:
         async with replica.client(A) as client:
             await client.notify("document/open", document())
             await client.result("status")
@@ -143,7 +144,10 @@ async def test_a_full_replica_says_so_and_recovers(key_file: Path) -> None:
                     pass
             assert caught.value.response.status_code == 503
             assert b"connection limit reached" in (caught.value.response.body or b"")
-        await asyncio.sleep(0.1)
+        for _ in range(1_000):  # until the replica knows that the client has left
+            if app.backend.metrics.num_connections == 0:
+                break
+            await asyncio.sleep(0.01)
         async with replica.client(B) as client:
             assert (await client.result("status"))["state"] == "ready"
 
@@ -179,6 +183,7 @@ async def test_a_replica_that_ends_asks_all_to_move_and_closes_who_stays(
     async with serving(app) as replica, replica.client(A, "x") as client:
         app.backend.end_sessions()
         await asyncio.wait_for(client.notifications["connection/move"].get(), 5)
+        monkeypatch.setattr(server_connection, "MOVE_TIMEOUT_S", 60.0)  # it need not be quick
         async with replica.client(B, "late") as late:  # its router has not heard yet
             await asyncio.wait_for(late.notifications["connection/move"].get(), 5)
         await asyncio.wait_for(client.websocket.wait_closed(), 5)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
+import pytest
+from forelook.cluster import replica_metrics
 from forelook.cluster.replica_metrics import ReplicaMetrics, merged
+from forelook.local.files import write_atomically
 
 TEXT = """# HELP forelook_ready Whether requests are answered.
 # TYPE forelook_ready gauge
@@ -64,4 +69,28 @@ async def test_a_replica_that_ends_takes_its_figures_along(tmp_path: Path) -> No
     only.start()
     await only.keep()
     await only.stop()
+    assert list(folder.glob("*.prom")) == []
+
+
+async def test_figures_that_are_being_written_when_a_replica_ends_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def write_slowly(path: Path, content: str) -> None:
+        begun.set()
+        go_on.wait(30)
+        write_atomically(path, content)
+        done.set()
+
+    monkeypatch.setattr(replica_metrics, "write_atomically", write_slowly)
+    folder = tmp_path / "metrics"
+    only = replica(folder, "a", 1)
+    only.start()
+    assert await asyncio.to_thread(begun.wait, 30)
+    stopping = asyncio.create_task(only.stop())
+    await asyncio.wait({stopping}, timeout=0.2)
+    go_on.set()
+    await stopping
+    assert await asyncio.to_thread(done.wait, 30)
     assert list(folder.glob("*.prom")) == []

@@ -28,7 +28,7 @@ from forelook.finish_reason import FinishReason
 from forelook.keys import WorkspaceKey
 from forelook.protocol.events import EventKind
 from forelook.protocol.jsonrpc import ErrorResponse
-from forelook.protocol.messages import CompletionEventParams, CompletionResult, Suggestion
+from forelook.protocol.messages import CompletionEventParams, CompletionResult, EngineState, Suggestion
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +45,16 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def forelook(server: Running, *arguments: str) -> int:
     """Run a command against a server, in a thread as the server needs this one."""
     return await asyncio.to_thread(cli.main, [*arguments, "--endpoint", f"unix:{server.address}"])
+
+
+async def loaded(server: Running) -> None:
+    """Wait until the engine is there and has said that it is ready."""
+    await server.made.wait()
+    for _ in range(3_000):
+        if server.engine.status.state is EngineState.READY:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("the engine is not ready")
 
 
 def complete(*arguments: str) -> int:
@@ -353,6 +363,7 @@ async def test_status_stats_and_pool_are_printed_plain_or_as_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with running(tmp_path) as server:
+        await loaded(server)
         assert await forelook(server, "status") == 0
         assert "state: ready\n" in capsys.readouterr().out
         assert await forelook(server, "stats", "--json") == 0

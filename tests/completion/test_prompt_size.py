@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 from forelook.completion.completer import Completer
 from forelook.completion.document_store import Document
 from forelook.config import EngineConfig
+from forelook.decoding import loop, prefill
 from forelook.decoding.prefill import PrefillSpeed, count_prefill
 from forelook.decoding.stats import DecodingStats
 from forelook.keys import DocumentKey, WorkspaceKey
@@ -85,9 +89,13 @@ def test_a_slow_device_runs_a_prompt_in_short_chunks() -> None:
     assert len(model.forwards) > 4
 
 
-def test_a_prompt_corrects_the_speed() -> None:
+def test_a_prompt_corrects_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks) * 1e-3)
+    for module in (loop, prefill):
+        monkeypatch.setattr(module, "time", clock)
     speed = PrefillSpeed(800.0)
     completed = completer(speed)
     prompt = completed.prepare(DOCUMENT, MIDDLE)
     completed.prefill(prompt, lambda: False)
-    assert speed.tokens_per_s > 1000.0, "the fake model takes no time"
+    assert speed.tokens_per_s > 1000.0, "the fake model takes a millisecond per forward"

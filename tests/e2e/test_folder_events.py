@@ -90,7 +90,8 @@ async def test_the_files_of_renamed_and_created_folders_are_known_under_their_na
         else:
             renaming = {"oldUri": old.as_uri(), "newUri": new.as_uri()}
             await editor.notify("workspace/didRenameFiles", {"files": [renaming]})
-        await asyncio.sleep(1.0)  # longer than events are waited for
+        await both_folders(editor)  # the answer to a request: the events have been read
+        await asyncio.sleep(1.0)  # longer than others are waited for
         assert (await both_folders(editor))["num_tokens"] == full["num_tokens"]
 
     names = [project / name for name in ("moving", "second", "third", "fourth")]

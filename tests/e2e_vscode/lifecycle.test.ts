@@ -49,8 +49,11 @@ describe("processes", () => {
   inEditor("a killed backend is seen in the status, and comes back by itself", async () => {
     const [backend] = await lab.backendIds();
     assert.ok(backend);
+    await window.watchStatus();
     process.kill(backend, "SIGKILL");
-    await window.untilStatus(/Forelook (error|starting|loading)/);
+    await eventually("the status tells of the loss, however briefly", async () =>
+      (await window.statusHistory()).some((status) => /Forelook (error|starting|loading)/.test(status)),
+    );
     await window.screenshot("02 backend killed");
     await window.untilReady();
     const [successor] = await lab.backendIds();

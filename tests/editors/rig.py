@@ -120,6 +120,10 @@ class Terminal:
         except AssertionError as error:
             raise AssertionError(f"{error}; the screen:\n{seen}") from None
 
+    def wait_until_shown(self, lines: list[str], visible: Callable[[str], list[str]]) -> None:
+        """Wait until just these lines are on the screen: a program may draw them in several parts."""
+        poll(lambda: visible(self.screen()) == lines, lambda: f"{lines} on the screen; the screen:\n{self.screen()}")
+
     def wait_until_gone(self, text: str) -> str:
         """Wait until a text is on the screen no longer, and give the screen."""
         return poll(lambda: screen if text not in (screen := self.screen()) else "", f"{text!r} to leave the screen")

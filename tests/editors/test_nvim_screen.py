@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.editors.nvim_rig import environment, need_neovim, write_init
-from tests.editors.rig import Script, Terminal
+from tests.editors.rig import Script, Terminal, poll
 
 Scripted = Callable[..., Script]
 
@@ -44,30 +44,31 @@ def test_several_lines_push_the_following_ones_down(screen: Callable[..., Termin
     terminal = screen(server, "a.py", "\nlast = 1\n")
     terminal.press("i")
     terminal.type("def f():")
-    assert visible(terminal.wait_for("return x")) == ["def f():", "    x = '🙂'", "    return x", "last = 1"]
-    assert terminal.cursor() == (0, len("def f():"))
+    terminal.wait_until_shown(["def f():", "    x = '🙂'", "    return x", "last = 1"], visible)
+    poll(lambda: terminal.cursor() == (0, len("def f():")), "the cursor to stand before the ghost text")
     terminal.press("Escape")
-    assert visible(terminal.wait_until_gone("return x")) == ["def f():", "last = 1"]
+    terminal.wait_until_shown(["def f():", "last = 1"], visible)
 
 
 def test_ghost_text_amid_a_line_keeps_what_follows(screen: Callable[..., Terminal], script: Scripted) -> None:
     server = script(rules=[{"before": "日本 f(", "items": ["a, g(b))"], "tail": 1}])
     terminal = screen(server, "a.txt", "日本 f() + é\n")
     terminal.type("0f(a")
-    assert visible(terminal.wait_for("g(b)")) == ["日本 f(a, g(b)) + é"]
+    terminal.wait_until_shown(["日本 f(a, g(b)) + é"], visible)
     terminal.press("Tab", "Escape")
-    assert visible(terminal.wait_until_gone("-- INSERT --")) == ["日本 f(a, g(b)) + é"]
+    terminal.wait_until_gone("-- INSERT --")
+    terminal.wait_until_shown(["日本 f(a, g(b)) + é"], visible)
 
 
 def test_several_lines_amid_a_line_look_as_after_accepting(screen: Callable[..., Terminal], script: Scripted) -> None:
     server = script(rules=[{"before": "call(", "items": ["\n\t1,\n)"], "tail": 1}])
     terminal = screen(server, "a.js", "call(); // end\nnext\n")
     terminal.type("0f(a")
-    shown = visible(terminal.wait_for("1,"))
-    assert shown == ["call(", "        1,", "); // end", "next"]
+    shown = ["call(", "        1,", "); // end", "next"]
+    terminal.wait_until_shown(shown, visible)
     terminal.press("Tab", "Escape")
     terminal.wait_until_gone("-- INSERT --")
-    assert visible(terminal.screen()) == shown
+    terminal.wait_until_shown(shown, visible)
 
 
 def test_suggestion_shrinks_while_it_is_typed(screen: Callable[..., Terminal], script: Scripted) -> None:
@@ -79,7 +80,7 @@ def test_suggestion_shrinks_while_it_is_typed(screen: Callable[..., Terminal], s
     terminal.type("lo w")
     terminal.wait_for("hello world")
     terminal.type("X")
-    assert visible(terminal.wait_until_gone("orld")) == ["hello wX"]
+    terminal.wait_until_shown(["hello wX"], visible)
 
 
 def test_a_failure_is_told_in_one_line_and_never_stops_the_typing(
@@ -94,7 +95,8 @@ def test_a_failure_is_told_in_one_line_and_never_stops_the_typing(
     terminal.wait_for("abc")
     # Two seconds it has to heal; the one who leaves insert mode before that is told a little later.
     terminal.press("Escape")
-    told = terminal.wait_for("no such fol")
+    terminal.wait_for("no such fol")
+    told = terminal.wait_for(":Forelook says more")
     assert "Press ENTER" not in told
     assert next(line for line in told.splitlines() if "Forelook" in line).endswith(":Forelook says more")
     terminal.type("Adef")

@@ -105,8 +105,10 @@ def http_server(
     key_file = folder / "http-keys"
     key_file.write_text("".join(f"{key}\n" for key in keys))
     key_file.chmod(0o600)
+    # All that fits is in the prompt: how much that is would follow the speed of a busy machine.
+    settings = {"prefillMs": 600_000, **(settings or {})}
     flags = ("--http", "127.0.0.1:0", "--http-key-file", str(key_file), *arguments)
-    victim = Victim(folder, settings=dict(settings or {}), arguments=flags)
+    victim = Victim(folder, settings=settings, arguments=flags)
     victim.start()
     try:
         server = HttpServer(victim, keys)

@@ -60,21 +60,21 @@ async def serving(max_opening: int = 4, timeout_s: float = 30.0) -> AsyncIterato
 
 
 async def test_a_connection_without_a_token_ends_in_time_even_if_it_sends() -> None:
-    async with serving(timeout_s=0.3) as served:
+    async with serving(timeout_s=1.0) as served:
         reader, writer = await served.connect()
         for _ in range(3):
             writer.write(b"G")
             await asyncio.sleep(0.05)
-        assert await asyncio.wait_for(reader.read(), 5.0) == b""
+        assert await asyncio.wait_for(reader.read(), 10.0) == b""
         await served.until(lambda: not served.peers)
 
 
 async def test_authenticated_connections_stay_and_do_not_count() -> None:
-    async with serving(max_opening=4, timeout_s=0.3) as served:
+    async with serving(max_opening=4, timeout_s=2.0) as served:  # authenticated within, on a busy machine too
         kept = [await served.authenticated() for _ in range(10)]
         flood = [await served.connect() for _ in range(50)]
         await served.until(lambda: len(served.peers) <= 14)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2.2)
         await served.until(lambda: len(served.peers) == 10)
         assert not any(reader.at_eof() for reader, _ in kept)
         assert all([await asyncio.wait_for(reader.read(), 5.0) == b"" for reader, _ in flood])

@@ -126,7 +126,7 @@ def test_a_second_backend_for_the_same_is_refused_at_once(home: Home) -> None:
 
 
 def test_an_idle_backend_ends_and_leaves_nothing_behind(home: Home) -> None:
-    home.spawn({"listen.idleTimeout": 0.5})
+    home.spawn({"listen.idleTimeout": 2.0})  # time to find it first
     home.wait_until_gone()
     files = BackendFiles.of(IDENTITY, home.paths)
     assert not files.record.exists()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from forelook.local import usage_ledger
+from forelook.local.files import file_lock
 from forelook.local.usage_ledger import DAY_S, NUM_DAYS, Usage, UsageLedger, usage_path_of
 
 ANN, BOB = "a" * 16, "b" * 16
@@ -49,6 +55,28 @@ def test_servers_that_share_a_file_see_the_sum_and_count_nothing_twice(tmp_path:
     assert UsageLedger(path, calendar).today_of(ANN).tokens == 16
     assert not first.has_unsaved
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_save_that_meets_the_end_of_another_counts_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "u.json"
+    ledger = UsageLedger(path, Calendar())
+    second = threading.Thread(target=ledger.save)
+
+    @contextlib.contextmanager
+    def locked(*arguments: Any) -> Iterator[None]:
+        with file_lock(*arguments):
+            yield
+        if threading.current_thread() is not second:
+            second.start()
+            second.join(0.3)  # on its own it takes a millisecond, and here it has to wait
+
+    monkeypatch.setattr(usage_ledger, "file_lock", locked)
+    ledger.add(ANN, requests=1)
+    ledger.save()
+    second.join()
+    assert UsageLedger(path, Calendar()).today_of(ANN).requests == 1
 
 
 def test_old_days_leave_the_file(tmp_path: Path) -> None:

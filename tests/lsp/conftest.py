@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 from bench.lsp_client import LspClient, StdioServer, stdio_server
+from forelook_lsp.suggestions import requests
 
 from tests.lsp.fake_backend import FakeBackend, fake_backend
 from tests.lsp.servers import stdio_server_in_a_thread
 
 URI = "file:///home/ada/project/engine.py"
+
+
+@pytest.fixture(autouse=True)
+def _patient_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server in a thread of the test gives no request up because the machine is busy."""
+    monkeypatch.setattr(requests, "PATIENCE_S", 60.0)
 
 
 @pytest.fixture
@@ -27,7 +34,8 @@ def make_environment(folder: Path) -> dict[str, str]:
     home = folder / "home"
     home.mkdir()
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
-    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONWARNINGS": "error"}
+    # Short: sockets whose paths are too long are in a folder that all test processes share.
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(folder / "r"), "PYTHONWARNINGS": "error"}
 
 
 @pytest.fixture
@@ -44,9 +52,12 @@ async def server(environment: dict[str, str], backend: FakeBackend) -> AsyncIter
 
 @pytest.fixture
 async def editor(environment: dict[str, str], backend: FakeBackend) -> AsyncIterator[LspClient]:
-    """An initialized editor whose backend is ready; its server runs in a thread, which is quicker."""
+    """An initialized editor whose backend is ready; its server runs in a thread, which is quicker.
+
+    A test that stops the backend must not have the server start a real one while it makes the next.
+    """
     async with stdio_server_in_a_thread(environment) as client:
-        await client.initialize()
+        await client.initialize(options={"backend": {"start": False}})
         await client.wait_for_status("ready")
         yield client
 

@@ -117,8 +117,10 @@ class FakeBackend:
                     elif isinstance(message, jsonrpc.Notification):
                         self._notification(connection, message)
                     self._changed.notify_all()
-        if connection in self.connections:
-            self.connections.remove(connection)
+        async with self._changed:
+            if connection in self.connections:
+                self.connections.remove(connection)
+            self._changed.notify_all()
 
     async def _request(self, connection: Connection, message: jsonrpc.Request) -> None:
         self.methods.append(message.method)
@@ -126,8 +128,10 @@ class FakeBackend:
         params = messages.from_json(method.params, message.params)
         if message.method == "completion":
             self.completions.append(params)
+            text = connection.texts[params.uri]  # now: the next message may change it before the task starts
+            assert connection.versions[params.uri] == params.version
             key = (id(connection), message.id)
-            self._running[key] = asyncio.create_task(self._complete(connection, message.id, params))
+            self._running[key] = asyncio.create_task(self._complete(connection, message.id, params, text))
             return
         result: Any = messages.Empty()
         if message.method == "hello" and params.protocol_version != self.protocol_version:
@@ -192,11 +196,11 @@ class FakeBackend:
             if task is not None:
                 task.cancel()
 
-    async def _complete(self, connection: Connection, request_id: int | str, params: messages.CompletionParams) -> None:
+    async def _complete(
+        self, connection: Connection, request_id: int | str, params: messages.CompletionParams, text: str
+    ) -> None:
         reply: jsonrpc.Message
         try:
-            text = connection.texts[params.uri]
-            assert connection.versions[params.uri] == params.version
             if self.hold is not None:
                 await self.hold.wait()
             said = self.script(text, params)

@@ -67,7 +67,7 @@ class WebsocketClient:
     def __init__(self, websocket: Any) -> None:
         self.websocket = websocket
         self.client = LspClient(websocket.send)
-        self._task = asyncio.create_task(self._read())
+        self.reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -77,7 +77,7 @@ class WebsocketClient:
         await self.client.end()
 
     async def wait_closed(self) -> None:
-        await asyncio.wait_for(self._task, TIMEOUT_S)
+        await asyncio.wait_for(self.reading, TIMEOUT_S)
 
 
 class WebsocketAddress:

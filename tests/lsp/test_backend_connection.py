@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -12,6 +13,7 @@ from forelook.local.files import is_locked
 from forelook.local.identity import BackendFiles, BackendIdentity
 from forelook.protocol import messages
 from forelook_lsp.backend_connection import BackendConnection, ClientName
+from forelook_lsp.window import EditorWindow
 
 from tests.lsp.conftest import URI, last_status
 from tests.lsp.fake_backend import READY, FakeBackend, fake_backend
@@ -69,24 +71,28 @@ async def test_a_backend_of_another_protocol_version_is_named_in_the_status(envi
 
 
 async def test_a_model_that_failed_is_told_once_and_no_other_backend_is_started_for_it(
-    editor: LspClient, backend: FakeBackend
+    environment: dict[str, str], backend: FakeBackend
 ) -> None:
-    await editor.open(URI, "a")
-    await backend.set_status(messages.Status(messages.EngineState.ERROR, None, "model = x is not here: download it"))
-    await editor.wait_for_status("error")
-    await backend.stop()
-    num_seen = len(editor.received)
-    await asyncio.sleep(2.0)  # several attempts to find a backend
-    assert not is_locked(BackendFiles.of(BackendIdentity(), backend.paths).lock), "started by the editor"
-    statuses = [message for message in editor.received[num_seen:] if message["method"] == "forelook/status"]
-    assert {message["params"]["state"] for message in statuses} <= {"error"}
-    assert last_status(editor)["message"] == "model = x is not here: download it; then restart the backend"
-    said = [params for params in editor.params_of("window/logMessage") if "download it" in params["message"]]
-    assert len(said) == 1
-    backend.status = READY
-    await backend.start()  # another window restarted it
-    await editor.wait_for_status("ready")
-    assert len(await editor.complete(URI, 0, 1)) == 1
+    failed = messages.Status(messages.EngineState.ERROR, None, "model = x is not here: download it")
+    async with stdio_server_in_a_thread(environment) as editor:
+        await editor.initialize()
+        await editor.wait_for_status("ready")
+        await editor.open(URI, "a")
+        await backend.set_status(failed)
+        await editor.wait_for_status("error")
+        await backend.stop()
+        num_seen = len(editor.received)
+        await asyncio.sleep(2.0)  # several attempts to find a backend
+        assert not is_locked(BackendFiles.of(BackendIdentity(), backend.paths).lock), "started by the editor"
+        statuses = [message for message in editor.received[num_seen:] if message["method"] == "forelook/status"]
+        assert {message["params"]["state"] for message in statuses} <= {"error"}
+        assert last_status(editor)["message"] == "model = x is not here: download it; then restart the backend"
+        said = [params for params in editor.params_of("window/logMessage") if "download it" in params["message"]]
+        assert len(said) == 1
+        backend.status = READY
+        await backend.start()  # another window restarted it
+        await editor.wait_for_status("ready")
+        assert len(await editor.complete(URI, 0, 1)) == 1
 
 
 async def test_a_backend_that_never_answers_costs_the_editor_a_bounded_time(
@@ -115,7 +121,7 @@ async def test_a_setting_of_the_backend_restarts_it_and_another_model_looks_for_
     status = await editor.wait_for_status("error")
     assert "no backend is running" in status["message"]
     assert backend.methods.count("shutdown") == 1
-    assert backend.connections == []
+    await backend.wait_until(lambda: backend.connections == [])
 
 
 async def test_a_window_s_settings_do_not_restart_what_another_window_shares(
@@ -161,3 +167,50 @@ async def test_a_window_that_closes_just_as_hello_is_answered_is_not_kept(monkey
     greeting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await greeting
+
+
+async def test_a_window_that_closes_while_it_connects_anew_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[BackendConnection] = []
+
+    async def run(connection: BackendConnection) -> None:
+        runs.append(connection)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)  # as its link closes
+
+    monkeypatch.setattr(BackendConnection, "_run", run)
+    connection = BackendConnection(lambda: Endpoint(""), ClientName("test", "0"), MagicMock())
+    connection.start()
+    await asyncio.sleep(0)
+    connection.reconnect()
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(connection.close())
+    await asyncio.wait({closing}, timeout=10.0)
+    has_closed = closing.done()
+    closing.cancel()
+    assert has_closed
+    assert len(runs) == 1, "it connects no more"
+
+
+@pytest.mark.parametrize("num_connections", [1, 2])
+async def test_a_window_that_closes_just_as_the_backend_answers_stops_no_backend(
+    monkeypatch: pytest.MonkeyPatch, num_connections: int
+) -> None:
+    stats: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    asked: list[str] = []
+
+    def request(_: BackendConnection, method: Any, _params: object) -> asyncio.Future[object]:
+        asked.append(method.name)
+        return stats
+
+    monkeypatch.setattr(BackendConnection, "request", request)
+    monkeypatch.setattr(BackendConnection, "connected", True)
+    window = EditorWindow(MagicMock(), MagicMock())
+    restarting = asyncio.create_task(window._restart_own_backend())
+    await asyncio.sleep(0.01)
+    stats.set_result(messages.StatsResult({"num_connections": num_connections}, {}))
+    restarting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await restarting
+    assert asked == ["stats"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
@@ -14,6 +16,8 @@ from bench.lsp_client import LspClient, StdioServer
 from forelook.languages import ID_BY_SUFFIX
 from forelook_lsp import file_events, window
 from forelook_lsp.file_events import FileEvents
+from forelook_lsp.indexing import Indexing
+from forelook_lsp.workspace_files import WorkspaceFiles
 
 from tests.lsp.conftest import execute
 from tests.lsp.fake_backend import FakeBackend
@@ -209,8 +213,35 @@ async def test_events_are_passed_on_once_they_pause_but_not_too_late(monkeypatch
     assert passed == []
     await asyncio.sleep(0.2)
     assert passed == [([Path("a")], [Path("b")])]
+    monkeypatch.setattr(file_events, "QUIET_S", 60.0)  # they do not pause, however long this process has to
     started_s = time.monotonic()
     while len(passed) == 1:
         events.add([Path("c")], [])
         await asyncio.sleep(0.01)
-    assert 0.2 < time.monotonic() - started_s < 5.0
+    assert 0.2 < time.monotonic() - started_s < 30.0
+
+
+async def test_a_look_that_is_asked_for_during_another_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    num_looks = 0
+
+    def since_listing(_: WorkspaceFiles) -> tuple[list[Path], list[str]]:
+        nonlocal num_looks
+        num_looks += 1
+        begun.set()
+        assert go_on.wait(30.0)
+        return [], []
+
+    monkeypatch.setattr(WorkspaceFiles, "since_listing", since_listing)
+    indexing = Indexing(MagicMock(), MagicMock())
+    indexing.set_folders({"w": tmp_path}, ())
+    indexing.look_again()
+    looking = indexing._looking
+    assert looking is not None
+    assert await asyncio.to_thread(begun.wait, 30.0)
+    indexing.look_again()
+    go_on.set()
+    await looking
+    assert num_looks == 2

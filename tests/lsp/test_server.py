@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from bench.lsp_client import StdioServer, range_of, stdio_server
+from forelook_lsp import server as server_module
 
 from tests.lsp.conftest import URI, execute
 from tests.lsp.direct import open_document, start
 from tests.lsp.fake_backend import FakeBackend
+from tests.lsp.servers import stdio_server_in_a_thread
 
 
 async def test_a_stream_that_is_not_lsp_ends_the_server_with_a_word_in_the_log(server: StdioServer) -> None:
@@ -71,30 +73,33 @@ async def test_a_bad_setting_is_named_once_with_its_range_and_the_rest_is_used(
     assert len(editor.params_of("window/logMessage")) == 2
 
 
-async def test_settings_are_pulled_from_an_editor_that_can_be_asked(server: StdioServer, backend: FakeBackend) -> None:
-    editor = server.client
-    editor.configuration = {"maxNewTokens": 9}
-    dynamic = {"dynamicRegistration": True}
-    workspace = {"configuration": True, "didChangeConfiguration": dynamic, "didChangeWatchedFiles": dynamic}
-    await editor.initialize(capabilities={"workspace": workspace})
-    await editor.wait_for_status("ready")
-    (asked,) = editor.params_of("workspace/configuration")
-    assert asked["items"] == [{"section": "forelook"}]
-    await editor.wait_until(lambda: len(editor.params_of("client/registerCapability")) == 1)
-    methods = [item["method"] for item in editor.params_of("client/registerCapability")[0]["registrations"]]
-    assert methods == ["workspace/didChangeConfiguration", "workspace/didChangeWatchedFiles"]
-    await editor.open(URI, "a")
-    await editor.complete(URI, 0, 1)
-    assert backend.completions[0].max_new_tokens == 9
-    editor.configuration = {"maxNewTokens": 11, "tempo": 3}
-    await editor.notify("workspace/didChangeConfiguration", {"settings": None})
-    await editor.wait_until(lambda: len(editor.params_of("window/logMessage")) == 1)  # the answer has been taken
-    assert len(editor.params_of("workspace/configuration")) == 2
-    await editor.complete(URI, 0, 1)
-    assert backend.completions[-1].max_new_tokens == 11
-    editor.configuration = {"enable": False}
-    await editor.notify("workspace/didChangeConfiguration", {"settings": None})
-    assert await editor.complete(URI, 0, 1) == [], "a request waits for the settings that it follows"
+async def test_settings_are_pulled_from_an_editor_that_can_be_asked(
+    environment: dict[str, str], backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CONFIGURATION_TIMEOUT_S", 60.0)  # the machine may be busy
+    async with stdio_server_in_a_thread(environment) as editor:
+        editor.configuration = {"maxNewTokens": 9}
+        dynamic = {"dynamicRegistration": True}
+        workspace = {"configuration": True, "didChangeConfiguration": dynamic, "didChangeWatchedFiles": dynamic}
+        await editor.initialize(capabilities={"workspace": workspace})
+        await editor.wait_for_status("ready")
+        (asked,) = editor.params_of("workspace/configuration")
+        assert asked["items"] == [{"section": "forelook"}]
+        await editor.wait_until(lambda: len(editor.params_of("client/registerCapability")) == 1)
+        methods = [item["method"] for item in editor.params_of("client/registerCapability")[0]["registrations"]]
+        assert methods == ["workspace/didChangeConfiguration", "workspace/didChangeWatchedFiles"]
+        await editor.open(URI, "a")
+        await editor.complete(URI, 0, 1)
+        assert backend.completions[0].max_new_tokens == 9
+        editor.configuration = {"maxNewTokens": 11, "tempo": 3}
+        await editor.notify("workspace/didChangeConfiguration", {"settings": None})
+        await editor.wait_until(lambda: len(editor.params_of("window/logMessage")) == 1)  # the answer has been taken
+        assert len(editor.params_of("workspace/configuration")) == 2
+        await editor.complete(URI, 0, 1)
+        assert backend.completions[-1].max_new_tokens == 11
+        editor.configuration = {"enable": False}
+        await editor.notify("workspace/didChangeConfiguration", {"settings": None})
+        assert await editor.complete(URI, 0, 1) == [], "a request waits for the settings that it follows"
 
 
 async def test_a_language_or_everything_can_be_switched_off(server: StdioServer, backend: FakeBackend) -> None:
@@ -186,4 +191,5 @@ async def test_a_cursor_that_rests_is_passed_on_in_code_points_and_nonsense_is_n
     await move()
     await move(textDocument=document, position={"line": 0, "character": 5})
     await editor.complete(URI, 0, 5)
+    await backend.wait_until(lambda: len(backend.cursors) >= 2)  # what is known already does not ask the backend
     assert backend.cursors == [(URI, 13), (URI, 5)]

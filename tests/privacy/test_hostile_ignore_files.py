@@ -67,18 +67,18 @@ def test_an_ignore_file_that_is_none_withholds_its_folder_and_nothing_waits(
 @pytest.mark.parametrize("pattern", ["*a" * 2000, "**/" * 1300 + "b", "[a-z]*" * 600, "?*" * 2000, "a**" * 1300])
 def test_matching_takes_polynomial_time(pattern: str) -> None:
     rules = IgnoreRules(pattern.encode())
-    started_s = time.monotonic()
+    started_s = time.thread_time()
     for path in (b"a" * 255, b"/".join([b"a" * 20] * 150), b"a" * 254 + b"c"):
         rules.verdict(path, is_directory=False)
-    assert time.monotonic() - started_s < 3
+    assert time.thread_time() - started_s < 3
 
 
 def test_a_long_ignore_file_is_compiled_and_matched_in_bounded_time() -> None:
     lines = b"".join(b"*a%d*b/c?%d\n" % (number, number) for number in range(2_000))
-    started_s = time.monotonic()
+    started_s = time.thread_time()
     rules = IgnoreRules(lines)
     rules.verdict(b"a" * 200 + b"/c", is_directory=False)
-    assert time.monotonic() - started_s < 10
+    assert time.thread_time() - started_s < 10
     with pytest.raises(PrivacyError, match="over the limit"):
         IgnoreRules(b"a\n" * MAX_IGNORE_BYTES)
 
@@ -119,9 +119,9 @@ def test_text_about_secrets_is_not_excluded(text: str) -> None:
 
 
 def test_looking_for_secrets_is_linear() -> None:
-    started_s = time.monotonic()
+    started_s = time.thread_time()
     secret_reason("hf_ ghp_ xox- SG. AIza -us :AA _v1_ -----BEGIN " * 20_000)
-    assert time.monotonic() - started_s < 5
+    assert time.thread_time() - started_s < 5
 
 
 def test_made_repositories_agree_with_git() -> None:

@@ -73,7 +73,7 @@ def test_a_killed_rank_ends_one_request_and_the_group_is_started_again():
         started_s = time.monotonic()
         with pytest.raises(RankLostError, match="lost contact with another rank"):
             list(steps)
-        assert time.monotonic() - started_s < 2
+        assert time.monotonic() - started_s < 10, "a rank that hangs would be waited for for a minute"
         assert decoded() == expected, "alone again at once"
         wait_for(lambda: ranks.is_ready, 60)
         assert ranks.process_ids != [first]

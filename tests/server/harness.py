@@ -176,16 +176,19 @@ async def running(
     loop = asyncio.get_running_loop()
 
     def factory(on_status: OnStatus) -> FakeEngine:
-        engine = make_engine(on_status)
-        state.engines.append(engine)
-        loop.call_soon_threadsafe(state.made.set)
-        return engine
+        try:
+            engine = make_engine(on_status)
+            state.engines.append(engine)
+            return engine
+        finally:
+            loop.call_soon_threadsafe(state.made.set)
 
     hooks = ExitHooks(idle=state.idle.set, shutdown=state.shutdown.set, failed=lambda _status: state.failed.set())
     listening = asyncio.Event()
     server = Server(create_app(factory, config, policy or AccessPolicy(), hooks), config, listening.set)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await listening.wait()
+    await state.made.wait()  # a client's hello does not wait for the engine, which a test uses at once
     try:
         yield state
     finally:

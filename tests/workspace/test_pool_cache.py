@@ -326,6 +326,17 @@ def test_pools_written_longest_ago_make_room(tmp_path: Path) -> None:
     caches[1].release()
 
 
+def test_a_pool_whose_files_another_process_replaces_is_left_alone(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    assert cache.acquire()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "1.base.new").symlink_to(tmp_path / "renamed meanwhile")
+    cache.write_base(NgramPool().dump(), {})
+    assert other.exists()
+    cache.release()
+
+
 def test_deleting_a_pool_in_use_elsewhere_is_refused(tmp_path: Path) -> None:
     writer, other = cache_at(tmp_path), cache_at(tmp_path)
     assert writer.acquire()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forelook.decoding.drafting.sources.prompt import PromptSource
+from forelook.decoding.ngrams.pool import NgramPool
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_worker import CacheWorker
 from forelook.workspace.line_tokens import MAX_PART_CHARS
@@ -33,7 +34,7 @@ def test_a_file_that_is_not_open_drafts_for_one_that_is() -> None:
 
 
 def test_an_opened_document_drafts_without_a_slice_in_between() -> None:
-    pool = WorkspacePool(encode_bytes)
+    pool = WorkspacePool(encode_bytes, catch_up_s=60.0)
     pool.open_document("main.py", HELPER)
     source = PromptSource(encode_bytes("def convert_every"), pool.tokens_after("main.py", 0))
     first = source.propose(encode_bytes("def convert_every"), max_candidates=1, max_length=5)[0]
@@ -155,6 +156,21 @@ def test_accepted_text_is_bounded() -> None:
     assert drafted(pool, "main.py", "0199 0199 0199 ", 4) == "0199"
 
 
+def test_accepted_text_that_goes_while_it_is_counted_is_none() -> None:
+    class Vanishing(NgramPool):
+        def __contains__(self, key: object) -> bool:
+            found = super().__contains__(key)
+            self._documents.pop(key, None)  # as the engine's thread may after this look
+            return found
+
+    pool = WorkspacePool(encode_bytes)
+    pool.accept(encode_bytes("taken"))
+    assert pool.stats().num_accepted > 0
+    pool._pool = Vanishing()
+    pool._pool.set_document("\0accepted", encode_bytes("taken"))
+    assert pool.stats().num_documents == 0
+
+
 def test_output_is_not_learned_unless_it_is_taken() -> None:
     pool = WorkspacePool(encode_bytes)
     pool.open_document("main.py", "x = ")
@@ -164,7 +180,7 @@ def test_output_is_not_learned_unless_it_is_taken() -> None:
 
 def test_text_after_the_cursor_is_drafted_from() -> None:
     text = "first = 1\n\nvalues = compute_values(first, second)\n"
-    pool = WorkspacePool(encode_bytes)
+    pool = WorkspacePool(encode_bytes, catch_up_s=60.0)
     pool.open_document("main.py", text)
     context = encode_bytes(text[:10] + "values = comp")
     source = PromptSource(context, pool.tokens_after("main.py", 10))
@@ -211,7 +227,7 @@ def test_completions_are_served_while_the_cache_is_read(make_pool: MakePool, mon
     may_read = threading.Event()
     read = CacheWorker._restore
     monkeypatch.setattr(CacheWorker, "_restore", lambda worker: may_read.wait(60.0) and read(worker))
-    again = make_pool()
+    again = make_pool(catch_up_s=60.0)
     again.open_document("main.py", "alpha_beta_gamma\nalpha_")
     assert drafted(again, "main.py", "alpha_beta") == ""
     context = encode_bytes("alpha_beta")
@@ -357,11 +373,11 @@ def test_clear_forgets_memory_and_disk_but_not_what_is_open(make_pool: MakePool,
 @pytest.mark.parametrize("budget_s", [0.0, 0.001])
 def test_a_slice_says_whether_work_is_left(budget_s: float) -> None:
     pool = WorkspacePool(encode_bytes)
-    assert pool.run_slice(0.01) is False
+    assert pool.run_slice(60.0) is False
     pool.add_files([("a.py", "x = 1\n" * 20_000)])
     assert pool.run_slice(budget_s) is True
     settle(pool)
-    assert pool.run_slice(0.01) is False
+    assert pool.run_slice(60.0) is False
 
 
 def test_a_request_does_not_wait_for_a_large_document_to_be_indexed() -> None:

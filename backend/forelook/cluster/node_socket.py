@@ -144,6 +144,7 @@ class NodeSocket:
         finally:
             if reading is not None:
                 reading.cancel()
+                await asyncio.wait({reading})  # a stream has one reader at a time, and `_end` is the next
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(_end(reader, writer), _END_TIMEOUT_S)
             writer.close()

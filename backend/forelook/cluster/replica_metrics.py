@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ class ReplicaMetrics:
         self._own = own
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
+        self._disk = threading.Lock()  # a write goes on in its thread though the task that waits for it is cancelled
+        self._is_removed = False
 
     def start(self) -> None:
         """Keep the figures on the folder from now on."""
@@ -74,12 +77,16 @@ class ReplicaMetrics:
             await asyncio.sleep(_KEEP_EVERY_S)
 
     def _write(self, text: str) -> None:
-        make_private_dir(self._folder)
-        write_atomically(self._folder / f"{self._name}{_SUFFIX}", text)
+        with self._disk:
+            if not self._is_removed:
+                make_private_dir(self._folder)
+                write_atomically(self._folder / f"{self._name}{_SUFFIX}", text)
 
     def _remove(self) -> None:
         try:
-            (self._folder / f"{self._name}{_SUFFIX}").unlink(missing_ok=True)
+            with self._disk:
+                self._is_removed = True
+                (self._folder / f"{self._name}{_SUFFIX}").unlink(missing_ok=True)
         except OSError as error:
             logger.warning("cannot remove the metrics of this replica: %s", error.strerror or type(error).__name__)
 

@@ -72,6 +72,7 @@ class UsageLedger:
         self._now = now
         self._trouble = ""
         self._lock = threading.Lock()
+        self._saving = threading.Lock()  # held until what was saved is no longer unsaved: no save counts it again
         self._saved: Counter[_Entry] = self._read()
         self._unsaved: Counter[_Entry] = Counter()
 
@@ -116,21 +117,24 @@ class UsageLedger:
 
     def save(self) -> None:
         """Add the new counts to the file and read those of the others; if that fails, keep them for the next save."""
-        if self._path is None:
-            return
+        if self._path is not None:
+            with self._saving:
+                self._save(self._path)
+
+    def _save(self, path: Path) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with file_lock(self._path.with_suffix(".lock"), _LOCK_TIMEOUT_S, "saving the usage"):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with file_lock(path.with_suffix(".lock"), _LOCK_TIMEOUT_S, "saving the usage"):
                 with self._lock:
                     taken = dict(self._unsaved)
                 merged = self._read()
                 for entry, count in taken.items():
                     merged[entry] = min(_MAX_COUNT, merged[entry] + count)
                 if taken:
-                    write_atomically(self._path, _encoded(merged, self._oldest_day))
+                    write_atomically(path, _encoded(merged, self._oldest_day))
         except (OSError, EndpointError) as error:
             if not self._trouble:
-                logger.warning("cannot save the usage to %s; counting on in memory: %s", self._path, error)
+                logger.warning("cannot save the usage to %s; counting on in memory: %s", path, error)
             self._trouble = str(error)
             return
         self._trouble = ""

@@ -298,8 +298,10 @@ class PoolCache:
         sizes: list[tuple[float, int, Path]] = []
         for folder in self._root.iterdir():
             if folder.is_dir():
-                entries = [entry.stat() for entry in folder.iterdir()]
-                sizes.append((max((e.st_mtime for e in entries), default=0.0), sum(e.st_size for e in entries), folder))
+                with suppress(FileNotFoundError):  # another process is replacing its files, so they are in use
+                    entries = [entry.stat() for entry in folder.iterdir()]
+                    written_s = max((entry.st_mtime for entry in entries), default=0.0)
+                    sizes.append((written_s, sum(entry.st_size for entry in entries), folder))
         total, count = sum(size for _, size, _ in sizes), len(sizes)
         for _, size, folder in sorted(sizes):
             if total <= self._max_bytes and count <= _MAX_POOLS:

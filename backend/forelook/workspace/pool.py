@@ -234,15 +234,19 @@ class WorkspacePool:
         return self._pool.tokens(key)[lines.tokens_until(offset) :]
 
     def stats(self) -> PoolStats:
-        """A snapshot."""
-        accepted = self._pool.num_tokens_of(_ACCEPTED) if _ACCEPTED in self._pool else 0
+        """A snapshot, which other threads may ask for."""
+        pool = self._pool  # which may be replaced meanwhile, as accepted text may go
+        try:
+            accepted, num_texts = pool.num_tokens_of(_ACCEPTED), 1
+        except KeyError:
+            accepted, num_texts = 0, 0
         return PoolStats(
-            num_tokens=self._pool.num_tokens,
-            num_documents=self._pool.num_documents - (_ACCEPTED in self._pool),
+            num_tokens=pool.num_tokens,
+            num_documents=pool.num_documents - num_texts,
             num_open=len(self._open),
             num_waiting=len(self._changed) + len(self._waiting),
             num_accepted=accepted,
-            nbytes=self._pool.nbytes,
+            nbytes=pool.nbytes,
             cache_path=self._cache_path,
         )
 

@@ -163,8 +163,8 @@ def test_a_request_ends_prewarming_before_its_next_forward(rigs: Callable[..., R
     rig.engine.change_document(A, 2, [TextChange(len(text), len(text), "x")])
     assert gate.reached.wait(TIMEOUT_S), "it was not prewarmed in several forwards"
     reply = rig.ask(len(text) + 1, version=2)
-    gate.open.set()
     before = len(model.forwards)
+    gate.open.set()
     assert reply.result is not None
     assert rig.engine.stats()["background_forwards"] == before == 2
 

@@ -28,7 +28,7 @@ from forelook.protocol.messages import (
     TextChange,
 )
 
-from tests.completion.engine_rig import PLAIN, TIMEOUT_S, WORKSPACE, A, B, Gate, Reply, Rig
+from tests.completion.engine_rig import PLAIN, TIMEOUT_S, WORKSPACE, A, B, Gate, Reply, Rig, wait_until
 from tests.completion.fake_model import FakeModel
 
 
@@ -196,6 +196,7 @@ def test_close_ends_a_running_request(rigs: Callable[..., Rig]) -> None:
     queued = rig.ask(4, B)
     closer = threading.Thread(target=rig.engine.close)
     closer.start()
+    wait_until(lambda: rig.engine._inbox._closing)
     gate.open.set()
     closer.join(TIMEOUT_S)
     assert isinstance(running.outcome, RequestCancelledError | CompletionResult)
@@ -213,7 +214,7 @@ def test_closed_document_is_unknown(rigs: Callable[..., Rig]) -> None:
 
 
 def test_an_answer_at_once_tells_no_parts(rigs: Callable[..., Rig]) -> None:
-    rig = rigs(FakeModel("x = compute(1)\ny = 2\n"), replace(PLAIN, partial_every_s=5.0))
+    rig = rigs(FakeModel("x = compute(1)\ny = 2\n"), replace(PLAIN, partial_every_s=10.0))
     rig.open("x = \n")
     reply = rig.ask(4)
     assert reply.texts == ["compute(1)"]

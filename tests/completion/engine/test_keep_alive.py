@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from forelook.completion.engine.engine import CompletionEngine
 from forelook.config import EngineConfig
+from forelook.decoding.layout import StepLayout
 from forelook.errors import ConfigError, ForelookError, InsufficientMemoryError
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.protocol.events import EventKind
@@ -33,13 +34,22 @@ TIMEOUT_S = 20.0
 class Rig:
     """An engine with a short keep-alive; ``loading`` runs at every load after the first."""
 
-    def __init__(self, loading: Callable[[], None] = lambda: None, deadline_ms: int = 20_000) -> None:
+    def __init__(
+        self,
+        loading: Callable[[], None] = lambda: None,
+        deadline_ms: int = 20_000,
+        on_forward: Callable[[StepLayout], None] = lambda _layout: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.models: list[weakref.ref[FakeModel]] = []
         self.statuses: list[Status] = []
         self.released = threading.Semaphore(0)
         self._loading = loading
+        self._on_forward = on_forward
         config = EngineConfig(autoregressive=True, prewarm=False, deadline_ms=deadline_ms, keep_alive_s=0.05)
-        self.engine = CompletionEngine(self._load, config, self.statuses.append, release_memory=self._release)
+        self.engine = CompletionEngine(
+            self._load, config, self.statuses.append, release_memory=self._release, clock=clock
+        )
         self.engine.start()
         assert self.released.acquire(timeout=TIMEOUT_S), "the idle model was not unloaded"
 
@@ -49,13 +59,20 @@ class Rig:
         self.released.release()
 
     def _load(self, progress: Callable[[float, str], None]) -> FakeModel:
-        self.tell = progress
+        self.tell: Callable[[float, str], None] | None = progress
         progress(0.5, "loading the fake")
         if self.models:
             self._loading()
-        model = FakeModel(TARGET)
+        model = FakeModel(TARGET, on_forward=self._on_forward)
         self.models.append(weakref.ref(model))
         return model
+
+    def wait_until_told(self) -> None:
+        """Wait until the status says that the model is unloaded, which follows the release of its memory."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while "unloaded" not in self.engine.status.message:
+            assert time.monotonic() < deadline, "the status does not say that the model is unloaded"
+            time.sleep(0.005)
 
     def ask(self, version: int = 1) -> CompletionResult | ForelookError:
         outcomes: list[CompletionResult | ForelookError] = []
@@ -91,9 +108,7 @@ def suggested(outcome: CompletionResult | ForelookError) -> list[str]:
 def test_an_idle_model_is_freed_and_the_status_says_so(rigs: Callable[..., Rig]) -> None:
     rig = rigs()
     assert rig.was_freed, "memory was released while the model was still referenced"
-    deadline = time.monotonic() + TIMEOUT_S
-    while "unloaded" not in rig.engine.status.message and time.monotonic() < deadline:
-        time.sleep(0.005)
+    rig.wait_until_told()
     assert rig.engine.status.state is EngineState.READY, "clients would not ask an engine that is not ready"
     assert "unloaded after 0.05 s" in rig.engine.status.message
     assert rig.engine.stats()["is_model_loaded"] is False
@@ -131,8 +146,21 @@ def test_closing_a_document_does_not_load_the_model(rigs: Callable[..., Rig]) ->
     assert len(rig.models) == num_loaded
 
 
-def test_loading_again_does_not_eat_a_requests_deadline(rigs: Callable[..., Rig]) -> None:
-    rig = rigs(lambda: time.sleep(0.4), deadline_ms=300)
+def test_loading_again_does_not_eat_a_requests_deadline(
+    rigs: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded_s = 0.0
+    monotonic = time.monotonic
+
+    def clock() -> float:
+        return monotonic() + loaded_s
+
+    def loading() -> None:
+        nonlocal loaded_s
+        loaded_s += 100.0  # longer than the request may take
+
+    monkeypatch.setattr(time, "monotonic", clock)  # which a decode loop compares with deadlines
+    rig = rigs(loading, clock=clock)
     rig.engine.open_document(WORKSPACE, KEY, "python", 1, TEXT)
     assert rig.released.acquire(timeout=TIMEOUT_S)
     assert suggested(rig.ask()) == ["pha(1)"]
@@ -164,15 +192,23 @@ def test_keep_alive_must_be_a_time(value: float) -> None:
 
 
 def test_status_reports_a_reload_and_the_preparation_of_steps(rigs: Callable[..., Rig]) -> None:
-    rig = rigs()
+    def prepare(layout: StepLayout) -> None:
+        del layout
+        if rig.tell is not None:
+            rig.tell(1.0, "Preparing steps of 8 tokens")
+            rig.tell(1.0, "")
+            rig.tell = None
+
+    rig = rigs(on_forward=prepare)
     rig.engine.open_document(WORKSPACE, KEY, "python", 1, TEXT)
     assert rig.released.acquire(timeout=TIMEOUT_S)
+    rig.wait_until_told()
     rig.statuses.clear()
     assert suggested(rig.ask()) == ["pha(1)"]
-    told = [(status.state, status.progress, status.message) for status in rig.statuses[:2]]
-    assert told == [(EngineState.READY, 0.5, "loading the fake"), (EngineState.READY, None, "")]
-    rig.statuses.clear()
-    rig.tell(1.0, "Preparing steps of 8 tokens")
-    rig.tell(1.0, "")
-    told = [(status.state, status.progress, status.message) for status in rig.statuses[:2]]
-    assert told == [(EngineState.READY, 1.0, "Preparing steps of 8 tokens"), (EngineState.READY, None, "")]
+    told = [(status.state, status.progress, status.message) for status in rig.statuses[:4]]
+    assert told == [
+        (EngineState.READY, 0.5, "loading the fake"),
+        (EngineState.READY, None, ""),
+        (EngineState.READY, 1.0, "Preparing steps of 8 tokens"),
+        (EngineState.READY, None, ""),
+    ]

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from forelook.completion.engine import learning as learning_module
+from forelook.completion.engine import model_state
 from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.learning import SLICE_S, SuccessorLearning
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
@@ -17,13 +18,14 @@ from forelook.decoding.layout import IntArray, StepLayout
 from forelook.errors import InsufficientMemoryError
 from forelook.protocol.messages import EngineState
 
-from tests.completion.engine_rig import B, Reply, Rig, wait_until
+from tests.completion.engine_rig import WORKSPACE, B, Reply, Rig, wait_until
 from tests.completion.fake_model import FakeModel
 from tests.fakes import ByteTokenizer
 
 TEXT, TARGET = "zyx = \n", "zyx = compute(1)\n"
 CURSOR = 6
 VOCAB = ByteTokenizer().vocab_size
+Started = tuple[Rig, SuccessorLearning]
 
 
 def is_slice(layout: StepLayout) -> bool:
@@ -35,24 +37,43 @@ def new_learning(**options: object) -> SuccessorLearning:
     return SuccessorLearning(SuccessorSeeds(VOCAB), [ByteTokenizer.START], **options)  # type: ignore[arg-type]
 
 
-def started(rigs: Callable[..., Rig], model: FakeModel) -> tuple[Rig, SuccessorLearning]:
-    learning = new_learning()
-    return rigs(model, make_drafting=lambda _model: Drafting(learning=learning)), learning
+@pytest.fixture
+def start(rigs: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeModel], Started]:
+    """Starts an engine that learns nothing before it is told that its users have been quiet for long enough."""
+    monkeypatch.setattr(model_state, "QUIET_S", 1e6)
+
+    def start(model: FakeModel) -> Started:
+        learning = new_learning(clock=lambda: 0.0)
+        rig = rigs(model, make_drafting=lambda _model: Drafting(learning=learning))
+        rig.open(TEXT)
+        wait_until(lambda: rig.engine.pool_stats(WORKSPACE)["num_tokens"] == len(TEXT))
+        return rig, learning
+
+    return start
 
 
-def test_the_first_request_is_answered_while_nothing_is_learned(rigs: Callable[..., Rig]) -> None:
-    rig, learning = started(rigs, FakeModel(TARGET))
-    rig.open(TEXT)
+def learn(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_state, "QUIET_S", 0.01)
+    rig.engine._inbox.command(lambda: None)  # which wakes the engine
+
+
+def test_the_first_request_is_answered_while_nothing_is_learned(
+    start: Callable[[FakeModel], Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, learning = start(FakeModel(TARGET))
     assert rig.ask(CURSOR).texts == ["compute(1)"]
     assert not any(map(is_slice, rig.model.forwards))
     assert not learning.seeds.is_known.any()
+    learn(rig, monkeypatch)
     wait_until(lambda: bool(learning.seeds.is_known.all()))
     assert rig.ask(CURSOR).texts == ["compute(1)"]
 
 
-def test_tokens_of_open_documents_come_first_and_learning_ends(rigs: Callable[..., Rig]) -> None:
-    rig, learning = started(rigs, FakeModel(TARGET))
-    rig.open(TEXT)
+def test_tokens_of_open_documents_come_first_and_learning_ends(
+    start: Callable[[FakeModel], Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, learning = start(FakeModel(TARGET))
+    learn(rig, monkeypatch)
     wait_until(lambda: not learning.has_work and rig.engine.status.message == "")
     asked = [token for layout in rig.model.forwards if is_slice(layout) for token in layout.token_ids.tolist()]
     assert set(asked[: len(set(TEXT))]) == set(TEXT.encode())
@@ -63,15 +84,17 @@ def test_tokens_of_open_documents_come_first_and_learning_ends(rigs: Callable[..
     assert shares == sorted(shares)
 
 
-def test_a_request_waits_for_one_slice_at_most(rigs: Callable[..., Rig]) -> None:
+def test_a_request_waits_for_one_slice_at_most(
+    start: Callable[[FakeModel], Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
     replies: list[Reply] = []
 
     def ask_within_a_slice(layout: StepLayout) -> None:
         if is_slice(layout) and not replies:
             replies.append(rig.ask(CURSOR))
 
-    rig, learning = started(rigs, FakeModel(TARGET, on_forward=ask_within_a_slice))
-    rig.open(TEXT)
+    rig, learning = start(FakeModel(TARGET, on_forward=ask_within_a_slice))
+    learn(rig, monkeypatch)
     wait_until(lambda: bool(replies))
     assert replies[0].texts == ["compute(1)"]
     first = next(place for place, layout in enumerate(rig.model.forwards) if is_slice(layout))
@@ -79,10 +102,10 @@ def test_a_request_waits_for_one_slice_at_most(rigs: Callable[..., Rig]) -> None
     wait_until(lambda: bool(learning.seeds.is_known.all()))
 
 
-def test_new_text_is_asked_about_too(rigs: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_text_is_asked_about_too(start: Callable[[FakeModel], Started], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning_module, "_FIRST_IDS", 0)
-    rig, learning = started(rigs, FakeModel(TARGET))
-    rig.open(TEXT)
+    rig, learning = start(FakeModel(TARGET))
+    learn(rig, monkeypatch)
     wait_until(lambda: set(np.flatnonzero(learning.seeds.is_known).tolist()) == set(TEXT.encode()))
     assert not learning.has_work
     rig.open("{}", B)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import fields, replace
 from functools import partial
 
 import pytest
 from forelook.config import EngineConfig
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.model.loading import LoadedModel
 from forelook.protocol.events import EventKind
 from forelook.protocol.messages import CompletionEventParams, CompletionParams, RequestStats, TriggerKind
+from forelook.workspace.pool import WorkspacePool
 
-from tests.completion.engine_rig import PLAIN, Reply, Rig, wait_until
+from tests.completion.engine_rig import PLAIN, TIMEOUT_S, Reply, Rig, wait_until
 from tests.completion.fake_model import FakeModel
 
 TARGET = "".join(f"value_{number} = compute({number})\n" for number in range(60))
@@ -86,15 +89,33 @@ def run(rig: Rig, *people: tuple[Person, int]) -> None:
                 step()  # type: ignore[operator]
 
 
+def patient_pool(_workspace: WorkspaceKey, model: LoadedModel) -> WorkspacePool:
+    """A pool in which a request finds its document, however long that takes."""
+    return WorkspacePool(model.tokenizer.encode, catch_up_s=60.0)
+
+
+def index_all(rig: Rig) -> None:
+    """Let the engine's thread index all that waits."""
+    done = threading.Event()
+
+    def index() -> None:
+        while rig.engine._pools.index():
+            pass
+        done.set()
+
+    rig.engine._inbox.command(index)
+    assert done.wait(TIMEOUT_S)
+
+
 @pytest.mark.parametrize("config", [replace(DRAFTING, autoregressive=True), DRAFTING], ids=["plain", "drafts"])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_whatever_others_do_a_user_observes_the_same(config: EngineConfig, seed: int) -> None:
     def observed(*others: int) -> dict[str, object]:
-        rig = Rig(FakeModel(TARGET), config)
+        rig = Rig(FakeModel(TARGET), config, make_pool=patient_pool)
         try:
             alice = Person(rig, "alice")
             run(rig, (alice, seed), *((Person(rig, f"other {other}"), other) for other in others))
-            wait_until(lambda: not rig.engine._inbox.has_work())
+            index_all(rig)
             return alice.observe()
         finally:
             rig.engine.close()

@@ -303,10 +303,12 @@ def test_sampled_streams_of_one_seed_are_equal_and_of_two_are_not(pair):
 
 
 @pytest.mark.parametrize(
-    ("blow", "num_ranks", "most_s"), [(signal.SIGKILL, 3, 1.5), (signal.SIGSTOP, 2, 4.0)], ids=["dies", "hangs"]
+    ("blow", "num_ranks", "timeout_s", "most_s"),
+    [(signal.SIGKILL, 3, 30.0, 10.0), (signal.SIGSTOP, 2, 5.0, 15.0)],
+    ids=["dies", "hangs"],
 )
-def test_a_rank_that_dies_or_hangs_ends_the_request_in_time(tmp_path, blow, num_ranks, most_s):
-    with rank_processes(tmp_path, num_ranks, timeout_s=2.0) as (group, processes):
+def test_a_rank_that_dies_or_hangs_ends_the_request_in_time(tmp_path, blow, num_ranks, timeout_s, most_s):
+    with rank_processes(tmp_path, num_ranks, timeout_s=timeout_s) as (group, processes):
         decoder = ParallelDecoder(group)
         model = RandomTransformer(3, max_positions=4096)
         chosen = PublishedSettings(5, 4, 5)
@@ -374,4 +376,4 @@ def test_a_follower_that_cannot_load_again_is_not_waited_for_longer_than_asked(t
 
         with pytest.raises(RankLostError, match="lost contact with another rank"):
             wait_twice()
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 15

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench.lsp_client import LspClient, StdioServer
+from forelook_lsp.suggestions.pacing import Pace
 
 from tests.lsp.conftest import URI
 from tests.lsp.fake_backend import FakeBackend
@@ -11,12 +12,10 @@ from tests.lsp.fake_backend import FakeBackend
 
 @pytest.mark.parametrize(("is_cut", "num_asked"), [(True, 2), (False, 1)])
 async def test_the_rest_of_a_cut_suggestion_is_asked_for(
-    server: StdioServer, backend: FakeBackend, is_cut: bool, num_asked: int
+    editor: LspClient, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, is_cut: bool, num_asked: int
 ) -> None:
-    editor = server.client
-    await editor.initialize()
+    monkeypatch.setattr(Pace, "is_slow", lambda *_: False)  # however busy the machine is: a slow device shows the stub
     await editor.open(URI, "x = ")
-    await editor.wait_for_status("ready")
     backend.is_cut, backend.script = is_cut, lambda _text, _params: "first"
     assert len(await editor.complete(URI, 0, 4)) == 1
     await editor.type_text(URI, 2, 0, 4, "f")

@@ -105,7 +105,7 @@ async def test_the_backend_is_told_when_an_editor_leaves(listening: WebsocketSer
         await ready(other.client)
         await other.client.open(URI, "a")
         await other.client.complete(URI, 0, 1)
-        assert len(backend.connections) == 1
+        await backend.wait_until(lambda: len(backend.connections) == 1)
 
 
 async def test_a_message_of_many_megabytes_is_no_cliff(listening: WebsocketServer, backend: FakeBackend) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,9 @@ async def test_a_client_that_leaves_stops_the_device_within_a_step(tmp_path: Pat
                 _, writer = await server.send(path, long)
                 assert await asyncio.to_thread(gate.reached.wait, TIMEOUT_S)
                 writer.transport.abort()
-                await asyncio.sleep(0.3)
+                deadline_s = time.monotonic() + TIMEOUT_S
+                while b'outcome="left"} 1' not in (await server.ask("/metrics")).body:
+                    assert time.monotonic() < deadline_s
                 num_forwards = len(model.forwards)
                 gate.open.set()
                 answer = await server.ask("/health")
@@ -206,11 +209,12 @@ async def test_a_body_that_does_not_arrive_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tmp_path: Path) -> None:
-    config = ServerConfig(idle_timeout_s=None, http_rate=0.5, http_burst=3)
+    # A rate at which no request is earned while these are answered, on a busy machine either.
+    config = ServerConfig(idle_timeout_s=None, http_rate=0.02, http_burst=3)
     async with http_running(tmp_path, config=config, keys=(KEY, OTHER_KEY)) as server:
         answers = [await server.ask("/infill", INFILL) for _ in range(4)]
         assert [answer.status for answer in answers] == [200, 200, 200, 429]
-        assert 1 <= int(answers[-1].headers["retry-after"]) <= 2
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 50
         assert (await server.ask("/infill", INFILL, key=OTHER_KEY)).status == 200
 
 

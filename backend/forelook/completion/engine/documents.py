@@ -6,6 +6,7 @@ a fast typist never queue up behind a slow forward, and of each document one tex
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -47,6 +48,8 @@ class DocumentFeed:
         self._pools = pools
         self._users = users
         self._clock = clock
+        # Held to ask whether a command waits and to leave it a place: it must not run in between and find none.
+        self._places = threading.Lock()
         self._cursors: dict[DocumentKey, int | None] = {}  # of documents whose change waits
         self._rests: dict[DocumentKey, int] = {}  # where a cursor rests, until the engine's thread knows
 
@@ -77,9 +80,10 @@ class DocumentFeed:
             DocumentError: one of its kinds; nothing was applied.
         """
         self._store.change(key, version, changes, max_bytes=max_bytes)
-        is_waiting = key in self._cursors
-        if changes or not is_waiting:
-            self._cursors[key] = changes[-1].start + len(changes[-1].text) if changes else None
+        with self._places:
+            is_waiting = key in self._cursors
+            if changes or not is_waiting:
+                self._cursors[key] = changes[-1].start + len(changes[-1].text) if changes else None
         if not is_waiting:  # at most one command per document waits
             self._inbox.command(partial(self._changed, key), wants_model=True, is_bounded=False)
 
@@ -92,8 +96,9 @@ class DocumentFeed:
         document = self._store.get(key)
         if version != document.version or offset > len(document.text):
             return
-        is_waiting = key in self._rests
-        self._rests[key] = offset
+        with self._places:
+            is_waiting = key in self._rests
+            self._rests[key] = offset
         if not is_waiting:  # at most one command per document waits
             self._inbox.command(partial(self._rested, key), is_bounded=False)
 
@@ -144,7 +149,8 @@ class DocumentFeed:
             pool.open_document(pool_key(document.workspace, key), document.text)
 
     def _changed(self, key: DocumentKey) -> None:
-        cursor = self._cursors.pop(key, None)
+        with self._places:
+            cursor = self._cursors.pop(key, None)
         document = self._store.find(key)
         if document is None:
             return
@@ -155,7 +161,8 @@ class DocumentFeed:
             self._users.of(document.workspace.principal).speculation.edited(key, cursor, self._clock())
 
     def _rested(self, key: DocumentKey) -> None:
-        offset = self._rests.pop(key, None)
+        with self._places:
+            offset = self._rests.pop(key, None)
         document = self._store.find(key)
         if document is not None and offset is not None:
             self._users.of(document.workspace.principal).speculation.edited(key, offset, self._clock())
