@@ -19,6 +19,7 @@ ROOTS = (REPOSITORY / "backend", REPOSITORY / "lsp")
 LEAVES = {
     "forelook",
     "forelook.budgets",
+    "forelook.compiled",
     "forelook.confidence",
     "forelook.errors",
     "forelook.finish_reason",

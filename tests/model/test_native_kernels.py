@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forelook.compiled import compilers
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.model import format_choice
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.llama import LlamaSequence, forward
-from forelook.model.forward.native import library
 from forelook.model.forward.native.kernels import Kernels
-from forelook.model.forward.native.library import Availability, compilers, load_kernels, native_kernels
+from forelook.model.forward.native.library import Availability, load_kernels, native_kernels
 from forelook.model.forward.native.matrices import (
     MAX_ROWS,
     NativeFloats,
@@ -29,6 +28,7 @@ from forelook.model.forward.native.step import serves_native
 from forelook.model.loading import LoadedModel, load_model
 from forelook.model.quantization import quantize_groups, quantize_rows
 
+from tests.compilers import program
 from tests.model.checkpoints import build_reference, save
 
 AVAILABLE = native_kernels()
@@ -251,24 +251,6 @@ def test_without_kernels_torch_computes_and_the_reason_is_kept(monkeypatch: pyte
         assert not isinstance(found.matrices.layer(torch.ones(32, 64)), NativeMatrix)
 
 
-def script(folder: Path, name: str, text: str) -> list[str]:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(stat.S_IRWXU)
-    return [str(path)]
-
-
-def test_compilers_that_fail_are_named_and_nothing_is_kept(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    assert load_kernels(kept, []).reason.startswith("no C compiler was found; install a C compiler")
-    failing = script(tmp_path, "failing", "echo unknown option >&2; exit 1")
-    empty = script(tmp_path, "empty", "exit 0")
-    found = load_kernels(kept, [failing, empty, [str(tmp_path / "absent")]])
-    assert found.kernels is None
-    assert found.reason == "no kernels compiled by failing and empty and absent work here; the log says why"
-    assert not kept.exists()
-
-
 @needs_kernels
 def test_compiled_file_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None:
     found = compilers()
@@ -295,18 +277,7 @@ def test_kernels_that_compute_something_else_are_refused(tmp_path: Path, caplog:
         "int forelook_step(void *m, void *s) { return 0; }\n"
         "int forelook_product(void *m, float *x, long n, float *y, long t) { return 0; }\n"
     )
-    substitute = script(tmp_path, "cc", f'exec {found[0][0]} -shared -fPIC -o "$8" {wrong}')
+    substitute = program(tmp_path, "cc", f'exec {found[0][0]} -shared -fPIC -o "$8" {wrong}')
     refused = load_kernels(tmp_path / "kept", [substitute])
     assert refused.kernels is None
     assert "compute something else than torch" in caplog.text
-
-
-def test_folder_that_cannot_be_written_costs_a_compilation_per_start(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "file"
-    file.write_text("")
-    built = tmp_path / "built.so"
-    built.write_bytes(b"x")
-    library._keep(built, file / "step.so")
-    assert "kernels are compiled at every start" in caplog.text
