@@ -3,7 +3,7 @@
 At each size (10 k, 100 k and 1 M tokens of source text, repeated with variations where there is too little):
 
 - index rate: tokens per second added to the pool and fully sorted, without tokenization;
-- lookup: p50 and p99 of ``NgramPool.propose`` after contexts from the text;
+- lookup: p50 and p99 of ``NgramPool.propose`` after contexts from the text; if it is compiled, also of Python's;
 - memory per token, as counted by numpy and as the process grows;
 - restore: from the files on disk, every name checked again, to the first lookup with a result.
 
@@ -21,6 +21,7 @@ from bench.plots import Panel, draw
 from bench.pool import decode_steps_while_indexing, first_tokens, measure, source_documents
 from bench.results import REPOSITORY, print_result
 from bench.tables import pool, print_rows
+from forelook.decoding.ngrams.pool import NgramPool
 
 SIZES = (10_000, 100_000, 1_000_000)
 PANELS = (
@@ -45,7 +46,11 @@ def main() -> None:
     documents = source_documents(folders, max(arguments.sizes))
     rows = [measure(first_tokens(documents, size), arguments.lookups, arguments.rounds) for size in arguments.sizes]
     print_rows(rows)
-    result = {"sizes": rows, **decode_steps_while_indexing(documents, arguments.requests)}
+    result = {
+        "sizes": rows,
+        "lookup": "compiled" if NgramPool().is_compiled else "in Python",
+        **decode_steps_while_indexing(documents, arguments.requests),
+    }
     print(pool(result)[-1])
     if arguments.plot is not None:
         panels = (

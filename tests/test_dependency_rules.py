@@ -137,6 +137,7 @@ ALLOWED: dict[str, set[str]] = {
         "forelook.server",
         "forelook.ranks",
         "forelook.completion",
+        "forelook.decoding",
         "forelook.model",
         "forelook.workspace",
     },

@@ -1,8 +1,8 @@
 """Compiles a C source for this processor once, checks it, and loads it.
 
-A C compiler knows the processor and is on most developers' machines, but not on all: each user of this module also
-has its computation without it. The compiled file lies beside Python's own compiled files, so it is trusted as they are;
-where that folder cannot be written it is compiled at every start.
+A C compiler knows the processor and is on most developers' machines, but not on all: whoever uses this module can do
+without. The compiled file is kept with Python's own compiled files, so it is trusted as they are; where that folder
+cannot be written it is compiled at every start.
 """
 
 from __future__ import annotations

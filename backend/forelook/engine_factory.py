@@ -40,6 +40,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
     def make(on_status: OnStatus) -> Engine:
         from forelook.completion.engine.drafting import Drafting, restore_drafting
         from forelook.completion.engine.engine import CompletionEngine
+        from forelook.decoding.ngrams.native.library import native_lookup
         from forelook.model.default_model import load_user_model
         from forelook.model.memory import release_memory
 
@@ -54,6 +55,8 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
             ranks.prepare(config.device)
 
         def load(on_progress: Callable[[float, str], None]) -> LoadedModel:
+            if not config.autoregressive:
+                native_lookup()  # pools are made after it, so no request waits for a compiler
             load_own = partial(
                 load_user_model,
                 BackendIdentity.of(config),

@@ -6,14 +6,16 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
+from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.layout import causal_layout
 from forelook.decoding.ngrams.pool import NgramPool
+from forelook.decoding.ngrams.ranking import rank
 from forelook.model.loading import load_model
 from forelook.privacy.secrets import is_secret_path
 from forelook.workspace.cache import PoolCache
@@ -86,10 +88,10 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
             slowest, stepped = max(slowest, now - stepped), now
         rates.append(num_tokens / (time.perf_counter() - started_s))
         grown = psutil.Process().memory_info().rss - before
-    times_us = []
-    for number, context in list(lookup_contexts(documents, num_lookups)):
-        propose = partial(pool.propose, context, max_candidates=8, max_length=15, without=f"{number}.py")
-        times_us.append(timed(propose)[1] * 1e6)
+    contexts = list(lookup_contexts(documents, num_lookups))
+    lookups = lookup_figures("lookup", pool.propose, contexts)
+    if pool.is_compiled:
+        lookups |= lookup_figures("python_lookup", partial(propose_in_python, pool), contexts)
     with tempfile.TemporaryDirectory() as folder:
         cache = PoolCache(Path(folder), "bench", "starter")
         cache.acquire()
@@ -109,13 +111,31 @@ def measure(documents: list[np.ndarray], num_lookups: int, rounds: int) -> dict[
         "num_tokens": num_tokens,
         "index_tokens_per_s": round(statistics.median(rates)),
         "slowest_index_step_ms": round(slowest * 1e3, 3),
-        "lookup_p50_us": rounded_percentile(times_us, 50, 1),
-        "lookup_p99_us": rounded_percentile(times_us, 99, 1),
+        **lookups,
         "bytes_per_token": round(pool.nbytes / num_tokens, 1),
         "process_bytes_per_token": round(grown / num_tokens, 1),
         "save_s": round(save_s, 3),
         "restore_s": round(statistics.median(restores), 3),
     }
+
+
+def lookup_figures(
+    name: str, propose: Callable[..., list[Draft]], contexts: list[tuple[int, list[int]]]
+) -> dict[str, float | None]:
+    """Return p50 and p99 of one implementation's lookups."""
+    times_us = []
+    for number, context in contexts:
+        ask = partial(propose, context, max_candidates=8, max_length=15, without=f"{number}.py")
+        times_us.append(timed(ask)[1] * 1e6)
+    return {f"{name}_p{percent}_us": rounded_percentile(times_us, percent, 1) for percent in (50, 99)}
+
+
+def propose_in_python(
+    pool: NgramPool, context: list[int], *, max_candidates: int, max_length: int, without: Hashable
+) -> list[Draft]:
+    """Look up as the pool does without a C compiler."""
+    places = pool.places(context, reach=max_length, without=without)
+    return rank(places, max_candidates=max_candidates, max_length=max_length, origin=DraftOrigin.WORKSPACE)
 
 
 def index_a_little(pool: NgramPool, waiting: list[tuple[Hashable, np.ndarray]]) -> None:

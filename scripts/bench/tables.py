@@ -155,7 +155,10 @@ def pool(result: Result) -> list[str]:
         for size in result["sizes"]
     ]  # fmt: skip
     head = ("tokens", "indexed per second", "lookup p50 / p99, µs", "bytes per token", "restore")
-    return [*markdown(head, rows), "", f"A decode step during indexing takes {result['step_ratio']} times an idle one."]
+    notes = f"A decode step during indexing takes {result['step_ratio']} times an idle one."
+    if "lookup" in result:
+        notes += f" Lookups were {result['lookup']}."
+    return [*markdown(head, rows), "", notes]
 
 
 def replay(result: Result) -> list[str]:

@@ -115,6 +115,7 @@ def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
     checks.append(_quantization())
     if device.type == "cpu":
         checks.append(_kernels())
+    checks.append(_lookup())
     return True, checks
 
 
@@ -125,6 +126,15 @@ def _kernels() -> Check:
     if found.kernels is None:
         return Check("CPU kernels", False, f"torch's own, which take about twice as long per step: {found.reason}")
     return Check("CPU kernels", False, f"decode steps in one call, {found.reason}")
+
+
+def _lookup() -> Check:
+    from forelook.decoding.ngrams.native.library import native_lookup
+
+    found = native_lookup()
+    if found.functions is None:
+        return Check("pool lookups", False, f"Python's, which take several times as long: {found.reason}")
+    return Check("pool lookups", False, found.reason)
 
 
 def _quantization() -> Check:

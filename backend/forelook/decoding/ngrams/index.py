@@ -36,17 +36,25 @@ NO_OWNER = 0
 HEAD_TOKENS = 4096
 """Default number of newest positions that are scanned rather than sorted. Chosen, not measured."""
 
+HEAD_SCAN = 192
+"""Maximum number of unsorted positions that are compared. Chosen, not measured."""
+
+WIDE_SCAN = 96
+"""Maximum number of a segment's entries with the whole key of a context that are compared. Chosen, not measured."""
+
+LENGTH_RATIO = 8
+"""Next to a match of so many tokens, one of a single token is left out.
+
+Measured: docs/decisions.md, "The workspace pool"."""
+
 _KEY_TOKENS = 4
 _KEY_BITS = 16
 _KEY_MASK = 0xFFFF
 _SHIFTS = tuple(_KEY_BITS * (_KEY_TOKENS - 1 - k) for k in range(_KEY_TOKENS))
 _MAX_KEY = (1 << 64) - 1
 _MAX_SEGMENTS = 8  # measured: docs/decisions.md, "The workspace pool"
-_LENGTH_RATIO = 8  # likewise
 _MERGE_TOKENS = 8192  # this and the following are chosen, not measured
 _SEGMENT_RATIO = 4
-_WIDE_SCAN = 96
-_HEAD_SCAN = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ class NgramIndex:
         self._length = MAX_MATCH
         self._sorted_length = MAX_MATCH
         self._view_log()
-        self._segments: list[Segment] = []
+        self._segments: tuple[Segment, ...] = ()
         self._work: Iterator[None] | None = None
         self._num_owned = 0
 
@@ -131,15 +139,30 @@ class NgramIndex:
         return self._length - self._sorted_length
 
     @property
+    def num_sorted(self) -> int:
+        """Positions before it are in the segments."""
+        return self._sorted_length
+
+    @property
+    def head_tokens(self) -> int:
+        """How many of the newest positions are scanned rather than sorted."""
+        return self._head_tokens
+
+    @property
+    def log(self) -> tuple[TokenArray, TokenArray]:
+        """Tokens and owners by position, :data:`MAX_REACH` longer than their used part; other arrays after growth."""
+        return self._tokens, self._owners
+
+    @property
     def nbytes(self) -> int:
         """Memory in bytes."""
         segments = sum(s.keys.nbytes + s.positions.nbytes for s in self._segments)
         return self._tokens.nbytes + self._owners.nbytes + segments
 
     @property
-    def segments(self) -> Sequence[Segment]:
-        """The sorted part, oldest and largest first."""
-        return tuple(self._segments)
+    def segments(self) -> tuple[Segment, ...]:
+        """The sorted part, oldest and largest first; another tuple after every change."""
+        return self._segments
 
     # -- persistence --------------------------------------------------------------------------------------------
 
@@ -176,13 +199,15 @@ class NgramIndex:
                 raise ValueError("a run lies outside the log")
             index._owners[position : position + run_length] = owner
             index._num_owned += run_length
+        segments = []
         for positions in state.segments:
             if len(positions) and (positions.min() < MAX_MATCH or positions.max() >= state.sorted_length):
                 raise ValueError("an entry lies outside the log")
             keys = index._keys(positions)
             if np.any(keys[1:] < keys[:-1]):
                 raise ValueError("a segment is not sorted")
-            index._segments.append(Segment(keys, positions))
+            segments.append(Segment(keys, positions))
+        index._segments = tuple(segments)
         return index
 
     # -- the log ------------------------------------------------------------------------------------------------
@@ -283,7 +308,7 @@ class NgramIndex:
             return _NO_EVIDENCE
         scores.sort(reverse=True)
         # If there is a long match, what agrees on a token or two is too improbable to be drafted.
-        least = 1 + matches[-scores[0] % total] // _LENGTH_RATIO
+        least = 1 + matches[-scores[0] % total] // LENGTH_RATIO
         chosen = [number for score in scores[:limit] if matches[number := -score % total] >= least]
         view = self._view
         return Evidence(
@@ -307,7 +332,7 @@ class NgramIndex:
                 ranges.append((segment, ends))
                 low, high = ends[depth - 1], ends[depth]
                 if low < high:
-                    room -= _take(segment, low, high, _WIDE_SCAN, found, newest=True)
+                    room -= _take(segment, low, high, WIDE_SCAN, found, newest=True)
         for level in range(depth - 2, -1, -1):
             for segment, ends in ranges:
                 if room <= 0:
@@ -342,12 +367,12 @@ class NgramIndex:
         if len(hits) == 0:
             return []
         hits += start
-        if len(hits) > _HEAD_SCAN:
+        if len(hits) > HEAD_SCAN:
             hits = hits[self._owners[hits] != NO_OWNER]  # stale entries must not crowd out live ones
-        if len(hits) > _HEAD_SCAN and len(tail) > 1:
+        if len(hits) > HEAD_SCAN and len(tail) > 1:
             closer = hits[self._tokens[hits - 1] == tail[-2]]
             hits = closer if len(closer) else hits
-        newest: list[int] = hits[-_HEAD_SCAN:].tolist()
+        newest: list[int] = hits[-HEAD_SCAN:].tolist()
         return newest
 
     # -- sorting and merging, in small steps ----------------------------------------------------------------------
@@ -392,7 +417,7 @@ class NgramIndex:
             return
         keys = self._keys(positions)
         order = keys.argsort(kind="stable")
-        self._segments.append(Segment(keys[order], positions[order].astype(np.int32)))
+        self._segments += (Segment(keys[order], positions[order].astype(np.int32)),)
 
     def _keys(self, positions: npt.NDArray[np.int64] | TokenArray) -> KeyArray:
         keys = np.zeros(len(positions), dtype=np.uint64)
@@ -437,8 +462,8 @@ class NgramIndex:
             positions[filled:end] = block_positions[order]
             filled = end
         yield
-        merged = [Segment(keys[:filled], positions[:filled])] if filled else []
-        self._segments[first : first + len(parts)] = merged
+        merged = (Segment(keys[:filled], positions[:filled]),) if filled else ()
+        self._segments = self._segments[:first] + merged + self._segments[first + len(parts) :]
 
 
 def _take(segment: Segment, low: int, high: int, quota: int, found: list[int], *, newest: bool = False) -> int:

@@ -23,6 +23,7 @@ from forelook.decoding.ngrams.index import (
     NgramIndex,
     TokenArray,
 )
+from forelook.decoding.ngrams.native.library import lookup_in
 from forelook.decoding.ngrams.ranking import ELSEWHERE, Places, rank
 from forelook.errors import ConfigError
 
@@ -42,6 +43,8 @@ _CREDIT = 0.1
 _MOST_WEIGHT = 2.0
 """A document that continues like accepted text, wherever it agrees with this many tokens of it, moves by this share
 toward twice its weight. Chosen, not measured."""
+
+_MAX_RESTORED_WEIGHT = 1e6  # chosen, not measured: with infinite ones shares are no numbers, and have no order
 
 _NO_TOKENS: TokenArray = np.zeros(0, dtype=np.int32)
 
@@ -96,12 +99,21 @@ class NgramPool:
         self._max_tokens = max_tokens
         self._head_tokens = head_tokens
         self._stale_tokens = stale_tokens
-        self._index = NgramIndex(head_tokens=head_tokens)
+        self._use(NgramIndex(head_tokens=head_tokens))
         self._documents: dict[Hashable, _Document] = {}
         self._by_owner: dict[int, _Document] = {}
         self._next_owner = 1
         self._clock = 0
         self._rebuild: Iterator[None] | None = None
+
+    def _use(self, index: NgramIndex) -> None:
+        self._index = index
+        self._lookup = lookup_in(index)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether lookups are compiled; without a C compiler they are Python's, with the same results."""
+        return self._lookup is not None
 
     @property
     def num_tokens(self) -> int:
@@ -198,8 +210,9 @@ class NgramPool:
         """
         agreeing: set[int] = set()
         differing: set[int] = set()
+        find = (self._lookup or self._index).find
         for end in range(_CREDIT_MATCH, min(len(token_ids), _CREDIT_TOKENS)):
-            found = self._index.find(token_ids[:end], limit=_EVIDENCE_LIMIT, reach=1)
+            found = find(token_ids[:end], limit=_EVIDENCE_LIMIT, reach=1)
             after: dict[int, set[int]] = {}
             for match, owner, row in zip(found.match_lengths, found.owners, found.continuations, strict=True):
                 if match >= _CREDIT_MATCH:
@@ -224,7 +237,7 @@ class NgramPool:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._index = NgramIndex(head_tokens=self._head_tokens)
+        self._use(NgramIndex(head_tokens=self._head_tokens))
         self._rebuild = None
         self._documents.clear()
         self._by_owner.clear()
@@ -347,7 +360,7 @@ class NgramPool:
             _disown(fresh, pieces)  # removed meanwhile
         for document in self._documents.values():
             document.pieces = current[document.owner]
-        self._index = fresh
+        self._use(fresh)
 
     def _copy(self, document: _Document, index: NgramIndex) -> list[tuple[int, int]]:
         tokens = self._read(document, 0, document.num_tokens)
@@ -383,6 +396,8 @@ class NgramPool:
         pool = cls(max_tokens, head_tokens=head_tokens, stale_tokens=stale_tokens)
         if len(state.weights) != len(state.keys):
             raise ValueError("keys and weights differ in number")
+        if not all(0.0 <= weight <= _MAX_RESTORED_WEIGHT for weight in state.weights):
+            raise ValueError("a weight lies outside its range")
         documents = [_Document(number + 1, stamp=number + 1) for number in range(len(state.keys))]
         runs: list[tuple[int, int, int]] = []
         for number, position, length in state.pieces.tolist():
@@ -391,7 +406,7 @@ class NgramPool:
             documents[number].pieces.append((position, length))
             documents[number].num_tokens += length
             runs.append((position, length, number + 1))
-        pool._index = NgramIndex.load(state.index, runs, head_tokens=head_tokens)
+        pool._use(NgramIndex.load(state.index, runs, head_tokens=head_tokens))
         for key, weight, document in zip(state.keys, state.weights, documents, strict=True):
             document.weight = weight
             pool._documents[key] = document
@@ -420,8 +435,17 @@ class NgramPool:
             without: a document whose entries are left out, because another source covers it.
             origin: whose drafts these are.
         """
-        places = self.places(context, reach=max_length, without=without)
-        return rank(places, max_candidates=max_candidates, max_length=max_length, origin=origin)
+        lookup = self._lookup
+        if lookup is None:
+            places = self.places(context, reach=max_length, without=without)
+            return rank(places, max_candidates=max_candidates, max_length=max_length, origin=origin)
+        if max_candidates < 1 or max_length < 1:
+            return []
+        reach = min(max_length, MAX_REACH)
+        owners = lookup.search(context, limit=_EVIDENCE_LIMIT, reach=reach, without=self._owner(without))
+        if not owners:
+            return []
+        return lookup.rank(self._factors(owners), max_candidates=max_candidates, max_length=reach, origin=origin)
 
     def places(
         self,
@@ -439,14 +463,19 @@ class NgramPool:
             without: a document whose places are left out, because another source covers it.
             limit: maximum number of places, the longest matches first.
         """
-        document = self._documents.get(without)
-        left_out = NO_OWNER if document is None else document.owner
-        evidence = self._index.find(context, limit=limit, reach=min(reach, MAX_REACH), without=left_out)
-        owners = evidence.owners
+        found = self._index.find(context, limit=limit, reach=min(reach, MAX_REACH), without=self._owner(without))
+        weights = [ELSEWHERE] * len(found.owners)
+        return Places(found.match_lengths, self._factors(found.owners), weights, found.continuations)
+
+    def _owner(self, key: Hashable | None) -> int:
+        document = self._documents.get(key)
+        return NO_OWNER if document is None else document.owner
+
+    def _factors(self, owners: Sequence[int]) -> list[float]:
+        """What multiplies the weight of places in documents of these owners."""
         factor_of: dict[int, float] = {}
         for owner in set(owners):
-            found = self._by_owner[owner]
-            age = (self._clock - found.stamp) / _RECENT_DOCUMENTS
-            factor_of[owner] = found.weight * (1.0 + _RECENCY / (1.0 + age))
-        factors = [factor_of[owner] for owner in owners]
-        return Places(evidence.match_lengths, factors, [ELSEWHERE] * len(owners), evidence.continuations)
+            document = self._by_owner[owner]
+            age = (self._clock - document.stamp) / _RECENT_DOCUMENTS
+            factor_of[owner] = document.weight * (1.0 + _RECENCY / (1.0 + age))
+        return [factor_of[owner] for owner in owners]

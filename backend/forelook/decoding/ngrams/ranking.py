@@ -19,9 +19,9 @@ from forelook.decoding.ngrams.index import BORDER, MAX_MATCH, MAX_REACH
 MIN_PROBABILITY = 0.004
 """Paths less probable than this are not drafted. Measured: docs/decisions.md, "The workspace pool"."""
 
-
 _FIRST_WEIGHT = itemgetter(0)
-_MEMBERS = 8
+
+MEMBERS = 8
 """After the first token only the places of most weight vote: the others change little and cost as much.
 
 Measured: docs/decisions.md, "The workspace pool"."""
@@ -44,9 +44,10 @@ AFTER_CURSOR = _weights([2.0, 2.9, 4.2, 4.5, 4.8, 5.0], 0.15)
 The first is small: other places predict better whether the line ends at the cursor. Measured: docs/decisions.md,
 "The workspace pool"."""
 
-_ESCAPE = tuple(
+ESCAPE = tuple(
     math.exp(value) for value in [3.0, 1.0, 2.9, 2.9, 3.0, 3.3, 3.4, 3.4, 3.4, 3.4] + [3.6] * (MAX_MATCH + MAX_REACH)
 )
+"""Weight of "none of these", by the longest match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
             places.continuations, places.weights, places.factors, places.match_lengths, strict=True
         )
     ]
-    if len(everywhere) > _MEMBERS:
+    if len(everywhere) > MEMBERS:
         everywhere.sort(key=_FIRST_WEIGHT, reverse=True)
     # (-probability of the path, ticket, places that agree with it, the path and shares it leaves after so many tokens,
     # its token there, the token's share)
@@ -129,7 +130,7 @@ def rank(places: Places, *, max_candidates: int, max_length: int, origin: DraftO
             probability *= share
             if probability < MIN_PROBABILITY:
                 break
-            members = members_of[best][:_MEMBERS]
+            members = members_of[best][:MEMBERS]
             tokens.append(best)
             confidences.append(share)
             depth += 1
@@ -150,7 +151,7 @@ def _follow(place: _Place, probability: float, tokens: list[int], confidences: l
     match += depth
     for token in row[depth:max_length]:
         weight = factor * table[match]
-        share = weight / (weight + _ESCAPE[match])
+        share = weight / (weight + ESCAPE[match])
         probability *= share
         if token == BORDER or probability < MIN_PROBABILITY:
             return
@@ -166,8 +167,10 @@ def _follow_all(
     depth = len(tokens)
     longest = max(member[4] for member in members)
     for token in members[0][1][depth:max_length]:
-        weight = sum([factor * table[match + depth] for _, _, table, factor, match in members])
-        share = weight / (weight + _ESCAPE[longest + depth])
+        weight = 0.0
+        for _, _, table, factor, match in members:  # sum() rounds otherwise from Python 3.12 on
+            weight += factor * table[match + depth]
+        share = weight / (weight + ESCAPE[longest + depth])
         probability *= share
         if token == BORDER or probability < MIN_PROBABILITY:
             return
@@ -198,4 +201,4 @@ def _vote(members: list[_Place], depth: int) -> tuple[dict[int, float], dict[int
         else:
             weight_of[token] = weight
             members_of[token] = [member]
-    return weight_of, members_of, total + _ESCAPE[longest]
+    return weight_of, members_of, total + ESCAPE[longest]
