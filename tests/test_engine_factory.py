@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+from forelook.config import EngineConfig
+from forelook.engine_factory import engine_factory
+from forelook.local.identity import UserPaths
 
 
 def test_importing_the_factory_and_the_table_imports_neither_torch_nor_a_web_server() -> None:
@@ -12,3 +18,20 @@ def test_importing_the_factory_and_the_table_imports_neither_torch_nor_a_web_ser
         "assert not {'torch', 'numpy', 'starlette', 'uvicorn', 'websockets'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("autoregressive", "expected"), [(False, ["lookup", "model"]), (True, ["model"])])
+def test_lookup_is_compiled_before_the_model_is_loaded_and_not_in_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autoregressive: bool, expected: list[str]
+) -> None:
+    from forelook.completion.engine import engine
+    from forelook.decoding.ngrams.native import library
+    from forelook.model import default_model
+
+    calls: list[str] = []
+    monkeypatch.setattr(library, "native_lookup", lambda: calls.append("lookup"))
+    monkeypatch.setattr(default_model, "load_user_model", lambda *_, **__: calls.append("model"))
+    monkeypatch.setattr(engine, "CompletionEngine", lambda load, *_, **__: load(lambda *_: None))
+    paths = UserPaths(tmp_path, tmp_path, tmp_path, tmp_path)
+    engine_factory(EngineConfig(autoregressive=autoregressive), paths)(lambda *_: None)
+    assert calls == expected
