@@ -118,8 +118,9 @@ SUITE = (
               "--limit 0 --no-tests --keystrokes 8 --model smollm2-135m",
               "--limit 0 --no-tests --keystrokes 1 --model smollm2-135m", tables.quality, only_by_name=True),
     Benchmark("quality-default", "eval_infilling.py",
-              "--limit 1100 --no-tests --answers shown --model smollm2-135m",
-              "--limit 1 --no-tests --answers shown --model smollm2-135m", tables.quality, only_by_name=True),
+              "--limit 1100 --no-tests --answers raw truncated shown --model smollm2-135m",
+              "--limit 1 --no-tests --answers raw truncated shown --model smollm2-135m",
+              tables.quality, only_by_name=True),
 )  # fmt: skip
 
 
