@@ -128,9 +128,10 @@ class OurMethods:
         request = self._request(prompt)
         return timed_run(self.sequence, lambda stats: autoregressive(request, self.sequence, stats))
 
-    def lookahead_published(self, prompt: BenchPrompt) -> Run:
+    def lookahead_published(self, prompt: BenchPrompt, settings: PublishedSettings | None = None) -> Run:
+        """With other W, N and G than those of this object where they are given."""
         request = self._request(prompt)
-        published = self.settings.published  # its drafter reads the prompt, which is part of the time
+        published = settings or self.settings.published  # its drafter reads the prompt, which is part of the time
         return timed_run(self.sequence, lambda stats: decode(request, self.sequence, published.drafter(request), stats))
 
     def forelook(self, prompt: BenchPrompt) -> Run:

@@ -128,6 +128,39 @@ def ablation(result: Result) -> list[str]:
     return [*lines, "", *_growth(cells)]
 
 
+def lade(result: Result) -> list[str]:
+    """Render each setting of the authors' code beside ours, and the methods without a setting."""
+    timed = bool(result["is_timed"])
+    head = ["method", "steps", "tokens per step", "the same, median prompt", "clean prompts", "equal to autoregressive",
+            *(["ms per step", "tokens/s"] if timed else [])]  # fmt: skip
+    lines: list[str] = []
+    for name, data in result["datasets"].items():
+        rows = []
+        for method, row in data["methods"].items():
+            clean = data["clean"]["methods"][method]
+            times = [shown(row["ms_per_step"]), shown(row["tokens_per_s"])] if timed else []
+            rows.append([method, row["num_steps"], row["tokens_per_step"], shown(row["tokens_per_step_by_prompt"]),
+                         clean["tokens_per_step"], f"{row['identical_share']:.0%}", *times])  # fmt: skip
+        title = f"{name}, {data['num_prompts']} prompts ({data['clean']['num_prompts']} clean):"
+        lines += [title, "", *markdown(head, rows), "", *_against_lade(data["ratios"], timed=timed)]
+    peer = result["peer"]
+    theirs = "without lade" if peer is None else f"lade {peer['lade']} with transformers {peer['transformers']}"
+    note = (
+        f"{result['model']}, {result['dtype']}, {result['max_new_tokens']} new tokens; {theirs}. Names end with W, "
+        "N, G; `prompt`: as reference. "
+        + ("Times are of decoding alone, medians of prompts [95%]." if timed else "Steps alone were counted.")
+    )
+    return [note, "", *lines[:-1]]
+
+
+def _against_lade(ratios: Mapping[str, Mapping[str, Any]], *, timed: bool) -> list[str]:
+    if not ratios:
+        return []
+    head = ["ours / lade", "steps of lade per step of ours", *(["speed"] if timed else [])]
+    rows = [[pair, shown(row["steps"]), *([shown(row["speed"])] if timed else [])] for pair, row in ratios.items()]
+    return [*markdown(head, rows), ""]
+
+
 def _published(window: int, ngram: int, candidates: int) -> str | None:
     parts = []
     for reference in (False, True):

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY.parent / "shared" / "data"
 """Data sets, which are not part of the checkout."""
 _MEASURED = ("backend", "lsp", "extension", "scripts")  # folders
-_PRIVATE_OPTIONS = ("--json", "--data", "--out", "--plot", "--plots")
+_PRIVATE_OPTIONS = ("--json", "--data", "--out", "--plot", "--plots", "--lade-python")
 
 
 def provenance(device: str | None = None) -> dict[str, Any]:

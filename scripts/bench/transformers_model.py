@@ -40,7 +40,7 @@ def _from_gguf(path: Path, dtype: torch.dtype, adapter: Path | None) -> Any:
     import transformers
 
     checkpoint = read_checkpoint(path)
-    config = transformers.AutoConfig.for_model(**_fields(checkpoint.config, path.name))
+    config = transformers.AutoConfig.for_model(**llama_fields(checkpoint.config, path.name))
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     change = None if adapter is None else read_adapter(adapter)
@@ -57,8 +57,12 @@ def _from_gguf(path: Path, dtype: torch.dtype, adapter: Path | None) -> Any:
     return model
 
 
-def _fields(config: LlamaConfig, name: str) -> dict[str, Any]:
-    """What transformers' configuration calls these shapes."""
+def llama_fields(config: LlamaConfig, name: str) -> dict[str, Any]:
+    """Return what transformers' configuration calls these shapes.
+
+    Raises:
+        UnsupportedArchitectureError: another family than the plain ones.
+    """
     if config.model_type not in _SUPPORTED or config.rope.kind != "default" or config.rope.frequency_factors:
         raise UnsupportedArchitectureError(
             f"{name}: model_type is {config.model_type!r} with {config.rope.kind!r} rotations; for transformers, "
