@@ -6,6 +6,7 @@ python scripts/write_benchmarks.py                     render docs/benchmarks/re
 python scripts/write_benchmarks.py --run               run everything, then render (``make bench``)
 python scripts/write_benchmarks.py --run --only pool   run one benchmark, then render
 python scripts/write_benchmarks.py --run --only peers  the one that needs llama.cpp's server; not part of --run alone
+python scripts/write_benchmarks.py --run --only lade   the one that needs an interpreter, LADE_PYTHON; likewise
 python scripts/write_benchmarks.py --quick             run everything with tiny settings and print the tables only
 (``make bench-quick``)
 """

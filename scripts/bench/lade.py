@@ -178,8 +178,8 @@ def summarize(result: Comparison, *, is_timed: bool) -> dict[str, Any]:
     parts = [
         {
             "num_prompts": len(kept),
-            "methods": {name: figures(result, name, kept, is_timed=is_timed) for name in result.runs},
-            "ratios": ratios(result, kept, is_timed=is_timed),
+            "methods": {name: figures(result, name, kept, is_timed=is_timed) for name in result.runs if kept},
+            "ratios": ratios(result, kept, is_timed=is_timed) if kept else {},
         }
         for kept in (every, clean)
     ]
@@ -197,9 +197,9 @@ def figures(result: Comparison, name: str, kept: Sequence[int], *, is_timed: boo
     found: dict[str, Any] = {
         "num_tokens": tokens,
         "num_steps": steps,
-        "tokens_per_step": round(tokens / steps, 3) if steps else None,
+        "tokens_per_step": round(tokens / steps, 3),
         "tokens_per_step_by_prompt": median_interval([len(run.token_ids) / run.num_steps for run in runs]),
-        "identical_share": round(sum(same) / len(same), 4) if same else None,
+        "identical_share": round(sum(same) / len(same), 4),
     }
     if is_timed:
         longer = [run for run in runs if run.num_steps > 1]

@@ -137,10 +137,10 @@ def lade(result: Result) -> list[str]:
     for name, data in result["datasets"].items():
         rows = []
         for method, row in data["methods"].items():
-            clean = data["clean"]["methods"][method]
+            clean = data["clean"]["methods"].get(method, {})
             times = [shown(row["ms_per_step"]), shown(row["tokens_per_s"])] if timed else []
             rows.append([method, row["num_steps"], row["tokens_per_step"], shown(row["tokens_per_step_by_prompt"]),
-                         clean["tokens_per_step"], f"{row['identical_share']:.0%}", *times])  # fmt: skip
+                         clean.get("tokens_per_step"), f"{row['identical_share']:.0%}", *times])  # fmt: skip
         title = f"{name}, {data['num_prompts']} prompts ({data['clean']['num_prompts']} clean):"
         lines += [title, "", *markdown(head, rows), "", *_against_lade(data["ratios"], timed=timed)]
     peer = result["peer"]
