@@ -130,7 +130,7 @@ def quality(result: Result) -> list[str]:
         keys = result["keystrokes"]
         share = f"{100 * keys['saved_share']:.0f}% ({keys['accepted']} accepted, {keys['characters']:,} characters)"
         functions = f"{keys['num_functions']} functions typed key by key"
-        lines += ["", f"Keystrokes saved on {functions}, right suggestions accepted: {share}."]
+        lines += [*([""] if lines else []), f"Keystrokes saved on {functions}, right suggestions accepted: {share}."]
     return lines
 
 
