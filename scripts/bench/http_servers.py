@@ -61,13 +61,22 @@ class Connection:
     def send(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers by lower-case name and body of an answer."""
         data = None if body is None else json.dumps(body)
-        self._http.request(method, path, data, self._headers)
-        response = self._http.getresponse()
+        try:
+            response = self._ask(method, path, data)
+        except ConnectionError:
+            if not self._keeps:
+                raise
+            self._http.close()  # it was idle for too long; a busy machine takes its time between requests
+            response = self._ask(method, path, data)
         headers = {name.lower(): value for name, value in response.getheaders()}
         answer = response.status, headers, response.read()
         if not self._keeps:
             self._http.close()
         return answer
+
+    def _ask(self, method: str, path: str, data: str | None) -> http.client.HTTPResponse:
+        self._http.request(method, path, data, self._headers)
+        return self._http.getresponse()
 
     def post(self, path: str, body: object) -> tuple[dict[str, Any], float]:
         """Return the decoded answer and the milliseconds until it had come.

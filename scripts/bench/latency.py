@@ -57,6 +57,12 @@ class Figures:
     session_p50_ms: list[float | None] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether requests were left to end and none of them was answered."""
+        has_answered = self.latency_ms["new"] or self.latency_ms["hit"]
+        return not has_answered and self.num_asked > self.num_cancelled
+
 
 async def counters(client: LspClient) -> Counter[str]:
     """Return the counts of the language server and the engine at one moment, and the engine's milliseconds."""
@@ -206,8 +212,7 @@ async def measure(
         for session in sessions:
             for contestant in contestants.values():
                 await contestant.play(session, typist)
-    answers = {name: contestant.figures.latency_ms for name, contestant in contestants.items()}
-    if silent := [name for name, found in answers.items() if not found["new"] and not found["hit"]]:
+    if silent := [name for name, contestant in contestants.items() if contestant.figures.is_silent]:
         raise SystemExit(f"{', '.join(silent)} answered nothing; run the backend's command by hand to see why")
     return {name: contestant.figures for name, contestant in contestants.items()}
 
