@@ -67,7 +67,7 @@ describe("a session", () => {
     expect(session.state).toEqual({ kind: "running", status: { state: "loading", progress: 0.5 } });
   });
 
-  test("starts a server that crashed anew, later each time, and at once again after a steady run", async () => {
+  test("restarts a crashed server with a growing delay, and at once after a steady run", async () => {
     await session.start(TRANSPORT);
     await pass();
     for (const seconds of [1, 2, 4, 8, 16, 30, 30]) {

@@ -129,7 +129,7 @@ def ablation(result: Result) -> list[str]:
 
 
 def lade(result: Result) -> list[str]:
-    """Render each setting of the authors' code beside ours, and the methods without a setting."""
+    """Render each setting of the authors' code next to ours, and the methods without a setting."""
     timed = bool(result["is_timed"])
     head = ["method", "steps", "tokens per step", "the same, median prompt", "clean prompts", "equal to autoregressive",
             *(["ms per step", "tokens/s"] if timed else [])]  # fmt: skip

@@ -112,7 +112,7 @@ class NodeSocket:
         self._server = await asyncio.start_unix_server(self._accept, self._path)
 
     async def stop(self, timeout_s: float) -> None:
-        """Take no more requests, wait until those that run have ended, and end those that have not by then."""
+        """Stop accepting requests, and cancel those that still run after ``timeout_s``."""
         if self._server is None:
             return
         self._server.close()
