@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,13 @@ from tests.compilers import compiler_of, program
 
 AVAILABLE = native_lookup()
 needs_lookup = pytest.mark.skipif(AVAILABLE.functions is None, reason=f"no compiled lookup: {AVAILABLE.reason}")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or not compilers(), reason="no C compiler for the lookup here")
+def test_a_compiler_makes_a_lookup_that_is_right() -> None:
+    """A wrong one is refused and Python looks up: the other tests would only be skipped."""
+    assert AVAILABLE.functions is not None, AVAILABLE.reason
+
 
 LOW, HIGH = 7, 7 ^ (1 << 16) ^ 1  # both enter a key as the same sixteen bits
 VOCABULARIES: list[list[int]] = [

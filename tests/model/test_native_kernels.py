@@ -14,6 +14,7 @@ from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.model import format_choice
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.llama import LlamaSequence, forward
+from forelook.model.forward.native import library
 from forelook.model.forward.native.kernels import Kernels
 from forelook.model.forward.native.library import Availability, load_kernels, native_kernels
 from forelook.model.forward.native.matrices import (
@@ -224,6 +225,12 @@ def test_forked_process_starts_threads_of_its_own() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(bool(library._unsupported()) or not compilers(), reason="no compiler or processor for the kernels")
+def test_a_compiler_makes_kernels_that_are_right() -> None:
+    """Wrong ones are refused and torch computes: the other tests would only be skipped."""
+    assert AVAILABLE.kernels is not None, AVAILABLE.reason
 
 
 def config(**changes: object) -> LlamaConfig:
