@@ -163,18 +163,27 @@ class EditorWindow:
             try:
                 with anyio.fail_after(SHUTDOWN_TIMEOUT_S):  # asyncio.wait_for can lose a cancellation, see `_greet`
                     stats = await self.backend.request(messages.STATS, messages.Empty())
-            except (ForelookError, TimeoutError):
+            except TimeoutError:
+                self._compare_settings(changed=True, reason="the backend is too busy to answer; restart it later")
+                return
+            except ForelookError:
                 return  # it is not connected any more; the next one gets this window's settings
             if stats.server.get("num_connections") != 1:
                 self._compare_settings(changed=True)
                 return
         await self.restart_backend()
 
-    def _compare_settings(self, *, changed: bool = False) -> None:
+    def _compare_settings(
+        self,
+        *,
+        changed: bool = False,
+        reason: str = "other windows share this backend, restart it when that suits them all",
+    ) -> None:
         """Say in the status which settings the backend was not started with.
 
         Args:
             changed: whether defaults count too; at first, a window that asks for nothing is content with any backend.
+            reason: why it was not restarted with them, and what to do.
         """
         wanted, actual = as_json(self.config.engine, (Effect.RESTART,)), self._backend_settings
         names = sorted(
@@ -182,10 +191,7 @@ class EditorWindow:
         )
         message = ""
         if names:
-            message = (
-                f"not in effect: {', '.join(f'forelook.{name}' for name in names)}; other windows share this backend, "
-                "restart it when that suits them all"
-            )
+            message = f"not in effect: {', '.join(f'forelook.{name}' for name in names)}; {reason}"
             self.presenter.log_once(message)
         self.presenter.status.not_in_effect = message
         self._show_status()

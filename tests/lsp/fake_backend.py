@@ -60,6 +60,7 @@ class FakeBackend:
         self.kept: dict[str, list[str]] = {}
         self.kept_parts: list[str] = []
         self.methods: list[str] = []
+        self.unanswered: frozenset[str] = frozenset()  # methods that it is too busy for
         self.settings: dict[str, object] = {}
         self._changed = asyncio.Condition()
         self._server: Server | None = None
@@ -132,6 +133,8 @@ class FakeBackend:
             assert connection.versions[params.uri] == params.version
             key = (id(connection), message.id)
             self._running[key] = asyncio.create_task(self._complete(connection, message.id, params, text))
+            return
+        if message.method in self.unanswered:
             return
         result: Any = messages.Empty()
         if message.method == "hello" and params.protocol_version != self.protocol_version:

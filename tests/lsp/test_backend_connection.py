@@ -146,6 +146,20 @@ async def test_a_window_s_settings_do_not_restart_what_another_window_shares(
         await second.wait_until(lambda: last_status(second)["message"] == "")
 
 
+async def test_settings_that_a_busy_backend_does_not_get_are_named_in_the_status(
+    environment: dict[str, str], backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forelook_lsp.window.SHUTDOWN_TIMEOUT_S", 0.2)
+    backend.unanswered = frozenset({"stats"})
+    async with stdio_server_in_a_thread(environment) as editor:
+        await editor.initialize(options={"backend": {"start": False}})
+        await editor.wait_for_status("ready")
+        await editor.notify("workspace/didChangeConfiguration", {"settings": {"crossFile": False}})
+        await editor.wait_until(lambda: "forelook.crossFile" in last_status(editor)["message"])
+        assert "the backend is too busy to answer" in last_status(editor)["message"]
+        assert "shutdown" not in backend.methods
+
+
 async def test_a_window_that_asks_for_other_settings_than_the_backend_has_is_told(
     environment: dict[str, str], backend: FakeBackend
 ) -> None:

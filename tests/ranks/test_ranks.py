@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -101,6 +102,26 @@ def test_a_rank_with_another_model_does_not_decode(caplog: pytest.LogCaptureFixt
         wait_for(lambda: ranks.is_ready, 60)
     finally:
         ranks.close()
+
+
+def test_a_close_that_comes_as_ranks_are_gathered_again_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = Ranks(RankSource(2, ["forelook", "follow"]))
+    gathered: list[object] = []
+
+    class LostJustNow(threading.Event):
+        def clear(self) -> None:
+            ranks._closing.set()
+            self.set()  # as `close` does, from another thread
+            super().clear()
+
+    def gather(folder: Path) -> None:
+        gathered.append(folder)
+        raise RankLostError("closing")
+
+    monkeypatch.setattr(ranks, "_lost", LostJustNow())
+    monkeypatch.setattr(ranks, "_gather", gather)
+    ranks._keep()
+    assert gathered == []
 
 
 def test_devices_that_are_not_there_are_a_setting_out_of_range():

@@ -166,8 +166,10 @@ class Ranks:
 
     def _keep(self) -> None:
         pause_s = _FIRST_PAUSE_S
-        while not self._closing.is_set():
+        while True:
             self._lost.clear()
+            if self._closing.is_set():  # asked after the clear, which may have dropped what `close` set
+                return
             group: RankGroup | None = None
             try:
                 with tempfile.TemporaryDirectory(prefix="forelook-ranks-") as folder:

@@ -441,7 +441,14 @@ class CompletionEngine:
         config, now_s = self._config, self._clock()
         invoked = request.trigger is TriggerKind.INVOKED
         deadline_ms = request.deadline_ms or (config.invoked_deadline_ms if invoked else config.typing_deadline_ms)
-        job = Job(request, document, on_partial, on_done, now_s, now_s + deadline_ms / 1e3)
+        job = Job(
+            arrived_s=now_s,
+            on_done=on_done,
+            request=request,
+            document=document,
+            on_partial=on_partial,
+            deadline_s=now_s + deadline_ms / 1e3,
+        )
         state = self._model.status.state
         if self._end is not None:
             on_done(self._end)
@@ -471,7 +478,9 @@ class CompletionEngine:
             on_done: called exactly once, with the result or the error; with a RequestCancelledError if it was
                 cancelled.
         """
-        job = GenerationJob(principal, params, on_text, on_done, self._clock())
+        job = GenerationJob(
+            arrived_s=self._clock(), on_done=on_done, principal=principal, params=params, on_text=on_text
+        )
         if self._end is None and self._model.status.state is not EngineState.READY:
             job.finish(ModelError(f"the model is not ready: {self._model.status.message}; try again later"))
         elif self._end is None:

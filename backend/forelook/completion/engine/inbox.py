@@ -9,6 +9,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from forelook.budgets import ByteBudget
 from forelook.completion.document_store import Document
@@ -25,53 +26,50 @@ Command = Callable[[], None]
 MAX_COMMANDS = 100_000  # chosen, not measured
 
 
-@dataclass(eq=False)
-class Job:
-    """A submitted request; times are the engine's clock."""
+T = TypeVar("T")
+
+
+@dataclass(eq=False, kw_only=True)
+class Pending(Generic[T]):
+    """What every submitted request has; ``arrived_s`` is the engine's clock.
+
+    Attributes:
+        on_done: called once, by the engine's thread or, where that has failed, by the caller's.
+    """
+
+    arrived_s: float
+    on_done: Callable[[T | ForelookError], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    _answered: threading.Lock = field(default_factory=threading.Lock)  # taken by the first answer, and never released
+
+    def cancel(self) -> None:
+        """Stop before the next forward; ``on_done`` is then called with a RequestCancelledError."""
+        self.cancelled.set()
+
+    def finish(self, outcome: T | ForelookError) -> None:
+        """Answer it, unless it has its answer."""
+        if self._answered.acquire(blocking=False):
+            with logged("a request's callback"):
+                self.on_done(outcome)
+
+
+@dataclass(eq=False, kw_only=True)
+class Job(Pending[CompletionResult]):
+    """A submitted request for a document; ``deadline_s`` is the engine's clock."""
 
     request: CompletionParams
     document: Document
     on_partial: OnPartial
-    on_done: OnDone
-    arrived_s: float
     deadline_s: float
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    is_answered: bool = False
-
-    def cancel(self) -> None:
-        """Stop before the next forward; ``on_done`` is then called with a RequestCancelledError."""
-        self.cancelled.set()
-
-    def finish(self, outcome: CompletionResult | ForelookError) -> None:
-        """Answer it, unless it has its answer."""
-        if not self.is_answered:
-            self.is_answered = True
-            with logged("a completion's callback"):
-                self.on_done(outcome)
 
 
-@dataclass(eq=False)
-class GenerationJob:
-    """A submitted request without a document; ``arrived_s`` is the engine's clock."""
+@dataclass(eq=False, kw_only=True)
+class GenerationJob(Pending[GenerationResult]):
+    """A submitted request without a document."""
 
     principal: str
     params: GenerationParams
     on_text: Callable[[str], None]
-    on_done: OnGenerated
-    arrived_s: float
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    is_answered: bool = False
-
-    def cancel(self) -> None:
-        """Stop before the next forward; ``on_done`` is then called with a RequestCancelledError."""
-        self.cancelled.set()
-
-    def finish(self, outcome: GenerationResult | ForelookError) -> None:
-        """Answer it, unless it has its answer."""
-        if not self.is_answered:
-            self.is_answered = True
-            with logged("a generation's callback"):
-                self.on_done(outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict, deque
 
 from forelook.percentiles import PERCENTILES, percentile
@@ -45,6 +46,7 @@ class EngineMetrics:
 
     def __init__(self, total: EngineMetrics | None = None) -> None:
         self._total = total
+        self._lock = threading.Lock()  # to read a count and write the sum is two steps
         self._counts: Counter[str] = Counter()
         self._spent_ms: Counter[str] = Counter()
         self._worked_ms: defaultdict[str, float] = defaultdict(float)
@@ -52,31 +54,35 @@ class EngineMetrics:
 
     def add(self, name: str, count: int = 1) -> None:
         """Add to one of ``COUNTS``."""
-        self._counts[name] += count
+        with self._lock:
+            self._counts[name] += count
         if self._total is not None:
             self._total.add(name, count)
 
     def add_work(self, kind: str, seconds: float) -> None:
         """Add time that was spent on one kind of ``WORK``."""
-        self._worked_ms[kind] += seconds * 1e3
+        with self._lock:
+            self._worked_ms[kind] += seconds * 1e3
         if self._total is not None:
             self._total.add_work(kind, seconds)
 
     def add_result(self, result: CompletionResult) -> None:
         """Add the cost of an answered request."""
         stats = result.stats
-        self._latencies_ms.append(stats.total_ms)
-        for part in PARTS:
-            self._spent_ms[part] += getattr(stats, f"{part}_ms")
-        self._counts.update(suggestions=len(result.suggestions), decode_steps=stats.num_steps)
-        self._add_cost(stats, *_COSTS, "drafted_tokens", "accepted_tokens")
+        with self._lock:
+            self._latencies_ms.append(stats.total_ms)
+            for part in PARTS:
+                self._spent_ms[part] += getattr(stats, f"{part}_ms")
+            self._counts.update(suggestions=len(result.suggestions), decode_steps=stats.num_steps)
+            self._add_cost(stats, *_COSTS, "drafted_tokens", "accepted_tokens")
         if self._total is not None:
             self._total.add_result(result)
 
     def add_cancelled(self, stats: RequestStats) -> None:
         """Add the cost of a cancelled request."""
-        self._counts.update(cancelled_forwards=stats.num_forwards)
-        self._add_cost(stats, *_COSTS)
+        with self._lock:
+            self._counts.update(cancelled_forwards=stats.num_forwards)
+            self._add_cost(stats, *_COSTS)
         if self._total is not None:
             self._total.add_cancelled(stats)
 
