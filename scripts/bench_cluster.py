@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 from bench.arguments import benchmark_parser
 from bench.cluster_servers import cluster
 from bench.http_documents import Place, places
-from bench.http_measures import complete, generate
+from bench.http_measures import Way, complete, generate, time_ways
 from bench.http_servers import Connection, Server, forelook
 from bench.results import print_result, public_name
 from bench.summary import median_interval, rounded_percentile
 from bench.tables import print_rows
-from bench.turns import rotated, with_progress
 from forelook.commands.client import connected
 
 STARTER = "starter-model"
@@ -35,10 +33,8 @@ PROTOCOLS = ("editor", "http")
 
 def overhead(servers: dict[str, Server], documents: list[Place]) -> dict[str, Any]:
     """Time new requests to each server over each protocol, in turns; milliseconds."""
-    rest: dict[str, list[float]] = {}
-    whole: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
-        ways: dict[str, Callable[[Place], tuple[float, float, int]]] = {}
+        ways: dict[str, Way] = {}
         for name, server in servers.items():
             assert server.endpoint is not None
             client = stack.enter_context(connected(server.endpoint))
@@ -46,12 +42,8 @@ def overhead(servers: dict[str, Server], documents: list[Place]) -> dict[str, An
             ways[f"editor, {name}"] = lambda place, client=client: complete(client, place)
             connection = stack.enter_context(contextlib.closing(Connection(server)))
             ways[f"http, {name}"] = lambda place, connection=connection: generate(connection, place)
-        for number, place in enumerate(with_progress(documents, "overhead")):
-            for name in rotated(list(ways), number):
-                elapsed_ms, engine_ms, _ = ways[name](place.unique(f"{number} {name[:14]:>14}"))
-                if number > 0:  # the first of each way opens connections and finds caches empty
-                    whole.setdefault(name, []).append(elapsed_ms)
-                    rest.setdefault(name, []).append(elapsed_ms - engine_ms)
+        timed = time_ways(ways, documents)
+    whole, rest = timed.whole, timed.rest
     added = {}
     for protocol, name in ((protocol, name) for protocol in PROTOCOLS for name in servers if name != ALONE):
         there, here = rest[f"{protocol}, {name}"], rest[f"{protocol}, {ALONE}"]

@@ -24,8 +24,8 @@ from bench.methods import HuggingFaceMethods, MethodSettings, OurMethods
 from bench.results import REPOSITORY, print_result
 from bench.tables import print_rows
 from forelook.decoding.lookahead.published import PublishedSettings
+from forelook.model.device_file import device_key
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
-from forelook.model.step_costs import device_key
 
 METHODS = ("hf_greedy", "hf_prompt_lookup", "autoregressive", "lookahead_published", "forelook")
 EXTRA_METHODS = ("forelook_warm",)

@@ -35,7 +35,7 @@ from bench.results import print_result, public_name, write_result
 from bench.tables import print_rows
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.costs import COMMON_COSTS
-from forelook.model.step_costs import device_key
+from forelook.model.device_file import device_key
 
 MAX_DRAFTS = 15
 MAX_POSITIONS = 2048

@@ -37,7 +37,7 @@ from forelook.decoding.drafting.costs import COMMON_COSTS
 from forelook.decoding.limits import GREEDY, SamplingParams
 from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.model.catalogue import DEFAULT_MODEL
-from forelook.model.step_costs import device_key
+from forelook.model.device_file import device_key
 
 INFILLING = ("humaneval-infilling",)
 METHODS = ("hf_greedy", "hf_prompt_lookup", "autoregressive", "lookahead_published", "forelook", "forelook_warm")

@@ -37,7 +37,7 @@ from bench.peers import (
 from bench.plots import Line, Panel, draw
 from bench.results import REPOSITORY, print_result, provenance, public_name
 from bench.tables import print_rows
-from forelook.model.step_costs import device_key
+from forelook.model.device_file import device_key
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -22,7 +22,7 @@ from bench.results import REPOSITORY, print_result, public_name, write_result
 from bench.session import SessionPlan, result_of, run_sessions
 from bench.tables import print_rows
 from forelook.model.catalogue import DEFAULT_MODEL
-from forelook.model.step_costs import device_key
+from forelook.model.device_file import device_key
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from bench.plots import Line, Panel, draw
 from bench.results import print_result, public_name, write_result
 from bench.sweep import Setting, clean_prompts, expected_accepted, fit, group, sweep
 from bench.tables import print_rows
-from forelook.model.step_costs import device_key
+from forelook.model.device_file import device_key
 
 
 def plot(settings: list[Setting], fits: dict[str, dict[str, float] | None], folder: Path) -> list[str]:

@@ -121,7 +121,8 @@ class EngineConfig:
     # measured: docs/decisions.md, "A prompt's size follows the speed of the device"
     prefill_ms: int = setting(
         800, integer(1, 600_000),
-        "Time for a prompt that is not in the cache, in milliseconds. On a slower device prompts are shorter.",
+        "Time for a prompt that is not in the cache, in milliseconds. On a slower device prompts are shorter. "
+        "While you type at a new place, a third of it is waited for, and the whole prompt follows in the next pause.",
         name="prefillMs", group=MODEL, effect=Effect.RESTART,
         flag=Flag("--prefill-ms", ("serve", "complete"), "MS"),
     )  # fmt: skip

@@ -8,7 +8,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,36 @@ WORKSPACE = "file:///bench"
 NUM_TOKENS = 12
 
 Times = dict[str, list[float]]
+Way = Callable[[Place], tuple[float, float, int]]
+"""Makes one request; returns milliseconds, those the engine had, and tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWays:
+    """What requests took by each way, in milliseconds.
+
+    Attributes:
+        whole: from request to answer.
+        rest: of that, what the engine did not have.
+        tokens: of the answers.
+    """
+
+    whole: Times = field(default_factory=dict)
+    rest: Times = field(default_factory=dict)
+    tokens: Times = field(default_factory=dict)
+
+
+def time_ways(ways: Mapping[str, Way], documents: Sequence[Place]) -> TimedWays:
+    """Send every document by every way, in turns, each time with another comment first and last."""
+    timed = TimedWays()
+    for number, place in enumerate(with_progress(documents, "overhead")):
+        for name in rotated(list(ways), number):
+            elapsed_ms, engine_ms, num_tokens = ways[name](place.unique(f"{number} {name[:14]:>14}"))
+            if number > 0:  # the first of each way opens connections and finds caches empty
+                timed.whole.setdefault(name, []).append(elapsed_ms)
+                timed.rest.setdefault(name, []).append(elapsed_ms - engine_ms)
+                timed.tokens.setdefault(name, []).append(num_tokens)
+    return timed
 
 
 def overhead(server: Server, documents: Sequence[Place]) -> dict[str, Any]:
@@ -41,34 +71,16 @@ def overhead(server: Server, documents: Sequence[Place]) -> dict[str, Any]:
     """
     assert server.endpoint is not None
     kept, single = Connection(server, keeps=True), Connection(server)
-    whole: Times = {}
-    rest: Times = {}
-    tokens: Times = {}
     with connected(server.endpoint) as client:
         client.wait_until_ready(60.0)
-
-        def over_protocol(place: Place) -> tuple[float, float, int]:
-            return complete(client, place)
-
-        def over_kept(place: Place) -> tuple[float, float, int]:
-            return generate(kept, place)
-
-        def over_new(place: Place) -> tuple[float, float, int]:
-            return generate(single, place)
-
-        ways: dict[str, Callable[[Place], tuple[float, float, int]]] = {
-            "protocol": over_protocol,
-            "http": over_kept,
-            "http, new connection": over_new,
+        ways: dict[str, Way] = {
+            "protocol": lambda place: complete(client, place),
+            "http": lambda place: generate(kept, place),
+            "http, new connection": lambda place: generate(single, place),
         }
-        for number, place in enumerate(with_progress(documents, "overhead")):
-            for name in rotated(list(ways), number):
-                elapsed_ms, engine_ms, num_tokens = ways[name](place.unique(f"{number} {name[:8]:>8}"))
-                if number > 0:  # the first of each way opens connections and finds caches empty
-                    whole.setdefault(name, []).append(elapsed_ms)
-                    rest.setdefault(name, []).append(elapsed_ms - engine_ms)
-                    tokens.setdefault(name, []).append(num_tokens)
+        timed = time_ways(ways, documents)
     kept.close()
+    whole, rest, tokens = timed.whole, timed.rest, timed.tokens
     medians = {name: statistics.median(values) for name, values in rest.items()}
     differences = {
         name: median_interval([there - here for there, here in zip(rest[name], rest["protocol"], strict=True)])

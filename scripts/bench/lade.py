@@ -22,7 +22,7 @@ from bench.decoding import Comparison
 from bench.methods import Method, OurMethods, Run
 from bench.models import BenchModel
 from bench.summary import median_interval
-from bench.transformers_model import llama_fields, transformers_model
+from bench.transformers_model import plain_fields, transformers_model
 
 GREEDY = "autoregressive"
 THEIR_GREEDY = "hf_greedy_4_36"
@@ -72,7 +72,7 @@ def save_for_lade(bench_model: BenchModel, folder: Path) -> None:
         UnsupportedArchitectureError: no plain Llama.
     """
     config, name = bench_model.model.config, bench_model.model.name
-    fields = llama_fields(config, name)
+    fields = plain_fields(config, name)
     if config.model_type != "llama" or config.head_size * config.num_heads != config.hidden_size:
         raise UnsupportedArchitectureError(f"{name}: {config.model_type}; lade runs plain llama only")
     fields = {key: value for key, value in fields.items() if key not in ("head_dim", "bos_token_id", "eos_token_id")}

@@ -11,6 +11,8 @@ from forelook.model.adapter import read_adapter
 from forelook.model.config import LlamaConfig
 from forelook.model.gguf.checkpoint import read_checkpoint
 
+from bench.llama_fields import llama_fields
+
 _SUPPORTED = {"llama", "qwen2"}
 
 
@@ -40,7 +42,7 @@ def _from_gguf(path: Path, dtype: torch.dtype, adapter: Path | None) -> Any:
     import transformers
 
     checkpoint = read_checkpoint(path)
-    config = transformers.AutoConfig.for_model(**llama_fields(checkpoint.config, path.name))
+    config = transformers.AutoConfig.for_model(**plain_fields(checkpoint.config, path.name))
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     change = None if adapter is None else read_adapter(adapter)
@@ -57,7 +59,7 @@ def _from_gguf(path: Path, dtype: torch.dtype, adapter: Path | None) -> Any:
     return model
 
 
-def llama_fields(config: LlamaConfig, name: str) -> dict[str, Any]:
+def plain_fields(config: LlamaConfig, name: str) -> dict[str, Any]:
     """Return what transformers' configuration calls these shapes.
 
     Raises:
@@ -68,19 +70,4 @@ def llama_fields(config: LlamaConfig, name: str) -> dict[str, Any]:
             f"{name}: model_type is {config.model_type!r} with {config.rope.kind!r} rotations; for transformers, "
             "benchmarks convert plain llama and qwen2 only: give the folder of the checkpoint"
         )
-    return {
-        "model_type": config.model_type,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_size,
-        "rms_norm_eps": config.norm_eps,
-        "max_position_embeddings": config.max_positions,
-        "rope_theta": config.rope.theta,
-        "tie_word_embeddings": config.tied_head,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": list(config.eos_token_ids),
-    }
+    return llama_fields(config)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench.llama_fields import llama_fields
 from forelook.errors import UnsupportedArchitectureError
 from forelook.model.checkpoint import SINGLE_NAME, shard_files
 from forelook.model.config import LlamaConfig, RopeConfig, parse_config
@@ -97,23 +98,9 @@ def config_fields(config: LlamaConfig) -> dict[str, Any]:
             "rotary frequency factors have no place in a config.json; use the checkpoint's folder, not its GGUF file"
         )
     scaling: dict[str, Any] = {"rope_type": config.rope.kind, **config.rope.parameters}
-    return {
+    return llama_fields(config) | {
         "architectures": ["Qwen2ForCausalLM" if config.model_type == "qwen2" else "LlamaForCausalLM"],
-        "model_type": config.model_type,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_size,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_positions,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope.theta,
         "rope_scaling": None if config.rope.kind == "default" else scaling,
-        "tie_word_embeddings": config.tied_head,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": list(config.eos_token_ids),
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,

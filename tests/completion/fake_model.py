@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 from forelook.decoding.layout import StepLayout
+from forelook.decoding.prefill import PrefillSpeed
+from forelook.decoding.stats import DecodingStats
 from forelook.model.confidence import ConfidenceTable
 from forelook.model.infill import InfillFormat
 from forelook.model.infill_templates import InfillOrder
@@ -41,6 +43,13 @@ class FakeFiles:
 
     def changed(self) -> bool:
         return self.has_changed
+
+
+class SteadySpeed(PrefillSpeed):
+    """The speed of a device; forwards of a fake model say nothing about it."""
+
+    def observe(self, stats: DecodingStats) -> None:
+        del stats
 
 
 @dataclass

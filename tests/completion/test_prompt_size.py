@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from forelook.decoding.prefill import PrefillSpeed, count_prefill
 from forelook.decoding.stats import DecodingStats
 from forelook.keys import DocumentKey, WorkspaceKey
 
-from tests.completion.fake_model import FakeModel
+from tests.completion.fake_model import FakeModel, SteadySpeed
 
 TEXT = "".join(f"value_{number} = {number}\n" for number in range(400))
 DOCUMENT = Document(WorkspaceKey("", "w"), DocumentKey(1, "file:///a.py"), "python", 1, TEXT)
@@ -78,6 +79,60 @@ def test_the_place_of_a_window_survives_a_larger_budget() -> None:
     speed.tokens_per_s = 1400.0
     assert faster.prepare(DOCUMENT, MIDDLE).ids == before
     assert size(faster) == 700
+
+
+def test_who_waits_at_a_new_place_gets_a_short_prompt_until_the_whole_one_was_run() -> None:
+    device = completer(SteadySpeed(1000.0))
+    soon = device.prepare_soon(DOCUMENT, MIDDLE)
+    assert soon.is_short
+    assert 100 < len(soon.ids) <= 150 + 8
+    device.prefill(soon, lambda: False)
+
+    typed = replace(DOCUMENT, version=2, text=TEXT[:MIDDLE] + "v" + TEXT[MIDDLE:])
+    next_key = device.prepare_soon(typed, MIDDLE + 1)
+    assert next_key.is_short, "the whole prompt is in no cache yet"
+    assert device.num_uncached(next_key) <= 4
+
+    whole = device.prepare(typed, MIDDLE + 1)
+    assert len(whole.ids) > 400
+    device.prefill(whole, lambda: False)
+    typed = replace(typed, version=3, text=TEXT[:MIDDLE] + "va" + TEXT[MIDDLE:])
+    next_key = device.prepare_soon(typed, MIDDLE + 2)
+    assert not next_key.is_short
+    assert next_key.ids == device.prepare(typed, MIDDLE + 2).ids
+    assert device.num_uncached(next_key) <= 4
+
+
+def test_a_short_prompt_follows_the_speed() -> None:
+    speed = SteadySpeed(2000.0)
+    device = completer(speed)
+    assert len(device.prepare_soon(DOCUMENT, MIDDLE).ids) > 220
+    speed.tokens_per_s = 1000.0
+    assert len(device.prepare_soon(DOCUMENT, MIDDLE).ids) <= 150 + 8
+
+
+@pytest.mark.parametrize(
+    ("speed", "config"),
+    [
+        (None, HALF_SECOND),
+        (SteadySpeed(1000.0), replace(HALF_SECOND, prewarm=False)),
+        (SteadySpeed(1e6), HALF_SECOND),
+    ],
+    ids=["of unknown speed", "never run in the pauses", "soon run"],
+)
+def test_a_prompt_is_whole_at_once(speed: PrefillSpeed | None, config: EngineConfig) -> None:
+    device = completer(speed, config=config)
+    soon = device.prepare_soon(DOCUMENT, MIDDLE)
+    assert not soon.is_short
+    assert soon.ids == device.prepare(DOCUMENT, MIDDLE).ids
+
+
+def test_a_closed_document_leaves_no_window_behind() -> None:
+    device = completer(SteadySpeed(1000.0))
+    device.prepare_soon(DOCUMENT, MIDDLE)
+    device.forget(DOCUMENT.key)
+    assert not device.prompts._anchors
+    assert not device._first_prompts._anchors
 
 
 def test_a_slow_device_runs_a_prompt_in_short_chunks() -> None:

@@ -12,27 +12,27 @@ import torch
 from forelook.decoding.drafting.costs import StepCosts
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.model.loading import load_model
-from forelook.model.prefill_speed import estimated_prefill, prefill_path, read_prefill, write_prefill
-from forelook.model.step_costs import costs_path, estimated_costs, read_costs, write_costs
+from forelook.model.prefill_speed import PREFILL_SPEED, estimated_prefill
+from forelook.model.step_costs import STEP_COSTS, estimated_costs
 from forelook.model.successor_file import read_successors, successors_path, write_successors
 
 COSTS = StepCosts((1, 4, 16), (1.0, 0.9, 2.0), (0.0, 0.0, 0.01))
 
 
 def test_costs_are_read_as_they_were_written(tmp_path: Path) -> None:
-    path = costs_path(tmp_path / "new", "a", torch.device("cpu"), torch.float32)
-    assert read_costs(path) is None
-    write_costs(path, COSTS)
-    assert read_costs(path) == COSTS
+    path = STEP_COSTS.path(tmp_path / "new", "a", torch.device("cpu"), torch.float32)
+    assert STEP_COSTS.read(path) is None
+    STEP_COSTS.write(path, COSTS)
+    assert STEP_COSTS.read(path) == COSTS
     others = [("b", torch.float32), ("a", torch.bfloat16)]
-    assert path not in [costs_path(path.parent, name, torch.device("cpu"), dtype) for name, dtype in others]
+    assert path not in [STEP_COSTS.path(path.parent, name, torch.device("cpu"), dtype) for name, dtype in others]
 
 
 def test_costs_that_an_earlier_version_measured_are_read(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     content = {"format": 3, "device": "x86_64 x2", "dtype": "torch.float32", "sizes": [1, 2], "seconds": [0.1, 0.2]}
     path.write_text(json.dumps({**content, "seconds_per_cached": [0.0, 0.0]}))
-    assert read_costs(path) == StepCosts((1, 2), (0.1, 0.2), (0.0, 0.0))
+    assert STEP_COSTS.read(path) == StepCosts((1, 2), (0.1, 0.2), (0.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_damaged_costs_are_set_aside_with_one_line(
     path = tmp_path / "c.json"
     path.write_text(content)
     with caplog.at_level(logging.WARNING):
-        assert read_costs(path) is None
-        assert read_costs(path) is None
+        assert STEP_COSTS.read(path) is None
+        assert STEP_COSTS.read(path) is None
     assert len(caplog.records) == 1
     assert path.with_name("c.json.damaged").read_text() == content
 
@@ -59,19 +59,19 @@ def test_estimated_costs_rise_with_every_row_and_cached_token() -> None:
 
 
 def test_a_prefill_speed_is_read_as_it_was_written(tmp_path: Path) -> None:
-    path = prefill_path(tmp_path / "new", "a", torch.device("cpu"), torch.float32)
-    assert read_prefill(path) is None
-    write_prefill(path, 512.5)
-    assert read_prefill(path) == 512.5
+    path = PREFILL_SPEED.path(tmp_path / "new", "a", torch.device("cpu"), torch.float32)
+    assert PREFILL_SPEED.read(path) is None
+    PREFILL_SPEED.write(path, 512.5)
+    assert PREFILL_SPEED.read(path) == 512.5
     others = [("b", torch.float32), ("a", torch.bfloat16)]
-    assert path not in [prefill_path(path.parent, name, torch.device("cpu"), dtype) for name, dtype in others]
+    assert path not in [PREFILL_SPEED.path(path.parent, name, torch.device("cpu"), dtype) for name, dtype in others]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokens_per_s": 0}', '{"tokens_per_s": NaN}'])
 def test_a_damaged_prefill_speed_is_set_aside(content: str, tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text(content)
-    assert read_prefill(path) is None
+    assert PREFILL_SPEED.read(path) is None
     assert not path.exists()
 
 

@@ -31,6 +31,7 @@ from forelook.decoding.prefill import PrefillSpeed
 from forelook.decoding.request import PREFILL_CHUNK, DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.finish_reason import FinishReason
+from forelook.keys import DocumentKey
 from forelook.languages import language_for
 from forelook.model.loading import LoadedModel
 from forelook.model.text_stream import TextStream
@@ -52,6 +53,8 @@ _SAMPLING_TOP_P = 0.95  # chosen, not measured
 _PREWARM_CHUNK = 64  # tokens between two looks at the inbox; chosen, not measured
 _MAX_CPU_PROMPT_TOKENS = 1024  # measured: docs/decisions.md, "Prompts of at most 1,024 tokens on a CPU"
 _MIN_PROMPT_TOKENS = 256  # on a device however slow; chosen, not measured
+_FIRST_SHARE = 0.3  # measured: docs/decisions.md, "The first prompt at a place is short"
+_MIN_FIRST_TOKENS = 128  # chosen, not measured
 _RESIZED_SHARE = 0.25  # chosen, not measured: a window of another size is a cold prompt, so small changes do not count
 _MAX_PROMPT_TOKENS = 8192  # chosen, not measured
 _OTHER_POSITIONS = 512  # of sentinels, file names and drafts; chosen, not measured
@@ -67,12 +70,14 @@ class PreparedPrompt:
         text: the prompt's parts; the tokens that healing dropped are not in its prefix.
         ids: the whole prompt.
         healing: how the output starts in place of the dropped tokens.
+        is_short: whether it has less text than there is time for, because somebody waits.
     """
 
     cursor: CursorContext
     text: PromptText
     ids: list[int]
     healing: Healing
+    is_short: bool = False
 
 
 @dataclass(slots=True)
@@ -122,6 +127,9 @@ class Completer:
         sizes = config.published_sizes
         self._published = None if sizes is None else PublishedSettings(**sizes)
         self.prompts = PromptBuilder(model.tokenizer, self._prompt_budget(), model.infill)
+        self._first_prompts = PromptBuilder(
+            model.tokenizer, self._first_budget(), model.infill, encoder=self.prompts.encoder
+        )
         self.stateless = StatelessPrompts(model.tokenizer, self.prompts, model.infill_formats)
         sentinels = {part for part in model.infill.template if isinstance(part, int)} | model.infill.files.sentinel_ids
         self.healer = model.healer.with_own_memory()
@@ -133,15 +141,40 @@ class Completer:
         Raises:
             PositionError: the cursor is outside the document.
         """
+        return self._prepare(self.prompts, document, offset, context)
+
+    def prepare_soon(self, document: Document, offset: int, context: Sequence[FileContext] = ()) -> PreparedPrompt:
+        """Build the prompt for somebody who waits: a short one where more of the whole one would have to be run.
+
+        Raises:
+            PositionError: the cursor is outside the document.
+        """
+        whole = self.prepare(document, offset, context)
+        if not self._config.prewarm or self._prefill is None:
+            return whole
+        num_pending, budget = self.num_uncached(whole), self._first_prompts.budget
+        if num_pending <= budget.num_tokens:
+            return whole
+        short = self._prepare(self._first_prompts, document, offset)
+        return replace(short, is_short=True) if self.num_uncached(short) < num_pending else whole
+
+    def _prepare(
+        self, prompts: PromptBuilder, document: Document, offset: int, context: Sequence[FileContext] = ()
+    ) -> PreparedPrompt:
         document.check_offset(offset)
         self.resize_prompts()
         before, after = _around(document.text, offset)
         cursor = look_around(language_for(document.language_id), before, after)
-        text = self.prompts.build(document, offset, context)
+        text = prompts.build(document, offset, context)
         healing = self.healer.heal(text.prefix_ids)
         prefix_ids = text.prefix_ids[: len(text.prefix_ids) - healing.num_dropped]
         ids = self._model.infill.build(prefix_ids, text.suffix_ids, text.context_ids)
         return PreparedPrompt(cursor, replace(text, prefix_ids=prefix_ids), ids, healing)
+
+    def forget(self, key: DocumentKey) -> None:
+        """Drop what is kept of a closed document."""
+        self.prompts.forget(key)
+        self._first_prompts.forget(key)
 
     def complete(
         self, document: Document, request: CompletionParams, control: RequestControl, hints: Hints
@@ -159,12 +192,13 @@ class Completer:
             if selection is None:
                 return _nothing(FinishReason.SELECTION_DOES_NOT_EXTEND, control, started_s)
             document, offset = selection
-        prompt = self.prepare(document, offset, hints.context)
+        invoked = request.trigger is TriggerKind.INVOKED
+        prepare = self.prepare if invoked or not control.is_waited_for else self.prepare_soon
+        prompt = prepare(document, offset, hints.context)
         if not prompt.ids or not self._has_text(prompt.text, hints):
             return _nothing(FinishReason.EMPTY_PROMPT, control, started_s)
         ready_s = time.monotonic()
         multi_line = _spans_lines(request, prompt.cursor)
-        invoked = request.trigger is TriggerKind.INVOKED
         limits = self._limits(prompt, request, control, multi_line)
         sureness = Sureness.of(request, self._model.confidence, prompt.cursor.language)
         run = _Run(prompt, hints, control, multi_line, invoked, limits, sureness)
@@ -178,13 +212,13 @@ class Completer:
         score = greedy.line_score() if sureness.is_scored else None
         if greedy.finish_reason is FinishReason.UNSURE:
             result = CompletionResult((), greedy.finish_reason, stats=stats)
-            return Completed(result, raw_tail, next(iter(suggestions), None), score)
+            return Completed(result, raw_tail, next(iter(suggestions), None), score, prompt.is_short)
         following = ""
         if raw_tail and request.selected is None and greedy.is_sure_after(raw_tail, sureness.least):
             before, after = _around(document.text, offset)
             following = next_line(language_for(document.language_id), before + cleaned[0].text, after, raw_tail)
         result = CompletionResult(suggestions, greedy.finish_reason, greedy.is_cut, following, stats)
-        return Completed(result, raw_tail, score=score)
+        return Completed(result, raw_tail, score=score, had_short_prompt=prompt.is_short)
 
     def raw_middle(self, document: Document, offset: int, max_new_tokens: int) -> str:
         """What the model generates at ``offset`` until its stop token: no stop rule, no clean-up."""
@@ -370,11 +404,19 @@ class Completer:
         suffix_share = config.suffix_share if self._model.infill.sees_suffix else 0.0
         return PromptBudget(most, suffix_share, config.context_share if has_room else 0.0)
 
+    def _first_budget(self) -> PromptBudget:
+        """As many tokens as somebody waits for at a place whose prompt is in no cache; other files come later."""
+        budget = self._prompt_budget()
+        if self._prefill is None:
+            return budget
+        wanted = int(min(self._prefill.tokens_per_s * _FIRST_SHARE * self._config.prefill_ms / 1e3, budget.num_tokens))
+        return PromptBudget(min(max(wanted, _MIN_FIRST_TOKENS), budget.num_tokens), budget.suffix_share, 0.0)
+
     def resize_prompts(self) -> None:
         """Let the size of prompts follow the speed of the device, if that has changed much."""
-        budget = self._prompt_budget()
-        if abs(budget.num_tokens - self.prompts.budget.num_tokens) > _RESIZED_SHARE * self.prompts.budget.num_tokens:
-            self.prompts.budget = budget
+        for prompts, budget in ((self.prompts, self._prompt_budget()), (self._first_prompts, self._first_budget())):
+            if abs(budget.num_tokens - prompts.budget.num_tokens) > _RESIZED_SHARE * prompts.budget.num_tokens:
+                prompts.budget = budget
 
     def observe(self, stats: DecodingStats) -> None:
         """Learn the speed of prompts from a generation."""

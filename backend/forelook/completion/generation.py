@@ -315,7 +315,7 @@ class Generation:
         key = DocumentKey(0, "")
         document = Document(WorkspaceKey("", ""), key, params.language_id, 0, before + after)
         prompt = self._completer.prepare(document, len(before))
-        self._completer.prompts.forget(key)
+        self._completer.forget(key)
         cursor = look_around(language_for(params.language_id), before, after)
         output = _CleanOutput(cursor, sees_suffix=self._model.infill.sees_suffix, stop=params.stop)
         healing = prompt.healing

@@ -39,12 +39,14 @@ class RequestControl:
         arrived_s, deadline_s: ``time.monotonic()`` values.
         is_cancelled: called before every forward.
         on_partial: called with all text generated so far, from the cursor on, as often as the settings say.
+        is_waited_for: whether a short prompt now is worth more than a whole one later.
     """
 
     arrived_s: float
     deadline_s: float | None = None
     is_cancelled: Callable[[], bool] = lambda: False
     on_partial: Callable[[str], None] = lambda _text: None
+    is_waited_for: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,14 @@ class Completed:
         raw_tail: all text generated after the first suggestion, to draft from.
         withheld: the suggestion that the model was not sure enough of, to draft from.
         score: of the first suggestion's first line, shown or withheld; ``None`` if it was not scored.
+        had_short_prompt: whether the whole prompt, with more text, is still to be run.
     """
 
     result: CompletionResult
     raw_tail: str = ""
     withheld: Suggestion | None = None
     score: LineScore | None = None
+    had_short_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from forelook.local.files import read_or_set_aside, write_atomically
 from forelook.model.checkpoint import read_weights
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.cpu_threads import ThreadGovernor
+from forelook.model.device_file import device_key
 from forelook.model.format_choice import LEAST_QUANTIZED_PARAMETERS
 from forelook.model.forward.kernel_choice import PLAIN, kernel_choice, native_choice
 from forelook.model.forward.layers import LlamaWeights
@@ -33,7 +34,6 @@ from forelook.model.forward.projection import Projection
 from forelook.model.loading import STARTER_MODEL_PATH
 from forelook.model.matrix_formats import MatrixFormat, NativeFormat, PlainFormat
 from forelook.model.memory import num_parameters
-from forelook.model.step_costs import device_key
 
 PROMPT_TOKENS = 512
 """Length of the cold prompt whose time is estimated."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import platform
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
 from forelook.decoding.drafting.costs import StepCosts
-from forelook.local.files import read_or_set_aside, write_atomically
+from forelook.model.device_file import DeviceFile
 from forelook.model.forward.layers import LlamaWeights
 from forelook.model.forward.native.step import NativeStep
 from forelook.model.memory import num_parameters
 
-_FORMAT = 4
 _SIZES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
 MAX_DRAFTS_ON_CPU = 12
 """Measured on non-repetitive prompts: at most 48 drafts gave 1.62 times the speed of plain decoding, at most 11 gave
@@ -30,22 +26,6 @@ _LAYER_S = {"cpu": 150e-6, "native": 10e-6, "cuda": 10e-6}  # of the operators b
 _OPERATIONS_PER_S = {"cpu": 50e9, "native": 100e9, "cuda": 50e12}  # per core of a CPU
 _HALF_WIDTH_SPEED = 6.0  # times the operations where a weight has two bytes
 _ATTENTION_OPERATIONS_PER_S = {"cpu": 20e9, "native": 20e9, "cuda": 20e12}
-
-
-def device_key(device: torch.device) -> str:
-    """Identifies a device and its speed: its name and, for a CPU, the number of threads."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"{platform.machine()} {_cpu_name()} x{torch.get_num_threads()}"
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "cpu"
 
 
 def operations_per_s(weights: LlamaWeights) -> float:
@@ -84,30 +64,13 @@ def estimated_costs(weights: LlamaWeights) -> StepCosts:
     )
 
 
-def costs_path(cache_dir: Path, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Path:
-    """The file of a model's step costs on a device."""
-    text = f"{_FORMAT} {fingerprint} {device_key(device)} {dtype} torch {torch.__version__}"
-    return cache_dir / f"step-costs-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
-
-
-def read_costs(path: Path) -> StepCosts | None:
-    """The costs in a file; ``None`` if there is none that can be read."""
-    return read_or_set_aside(path, _parse_costs)
-
-
-def write_costs(path: Path, costs: StepCosts) -> None:
-    """Keep costs for the next start.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({"format": _FORMAT, **asdict(costs)}, allow_nan=False))
-
-
 def _parse_costs(data: bytes) -> StepCosts:
     content = json.loads(data)
     seconds = [tuple(float(value) for value in content[name]) for name in ("seconds", "seconds_per_cached")]
     if not all(math.isfinite(value) for values in seconds for value in values):
         raise ValueError("a cost that is not finite")
     return StepCosts(tuple(int(size) for size in content["sizes"]), *seconds)
+
+
+STEP_COSTS = DeviceFile("step-costs", 4, _parse_costs, asdict)
+"""Step costs between starts."""

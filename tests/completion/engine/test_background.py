@@ -19,12 +19,12 @@ from forelook.finish_reason import FinishReason
 from forelook.keys import DEPENDENCIES, DocumentKey, WorkspaceKey
 from forelook.model.loading import LoadedModel
 from forelook.protocol.events import EventKind
-from forelook.protocol.messages import TextChange
+from forelook.protocol.messages import TextChange, TriggerKind
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.pool import WorkspacePool
 
 from tests.completion.engine_rig import PLAIN, TIMEOUT_S, WORKSPACE, A, B, Gate, Rig, event, wait_until
-from tests.completion.fake_model import FakeModel
+from tests.completion.fake_model import FakeModel, SteadySpeed
 
 
 def test_the_follow_up_is_ready_when_a_shown_suggestion_is_accepted(rigs: Callable[..., Rig]) -> None:
@@ -251,6 +251,22 @@ def test_a_prompt_that_the_deadline_cuts_serves_the_next_keystroke(rigs: Callabl
     assert again.stats.num_prefill_tokens == 1, "idle time was used for the rest"
     assert sum(len(layout) for layout in model.forwards) < cut.stats.num_prompt_tokens + 10, "nothing ran twice"
     assert again.suggestions[0].text == "12"
+
+
+def test_a_short_first_prompt_is_followed_by_the_whole_one_in_the_pause(rigs: Callable[..., Rig]) -> None:
+    text = "".join(f"value_{number} = {number}\n" for number in range(60))
+    config = EngineConfig(autoregressive=True, deadline_ms=20_000, prefill_ms=800)
+    rig = rigs(FakeModel(text), config, make_drafting=lambda _model: Drafting(prefill=SteadySpeed(1000.0)))
+    rig.open(text)
+    place = text.index("value_59")
+    first = rig.ask(place).result
+    assert first.stats.num_prompt_tokens <= 240 + 8
+    wait_until(lambda: int(str(rig.engine.stats()["prewarmed_tokens"])) > 400)
+    again = rig.ask(place).result
+    assert again.stats.num_prompt_tokens > 600
+    assert again.stats.num_prefill_tokens <= 2
+    invoked = rig.ask(text.index("value_30"), trigger=TriggerKind.INVOKED).result
+    assert invoked.stats.num_prompt_tokens > 600, "who asks by command waits for all of it"
 
 
 def test_the_prompt_where_a_cursor_rests_is_warm_before_a_key_is_pressed(rigs: Callable[..., Rig]) -> None:

@@ -15,8 +15,6 @@ from forelook.completion.engine.engine import CompletionEngine
 from forelook.completion.engine.request_texts import http_workspace
 from forelook.config import EngineConfig
 from forelook.decoding.layout import StepLayout
-from forelook.decoding.prefill import PrefillSpeed
-from forelook.decoding.stats import DecodingStats
 from forelook.errors import ContextOverflowError, DecodingError, ForelookError, ModelError, RequestCancelledError
 from forelook.finish_reason import FinishReason
 from forelook.keys import DocumentKey, WorkspaceKey
@@ -24,7 +22,7 @@ from forelook.protocol.generation import GenerationParams, GenerationResult, Inf
 from forelook.protocol.messages import CompletionParams
 
 from tests.completion.engine_rig import TIMEOUT_S, Gate, Rig, wait_until
-from tests.completion.fake_model import FakeModel
+from tests.completion.fake_model import FakeModel, SteadySpeed
 
 TARGET = "".join(f"value_{number} = compute({number})\n" for number in range(60))
 CONFIG = EngineConfig(prewarm=False, speculate=False, deadline_ms=20_000)
@@ -57,13 +55,6 @@ class Generated:
         assert isinstance(outcome, GenerationResult), outcome
         assert "".join(self.pieces) == outcome.text, "the pieces are the text"
         return outcome
-
-
-class SteadySpeed(PrefillSpeed):
-    """The speed of a device; forwards of a fake model say nothing about it."""
-
-    def observe(self, stats: DecodingStats) -> None:
-        del stats
 
 
 def start(rig: Rig, params: GenerationParams, user: str = "") -> Generated:

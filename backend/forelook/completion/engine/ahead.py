@@ -87,7 +87,8 @@ class WorkAhead:
 
     def _compute_follow_up(self, user: User, follow_up: FollowUp, loaded: Loaded) -> None:
         now_s = self._clock()
-        control = RequestControl(now_s, now_s + self._config.invoked_deadline_ms / 1e3, self._has_work)
+        deadline_s = now_s + self._config.invoked_deadline_ms / 1e3
+        control = RequestControl(now_s, deadline_s, self._has_work, is_waited_for=False)
         document, request = follow_up.document, follow_up.request
         hints = self.hints(user, document, request.offset, loaded)
         outcome = loaded.completer(user.name).complete(document, request, control, hints)

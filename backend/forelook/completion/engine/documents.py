@@ -173,7 +173,7 @@ class DocumentFeed:
         user.speculation.forget(key)
         user.answers.forget(key)
         if (loaded := self._model.loaded) is not None:
-            loaded.completer(user.name).prompts.forget(key)
+            loaded.completer(user.name).forget(key)
             self.drop_unused(user.name, loaded)
         self._leave(document)
 

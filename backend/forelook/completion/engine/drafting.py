@@ -13,8 +13,8 @@ from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.decoding.loop import DecodeLoop, decode
 from forelook.decoding.prefill import PrefillSpeed
 from forelook.model.loading import LoadedModel
-from forelook.model.prefill_speed import estimated_prefill, prefill_path, read_prefill, write_prefill
-from forelook.model.step_costs import MAX_DRAFTS_ON_CPU, costs_path, estimated_costs, read_costs, write_costs
+from forelook.model.prefill_speed import PREFILL_SPEED, estimated_prefill
+from forelook.model.step_costs import MAX_DRAFTS_ON_CPU, STEP_COSTS, estimated_costs
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ class Drafting:
         """Keep what was learned for the next start. Where that fails, it is not tried again."""
         try:
             if self._has_new_costs and self.costs_path is not None and self.budget is not None:
-                write_costs(self.costs_path, self.budget.costs)
+                STEP_COSTS.write(self.costs_path, self.budget.costs)
                 self.saved_costs = self.budget.costs
             if self._has_new_prefill and self.prefill_path is not None and self.prefill is not None:
-                write_prefill(self.prefill_path, self.prefill.tokens_per_s)
+                PREFILL_SPEED.write(self.prefill_path, self.prefill.tokens_per_s)
                 self.saved_prefill = self.prefill.tokens_per_s
             if self.learning is not None:
                 self.learning.save()
@@ -90,12 +90,13 @@ def restore_drafting(model: LoadedModel, cache_dir: Path | None) -> Drafting:
         model: just loaded.
         cache_dir: folder of what is kept; ``None`` to keep nothing.
     """
-    path = None if cache_dir is None else costs_path(cache_dir, model.fingerprint, model.device, model.dtype)
-    saved = None if path is None else read_costs(path)
+    of_model = model.fingerprint, model.device, model.dtype
+    path = None if cache_dir is None else STEP_COSTS.path(cache_dir, *of_model)
+    saved = None if path is None else STEP_COSTS.read(path)
     costs = StepCostEstimate(saved or estimated_costs(model.weights), is_measured=saved is not None)
     budget = StepBudget(costs, max_draft_tokens=MAX_DRAFTS_ON_CPU) if model.device.type == "cpu" else StepBudget(costs)
-    speed_path = None if cache_dir is None else prefill_path(cache_dir, model.fingerprint, model.device, model.dtype)
-    speed = None if speed_path is None else read_prefill(speed_path)
+    speed_path = None if cache_dir is None else PREFILL_SPEED.path(cache_dir, *of_model)
+    speed = None if speed_path is None else PREFILL_SPEED.read(speed_path)
     prefill = PrefillSpeed(speed or estimated_prefill(model.weights), is_measured=speed is not None)
     return Drafting(
         budget,

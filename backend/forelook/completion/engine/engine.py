@@ -317,6 +317,8 @@ class CompletionEngine:
         if completed.result.finish_reason is FinishReason.DEADLINE:
             # Its prompt may be computed in part only, and the next keystroke needs the rest.
             user.speculation.cut_off(document.key, request.offset, self._clock())
+        elif completed.had_short_prompt:
+            user.speculation.edited(document.key, request.offset, self._clock())
         return completed.result
 
     # --- the engine's thread: between requests

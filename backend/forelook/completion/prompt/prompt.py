@@ -211,10 +211,18 @@ class PromptBuilder:
         tokenizer: of the model.
         budget: maximum number of tokens, and the shares of the parts.
         infill: the model's format, which tells files apart; without one, comments do.
+        encoder: tokenizes, with a cache that another builder uses too.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, budget: PromptBudget, infill: InfillFormat | None = None) -> None:
-        self.encoder = LineEncoder(tokenizer)
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        budget: PromptBudget,
+        infill: InfillFormat | None = None,
+        *,
+        encoder: LineEncoder | None = None,
+    ) -> None:
+        self.encoder = LineEncoder(tokenizer) if encoder is None else encoder
         self.budget = budget
         self._files = FileNaming() if infill is None else infill.files
         self._joins_context = infill is not None and infill.joins_context
