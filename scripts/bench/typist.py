@@ -208,7 +208,8 @@ class Typist:
         request = CompletionParams(FILE.uri, 1, len(before), multi_line=multi_line, confidence=confidence)
         source = None if self._answer is None or position == 0 else self._answer.draft_source(self._encode)
         hints = Hints(sources=[] if source is None else [source])
-        completed = self._completer.complete(document, request, RequestControl(time.monotonic()), hints)
+        control = RequestControl(time.monotonic(), is_waited_for=False)  # whoever types pauses long enough
+        completed = self._completer.complete(document, request, control, hints)
         assert not isinstance(completed, Cancelled)
         self._answer = Answer(document, request, completed)
         suggestions = completed.result.suggestions

@@ -52,6 +52,24 @@ def test_the_least_recently_used_gives_way_when_memory_is_full() -> None:
     assert pool.nbytes <= 2000
 
 
+def test_caches_that_have_grown_over_the_limit_are_dropped_the_least_recently_used_first() -> None:
+    pool = pool_of(max_bytes=4000)
+    sequences = [fill(pool, [number] * 200) for number in range(3)]
+    sequences[1].nbytes = 2500
+    assert pool.take([2] * 200) is sequences[2]
+    assert pool.take([1] * 200) is sequences[1]
+    assert pool.nbytes == 3500
+    assert pool.best_overlap([0] * 200) == 0
+
+
+def test_whether_another_prompt_has_room_beside_the_cached_one() -> None:
+    assert pool_of(max_bytes=0).holds_several, "nothing is lost while nothing is cached"
+    for max_bytes, expected in ((1999, False), (2000, True)):
+        pool = pool_of(max_bytes)
+        fill(pool, [1] * 200)
+        assert pool.holds_several is expected
+
+
 def test_one_sequence_is_kept_however_small_the_limit() -> None:
     pool = pool_of(max_bytes=0)
     first = fill(pool, [1] * 200)

@@ -312,7 +312,6 @@ def test_sequences_share_weights_but_not_their_caches(tmp_path: Path) -> None:
         expected = prefilled(loaded, own).forward(causal_layout([3], 10))
         torch.testing.assert_close(sequence.forward(causal_layout([3], 10)), expected, atol=1e-5, rtol=0)
     assert second.max_positions == 64
-    assert first.nbytes > second.nbytes
 
 
 def test_step_beyond_the_positions_is_refused_and_leaves_the_sequence_usable(tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ class Completer:
             PositionError: the cursor is outside the document.
         """
         whole = self.prepare(document, offset, context)
-        if not self._config.prewarm or self._prefill is None:
+        # In one cache the two would take turns, and each key would run its prompt from the start.
+        if not self._config.prewarm or self._prefill is None or not self.sequences.holds_several:
             return whole
         num_pending, budget = self.num_uncached(whole), self._first_prompts.budget
         if num_pending <= budget.num_tokens:

@@ -44,6 +44,11 @@ class SequencePool:
         """Memory of all KV caches."""
         return sum(sequence.nbytes for sequence in (*self._sequences, *self._held))
 
+    @property
+    def holds_several(self) -> bool:
+        """Whether a prompt may be cached beside another."""
+        return len(self) != 1 or self._has_room()
+
     def best_overlap(self, prompt_ids: Sequence[int]) -> int:
         """Number of a prompt's tokens that are cached already."""
         return max(self._overlaps(prompt_ids), default=0)
@@ -59,6 +64,8 @@ class SequencePool:
         else:
             self._sequences.remove(chosen)
         self._sequences.insert(0, chosen)
+        while len(self._sequences) > 1 and self.nbytes > self._max_bytes:  # caches grow with their prompts
+            self._sequences.pop()
         return chosen
 
     @contextlib.contextmanager
@@ -94,4 +101,6 @@ class SequencePool:
     def _has_room(self) -> bool:
         if len(self) >= _MAX_SEQUENCES:
             return False
-        return self.nbytes + self._sequences[0].nbytes <= self._max_bytes
+        # The next one may grow as large as the largest.
+        largest = max((sequence.nbytes for sequence in (*self._sequences, *self._held)), default=0)
+        return self.nbytes + largest <= self._max_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 from collections.abc import Iterator
@@ -129,9 +130,10 @@ def out_of_memory_named(what: str) -> Iterator[None]:
     """Convert torch's out-of-memory errors to ``InsufficientMemoryError``: the request fails, the service continues."""
     try:
         yield
-    except RuntimeError as error:
-        # On a CPU torch raises a plain RuntimeError from its allocator.
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, OSError) as error:
+        # On a CPU torch raises a plain RuntimeError from its allocator, and a mapping an OSError.
+        is_from_torch = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not is_from_torch and getattr(error, "errno", None) != errno.ENOMEM:
             raise
         raise InsufficientMemoryError(
             f"out of memory: {what}; close other programs, shorten the context, or choose a smaller model"

@@ -6,6 +6,8 @@ prefill, the first branch of a tree) cost no copy; others are moved up within th
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 
 import torch
@@ -24,12 +26,12 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        # Keys and values of a layer are adjacent, so that one copy writes both. Zeroed rather than empty: a masked
-        # column is multiplied by zero, and uninitialized memory may contain NaN.
-        self._storage = torch.zeros(num_layers, 2 * num_kv_heads, capacity, head_size, dtype=dtype, device=device)
+        # Keys and values of a layer are adjacent, so that one copy writes both.
+        self._storage = _zeros((num_layers, 2 * num_kv_heads, capacity, head_size), dtype, device)
         self._num_kv_heads = num_kv_heads
         self.capacity = capacity
         self.length = 0
+        self._longest = 0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -43,8 +45,10 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes."""
-        return self._storage.nbytes
+        """Memory in bytes; on a CPU that of the longest it has been, as the rest of it has no pages yet."""
+        if self._storage.device.type != "cpu":
+            return self._storage.nbytes
+        return self._storage.nbytes // max(self.capacity, 1) * max(self._longest, self.length)
 
     def tails(self, num_tokens: int) -> Sequence[torch.Tensor]:
         """Per layer the slots after the committed tokens, [2 Hkv, num_tokens, D]: key heads, then value heads."""
@@ -81,6 +85,7 @@ class KVCache:
 
     def truncate(self, length: int) -> None:
         """Drop committed tokens from ``length`` on."""
+        self._longest = max(self._longest, self.length)
         self.length = min(self.length, length)
 
 
@@ -113,3 +118,15 @@ class DeferringKVCache(KVCache):
             super()._move(sources, target)
         else:
             self._pending = sources, target
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeroed memory; on a CPU it has no pages until they are written.
+
+    Zeroed rather than empty: a masked column is multiplied by zero, and uninitialized memory may contain NaN. Torch
+    would write the zeros, and a cache with room for every answer is many times what most prompts need.
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or nbytes == 0:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, nbytes), dtype=dtype).view(shape)
