@@ -121,7 +121,7 @@ class Completer:
         self._config = config
         self._budget = StepBudget() if budget is None else budget
         self._most_tokens = self._max_prompt_tokens()
-        # A GPU's caches are zeroed when they are made: 0.8 GB at the first request for 32,768 positions of a small model.
+        # A GPU zeroes a cache when it is made: 0.8 GB at the first request for 32,768 positions of a small model.
         self.num_positions = min(model.max_positions, self._most_tokens + MAX_NEW_TOKENS + _OTHER_POSITIONS)
         self.sequences = SequencePool(partial(model.new_sequence, self.num_positions), config.kv_cache_bytes)
         sizes = config.published_sizes
