@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 from forelook.completion.completer import Completer
 from forelook.completion.document_store import Document
+from forelook.completion.requests import Completed, Hints, RequestControl
 from forelook.config import EngineConfig
 from forelook.decoding import loop, prefill
 from forelook.decoding.prefill import PrefillSpeed, count_prefill
 from forelook.decoding.stats import DecodingStats
 from forelook.keys import DocumentKey, WorkspaceKey
+from forelook.protocol.messages import CompletionParams, TriggerKind
 
 from tests.completion.fake_model import FakeModel, SteadySpeed
 
@@ -101,6 +104,29 @@ def test_who_waits_at_a_new_place_gets_a_short_prompt_until_the_whole_one_was_ru
     assert not next_key.is_short
     assert next_key.ids == device.prepare(typed, MIDDLE + 2).ids
     assert device.num_uncached(next_key) <= 4
+
+
+def test_where_one_cache_is_all_there_is_a_second_place_gets_the_whole_prompt() -> None:
+    """Two prompts in one cache would take turns, and every key would run its prompt from the start."""
+    device = completer(SteadySpeed(1000.0), config=replace(HALF_SECOND, kv_cache_bytes=0))
+    device.prefill(device.prepare(DOCUMENT, 0), lambda: False)
+    assert len(device.sequences) == 1
+    assert not device.prepare_soon(DOCUMENT, MIDDLE).is_short
+
+
+@pytest.mark.parametrize(
+    ("trigger", "is_waited_for", "is_short"),
+    [(TriggerKind.AUTOMATIC, True, True), (TriggerKind.INVOKED, True, False), (TriggerKind.AUTOMATIC, False, False)],
+    ids=["while typing", "by command", "a follow-up"],
+)
+def test_which_requests_have_a_short_prompt(trigger: TriggerKind, is_waited_for: bool, is_short: bool) -> None:
+    device = completer(SteadySpeed(1000.0))
+    request = CompletionParams(DOCUMENT.key.uri, 1, MIDDLE, trigger=trigger)
+    control = RequestControl(time.monotonic(), is_waited_for=is_waited_for)
+    completed = device.complete(DOCUMENT, request, control, Hints())
+    assert isinstance(completed, Completed)
+    assert completed.had_short_prompt is is_short
+    assert (completed.result.stats.num_prompt_tokens <= 150 + 8) is is_short
 
 
 def test_a_short_prompt_follows_the_speed() -> None:

@@ -53,7 +53,7 @@ _SAMPLING_TOP_P = 0.95  # chosen, not measured
 _PREWARM_CHUNK = 64  # tokens between two looks at the inbox; chosen, not measured
 _MAX_CPU_PROMPT_TOKENS = 1024  # measured: docs/decisions.md, "Prompts of at most 1,024 tokens on a CPU"
 _MIN_PROMPT_TOKENS = 256  # on a device however slow; chosen, not measured
-_FIRST_SHARE = 0.3  # measured: docs/decisions.md, "The first prompt at a place is short"
+_FIRST_SHARE = 0.3  # chosen; what it brings: docs/decisions.md, "The first prompt at a place is short"
 _MIN_FIRST_TOKENS = 128  # chosen, not measured
 _RESIZED_SHARE = 0.25  # chosen, not measured: a window of another size is a cold prompt, so small changes do not count
 _MAX_PROMPT_TOKENS = 8192  # chosen, not measured
@@ -213,7 +213,8 @@ class Completer:
         score = greedy.line_score() if sureness.is_scored else None
         if greedy.finish_reason is FinishReason.UNSURE:
             result = CompletionResult((), greedy.finish_reason, stats=stats)
-            return Completed(result, raw_tail, next(iter(suggestions), None), score, prompt.is_short)
+            withheld = next(iter(suggestions), None)
+            return Completed(result, raw_tail, withheld, score, had_short_prompt=prompt.is_short)
         following = ""
         if raw_tail and request.selected is None and greedy.is_sure_after(raw_tail, sureness.least):
             before, after = _around(document.text, offset)
