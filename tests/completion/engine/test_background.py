@@ -25,6 +25,7 @@ from forelook.workspace.pool import WorkspacePool
 
 from tests.completion.engine_rig import PLAIN, TIMEOUT_S, WORKSPACE, A, B, Gate, Rig, event, wait_until
 from tests.completion.fake_model import FakeModel, SteadySpeed
+from tests.fakes import ByteTokenizer
 
 
 def test_the_follow_up_is_ready_when_a_shown_suggestion_is_accepted(rigs: Callable[..., Rig]) -> None:
@@ -267,6 +268,37 @@ def test_a_short_first_prompt_is_followed_by_the_whole_one_in_the_pause(rigs: Ca
     assert again.stats.num_prefill_tokens <= 2
     invoked = rig.ask(text.index("value_30"), trigger=TriggerKind.INVOKED).result
     assert invoked.stats.num_prompt_tokens > 600, "who asks by command waits for all of it"
+
+
+def test_a_follow_up_has_the_whole_prompt_as_no_one_waits_for_it(rigs: Callable[..., Rig]) -> None:
+    class KnowsItsMiddle(FakeModel):
+        """Goes on where the window of the prompt ends, wherever that begins."""
+
+        def _next_token(self, seen: tuple[int, ...]) -> int:
+            if ByteTokenizer.MIDDLE not in seen:
+                return ByteTokenizer.PAD
+            shown = bytes(token for token in seen[seen.index(ByteTokenizer.MIDDLE) + 1 :] if token < 256).decode()
+            following = self.target[self.target.find(shown) + len(shown) :]
+            return ord(following[0]) if following else ByteTokenizer.END_OF_INFILL
+
+    before = "".join(f"value_{number} = {number}\n" for number in range(60))
+    config = EngineConfig(autoregressive=True, speculate=True, deadline_ms=20_000, prefill_ms=800)
+    rig = rigs(
+        KnowsItsMiddle(before + "x = 1\ny = 2\n"),
+        config,
+        make_drafting=lambda _model: Drafting(prefill=SteadySpeed(1000.0)),
+    )
+    rig.open(before + "x\n")
+    offset = len(before) + 1
+    reply = rig.ask(offset)
+    assert reply.texts == [" = 1"]
+    assert reply.result.stats.num_prompt_tokens <= 240 + 8
+    rig.engine.record_event(WORKSPACE, event(EventKind.SHOWN, 4))
+    wait_until(lambda: rig.engine.stats()["speculations"] == 1)
+    rig.engine.change_document(A, 2, [TextChange(offset, offset, " = 1")])
+    accepted = rig.ask(offset + 4, version=2).result
+    assert rig.engine.stats()["answered_ahead"] == 1
+    assert accepted.stats.num_prompt_tokens > 600
 
 
 def test_the_prompt_where_a_cursor_rests_is_warm_before_a_key_is_pressed(rigs: Callable[..., Rig]) -> None:
