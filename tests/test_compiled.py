@@ -23,20 +23,23 @@ def source_in(folder: Path, text: str = "int answer(void) { return 42; }\n", **p
     return CSource(path, ("-shared", "-fPIC"), **parts)
 
 
-def answer(path: Path) -> Callable[[], int] | None:
-    try:
-        function = ctypes.CDLL(os.fspath(path)).answer
-    except (OSError, AttributeError):
-        return None
-    return function if function() == 42 else None
+def answer(path: Path) -> Callable[[], int]:
+    function: Callable[[], int] = ctypes.CDLL(os.fspath(path)).answer
+    return function
+
+
+def is_right(function: Callable[[], int]) -> bool:
+    return function() == 42
 
 
 def test_compilers_that_fail_are_named_and_nothing_is_kept(tmp_path: Path) -> None:
     source, kept = source_in(tmp_path), tmp_path / "kept"
-    assert load_compiled(source, answer, kept, []).reason.startswith("no C compiler was found; install a C compiler")
+    assert load_compiled(source, answer, is_right, kept, []).reason.startswith(
+        "no C compiler was found; install a C compiler"
+    )
     failing = program(tmp_path, "failing", "echo unknown option >&2; exit 1")
     empty = program(tmp_path, "empty", "exit 0")
-    found = load_compiled(source, answer, kept, [failing, empty, [str(tmp_path / "absent")]])
+    found = load_compiled(source, answer, is_right, kept, [failing, empty, [str(tmp_path / "absent")]])
     assert found.functions is None
     assert found.reason == "nothing that failing and empty and absent compiled works here; the log says why"
     assert not kept.exists()
@@ -45,17 +48,17 @@ def test_compilers_that_fail_are_named_and_nothing_is_kept(tmp_path: Path) -> No
 @needs_compiler
 def test_compiled_file_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None:
     source, kept = source_in(tmp_path), tmp_path / "kept"
-    found = load_compiled(source, answer, kept, compilers())
+    found = load_compiled(source, answer, is_right, kept, compilers())
     assert "compiled for this processor by" in found.reason
     assert found.functions is not None
     assert found.functions() == 42
     (path,) = kept.iterdir()
-    assert load_compiled(source, answer, kept, []).reason == "compiled earlier for this processor"
+    assert load_compiled(source, answer, is_right, kept, []).reason == "compiled earlier for this processor"
     damaged = tmp_path / "damaged" / path.name
     damaged.parent.mkdir()
     damaged.write_bytes(b"not a library")
-    assert load_compiled(source, answer, damaged.parent, []).functions is None
-    assert load_compiled(source, answer, damaged.parent, compilers()).functions is not None
+    assert load_compiled(source, answer, is_right, damaged.parent, []).functions is None
+    assert load_compiled(source, answer, is_right, damaged.parent, compilers()).functions is not None
     assert damaged.stat().st_size == path.stat().st_size
 
 
@@ -72,14 +75,14 @@ def test_another_source_header_or_flag_is_another_file(tmp_path: Path) -> None:
 @needs_compiler
 def test_what_computes_something_else_is_refused(tmp_path: Path) -> None:
     source, kept = source_in(tmp_path, "int answer(void) { return 41; }\n"), tmp_path / "kept"
-    assert load_compiled(source, answer, kept, compilers()).functions is None
+    assert load_compiled(source, answer, is_right, kept, compilers()).functions is None
     assert not kept.exists()
 
 
 @needs_compiler
 def test_a_flag_that_a_compiler_lacks_is_left_out(tmp_path: Path) -> None:
     source = source_in(tmp_path, variants=("-fno-such-flag", ""))
-    assert load_compiled(source, answer, tmp_path / "kept", compilers()).functions is not None
+    assert load_compiled(source, answer, is_right, tmp_path / "kept", compilers()).functions is not None
 
 
 def test_folder_that_cannot_be_written_costs_a_compilation_per_start(

@@ -76,7 +76,8 @@ class Compiled(Generic[_Functions]):
 
 def load_compiled(
     source: CSource,
-    accept: Callable[[Path], _Functions | None],
+    open_functions: Callable[[Path], _Functions],
+    is_right: Callable[[_Functions], bool],
     folder: Path,
     found: Sequence[Sequence[str]],
 ) -> Compiled[_Functions]:
@@ -84,12 +85,13 @@ def load_compiled(
 
     Args:
         source: what to compile.
-        accept: loads a compiled file and returns its functions, or ``None`` if they do not compute what they should.
+        open_functions: loads a compiled file; may raise ``OSError`` or ``AttributeError``.
+        is_right: whether its functions compute what they should.
         folder: where the file is kept.
         found: commands of compilers.
     """
     path = source.compiled_path(folder)
-    loaded = accept(path) if path.is_file() else None
+    loaded = _accepted(path, open_functions, is_right) if path.is_file() else None
     if loaded is not None:
         return Compiled(loaded, "compiled earlier for this processor")
     if not found:
@@ -99,13 +101,27 @@ def load_compiled(
             built = Path(temporary) / path.name
             if not any(_compile(source, [*compiler, *filter(None, [flag])], built) for flag in source.variants):
                 continue
-            loaded = accept(built)
+            loaded = _accepted(built, open_functions, is_right)
             if loaded is None:
                 continue
             _keep(built, path)
             return Compiled(loaded, f"compiled for this processor by {Path(compiler[0]).name}")
     tried = " and ".join(Path(command[0]).name for command in found)
     return Compiled(None, f"nothing that {tried} compiled works here; the log says why")
+
+
+def _accepted(
+    path: Path, open_functions: Callable[[Path], _Functions], is_right: Callable[[_Functions], bool]
+) -> _Functions | None:
+    try:
+        functions = open_functions(path)
+    except (OSError, AttributeError) as error:
+        logger.warning("cannot load %s: %s", path.name, type(error).__name__)
+        return None
+    if not is_right(functions):
+        logger.warning("%s computes something else than it should; it is not used", path.name)
+        return None
+    return functions
 
 
 def compilers() -> list[list[str]]:

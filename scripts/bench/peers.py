@@ -154,7 +154,7 @@ def _base_dtype() -> str:
 
 def _add_ours(plan: PeerPlan, found: Contestants, form: str, names: Iterable[str], base: LoadedModel) -> None:
     model = base
-    if form != "bf16" or native_kernels().kernels is not None:
+    if form != "bf16" or native_kernels().functions is not None:
         dtype = "bfloat16" if form == "bf16" else form
         model = replace(load_model(plan.model, device="cpu", dtype=dtype), max_positions=base.max_positions)
     ours = OurMethods(model, MethodSettings(plan.max_new_tokens), learns=plan.learns)

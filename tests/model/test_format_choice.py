@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from forelook.compiled import Compiled
 from forelook.model import format_choice
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.kernel_choice import NATIVE, PLAIN, STEP_SIZES, KernelChoice, choose, kernel_choice
 from forelook.model.forward.native.kernels import Kernels
-from forelook.model.forward.native.library import Availability
 from forelook.model.forward.quantized import NEVER, STEP_ROWS, ConvertedMatrix, IntegerMatrix8, Matrix4, Matrix8
 from forelook.model.matrix_formats import CpuQuantizedFormat, NativeFormat
 
@@ -94,7 +94,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
         return KernelChoice("float", NEVER, dict.fromkeys(STEP_SIZES, best * size), plain)
 
     monkeypatch.setattr(format_choice, "kernel_choice", choice)
-    monkeypatch.setattr(format_choice, "native_kernels", lambda: Availability(None, "no C compiler was found"))
+    monkeypatch.setattr(format_choice, "native_kernels", lambda: Compiled(None, "no C compiler was found"))
 
 
 def simulate_native(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
@@ -107,7 +107,7 @@ def simulate_native(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
 
     monkeypatch.setattr(format_choice, "native_choice", choice)
     kernels = Kernels(None, None)  # nothing is multiplied here
-    monkeypatch.setattr(format_choice, "native_kernels", lambda: Availability(kernels, "compiled for this test"))
+    monkeypatch.setattr(format_choice, "native_kernels", lambda: Compiled(kernels, "compiled for this test"))
 
 
 def test_compiled_kernels_serve_all_matrices_or_none(config: LlamaConfig, monkeypatch: pytest.MonkeyPatch) -> None:

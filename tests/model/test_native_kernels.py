@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forelook.compiled import compilers
+from forelook.compiled import Compiled, compilers
 from forelook.decoding.layout import StepLayout, causal_layout
 from forelook.model import format_choice
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.llama import LlamaSequence, forward
 from forelook.model.forward.native import library
 from forelook.model.forward.native.kernels import Kernels
-from forelook.model.forward.native.library import Availability, load_kernels, native_kernels
+from forelook.model.forward.native.library import load_kernels, native_kernels
 from forelook.model.forward.native.matrices import (
     MAX_ROWS,
     NativeFloats,
@@ -33,7 +33,7 @@ from tests.compilers import program
 from tests.model.checkpoints import build_reference, save
 
 AVAILABLE = native_kernels()
-needs_kernels = pytest.mark.skipif(AVAILABLE.kernels is None, reason=f"no compiled kernels: {AVAILABLE.reason}")
+needs_kernels = pytest.mark.skipif(AVAILABLE.functions is None, reason=f"no compiled kernels: {AVAILABLE.reason}")
 WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
 SERVED = (
     "llama",
@@ -50,8 +50,8 @@ FORMATS = ("float32", "bfloat16", "int8", "int4")
 
 
 def kernels() -> Kernels:
-    assert AVAILABLE.kernels is not None
-    return AVAILABLE.kernels
+    assert AVAILABLE.functions is not None
+    return AVAILABLE.functions
 
 
 def matrices(weight: torch.Tensor) -> dict[str, tuple[NativeMatrix, torch.Tensor]]:
@@ -230,7 +230,7 @@ def test_forked_process_starts_threads_of_its_own() -> None:
 @pytest.mark.skipif(bool(library._unsupported()) or not compilers(), reason="no compiler or processor for the kernels")
 def test_a_compiler_makes_kernels_that_are_right() -> None:
     """Wrong ones are refused and torch computes: the other tests would only be skipped."""
-    assert AVAILABLE.kernels is not None, AVAILABLE.reason
+    assert AVAILABLE.functions is not None, AVAILABLE.reason
 
 
 def config(**changes: object) -> LlamaConfig:
@@ -251,7 +251,7 @@ def test_other_mathematics_and_shapes_stay_with_torch() -> None:
 
 
 def test_without_kernels_torch_computes_and_the_reason_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(format_choice, "native_kernels", lambda: Availability(None, "no C compiler was found"))
+    monkeypatch.setattr(format_choice, "native_kernels", lambda: Compiled(None, "no C compiler was found"))
     for setting, quantized in (("float32", None), ("int8", "int8")):
         found = format_choice.choose_format(setting, torch.float32, torch.device("cpu"), config())
         assert found.quantized == quantized
@@ -269,8 +269,8 @@ def test_compiled_file_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> Non
     damaged = tmp_path / "other" / path.name
     damaged.parent.mkdir()
     damaged.write_bytes(b"not a library")
-    assert load_kernels(damaged.parent, []).kernels is None
-    assert load_kernels(damaged.parent, found).kernels is not None
+    assert load_kernels(damaged.parent, []).functions is None
+    assert load_kernels(damaged.parent, found).functions is not None
     assert damaged.stat().st_size == path.stat().st_size
 
 
@@ -286,5 +286,5 @@ def test_kernels_that_compute_something_else_are_refused(tmp_path: Path, caplog:
     )
     substitute = program(tmp_path, "cc", f'exec {found[0][0]} -shared -fPIC -o "$8" {wrong}')
     refused = load_kernels(tmp_path / "kept", [substitute])
-    assert refused.kernels is None
-    assert "compute something else than torch" in caplog.text
+    assert refused.functions is None
+    assert "computes something else than it should" in caplog.text

@@ -123,7 +123,7 @@ def _kernels() -> Check:
     from forelook.model.forward.native.library import native_kernels
 
     found = native_kernels()
-    if found.kernels is None:
+    if found.functions is None:
         return Check("CPU kernels", False, f"torch's own, which take about twice as long per step: {found.reason}")
     return Check("CPU kernels", False, f"decode steps in one call, {found.reason}")
 

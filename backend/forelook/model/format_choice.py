@@ -107,7 +107,7 @@ def _native(config: LlamaConfig, dtype: torch.dtype, kinds: list[str], why: str 
     if not serves_native(config) or dtype not in (torch.float32, torch.bfloat16):
         return None
     availability = native_kernels()
-    if availability.kernels is None:
+    if availability.functions is None:
         return None
     shape = max((shape for shape in _shapes(config) if shape.in_layers), key=lambda shape: shape.outputs * shape.inputs)
     size, is_cold = (shape.outputs, shape.inputs), _is_cold(config, dtype)
@@ -123,7 +123,7 @@ def _native(config: LlamaConfig, dtype: torch.dtype, kinds: list[str], why: str 
     quantized = None if best == PLAIN else best
     found = f"kernels {availability.reason} take {shares[best]:.0%} of the time of torch's {_name(dtype)} products"
     return FormatChoice(
-        quantized, dtype, NativeFormat(best, dtype, availability.kernels), f"{found}; {why or _loss(best)}"
+        quantized, dtype, NativeFormat(best, dtype, availability.functions), f"{found}; {why or _loss(best)}"
     )
 
 

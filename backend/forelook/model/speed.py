@@ -175,7 +175,7 @@ def _int8_step_share(dtype: torch.dtype) -> float:
 
 def _format(dtype: torch.dtype) -> MatrixFormat:
     """How models that are not quantized keep their matrices here."""
-    kernels = native_kernels().kernels
+    kernels = native_kernels().functions
     return PlainFormat(dtype) if kernels is None else NativeFormat(PLAIN, dtype, kernels)
 
 

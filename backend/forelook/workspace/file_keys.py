@@ -7,17 +7,18 @@ from collections.abc import Iterator
 
 def file_names(key: str) -> Iterator[str]:
     """The files that a key may stand for: without the number of a window or the name of a notebook's cell."""
-    yield key
-    end = key.rfind("#")
-    while end > 0:
-        yield key[:end]
-        end = key.rfind("#", 0, end)
+    return _shortened(key, "#")
 
 
 def with_folders(path: str) -> Iterator[str]:
     """A path and the folders above it."""
-    yield path
-    end = path.rfind("/")
+    return _shortened(path, "/")
+
+
+def _shortened(text: str, separator: str) -> Iterator[str]:
+    """A text, then what stands before each separator, the last one first; never an empty text."""
+    yield text
+    end = text.rfind(separator)
     while end > 0:
-        yield path[:end]
-        end = path.rfind("/", 0, end)
+        yield text[:end]
+        end = text.rfind(separator, 0, end)

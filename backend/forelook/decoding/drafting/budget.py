@@ -71,7 +71,9 @@ class StepBudget:
         """Correct the host time of a drafted step by one that took ``seconds`` outside its forward."""
         if self._estimate is not None:
             if self._num_plans > 0:
-                seconds = min(seconds, 2.0 * self.seconds_per_plan)  # an interrupted one counts as one of twice the time
+                seconds = min(
+                    seconds, 2.0 * self.seconds_per_plan
+                )  # an interrupted one counts as one of twice the time
             error = seconds - self.seconds_per_plan
             self._num_plans += 1
             self.seconds_per_plan += max(1.0 / self._num_plans, _RISE if error > 0.0 else _FALL) * error

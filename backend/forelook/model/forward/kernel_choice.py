@@ -111,7 +111,7 @@ def native_choice(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, is_c
 
 @lru_cache(maxsize=64)
 def _measured_native(kind: str, shape: tuple[int, int], dtype: torch.dtype, *, is_cold: bool) -> KernelChoice | None:
-    kernels = native_kernels().kernels
+    kernels = native_kernels().functions
     if kernels is None:
         return None
     with torch.inference_mode(), _one_thread():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ from forelook.decoding.ngrams.index import NgramIndex
 from forelook.decoding.ngrams.native.check import is_right
 from forelook.decoding.ngrams.native.functions import CONSTANTS, Functions
 from forelook.decoding.ngrams.native.lookup import NativeLookup
-
-logger = logging.getLogger(__name__)
 
 _SOURCE = CSource(
     Path(__file__).parent / "lookup.c",
@@ -47,7 +44,7 @@ def load_lookup(folder: Path, found: Sequence[Sequence[str]]) -> Compiled[Functi
         folder: where the file is kept.
         found: commands of compilers.
     """
-    return load_compiled(_SOURCE, _load, folder, found)
+    return load_compiled(_SOURCE, _open, is_right, folder, found)
 
 
 def lookup_in(index: NgramIndex) -> NativeLookup | None:
@@ -56,14 +53,5 @@ def lookup_in(index: NgramIndex) -> NativeLookup | None:
     return None if functions is None else NativeLookup(functions, index)
 
 
-def _load(path: Path) -> Functions | None:
-    """The functions of a compiled file if they compute what they should; ``None`` otherwise."""
-    try:
-        functions = Functions.of(ctypes.PyDLL(os.fspath(path)))  # with the GIL: a call takes a few microseconds
-    except (OSError, AttributeError) as error:
-        logger.warning("cannot load %s: %s", path.name, type(error).__name__)
-        return None
-    if not is_right(functions):
-        logger.warning("the compiled lookup returns something else than Python's; it is not used")
-        return None
-    return functions
+def _open(path: Path) -> Functions:
+    return Functions.of(ctypes.PyDLL(os.fspath(path)))  # with the GIL: a call takes a few microseconds

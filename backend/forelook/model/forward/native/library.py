@@ -8,20 +8,16 @@ torch's kernels run all the same.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from forelook.compiled import CSource, compilers, load_compiled, processor_flags
+from forelook.compiled import Compiled, CSource, compilers, load_compiled, processor_flags
 from forelook.model.forward.native.check import is_right
 from forelook.model.forward.native.kernels import Kernels
-
-logger = logging.getLogger(__name__)
 
 _SOURCE = CSource(
     Path(__file__).parent / "step.c",
@@ -32,25 +28,12 @@ _SOURCE = CSource(
 _FEATURES = {"avx2", "fma", "f16c"}
 
 
-@dataclass(frozen=True, slots=True)
-class Availability:
-    """Whether the kernels can be used here.
-
-    Attributes:
-        kernels: the functions; ``None`` without.
-        reason: why, for ``forelook doctor``.
-    """
-
-    kernels: Kernels | None
-    reason: str
-
-
 @cache
-def native_kernels() -> Availability:
+def native_kernels() -> Compiled[Kernels]:
     """The kernels, compiled now if need be."""
     missing = _unsupported()
     if missing:
-        return Availability(None, missing)
+        return Compiled(None, missing)
     return load_kernels(_SOURCE.folder, compilers())
 
 
@@ -59,15 +42,14 @@ def must_compile() -> bool:
     return not _unsupported() and not _SOURCE.compiled_path(_SOURCE.folder).is_file() and bool(compilers())
 
 
-def load_kernels(folder: Path, found: Sequence[Sequence[str]]) -> Availability:
+def load_kernels(folder: Path, found: Sequence[Sequence[str]]) -> Compiled[Kernels]:
     """Load the compiled file of a folder, or compile it with the first compiler that can.
 
     Args:
         folder: where the file is kept.
         found: commands of compilers.
     """
-    compiled = load_compiled(_SOURCE, _load, folder, found)
-    return Availability(compiled.functions, compiled.reason)
+    return load_compiled(_SOURCE, _open, is_right, folder, found)
 
 
 def _unsupported() -> str:
@@ -79,14 +61,5 @@ def _unsupported() -> str:
     return f"this processor lacks {', '.join(lacking)}" if lacking else ""
 
 
-def _load(path: Path) -> Kernels | None:
-    """The functions of a compiled file if they compute what they should; ``None`` otherwise."""
-    try:
-        kernels = Kernels.of(ctypes.CDLL(os.fspath(path)))
-    except (OSError, AttributeError) as error:
-        logger.warning("cannot load %s: %s", path.name, type(error).__name__)
-        return None
-    if not is_right(kernels):
-        logger.warning("the compiled kernels compute something else than torch; they are not used")
-        return None
-    return kernels
+def _open(path: Path) -> Kernels:
+    return Kernels.of(ctypes.CDLL(os.fspath(path)))
