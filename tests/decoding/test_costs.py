@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Sequence
 
 import pytest
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.costs import StepCostEstimate, StepCosts
-from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.limits import Limits
 from forelook.decoding.request import DecodeRequest
 
@@ -94,38 +91,3 @@ def test_decoding_corrects_the_costs() -> None:
     request = DecodeRequest([1, 2, 3], Limits(100))
     list(streams.drafted(request, RandomTransformer(0), budget=budget))
     assert budget.costs.seconds[0] < 0.1, "a step of the tiny model takes less than a millisecond"
-
-
-def test_the_host_time_of_drafting_is_measured_where_costs_are_an_estimate() -> None:
-    estimated, fixed = StepBudget(StepCostEstimate(linear(1e-3, 1e-4))), StepBudget(linear(1e-3, 1e-4))
-    for budget in (estimated, fixed):
-        for _ in range(100):
-            budget.observe_plan(8e-4)
-    assert estimated.seconds_per_plan == pytest.approx(8e-4, rel=0.05)
-    assert fixed.seconds_per_plan == StepBudget(linear(1e-3, 1e-4)).seconds_per_plan
-    before = estimated.seconds_per_plan
-    estimated.observe_plan(1.0)
-    assert estimated.seconds_per_plan < 1.1 * before, "an interrupted step counts as one of twice the time"
-
-
-def test_drafts_that_take_long_to_find_make_steps_plain() -> None:
-    class SlowSource:
-        """Never right, and slow."""
-
-        def __init__(self) -> None:
-            self.num_asked = 0
-
-        def propose(self, context: Sequence[int], *, max_candidates: int, max_length: int) -> list[Draft]:
-            del context, max_candidates, max_length
-            self.num_asked += 1
-            time.sleep(2e-3)
-            return [Draft((0,), (0.9,), 9, DraftOrigin.WORKSPACE)]
-
-        def extend(self, token_ids: Sequence[int]) -> None:
-            del token_ids
-
-    source = SlowSource()
-    budget = StepBudget(StepCostEstimate(linear(1e-3, 1e-6), is_measured=True))
-    list(streams.drafted(DecodeRequest([1, 2, 3], Limits(200)), RandomTransformer(0), sources=[source], budget=budget))
-    assert budget.seconds_per_plan > 1e-3
-    assert source.num_asked < 100

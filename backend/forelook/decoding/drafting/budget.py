@@ -10,7 +10,6 @@ from forelook.decoding.drafting.costs import COMMON_COSTS, StepCostEstimate, Ste
 from forelook.errors import ConfigError
 
 _DRIFT = 0.03  # chosen, not measured: curves are computed again once a cost has changed by this share
-_RISE, _FALL = 0.05, 0.2  # shares of an error, chosen like those of a step's costs: other programs only add time
 
 
 class StepBudget:
@@ -20,8 +19,7 @@ class StepBudget:
         costs: an estimate, which every step then corrects, or fixed ones; by default a common shape.
         max_draft_tokens: maximum number of draft tokens per step; 0 makes every step a plain one.
         seconds_per_draft: host time per draft node outside the forward. The default is chosen, not measured.
-        seconds_per_plan: host time to look for drafts and to learn from them. The default is chosen, not measured;
-            where ``costs`` is an estimate, every drafted step corrects it.
+        seconds_per_plan: host time to look for drafts and to learn from them, likewise.
     """
 
     def __init__(
@@ -38,7 +36,6 @@ class StepBudget:
         self.costs = costs.costs if isinstance(costs, StepCostEstimate) else costs
         self.max_draft_tokens = max_draft_tokens
         self.seconds_per_plan = seconds_per_plan
-        self._num_plans = 0
         self._seconds_per_draft = seconds_per_draft
         self._curves: dict[tuple[int, int], CostCurve] = {}
 
@@ -66,17 +63,6 @@ class StepBudget:
         if self._estimate.drift > _DRIFT:
             self.costs = self._estimate.costs
             self._curves.clear()
-
-    def observe_plan(self, seconds: float) -> None:
-        """Correct the host time of a drafted step by one that took ``seconds`` outside its forward."""
-        if self._estimate is not None:
-            if self._num_plans > 0:
-                seconds = min(
-                    seconds, 2.0 * self.seconds_per_plan
-                )  # an interrupted one counts as one of twice the time
-            error = seconds - self.seconds_per_plan
-            self._num_plans += 1
-            self.seconds_per_plan += max(1.0 / self._num_plans, _RISE if error > 0.0 else _FALL) * error
 
 
 @dataclass(frozen=True, slots=True)

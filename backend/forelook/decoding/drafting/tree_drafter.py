@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from forelook.decoding.drafting.backoff import DraftBackoff
@@ -93,7 +92,6 @@ class TreeDrafter:
         self._selection: Selection | None = None
         self._backoff = DraftBackoff()
         self._cost = 0.0
-        self._plan_s = 0.0
         self._plain_step_s = 0.0
 
     @property
@@ -109,7 +107,6 @@ class TreeDrafter:
         if max_nodes == 0 or state.max_depth == 0 or self._backoff.is_plain():
             self._filler.drop_window()
             return StepPlan(DraftTree())
-        started_s = time.perf_counter()
         curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
         self._plain_step_s = curve.seconds[0]
         candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, curve.floor)
@@ -138,12 +135,10 @@ class TreeDrafter:
         window = self._filler.fill(curve, num_drafts, expected, state.max_tokens - num_drafts)
         num_more = num_drafts + (0 if window is None else len(window))
         self._cost = (curve.seconds[num_more] + self._budget.seconds_per_plan) / curve.seconds[0] - 1.0
-        self._plan_s = time.perf_counter() - started_s
         return StepPlan(selection.tree, window)
 
     def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
         """Calibrate costs and drafts, learn the model's choices, extend the sources."""
-        started_s = time.perf_counter()
         tree = plan.tree
         if self._state is not None and stats.num_steps > 1:  # the first step of a request finds cold caches
             num_window = 0 if plan.window is None else len(plan.window)
@@ -166,8 +161,6 @@ class TreeDrafter:
             self._ending = ending_then(self._ending, token)
         for source in self._sources:
             source.extend(accepted)
-        if self._candidates is not None:
-            self._budget.observe_plan(self._plan_s + time.perf_counter() - started_s)
 
     def _learn_successors(self, tree: DraftTree, rows: StepRows) -> None:
         endings = [self._ending] if self._selection is None else self._selection.endings
