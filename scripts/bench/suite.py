@@ -71,7 +71,7 @@ SUITE = (
     Benchmark("peers", "bench_peers.py",
               "--model smollm2-base --llama-server llama-server --limit 12", "--smoke",
               tables.peers, only_by_name=True),
-    Benchmark("lade", "bench_lade.py", "--limit 6 --max-new-tokens 48 --seconds 240",
+    Benchmark("lade", "bench_lade.py", "--limit 6 --max-new-tokens 48 --seconds 600",
               "--without-lade --model starter-model --datasets backend --limit 1 --max-new-tokens 4 --windows 3,3,3",
               paper_tables.lade, only_by_name=True),
     Benchmark("paper", "bench_paper.py", "--seconds 60",
