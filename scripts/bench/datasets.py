@@ -126,7 +126,7 @@ def _mbpp_text(record: dict[str, Any]) -> str:
 
 
 _FORMATS: dict[str, tuple[set[str], Callable[[dict[str, Any]], str] | None]] = {
-    "humaneval-infilling": ({"prompt", "suffix"}, None),
+    "humaneval-infilling": ({"prompt", "suffix", "canonical_solution"}, None),
     "classeval": (
         {"skeleton"},
         lambda record: f"{record['skeleton'].rstrip()}\n\n\n{record['class_constructor'].rstrip()}\n",
@@ -151,8 +151,7 @@ def _prompt(kind: str, index: int, record: dict[str, Any], model: PromptModel, r
     name = f"{kind}/{record.get('task_id', record.get('question_id', index))}"
     text_of = _FORMATS[kind][1]
     if text_of is None:
-        # Newline and indentation are one token, so the prompt stops before them for every method.
-        return _infill_prompt(name, record["prompt"].rstrip(), record["suffix"], model, room)
+        return _infill_prompt(name, record["prompt"], record["canonical_solution"], record["suffix"], model, room)
     turn = None if kind != "mtbench" else _chat_turn(_listed(record["turns"])[0], model)
     if turn is not None:
         return BenchPrompt(name, turn[-room:], turn[-room:])
@@ -174,17 +173,31 @@ def _chat_turn(text: str, model: PromptModel) -> list[int] | None:
 def _infill_prompt(
     name: str,
     prefix: str,
+    target: str,
     suffix: str,
     model: PromptModel,
     room: int,
     documents: dict[str, list[int]] | None = None,
 ) -> BenchPrompt:
-    prefix_ids = model.tokenizer.encode_prefix(prefix)
+    prefix_ids = prefix_tokens(model.tokenizer, prefix, target)
     suffix_ids = model.tokenizer.encode(suffix)
     room -= model.infill.num_sentinels
     suffix_ids = suffix_ids[: max(int(room * _SUFFIX_SHARE), room - len(prefix_ids))]
     prefix_ids = prefix_ids[-(room - len(suffix_ids)) :]
     return BenchPrompt(name, model.infill.build(prefix_ids, suffix_ids), prefix_ids, documents)
+
+
+def prefix_tokens(tokenizer: Any, prefix: str, target: str) -> list[int]:
+    """Return the tokens of the text before the target, and of the white space that the target begins with.
+
+    A token that reaches into the target's first word is left to the model. Where prompts ended before a line break, a
+    model that was trained to end its middles had nothing to write: an editor's cursor is after the indentation.
+    """
+    ids: list[int] = tokenizer.encode_prefix(prefix + target)
+    left = len(target.lstrip().encode())  # bytes that are not in the prompt
+    while ids and left > 0:
+        left -= len(tokenizer.token_bytes(ids.pop()))
+    return ids
 
 
 def workspace_prompts(
@@ -235,7 +248,9 @@ def workspace_prompts(
         }
         documents[f"{name}:before"] = model.tokenizer.encode(prefix)
         documents[f"{name}:after"] = model.tokenizer.encode(suffix)
-        prompts.append(_infill_prompt(f"{name}:{first + 1}:{column + 1}", prefix, suffix, model, room, documents))
+        place = f"{name}:{first + 1}:{column + 1}"
+        following = texts[name][len(prefix) : len(texts[name]) - len(suffix)]
+        prompts.append(_infill_prompt(place, prefix, following, suffix, model, room, documents))
     return prompts
 
 

@@ -13,10 +13,10 @@ import bench_paper
 import pytest
 import torch
 from bench import cost_tables, decoding, goals, paper_tables, results
-from bench.datasets import load_prompts
+from bench.datasets import load_prompts, prefix_tokens
 from bench.gpu_model import make_plan
 from bench.methods import Run
-from bench.models import DEFAULT_ADAPTER_PATH, default_base_path
+from bench.models import DEFAULT_ADAPTER_PATH, STARTER, default_base_path, load_named
 from bench.session import SessionPlan, Tally
 from bench.sweep import Setting, sweep
 from bench.transformers_model import transformers_model
@@ -47,6 +47,27 @@ def test_counts_have_no_time_in_them() -> None:
         }
     )
     assert "| humaneval | m | 2 (2), 1 answered | 1.6 | 1.6 | 100% |" in table
+
+
+def test_an_infilling_prompt_ends_where_an_editors_cursor_is() -> None:
+    tokenizer = load_named(STARTER, device="cpu", dtype="float32").tokenizer
+    for prefix, target, before in (
+        ("def f(x):\n", "    return x + 1\n", "def f(x):\n    "),
+        ("def f(x):", "\n        return x", "def f(x):\n        "),
+        ("total = count", " + offset", "total = count"),
+        ("x = 1\n", "\n\n", None),
+        ("", "import os", ""),
+    ):
+        ids = prefix_tokens(tokenizer, prefix, target)
+        text = tokenizer.decode(ids).removeprefix(" ")
+        whole = tokenizer.encode_prefix(prefix + target)
+        assert ids == whole[: len(ids)], "tokens as the model learned them"
+        if before is None:
+            assert text == prefix + target
+        else:
+            assert before.startswith(text)
+            assert before.rstrip() == text.rstrip()
+            assert len(tokenizer.decode(whole[: len(ids) + 1]).removeprefix(" ")) > len(before)
 
 
 def test_a_chat_model_gets_its_own_format(tmp_path: Path) -> None:
