@@ -39,6 +39,35 @@ def session(result: Result) -> list[str]:
     return [note, "", *markdown(head, rows)]
 
 
+def window(result: Result) -> list[str]:
+    """Render when a lookahead window pays, by the cost of a further token in a step."""
+    rows = []
+    for kind, name_of in (("simulated", "{}"), ("timed", "this machine")):
+        for dataset, found in result[kind].items():
+            for slope, one in found.items() if kind == "simulated" else [("", found)]:
+                shut, auto, opened = (one["variants"][name] for name in ("shut", "auto", "open"))
+                rows.append(
+                    (dataset, name_of.format(slope), f"{one['num_prompts']} ({one['num_clean']})",
+                     *(variant["tokens_per_step"] for variant in (shut, auto, opened)),
+                     f"{auto['open_share']:.0%}", auto["drafts_with_window"], auto["drafts_without"],
+                     shown(one["speed"]["auto"]), shown(one["speed"]["open"]))
+                )  # fmt: skip
+    head = ("data set", "cost of a further token", "prompts (clean)", "tokens per step, shut", "the product", "open",
+            "steps with a window", "drafts in these", "in the others", "speed of the product / shut",
+            "open / shut")  # fmt: skip
+    different = sum(
+        variant["num_outputs_different"]
+        for found in result["simulated"].values()
+        for one in found.values()
+        for variant in one["variants"].values()
+    )
+    note = (
+        f"{result['model']}, {result['max_new_tokens']} new tokens; costs are shares of a plain step, simulated in "
+        f"float32, whose outputs differ from autoregressive ones in {different} cases; median paired ratios [95%]:"
+    )
+    return [note, "", *markdown(head, rows)]
+
+
 def idle(result: Result) -> list[str]:
     """Render memory and processor time of each idle minute."""
     rows = [

@@ -89,7 +89,8 @@ class OurMethods:
         pool_documents: text in the pool besides each prompt's own documents.
         budget: drafts per step; by default the product's, which follows the steps.
         calibration: of ``forelook``; a new one by default.
-        learns: whether the model is first asked for its successors, as in half a minute of idle time.
+        learns: whether successors of tokens and pairs are known: the model's published ones, and what half a minute of
+            idle time brings.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class OurMethods:
         self.boundary_ids = frozenset(model.tokenizer.special_ids)
         drafting = restore_drafting(model, cache_dir=None)
         self.budget = budget or drafting.budget
-        self.seeds = drafting.seeds
+        self.seeds = drafting.seeds if learns else None
         if learns and drafting.learning is not None:
             while drafting.learning.run_slice(model, lambda vocab_size: np.zeros(vocab_size, dtype=np.int64)):
                 pass

@@ -12,6 +12,7 @@ from forelook.model.catalogue import DEFAULT_MODEL, find_model
 from forelook.model.default_model import DEFAULT_ADAPTER_PATH, load_user_model
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
 from forelook.model.package_index import find_file
+from forelook.model.pair_file import pairs_path
 
 STARTER = "starter-model"
 DEFAULT_BASE = "smollm2-base"
@@ -59,7 +60,9 @@ def load_with_source(model: str | None, *, device: str = "auto", dtype: str = "a
     if file is None:
         raise ModelNotFoundError(f"{DEFAULT_MODEL} is not on this machine; run `forelook pull {DEFAULT_MODEL}`")
     if model == DEFAULT_BASE:
-        return BenchModel(replace(load_model(str(file), device=device, dtype=dtype), name=DEFAULT_BASE), str(file))
+        loaded = load_model(str(file), device=device, dtype=dtype)
+        # What the default model says after pairs of tokens is close to what its base says.
+        return BenchModel(replace(loaded, name=DEFAULT_BASE, pairs_path=pairs_path(DEFAULT_ADAPTER_PATH)), str(file))
     return BenchModel(load_named(DEFAULT_MODEL, device=device, dtype=dtype), str(file), DEFAULT_ADAPTER_PATH)
 
 

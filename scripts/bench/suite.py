@@ -101,6 +101,9 @@ SUITE = (
     Benchmark("session", "bench_session.py", "--sessions 12 --long-sessions 2",
               "--model starter-model --sessions 1 --long-sessions 1 --at 1 3 --around 0 0 --max-new-tokens 4 "
               "--prompt-tokens 64 --folder scripts", cost_tables.session, only_by_name=True),
+    Benchmark("window", "bench_window.py", "--limit 4",
+              "--model starter-model --limit 1 --max-new-tokens 6 --datasets humaneval --slopes 0 0.01",
+              cost_tables.window, only_by_name=True),
     Benchmark("shapes", "bench_shapes.py", "", "--shapes tiny --tails 1 4 --prefix 16 --repeats 2",
               cost_tables.shapes),
     Benchmark("idle", "bench_idle.py", "--minutes 4",

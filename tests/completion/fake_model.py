@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from forelook.decoding.layout import StepLayout
@@ -71,6 +72,7 @@ class FakeModel:
     status_line: str = ""
     weight_format: str = "float32"
     confidence: ConfidenceTable = field(default_factory=ConfidenceTable)
+    pairs_path: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     files: FakeFiles = field(default_factory=FakeFiles)
     forwards: list[StepLayout] = field(default_factory=list)

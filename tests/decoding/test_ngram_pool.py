@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from forelook.decoding.drafting.draft import DraftOrigin
+from forelook.decoding.drafting.draft import DraftOrigin, pair_of
 from forelook.decoding.ngrams.index import BORDER, MAX_MATCH, MAX_REACH
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.errors import ConfigError
@@ -399,3 +399,18 @@ def test_text_that_stands_nowhere_or_is_too_short_credits_nobody() -> None:
     for ids in ([], [1], [1, 2, 3], [7, 8, 9, 10, 11], [1, 2, 3, 9, 9, 9]):
         pool.credit(ids)
     assert pool.places([1, 2, 3], reach=1).factors == before
+
+
+def test_pairs_of_neighbors_are_counted_without_borders_and_from_the_newest_tokens() -> None:
+    pool = NgramPool()
+    pool.set_document("a", [5, 6, 5, 6])
+    pool.set_document("b", [6, 6])
+    pairs, counts = pool.pair_counts(1000)
+    assert dict(zip(pairs.tolist(), counts.tolist(), strict=True)) == {
+        pair_of(5, 6): 2,
+        pair_of(6, 5): 1,
+        pair_of(6, 6): 1,
+    }
+    newest, _ = pool.pair_counts(3)
+    assert pair_of(6, 5) not in newest.tolist()
+    assert [len(part) for part in NgramPool().pair_counts(10)] == [0, 0]

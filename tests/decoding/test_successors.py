@@ -9,11 +9,13 @@ import pytest
 import torch
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.costs import StepCosts
+from forelook.decoding.drafting.draft import pair_of
 from forelook.decoding.drafting.drafter import StepState
 from forelook.decoding.drafting.sources.successors import (
     Ending,
     SuccessorSeeds,
     SuccessorTable,
+    ask_pair_successors,
     ask_successors,
     ending_of,
 )
@@ -43,6 +45,49 @@ def test_what_follows_each_token_alone_is_asked_in_one_forward(start_ids: list[i
             top = torch.softmax(alone.forward(causal_layout([*start_ids, token], 0))[0], dim=-1).topk(8)
             assert successors[row].tolist() == top.indices.tolist()
             np.testing.assert_allclose(probabilities[row], top.values.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("start_ids", [[], [3]])
+def test_what_follows_pairs_is_asked_in_one_forward(start_ids: list[int]) -> None:
+    model = RandomTransformer(2, max_positions=64)
+    groups = [(5, [30, 0, 5]), (7, [1])]
+    pairs, successors, probabilities = ask_pair_successors(model, start_ids, groups)
+    assert len(model.layouts[-1]) == 6, "each first token once"
+    expected = [(first, second) for first, seconds in groups for second in seconds]
+    assert pairs.tolist() == [pair_of(*pair) for pair in expected]
+    for row, pair in enumerate(expected):
+        alone = RandomTransformer(2, max_positions=64)
+        top = torch.softmax(alone.forward(causal_layout([*start_ids, *pair], 0))[-1], dim=-1).topk(8)
+        assert successors[row].tolist() == top.indices.tolist()
+        np.testing.assert_allclose(probabilities[row], top.values.numpy(), rtol=1e-5)
+
+
+def test_seeds_of_many_pairs_stay_what_they_are_while_more_come() -> None:
+    seeds = SuccessorSeeds(1000, num_kept=2)
+    for count in (1, 2, 40, 300):
+        start = len(seeds.pairs)
+        numbers = np.arange(start, start + count)
+        seeds.add_pairs(pair_of(3, 0) + numbers, np.stack([numbers, numbers + 1], 1), np.full((count, 2), 0.5))
+    assert len(seeds.pairs) == 343
+    for number in (0, 1, 2, 42, 43, 342):
+        assert seeds.of_pair(pair_of(3, number)) == [(number, 0.5), (number + 1, 0.5)]
+    assert seeds.of_pair(pair_of(4, 0)) == []
+    with pytest.raises(ConfigError, match=r"successors\.shape"):
+        seeds.add_pairs([1], np.array([[7]]), np.array([[0.5]]))
+
+
+def test_what_the_model_said_after_a_pair_goes_before_what_it_said_after_its_last_token() -> None:
+    seeds = SuccessorSeeds(10, num_kept=2)
+    seeds.add([3], np.array([[7, 8]]), np.array([[0.5, 0.2]]))
+    table = SuccessorTable(seeds)
+    pair = ending_of([1, 2, 3])
+    assert [token for token, _ in table.successors(pair)] == [7, 8]
+    seeds.add_pairs([pair_of(2, 3)], np.array([[9, 7]]), np.array([[0.6, 0.2]]))
+    assert [token for token, _ in table.successors(pair)] == [9, 7]
+    assert [token for token, _ in table.successors(ending_of([3, 3]))] == [7, 8]
+    assert dict(table.successors(pair))[7] != dict(table.successors(ending_of([3, 3])))[7], "calibrated apart"
+    table.learn(pair, (4,), (1.0,))
+    assert [token for token, _ in table.successors(pair)] == [4, 9, 7]
 
 
 class RecordingTable(SuccessorTable):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from forelook.confidence import Confidence
+from forelook.decoding.drafting.draft import ID_BITS
 from forelook.errors import ModelNotFoundError
 from forelook.languages import ROWS
 from forelook.local.identity import BackendIdentity, UserPaths
@@ -17,6 +18,8 @@ from forelook.model.confidence import ALL, ConfidenceTable, read_confidence, wri
 from forelook.model.default_model import DEFAULT_ADAPTER_PATH, choose_files, load_user_model
 from forelook.model.infill_templates import InfillOrder
 from forelook.model.loading import STARTER_MODEL_NAME
+from forelook.model.pair_file import FILE_NAME as PAIRS_NAME
+from forelook.model.pair_file import pairs_path, read_pairs
 
 from tests.model.adapters import make_adapter
 from tests.model.checkpoints import build_reference, write_byte_tokenizer
@@ -139,7 +142,20 @@ def test_the_shipped_adapter_fits_the_catalogued_base_and_is_small() -> None:
     assert adapter.config.infill == "forelook"
     assert {"<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<EOT>"} <= adapter.config.tokens.keys()
     assert len(adapter.config.base_sample) == 128, "another model of these shapes is refused"
-    assert sum(path.stat().st_size for path in DEFAULT_ADAPTER_PATH.iterdir()) < 24_000_000
+    sizes = {path.name: path.stat().st_size for path in DEFAULT_ADAPTER_PATH.iterdir()}
+    assert sizes.pop(PAIRS_NAME) < 3_000_000
+    assert sum(sizes.values()) < 24_000_000
+
+
+def test_the_shipped_pairs_are_of_the_bases_vocabulary() -> None:
+    (row,) = [row for row in catalogue.CATALOGUE if row.source is not None]
+    path = pairs_path(DEFAULT_ADAPTER_PATH)
+    assert path is not None
+    table = read_pairs(path, row.config.vocab_size)
+    assert table is not None
+    assert len(table) == 200_000
+    assert table.pairs.max() >> ID_BITS < row.config.vocab_size
+    assert all(0 < probability <= 1 for pair in table.pairs[::1000].tolist() for _, probability in table.of(pair))
 
 
 def test_the_shipped_adapter_has_thresholds_of_its_own() -> None:

@@ -28,6 +28,7 @@ NEEDS_DATA = {
     "paper-steps",
     "sampling",
     "ablation",
+    "window",
 }
 NEEDS_BASE = {"latency-default", "quality-default", "keystrokes-default"}
 

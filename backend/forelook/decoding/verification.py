@@ -57,7 +57,7 @@ class TargetChooser:
         """The likeliest tokens of some rows observed last; none if only one per row is wanted: the argmax."""
         if num_kept < 2:
             return {}
-        return dict(zip(rows, likeliest(self._logits[list(rows)], num_kept), strict=True))
+        return dict(zip(rows, likeliest(self._logits, rows, num_kept), strict=True))
 
     def choose(self, row: int, generated: Sequence[int]) -> int:
         """The target's token after ``generated``, whose logits are in ``row``.

@@ -31,6 +31,7 @@ from forelook.model.identity import ModelIdentity, identity_of_folder, identity_
 from forelook.model.infill import InfillFormat, doubts, infill_formats
 from forelook.model.memory import available_memory, check_memory, out_of_memory_named, positions_that_fit
 from forelook.model.model_files import ModelFiles
+from forelook.model.pair_file import pairs_path
 from forelook.model.quantization import QUANTIZED_DTYPES
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
@@ -75,6 +76,7 @@ class LoadedModel:
         max_positions: maximum number of tokens of prompt and output: the model's own, or as many as fit into memory.
         files: what it was loaded from.
         confidence: how likely a line must be to be shown unasked.
+        pairs_path: file of what the model says after frequent pairs of tokens; ``None`` where there is none.
         space: state that the sequences on a GPU share; ``None`` on other devices.
     """
 
@@ -97,6 +99,7 @@ class LoadedModel:
     max_positions: int
     files: ModelFiles
     confidence: ConfidenceTable = field(default_factory=ConfidenceTable)
+    pairs_path: Path | None = None
     space: StepSpace | None = None
 
     @property
@@ -226,6 +229,7 @@ def load_model(
         max_positions=positions_that_fit(config, kv_dtype, torch_device, available_memory(torch_device)),
         files=files,
         confidence=read_confidence(folder if adapter is None else adapter),
+        pairs_path=pairs_path(folder if adapter is None else adapter),
         space=_step_space(weights, report) if torch_device.type == "cuda" else None,
     )
     report(1.0, line or f"{name} is ready")

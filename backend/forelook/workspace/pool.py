@@ -19,7 +19,7 @@ from forelook.decoding.drafting.draft import DraftOrigin
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.layout import IntArray
 from forelook.decoding.ngrams.index import BORDER, TokenArray
-from forelook.decoding.ngrams.pool import NgramPool
+from forelook.decoding.ngrams.pool import NgramPool, pair_counts
 from forelook.model.tokenizer import Encode, TextSplitter
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_format import Change
@@ -34,6 +34,7 @@ _ACCEPTED = "\0accepted"
 ACCEPTED_WEIGHT = 2.0
 """Weight of a place in accepted text, relative to one in a file. Chosen, not measured."""
 
+_PAIR_TOKENS = 1 << 17  # whose pairs are counted, which takes some ten milliseconds; chosen, not measured
 _OPEN_USES = 1 << 32  # of a token in an open document, in places elsewhere
 _ACCEPTED_TOKENS = 1 << 14  # chosen, not measured
 _BATCH_CHARS = 2048  # of a file per step of a slice; chosen, not measured
@@ -257,6 +258,15 @@ class WorkspacePool:
         if open_tokens:
             uses += np.bincount(np.concatenate(open_tokens), minlength=vocab_size)[:vocab_size] * _OPEN_USES
         return uses
+
+    def pair_uses(self) -> list[tuple[IntArray, IntArray]]:
+        """Pairs of neighboring tokens, each as one integer, and how much it matters; one may be in several parts."""
+        found = [self._pool.pair_counts(_PAIR_TOKENS)]
+        for key in self._open:
+            if key in self._pool:
+                pairs, counts = pair_counts(self._pool.tokens(key)[:_PAIR_TOKENS])
+                found.append((pairs, counts * _OPEN_USES))
+        return found
 
     def tokens_of(self, key: str) -> list[int]:
         """The tokens of a document in the pool."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from forelook.completion.engine import learning as learning_module
 from forelook.completion.engine import model_state
 from forelook.completion.engine.drafting import Drafting
 from forelook.completion.engine.learning import SLICE_S, SuccessorLearning
-from forelook.decoding.drafting.sources.successors import SuccessorSeeds
+from forelook.decoding.drafting.draft import ID_BITS, pair_of
+from forelook.decoding.drafting.sources.successors import PairTable, SuccessorSeeds
 from forelook.decoding.layout import IntArray, StepLayout
 from forelook.errors import InsufficientMemoryError
 from forelook.protocol.messages import EngineState
@@ -107,7 +109,7 @@ def test_new_text_is_asked_about_too(start: Callable[[FakeModel], Started], monk
     rig, learning = start(FakeModel(TARGET))
     learn(rig, monkeypatch)
     wait_until(lambda: set(np.flatnonzero(learning.seeds.is_known).tolist()) == set(TEXT.encode()))
-    assert not learning.has_work
+    wait_until(lambda: not learning.has_work)
     rig.open("{}", B)
     wait_until(lambda: bool(learning.seeds.is_known[ord("{")]))
 
@@ -175,6 +177,69 @@ def test_learning_takes_a_bounded_time_of_each_process() -> None:
     while learning.run_slice(clock.model, no_uses):
         pass
     assert sum(clock.slices) == 10
+
+
+def test_likely_pairs_are_asked_about_once_the_single_tokens_are_known() -> None:
+    learning, model = new_learning(clock=lambda: 0.0), FakeModel()
+    while learning.run_slice(model, no_uses):  # type: ignore[arg-type]
+        pass
+    assert not learning.has_work
+    pairs = [divmod(pair, 1 << ID_BITS) for pair in learning.seeds.pairs.tolist()]
+    likely = {
+        (first, second)
+        for first in range(VOCAB)
+        for second, probability in learning.seeds.of(first)
+        if probability >= learning_module._MIN_SECOND
+    }
+    assert set(pairs) == likely != set()
+    assert len(pairs) == len(likely), "each pair once"
+    single = [number for number, layout in enumerate(model.forwards) if is_slice(layout)]
+    assert max(single) < len(model.forwards) - 1
+    assert max(map(len, model.forwards)) <= 256
+    again, second = SuccessorLearning(learning.seeds, [ByteTokenizer.START]), FakeModel()
+    while again.run_slice(second, no_uses):  # type: ignore[arg-type]
+        pass
+    assert not second.forwards
+
+
+def known_seeds() -> SuccessorSeeds:
+    """Every single token is known; two of its eight successors are likely."""
+    seeds = SuccessorSeeds(VOCAB)
+    successors = np.tile(np.arange(8), (VOCAB, 1))
+    seeds.add(np.arange(VOCAB), successors, np.full((VOCAB, 8), [0.5, 0.3, *[0.01] * 6]))
+    return seeds
+
+
+def test_pairs_of_the_text_come_first_and_their_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning_module, "_MAX_PAIRS", 6)
+    learning = SuccessorLearning(known_seeds(), [ByteTokenizer.START], clock=lambda: 0.0)
+    in_use = [pair_of(9, 70), pair_of(30, 5), pair_of(9, 71)]
+    while learning.run_slice(FakeModel(), no_uses, lambda: np.array(in_use)):  # type: ignore[arg-type]
+        pass
+    assert learning.seeds.pairs.tolist()[:3] == [pair_of(9, 70), pair_of(9, 71), pair_of(30, 5)]
+    assert 6 <= len(learning.seeds.pairs) < 6 + 256
+    assert not learning.has_work
+
+
+def test_no_pair_that_is_known_is_asked_about_again() -> None:
+    learning = SuccessorLearning(known_seeds(), [ByteTokenizer.START], clock=lambda: 0.0)
+    published = [pair_of(first, second) for first in range(VOCAB) for second in (0, 1) if first != 9]
+    ones = np.ones(len(published))
+    learning.seeds.published = PairTable(np.array(published), ones.astype(int), ones.astype(int), ones)
+    while learning.run_slice(FakeModel(), no_uses, lambda: np.array([pair_of(30, 1), pair_of(9, 1)])):  # type: ignore[arg-type]
+        pass
+    assert sorted(learning.seeds.pairs.tolist()) == [pair_of(9, 0), pair_of(9, 1)]
+
+
+def test_the_tokens_and_pairs_of_open_documents_are_asked_about(
+    start: Callable[[FakeModel], Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_module, "_FIRST_IDS", 0)
+    rig, learning = start(FakeModel(TARGET))
+    learn(rig, monkeypatch)
+    wait_until(lambda: not learning.has_work)
+    text = TEXT.encode()
+    assert set(learning.seeds.pairs.tolist()) == {pair_of(*pair) for pair in itertools.pairwise(text)}
 
 
 @pytest.mark.parametrize(("bos", "before"), [(ByteTokenizer.START, [ByteTokenizer.START]), (None, [ord("\n")])])

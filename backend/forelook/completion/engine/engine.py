@@ -262,7 +262,7 @@ class CompletionEngine:
             return 0
         learn_s = self._model.learn_due_s(self._used_s)
         if learn_s <= now_s:
-            self._model.learn(self._pools.token_uses)
+            self._model.learn(self._pools.token_uses, self._pools.pairs_in_use)
             return 0
         prewarm_s = min(user.speculation.prewarm_due_s for user in self._users.in_turn())
         next_s = min(prewarm_s, save_s, unload_s, trim_s, learn_s, self._pools.close_due_s)

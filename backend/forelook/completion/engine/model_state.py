@@ -185,12 +185,12 @@ class ModelState:
         is_due = learning is not None and learning.has_work and self.loaded is not None
         return used_s + QUIET_S if is_due else math.inf
 
-    def learn(self, count_uses: Callable[[int], IntArray]) -> None:
-        """Ask the model about a few tokens; see :meth:`SuccessorLearning.run_slice`."""
+    def learn(self, count_uses: Callable[[int], IntArray], pairs_in_use: Callable[[], IntArray]) -> None:
+        """Ask the model about a few tokens or pairs; see :meth:`SuccessorLearning.run_slice`."""
         learning, loaded = self.drafting.learning, self.loaded
         if learning is None or loaded is None:
             return
-        if not learning.run_slice(loaded.model, count_uses) or not learning.has_work:
+        if not learning.run_slice(loaded.model, count_uses, pairs_in_use) or not learning.has_work:
             self._set_message(loaded.model.status_line)
         elif self.status.progress is None or learning.share >= self.status.progress + _TOLD_SHARE:
             note = loaded.model.status_line

@@ -167,6 +167,16 @@ class WorkspacePools:
             uses += pool.token_uses(vocab_size)
         return uses
 
+    def pairs_in_use(self) -> IntArray:
+        """Pairs of neighboring tokens in all pools, those that matter most first; each as one integer."""
+        parts = [part for pool in self._pools.values() for part in pool.pair_uses()]
+        if not parts:
+            return np.zeros(0, dtype=np.int64)
+        pairs, places = np.unique(np.concatenate([pairs for pairs, _ in parts]), return_inverse=True)
+        uses = np.bincount(places, weights=np.concatenate([counts for _, counts in parts]))
+        in_order: IntArray = pairs[np.argsort(-uses, kind="stable")]
+        return in_order
+
     def save(self) -> None:
         """Write what has changed to disk."""
         self.has_unsaved = False

@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+ID_BITS = 24
+"""Token ids are smaller than 2 to this power, so that an integer has room for several."""
+
+
+def pair_of(first: int, second: int) -> int:
+    """Two tokens in one integer."""
+    return first << ID_BITS | second
+
 
 class DraftOrigin(Enum):
     """Which source guessed a draft; calibration and statistics are kept per origin.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from forelook.decoding.drafting.draft import Draft, DraftOrigin
+from forelook.decoding.drafting.draft import ID_BITS, Draft, DraftOrigin
 from forelook.decoding.layout import IntArray
 from forelook.decoding.ngrams.index import (
     HEAD_TOKENS,
@@ -79,6 +79,14 @@ class PoolState:
 def _disown(index: NgramIndex, pieces: list[tuple[int, int]]) -> None:
     for position, length in pieces:
         index.disown(position, position + length)
+
+
+def pair_counts(token_ids: TokenArray) -> tuple[IntArray, IntArray]:
+    """Pairs of neighbors in a text, each as one integer, and how often they occur; borders belong to no pair."""
+    ids = token_ids.astype(np.int64)
+    pairs = (ids[:-1] << ID_BITS | ids[1:])[(ids[:-1] >= 0) & (ids[1:] >= 0)]
+    found, counts = np.unique(pairs, return_counts=True)
+    return found, counts
 
 
 class NgramPool:
@@ -156,6 +164,15 @@ class NgramPool:
         """[V] how often each token occurs, also in what was replaced and is not dropped yet."""
         log = self._index.read(0, self._index.num_logged)
         return np.bincount(log[log >= 0], minlength=vocab_size)[:vocab_size]
+
+    def pair_counts(self, num_tokens: int) -> tuple[IntArray, IntArray]:
+        """Pairs of neighbors among the newest tokens, each as one integer, and how often they occur.
+
+        Args:
+            num_tokens: how many tokens to read at most.
+        """
+        end = self._index.num_logged
+        return pair_counts(self._index.read(max(0, end - num_tokens), end))
 
     # -- documents ------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from forelook.decoding.drafting.calibration import AcceptanceCalibration
-from forelook.decoding.drafting.draft import DraftOrigin
+from forelook.decoding.drafting.draft import ID_BITS, DraftOrigin, pair_of
 from forelook.decoding.layout import BoolArray, IntArray, StepLayout, StepModel, causal_layout
 from forelook.errors import ConfigError
 
@@ -18,7 +18,6 @@ _KEPT = 8
 _MAX_OLDER = 3
 _MAX_GUESSES = 6
 _MAX_KEYS = 150_000
-_ID_BITS = 24  # token ids are smaller
 
 NUM_CHOICES = 4
 """The model's likeliest tokens of a row that are learned. Measured: docs/decisions.md, "Second and third choices of
@@ -33,7 +32,8 @@ _MIN_NEW = 0.06
 _SEED = 0
 _LATEST = 0  # + tokens of context: what the model said last after these tokens, …
 _OLDER = _MAX_CONTEXT  # … and its best choices before that
-_PRESENT = 1 + 2 * _MAX_CONTEXT  # + any of these: guesses that the text around the cursor has already
+_PAIR_SEED = 1 + 2 * _MAX_CONTEXT
+_PRESENT = 1 + _PAIR_SEED  # + any of these: guesses that the text around the cursor has already
 
 
 def _cells(kind: int) -> tuple[tuple[int, int], ...]:
@@ -48,12 +48,50 @@ def _cells(kind: int) -> tuple[tuple[int, int], ...]:
 
 
 _SEED_CELLS = _cells(_SEED)
+_PAIR_SEED_CELLS = _cells(_PAIR_SEED)
 _LATEST_CELLS = tuple(_cells(_LATEST + order) for order in range(_MAX_CONTEXT + 1))
 _OLDER_CELLS = tuple(_cells(_OLDER + order) for order in range(_MAX_CONTEXT + 1))
 
 
+class PairTable:
+    """The model's choices after frequent pairs of tokens, asked when the model was made; sorted arrays, no objects.
+
+    Args:
+        pairs: [P] as ``pair_of`` packs them, ascending.
+        counts: [P] how many successors each has.
+        token_ids: all successors, pair by pair, best first.
+        probabilities: of each, likewise.
+
+    Raises:
+        ConfigError: the arrays do not belong together.
+    """
+
+    def __init__(self, pairs: IntArray, counts: np.ndarray, token_ids: np.ndarray, probabilities: np.ndarray) -> None:
+        ends = np.cumsum(counts, dtype=np.int64)
+        total = int(ends[-1]) if len(ends) else 0
+        if len(pairs) != len(counts) or not total == len(token_ids) == len(probabilities):
+            raise ConfigError("counts", total, f"{len(token_ids)} successors of {len(pairs)} pairs")
+        if len(pairs) > 1 and int(np.diff(pairs).min()) <= 0:
+            raise ConfigError("pairs", "out of order", "ascending")
+        self.pairs = pairs
+        self._starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])
+        self._token_ids = token_ids
+        self._probabilities = probabilities
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def of(self, pair: int) -> list[tuple[int, float]]:
+        """What follows a pair, and how probably; empty if the table does not have it."""
+        place = int(self.pairs.searchsorted(pair))
+        if place == len(self.pairs) or self.pairs[place] != pair:
+            return []
+        part = slice(int(self._starts[place]), int(self._starts[place + 1]))
+        return list(zip(self._token_ids[part].tolist(), self._probabilities[part].tolist(), strict=True))
+
+
 class SuccessorSeeds:
-    """The model's choices after single tokens alone, for those that it was asked about: drafts of last resort.
+    """The model's choices after one and two tokens alone, for those that it was asked about: drafts of last resort.
 
     Attributes:
         token_ids: [V, K] most probable successors of each token, best first; -1 where the model was not asked.
@@ -62,16 +100,30 @@ class SuccessorSeeds:
     Args:
         vocab_size: V.
         num_kept: K.
+        published: pairs that are known from the start.
     """
 
-    def __init__(self, vocab_size: int, num_kept: int = _KEPT) -> None:
+    def __init__(self, vocab_size: int, num_kept: int = _KEPT, published: PairTable | None = None) -> None:
         self.token_ids = np.full((vocab_size, num_kept), -1, dtype=np.int32)
         self.probabilities = np.zeros((vocab_size, num_kept), dtype=np.float32)
+        self.published = published
+        self._rows: dict[int, int] = {}  # pair → its row
+        self._pair_ids, self._pair_probabilities = self.token_ids[:0], self.probabilities[:0]  # with room to grow
 
     @property
     def is_known(self) -> BoolArray:
         """[V] whether the model was asked."""
         return self.token_ids[:, 0] >= 0
+
+    @property
+    def pairs(self) -> IntArray:
+        """[P] the pairs that the model was asked about here."""
+        return np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
+
+    @property
+    def pair_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """[P, K] successors of the pairs and [P, K] their probabilities."""
+        return self._pair_ids[: len(self._rows)], self._pair_probabilities[: len(self._rows)]
 
     def add(self, token_ids: Sequence[int] | IntArray, successors: np.ndarray, probabilities: np.ndarray) -> None:
         """Keep what follows some tokens.
@@ -84,16 +136,52 @@ class SuccessorSeeds:
         Raises:
             ConfigError: of another vocabulary or another K.
         """
-        num_kept = self.token_ids.shape[1]
-        if not successors.shape == probabilities.shape == (len(token_ids), num_kept):
-            raise ConfigError("successors.shape", successors.shape, f"({len(token_ids)}, {num_kept})")
+        self._check(len(token_ids), successors, probabilities)
         self.token_ids[token_ids] = successors
         self.probabilities[token_ids] = probabilities
+
+    def add_pairs(self, pairs: Sequence[int] | IntArray, successors: np.ndarray, probabilities: np.ndarray) -> None:
+        """Keep what follows some pairs of tokens, none of them known.
+
+        Args:
+            pairs: [n] as ``pair_of`` packs them.
+            successors: [n, K] best first.
+            probabilities: [n, K].
+
+        Raises:
+            ConfigError: of another K.
+        """
+        self._check(len(pairs), successors, probabilities)
+        start = len(self._rows)
+        end = start + len(pairs)
+        if end > len(self._pair_ids):
+            room = max(end, 2 * len(self._pair_ids))
+            self._pair_ids = np.resize(self._pair_ids, (room, successors.shape[1]))
+            self._pair_probabilities = np.resize(self._pair_probabilities, (room, successors.shape[1]))
+        self._pair_ids[start:end] = successors
+        self._pair_probabilities[start:end] = probabilities
+        self._rows.update(zip(map(int, pairs), range(start, end), strict=True))
 
     def of(self, token: int) -> list[tuple[int, float]]:
         """What follows a token, and how probably; empty if the model was not asked."""
         row = self.token_ids[token].tolist()
         return [] if row[0] < 0 else list(zip(row, self.probabilities[token].tolist(), strict=True))
+
+    def of_pair(self, pair: int) -> list[tuple[int, float]]:
+        """What follows two tokens; empty if the model was not asked."""
+        row = self._rows.get(pair)
+        if row is None:
+            return [] if self.published is None else self.published.of(pair)
+        return list(zip(self._pair_ids[row].tolist(), self._pair_probabilities[row].tolist(), strict=True))
+
+    def knows_pair(self, pair: int) -> bool:
+        """Whether the model was asked about two tokens."""
+        return pair in self._rows or (self.published is not None and bool(self.published.of(pair)))
+
+    def _check(self, count: int, successors: np.ndarray, probabilities: np.ndarray) -> None:
+        num_kept = self.token_ids.shape[1]
+        if not successors.shape == probabilities.shape == (count, num_kept):
+            raise ConfigError("successors.shape", successors.shape, f"({count}, {num_kept})")
 
 
 def ask_successors(
@@ -111,15 +199,48 @@ def ask_successors(
     Returns:
         [n, K] successors, best first, and [n, K] their probabilities.
     """
+    rows = np.arange(len(token_ids))
+    alone = np.eye(len(rows), dtype=np.bool_)
+    positions = np.full(len(rows), len(start_ids))
+    return _ask(model, start_ids, StepLayout(np.asarray(token_ids, np.int64), positions, alone, rows), num_kept)
+
+
+def ask_pair_successors(
+    model: StepModel, start_ids: list[int], groups: Sequence[tuple[int, Sequence[int]]], num_kept: int = _KEPT
+) -> tuple[IntArray, np.ndarray, np.ndarray]:
+    """Compute what follows pairs of tokens, all in one forward, each first token once.
+
+    Args:
+        model: its cache is left with the start tokens.
+        start_ids: what is before each pair.
+        groups: first tokens, each with the second ones; as many as fit into one step.
+        num_kept: K, successors per pair.
+
+    Returns:
+        [n] the pairs, [n, K] successors, best first, and [n, K] their probabilities.
+    """
+    ids: list[int] = []
+    firsts: list[int] = []  # by row, the row of its first token
+    for first, seconds in groups:
+        firsts += [len(ids)] * (1 + len(seconds))
+        ids += [first, *seconds]
+    size = len(ids)
+    visibility = np.eye(size, dtype=np.bool_)
+    visibility[np.arange(size), firsts] = True
+    is_second = np.arange(size) != firsts
+    rows = np.flatnonzero(is_second)
+    layout = StepLayout(np.array(ids, dtype=np.int64), len(start_ids) + is_second.astype(np.int64), visibility, rows)
+    pairs = np.array([pair_of(ids[firsts[row]], ids[row]) for row in rows.tolist()], dtype=np.int64)
+    return pairs, *_ask(model, start_ids, layout, num_kept)
+
+
+def _ask(model: StepModel, start_ids: list[int], layout: StepLayout, num_kept: int) -> tuple[np.ndarray, np.ndarray]:
     if list(model.cached_ids) != start_ids:
         model.truncate(0)
         if start_ids:
             model.forward(causal_layout(start_ids, 0))
             model.commit(range(len(start_ids)))
-    rows = np.arange(len(token_ids))
-    alone = np.eye(len(rows), dtype=np.bool_)
-    positions = np.full(len(rows), len(start_ids))
-    logits = model.forward(StepLayout(np.asarray(token_ids, dtype=np.int64), positions, alone, rows)).float()
+    logits = model.forward(layout).float()
     best = logits.topk(num_kept, dim=-1)
     probabilities = (best.values - logits.logsumexp(dim=-1, keepdim=True)).exp()
     return best.indices.cpu().numpy(), probabilities.cpu().numpy()
@@ -139,7 +260,7 @@ def ending_of(token_ids: Sequence[int]) -> Ending:
 
 def ending_then(ending: Ending, token: int) -> Ending:
     """The ending after one more token."""
-    return token, ending[0] << _ID_BITS | token, ending[1] << _ID_BITS | token
+    return token, ending[0] << ID_BITS | token, ending[1] << ID_BITS | token
 
 
 _Guesses = tuple[tuple[int, int], ...]
@@ -155,7 +276,7 @@ class SuccessorTable:
     knows one token of context and no probabilities.
 
     Args:
-        seeds: guesses after a token that was not seen yet; they may grow.
+        seeds: guesses after a pair or a token that was not seen yet; they may grow.
         max_keys: maximum number of contexts per length; the oldest quarter is dropped when it is exceeded.
     """
 
@@ -164,7 +285,8 @@ class SuccessorTable:
         self._max_keys = max_keys
         # context → the latest row's guesses, best first; older rows' best guesses, latest first
         self._by_length: tuple[dict[int, tuple[_Guesses, _Guesses]], ...] = tuple({} for _ in range(_MAX_CONTEXT))
-        self._seed_cells: dict[int, list[tuple[int, bool, tuple[int, int]]]] = {}
+        self._seed_cells: dict[int, list[_Seed]] = {}
+        self._pair_cells: dict[int, list[_Seed]] = {}
 
     def __len__(self) -> int:
         return sum(len(lists) for lists in self._by_length)
@@ -207,21 +329,36 @@ class SuccessorTable:
                         seen.add(token)
                         found.append((token, cells[eighth][token in present]))
         if len(found) < _MAX_GUESSES:
-            for token, is_likely, cells_of_seed in self._seeds_of(ending[0]):
+            for token, is_likely, cells_of_seed in self._pair_seeds_of(ending[1]) or self._seeds_of(ending[0]):
                 is_present = token in present
                 if (is_likely or is_present) and token not in seen:
                     found.append((token, cells_of_seed[is_present]))
         return found
 
-    def _seeds_of(self, token: int) -> list[tuple[int, bool, tuple[int, int]]]:
-        """A token's seeds: each with whether it is a guess where the text does not have it, and with its cells."""
+    def _seeds_of(self, token: int) -> list[_Seed]:
         known = self._seed_cells.get(token)
         if known is None:
-            known = [
-                # low probabilities differ most, so the root is divided into eighths
-                (successor, probability >= _MIN_NEW, _SEED_CELLS[min(int(8 * math.sqrt(probability)), 7)])
-                for successor, probability in ([] if self._seeds is None else self._seeds.of(token))
-            ]
+            known = _with_cells([] if self._seeds is None else self._seeds.of(token), _SEED_CELLS)
             if known:  # otherwise the model may yet be asked
                 self._seed_cells[token] = known
         return known
+
+    def _pair_seeds_of(self, pair: int) -> list[_Seed]:
+        known = self._pair_cells.get(pair)
+        if known is None:
+            known = _with_cells([] if self._seeds is None else self._seeds.of_pair(pair), _PAIR_SEED_CELLS)
+            if known:
+                self._pair_cells[pair] = known
+        return known
+
+
+_Seed = tuple[int, bool, tuple[int, int]]
+"""A token, whether it is a guess where the text does not have it, and its cells."""
+
+
+def _with_cells(seeds: list[tuple[int, float]], cells: tuple[tuple[int, int], ...]) -> list[_Seed]:
+    # low probabilities differ most, so the root is divided into eighths
+    return [
+        (successor, probability >= _MIN_NEW, cells[min(int(8 * math.sqrt(probability)), 7)])
+        for successor, probability in seeds
+    ]
