@@ -221,6 +221,16 @@ def test_pairs_of_the_text_come_first_and_their_number_is_bounded(monkeypatch: p
     assert not learning.has_work
 
 
+def test_a_slice_of_pairs_is_no_longer_than_one_of_tokens() -> None:
+    clock = Clock(SLICE_S / 10)
+    learning = SuccessorLearning(known_seeds(), [ByteTokenizer.START], clock=clock)
+    many = np.array([pair_of(9, second) for second in range(100)])
+    while learning.run_slice(clock.model, no_uses, lambda: many):  # type: ignore[arg-type]
+        pass
+    assert set(many.tolist()) <= set(learning.seeds.pairs.tolist())
+    assert 8 <= max(map(len, clock.model.forwards)) <= 16
+
+
 def test_no_pair_that_is_known_is_asked_about_again() -> None:
     learning = SuccessorLearning(known_seeds(), [ByteTokenizer.START], clock=lambda: 0.0)
     published = [pair_of(first, second) for first in range(VOCAB) for second in (0, 1) if first != 9]

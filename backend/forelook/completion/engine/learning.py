@@ -30,7 +30,7 @@ _FIRST_IDS = 1 << 14  # ids of a vocabulary that are its most frequent tokens, a
 _MAX_SLICE_TOKENS = 256
 _MIN_SECOND = 0.05  # a pair of tokens is asked about where the model gives its second one at least this probability
 _MAX_PAIRS = 1 << 16
-_SUCCESSORS_PER_TOKEN = 4  # that are likely, about
+_TEXT_PAIRS = 1 << 14  # chosen at a time: about as many as there is time for
 _ID_MASK = (1 << ID_BITS) - 1
 
 
@@ -147,14 +147,13 @@ class SuccessorLearning:
 
     def _choose(self, uses: IntArray, pairs: IntArray) -> None:
         self._has_new_text = False
-        is_known, room = self.seeds.is_known, max(0, _MAX_PAIRS - len(self.seeds.pairs))
+        is_known = self.seeds.is_known
         is_wanted = (uses > 0) & ~is_known
         wanted = np.flatnonzero(is_wanted)
         self._tokens = deque(wanted[np.argsort(-uses[wanted], kind="stable")].tolist())
         groups: dict[int, list[int]] = {}
-        for pair in pairs[:room].tolist():
-            if not self.seeds.knows_pair(pair):
-                groups.setdefault(pair >> ID_BITS, []).append(pair & _ID_MASK)
+        for pair in pairs[~self.seeds.knows_pairs(pairs)][:_TEXT_PAIRS].tolist():
+            groups.setdefault(pair >> ID_BITS, []).append(pair & _ID_MASK)
         self._groups = deque(groups.items())
         self._first_ids = deque(np.flatnonzero(~is_known[:_FIRST_IDS] & ~is_wanted[:_FIRST_IDS]).tolist())
         if self._likely_left:
@@ -169,42 +168,37 @@ class SuccessorLearning:
             if self._sequence.tail_sizes is not None:
                 # larger than any captured step: capturing one would take several slices
                 self._slice_tokens = _MAX_SLICE_TOKENS
-        capacity = self._sequence.max_positions - len(self.start_ids)
-        room = min(self._slice_tokens, capacity)
+        room = min(self._slice_tokens, self._sequence.max_positions - len(self.start_ids))
         tokens = self._tokens or (self._first_ids if not self._groups else None)
         if tokens:
             ids = [tokens.popleft() for _ in range(min(room, len(tokens)))]
             self.seeds.add(ids, *ask_successors(self._sequence, self.start_ids, ids))
-        elif groups := self._next_groups(room, capacity):
+        elif groups := self._next_groups(room):
             self.seeds.add_pairs(*ask_pair_successors(self._sequence, self.start_ids, groups))
-        if len(self.seeds.pairs) >= _MAX_PAIRS:
+        if self.seeds.num_pairs >= _MAX_PAIRS:
             self._groups.clear()
             self._likely.clear()
         self._is_saved = False
 
-    def _next_groups(self, room: int, capacity: int) -> list[tuple[int, list[int]]]:
-        """The next pairs, by their first tokens: those of one at least, then as many as fit into ``room`` rows."""
+    def _next_groups(self, room: int) -> list[tuple[int, list[int]]]:
+        """The next pairs, by their first tokens: one at least, then as many as fit into ``room`` rows."""
         chosen: list[tuple[int, list[int]]] = []
         for _ in range(_MAX_SLICE_TOKENS):
             if self._groups:
                 first, seconds = self._groups.popleft()
-                if len(seconds) >= capacity:
-                    self._groups.appendleft((first, seconds[capacity - 1 :]))
             elif self._likely:
                 first = self._likely.popleft()
-                seconds = [
-                    token
-                    for token, probability in self.seeds.of(first)
-                    if probability >= _MIN_SECOND and not self.seeds.knows_pair(pair_of(first, token))
-                ]
+                seconds = [token for token, probability in self.seeds.of(first) if probability >= _MIN_SECOND]
+                seconds = [token for token in seconds if not self.seeds.knows_pair(pair_of(first, token))]
             else:
                 break
-            seconds = seconds[: capacity - 1]
-            if not seconds:
-                continue
-            chosen.append((first, seconds))
-            room -= 1 + len(seconds)
-            if room < 1 + _SUCCESSORS_PER_TOKEN:
+            most = max(1, room - 1)
+            if len(seconds) > most:
+                self._groups.appendleft((first, seconds[most:]))
+            if seconds:
+                chosen.append((first, seconds[:most]))
+                room -= 1 + len(chosen[-1][1])
+            if room < 2:
                 break
         return chosen
 

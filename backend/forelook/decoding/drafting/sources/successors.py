@@ -116,6 +116,11 @@ class SuccessorSeeds:
         return self.token_ids[:, 0] >= 0
 
     @property
+    def num_pairs(self) -> int:
+        """P."""
+        return len(self._rows)
+
+    @property
     def pairs(self) -> IntArray:
         """[P] the pairs that the model was asked about here."""
         return np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
@@ -177,6 +182,14 @@ class SuccessorSeeds:
     def knows_pair(self, pair: int) -> bool:
         """Whether the model was asked about two tokens."""
         return pair in self._rows or (self.published is not None and bool(self.published.of(pair)))
+
+    def knows_pairs(self, pairs: IntArray) -> BoolArray:
+        """[n] the same for many pairs."""
+        is_known: BoolArray = np.isin(pairs, self.pairs)
+        if self.published is not None and len(self.published):
+            table = self.published.pairs
+            is_known |= table[np.minimum(table.searchsorted(pairs), len(table) - 1)] == pairs
+        return is_known
 
     def _check(self, count: int, successors: np.ndarray, probabilities: np.ndarray) -> None:
         num_kept = self.token_ids.shape[1]
