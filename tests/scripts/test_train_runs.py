@@ -115,8 +115,9 @@ class TestRuns:
         trainer = run(prepared, base, tmp_path)
         plain = load_network(base)
         assert all(
-            torch.equal(weight, trainer.network.get_parameter(name))
+            torch.equal(weight.to(own.dtype), own)  # bfloat16 where the processor has it
             for name, weight in plain.named_parameters()
+            for own in [trainer.network.get_parameter(name)]
             if not name.endswith("norm") and name not in ("embed_tokens", "lm_head")
         )
         stored = floats(tmp_path / "adapter" / adapter.WEIGHTS)
