@@ -1,4 +1,4 @@
-"""The model's successors of tokens and pairs on disk, for the next start."""
+"""The model's successors of single tokens on disk, for the next start."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from forelook.decoding.drafting.draft import ID_BITS
 from forelook.decoding.drafting.sources.successors import SuccessorSeeds
 from forelook.local.files import read_or_set_aside, write_atomically
 
-_FORMAT = 5
+_FORMAT = 4
 
 
 def successors_path(cache_dir: Path, fingerprint: str, start_ids: list[int]) -> Path:
@@ -40,16 +39,12 @@ def write_successors(path: Path, seeds: SuccessorSeeds) -> None:
         OSError: the file cannot be written.
     """
     known = np.flatnonzero(seeds.is_known)
-    pair_ids, pair_probabilities = seeds.pair_rows
     buffer = io.BytesIO()
     np.savez(
         buffer,
         known=known.astype(np.int32),
         token_ids=seeds.token_ids[known],
         probabilities=seeds.probabilities[known].astype(np.float16),
-        pairs=seeds.pairs,
-        pair_ids=pair_ids,
-        pair_probabilities=pair_probabilities.astype(np.float16),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
@@ -65,14 +60,9 @@ def _parse(data: bytes, vocab_size: int) -> SuccessorSeeds:
 def _seeds(data: bytes, vocab_size: int) -> SuccessorSeeds:
     with np.load(io.BytesIO(data), allow_pickle=False) as content:
         known, token_ids, probabilities = content["known"], content["token_ids"], content["probabilities"]
-        pairs, pair_ids = content["pairs"].astype(np.int64), content["pair_ids"]
-        pair_probabilities = content["pair_probabilities"]
-    for ids in (known, token_ids, pairs >> ID_BITS, pairs & (1 << ID_BITS) - 1, pair_ids):
+    for ids in (known, token_ids):
         if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:
             raise ValueError("ids of another vocabulary")
     seeds = SuccessorSeeds(vocab_size)
     seeds.add(known, token_ids, probabilities)
-    if len(np.unique(pairs)) < len(pairs):
-        raise ValueError("a pair twice")
-    seeds.add_pairs(pairs, pair_ids, pair_probabilities)
     return seeds

@@ -18,6 +18,7 @@ from forelook.decoding.drafting.draft import ID_BITS, pair_of
 from forelook.decoding.drafting.sources.successors import PairTable, SuccessorSeeds
 from forelook.decoding.layout import IntArray, StepLayout
 from forelook.errors import InsufficientMemoryError
+from forelook.model.successor_file import read_successors, write_successors
 from forelook.protocol.messages import EngineState
 
 from tests.completion.engine_rig import WORKSPACE, B, Reply, Rig, wait_until
@@ -229,6 +230,19 @@ def test_a_slice_of_pairs_is_no_longer_than_one_of_tokens() -> None:
         pass
     assert set(many.tolist()) <= set(learning.seeds.pairs.tolist())
     assert 8 <= max(map(len, clock.model.forwards)) <= 16
+
+
+def test_pairs_of_the_text_are_never_written(tmp_path: Path) -> None:
+    learning = SuccessorLearning(known_seeds(), [ByteTokenizer.START], tmp_path / "s.npz", clock=lambda: 0.0)
+    while learning.run_slice(FakeModel(), no_uses, lambda: np.array([pair_of(9, 70)])):  # type: ignore[arg-type]
+        pass
+    assert pair_of(9, 70) in learning.seeds.pairs
+    assert not learning.has_unsaved
+    learning.seeds.add([9], np.full((1, 8), 3), np.full((1, 8), 0.1))
+    write_successors(tmp_path / "s.npz", learning.seeds)
+    again = read_successors(tmp_path / "s.npz", VOCAB)
+    assert again is not None
+    assert again.num_pairs == 0
 
 
 def test_no_pair_that_is_known_is_asked_about_again() -> None:

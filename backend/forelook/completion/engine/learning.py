@@ -44,7 +44,8 @@ class SuccessorLearning:
 
     The tokens of open documents come first, then those of the pools, the most frequent first; then their pairs, in the
     same order; then the first ids of the vocabulary, and each of these together with the likeliest of what the model
-    said after it. What the model says depends on no document; only the order of the questions does.
+    said after it. What the model says depends on no document; only the order of the questions does. Pairs stay in
+    memory: those of a text tell much of it, also after it was excluded.
 
     Attributes:
         seeds: what is known; grows.
@@ -53,7 +54,7 @@ class SuccessorLearning:
 
     Args:
         seeds: to continue with.
-        start_ids: of the attribute.
+        start_ids: kept as the attribute.
         path: file of the seeds.
         clock: monotonic seconds.
     """
@@ -173,12 +174,12 @@ class SuccessorLearning:
         if tokens:
             ids = [tokens.popleft() for _ in range(min(room, len(tokens)))]
             self.seeds.add(ids, *ask_successors(self._sequence, self.start_ids, ids))
+            self._is_saved = False
         elif groups := self._next_groups(room):
             self.seeds.add_pairs(*ask_pair_successors(self._sequence, self.start_ids, groups))
         if self.seeds.num_pairs >= _MAX_PAIRS:
             self._groups.clear()
             self._likely.clear()
-        self._is_saved = False
 
     def _next_groups(self, room: int) -> list[tuple[int, list[int]]]:
         """The next pairs, by their first tokens: one at least, then as many as fit into ``room`` rows."""

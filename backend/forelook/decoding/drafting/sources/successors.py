@@ -117,18 +117,13 @@ class SuccessorSeeds:
 
     @property
     def num_pairs(self) -> int:
-        """P."""
+        """How many pairs the model was asked about here."""
         return len(self._rows)
 
     @property
     def pairs(self) -> IntArray:
         """[P] the pairs that the model was asked about here."""
         return np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
-
-    @property
-    def pair_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """[P, K] successors of the pairs and [P, K] their probabilities."""
-        return self._pair_ids[: len(self._rows)], self._pair_probabilities[: len(self._rows)]
 
     def add(self, token_ids: Sequence[int] | IntArray, successors: np.ndarray, probabilities: np.ndarray) -> None:
         """Keep what follows some tokens.
