@@ -14,6 +14,7 @@ Prints tables, and one JSON object as its last line.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -39,11 +40,19 @@ from bench.results import REPOSITORY, print_result, provenance, public_name
 from bench.tables import print_rows
 from forelook.model.device_file import device_key
 
+VARIABLE = "LLAMA_SERVER"
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = benchmark_parser(__doc__, "model", "data", "limit", "max-new-tokens", "threads", "plot", limit=12)
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="the server's executable")
+    parser.add_argument(
+        "--llama-server",
+        type=Path,
+        metavar="PATH",
+        default=shutil.which(os.environ.get(VARIABLE, "llama-server")),
+        help=f"the server's executable (default: ${VARIABLE}, or llama-server on PATH)",
+    )
     parser.add_argument("--datasets", nargs="+", default=["humaneval", "humaneval-infilling", "workspace"])
     parser.add_argument("--workspace", type=Path, default=REPOSITORY / "backend", help="folder of that data set")
     parser.add_argument("--prompt-tokens", type=int, default=1024, help="longest prompt (default: %(default)s)")

@@ -99,12 +99,9 @@ def main() -> int:
     result: dict[str, object] = {"model": public_name(options.model or "starter-model")}
     if options.limit != 0:
         chosen = problems(options.limit)
-        result["cuts"] = {
-            where: evaluate_lines(
-                completer, chosen, where, not options.no_tests, options.examples, confidence, options.answers
-            )
-            for where in options.cut
-        }
+        result["cuts"] = evaluate_lines(
+            completer, chosen, options.cut, not options.no_tests, options.examples, confidence, options.answers
+        )
     if options.keystrokes:
         result["keystrokes"] = evaluate_keystrokes(completer, options.keystrokes)
     print(*quality(result), sep="\n")

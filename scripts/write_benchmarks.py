@@ -5,8 +5,6 @@ These are the tables of docs/benchmarks.md, regions of README.md and of the defa
 python scripts/write_benchmarks.py                     render docs/benchmarks/results/*.json
 python scripts/write_benchmarks.py --run               run everything, then render (``make bench``)
 python scripts/write_benchmarks.py --run --only pool   run one benchmark, then render
-python scripts/write_benchmarks.py --run --only peers  the one that needs llama.cpp's server; not part of --run alone
-python scripts/write_benchmarks.py --run --only lade   the one that needs an interpreter, LADE_PYTHON; likewise
 python scripts/write_benchmarks.py --quick             run everything with tiny settings and print the tables only
 (``make bench-quick``)
 """
@@ -66,8 +64,11 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to update")
     arguments = parser.parse_args()
-    names = [benchmark.name for benchmark in SUITE if not (arguments.run and benchmark.only_by_name)]
-    benchmarks = [benchmark for benchmark in SUITE if benchmark.name in (arguments.only or names)]
+    benchmarks = [benchmark for benchmark in SUITE if benchmark.name in (arguments.only or [benchmark.name])]
+    skipped: dict[str, str] = {}
+    if arguments.run and not arguments.only:
+        skipped = {each.name: each.needs.what for each in benchmarks if each.needs and not each.needs.is_there()}
+        benchmarks = [benchmark for benchmark in benchmarks if benchmark.name not in skipped]
     finished, started_s = benchmarks, time.monotonic()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
@@ -83,6 +84,8 @@ def main() -> int:
         if arguments.page == PAGE:
             write_front_page(arguments.results)
     failed = [benchmark.name for benchmark in benchmarks if benchmark not in finished]
+    for name, what in skipped.items():
+        print(f"{name}: skipped, its table stays as it is; it needs {what}")
     print(f"\n{len(finished)} tables in {time.monotonic() - started_s:.0f} s; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 

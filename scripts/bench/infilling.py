@@ -7,7 +7,7 @@ import difflib
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 
@@ -137,54 +137,96 @@ def first_line(answer: str) -> str:
     return body.split("\n", 1)[0]
 
 
+class CutScores:
+    """Scores of the answers at one kind of cut.
+
+    Args:
+        where: the kind of cut.
+        kinds: of answers.
+    """
+
+    def __init__(self, where: str, kinds: Sequence[str]) -> None:
+        self.where = where
+        self._scores = {kind: Score() for kind in kinds}
+        self._programs: dict[str, list[str]] = {kind: [] for kind in kinds}
+        self._milliseconds: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._milliseconds)
+
+    def add(self, problem: Problem, answers: Mapping[str, str], milliseconds: float) -> None:
+        """Count the answers to a problem that has this cut."""
+        typed, wanted = problem.cut(self.where) or ("", "")
+        self._milliseconds.append(milliseconds)
+        for kind, score in self._scores.items():
+            score.add(answers[kind], wanted)
+            body = f"{problem.prompt}{typed}{answers[kind]}\n{problem.suffix}"
+            self._programs[kind].append(f"{body}\n{problem.test}\ncheck({problem.entry_point})\n")
+
+    def run_tests(self) -> None:
+        """Run the functions' tests with each answer."""
+        with ThreadPoolExecutor(2) as pool:
+            for kind, score in self._scores.items():
+                score.passed = list(pool.map(passes, self._programs[kind]))
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "num_problems": len(self),
+            "p50_ms": round(statistics.median(self._milliseconds), 2) if self._milliseconds else None,
+            **{kind: score.to_json() for kind, score in self._scores.items()},
+        }
+
+
 def evaluate_lines(
     completer: Completer,
     chosen: Sequence[Problem],
-    where: str,
+    cuts: Sequence[str],
     run_tests: bool,
     examples: int,
     confidence: Confidence | float = Confidence.OFF,
     kinds: Sequence[str] = KINDS,
-) -> dict[str, object]:
-    """Score kinds of answers to all problems, with the cursor at one kind of cut."""
-    scores = {kind: Score() for kind in kinds}
-    programs: dict[str, list[str]] = {kind: [] for kind in kinds}
-    milliseconds: list[float] = []
-    for problem in chosen:
-        cut = problem.cut(where)
-        if cut is None:
-            continue
-        typed, wanted = cut
-        before, after = problem.prompt + typed, "\n" + problem.suffix
-        # A suggestion on a blank line may include the indentation before the cursor.
-        added = slice(len(before), -len(after))
-        answers: dict[str, str] = {}
-        if "raw" in kinds or "truncated" in kinds:
-            document = Document(WORKSPACE, FILE, "python", 1, before + after)
-            answers["raw"] = completer.raw_middle(document, len(before), MAX_NEW_TOKENS)
-            answers["truncated"] = first_line(answers["raw"])
-        accepted, elapsed_ms = ask(completer, before + after, len(before), MultiLine.NEVER, confidence)
-        milliseconds.append(elapsed_ms)
-        answers["shown"] = accepted[added]
-        if "unguarded" in kinds:
-            with unguarded():
-                answers["unguarded"] = ask(completer, before + after, len(before), MultiLine.NEVER)[0][added]
-        for kind in kinds:
-            scores[kind].add(answers[kind], wanted)
-            programs[kind].append(f"{before}{answers[kind]}{after}\n{problem.test}\ncheck({problem.entry_point})\n")
-        if len(milliseconds) <= examples:
-            print(f"{problem.task_id} {where}: wanted {wanted!r}", {kind: answers[kind] for kind in kinds})
-        if len(milliseconds) % 100 == 0:
-            print(f"{where}: {len(milliseconds)} of {len(chosen)}", file=sys.stderr)
+) -> dict[str, dict[str, object]]:
+    """Score kinds of answers to all problems, with the cursor at each kind of cut.
+
+    All cuts of a problem are asked one after the other: their prompts have most tokens in common.
+    """
+    tallies = [CutScores(where, kinds) for where in cuts]
+    for number, problem in enumerate(chosen, start=1):
+        for tally in tallies:
+            if problem.cut(tally.where) is None:
+                continue
+            answers, milliseconds = _answers(completer, problem, tally.where, confidence, kinds)
+            tally.add(problem, answers, milliseconds)
+            if len(tally) <= examples:
+                wanted = (problem.cut(tally.where) or ("", ""))[1]
+                print(f"{problem.task_id} {tally.where}: wanted {wanted!r}", {kind: answers[kind] for kind in kinds})
+        if number % 100 == 0:
+            print(f"{number} of {len(chosen)}", file=sys.stderr)
     if run_tests:
-        with ThreadPoolExecutor(2) as pool:
-            for kind, score in scores.items():
-                score.passed = list(pool.map(passes, programs[kind]))
-    return {
-        "num_problems": len(milliseconds),
-        "p50_ms": round(statistics.median(milliseconds), 2) if milliseconds else None,
-        **{kind: score.to_json() for kind, score in scores.items()},
-    }
+        for tally in tallies:
+            tally.run_tests()
+    return {tally.where: tally.to_json() for tally in tallies}
+
+
+def _answers(
+    completer: Completer, problem: Problem, where: str, confidence: Confidence | float, kinds: Sequence[str]
+) -> tuple[dict[str, str], float]:
+    """Return the answers at a cut that the problem has, and how long the shown one took, in ms."""
+    typed, _ = problem.cut(where) or ("", "")
+    before, after = problem.prompt + typed, "\n" + problem.suffix
+    # A suggestion on a blank line may include the indentation before the cursor.
+    added = slice(len(before), -len(after))
+    answers: dict[str, str] = {}
+    if "raw" in kinds or "truncated" in kinds:
+        document = Document(WORKSPACE, FILE, "python", 1, before + after)
+        answers["raw"] = completer.raw_middle(document, len(before), MAX_NEW_TOKENS)
+        answers["truncated"] = first_line(answers["raw"])
+    accepted, milliseconds = ask(completer, before + after, len(before), MultiLine.NEVER, confidence)
+    answers["shown"] = accepted[added]
+    if "unguarded" in kinds:
+        with unguarded():
+            answers["unguarded"] = ask(completer, before + after, len(before), MultiLine.NEVER)[0][added]
+    return answers, milliseconds
 
 
 def evaluate_keystrokes(completer: Completer, limit: int) -> dict[str, object]:

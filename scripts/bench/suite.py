@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench import cost_tables, paper_tables, tables
 from bench.goals import goal_lines
 from bench.results import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a benchmark needs that is no part of the project.
+
+    Attributes:
+        what: for people.
+        is_there: whether this machine has it.
+    """
+
+    what: str
+    is_there: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -26,7 +43,7 @@ class Benchmark:
         script: executable below ``scripts/``.
         full, quick: its options for the page, and for a test of the code.
         render: result → lines of Markdown.
-        only_by_name: whether a run of everything leaves it out: it needs what is no part of the project, or long.
+        needs: what a run of everything leaves it out without; by name it runs anyway.
         make: what to call instead of the script, where that is another command.
     """
 
@@ -35,12 +52,19 @@ class Benchmark:
     full: str
     quick: str
     render: Callable[[tables.Result], list[str]]
-    only_by_name: bool = False
+    needs: Need | None = None
     make: str = ""
 
     def command(self, *, is_quick: bool) -> list[str]:
         return [f"scripts/{self.script}", *shlex.split(self.quick if is_quick else self.full)]
 
+
+LLAMA_SERVER = Need(
+    "llama-server on PATH, or its path in LLAMA_SERVER",
+    lambda: shutil.which(os.environ.get("LLAMA_SERVER", "llama-server")) is not None,
+)
+LADE = Need("an interpreter with lade, in LADE_PYTHON", lambda: bool(shutil.which(os.environ.get("LADE_PYTHON", ""))))
+GPU = Need("a CUDA device; `make bench-gpu`", torch.cuda.is_available)
 
 TINY = "--model starter-model --infill-model starter-model --limit 1 --max-new-tokens 4"
 SUITE = (
@@ -60,56 +84,56 @@ SUITE = (
               "--model smollm2-135m --engine autoregressive forelook --limit 3 --keys 80 --keys-per-second 40",
               "--model smollm2-135m --engine forelook --limit 1 --keys 4", tables.latency),
     Benchmark("latency-qwen", "bench_latency.py",
-              "--model qwen-0.5b --dtype int4 --engine autoregressive forelook --limit 2 --keys 60",
+              "--model qwen-0.5b --dtype int4 --engine autoregressive forelook --limit 2 --keys 30",
               "--model tiny --engine forelook --limit 1 --keys 4", tables.latency),
-    Benchmark("http", "bench_http.py", "--only overhead warming fairness --rounds 6",
+    Benchmark("http", "bench_http.py", "--only overhead warming fairness --rounds 4",
               "--only overhead warming fairness --limit 3 --rounds 1 --seconds 2", tables.http),
     Benchmark("load", "bench_load.py", "--typists 1 2 4 8 --size 1 10 30 100 300 1000 --service-ms 5 20 50",
               "--typists 1 2 --seconds 2 --record 4 --size 1 10", tables.load),
-    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 60",
+    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 25",
               "--dataset humaneval --limit 2 --max-new-tokens 8", tables.decoding),
     Benchmark("peers", "bench_peers.py",
-              "--model smollm2-base --llama-server llama-server --limit 12", "--smoke",
-              tables.peers, only_by_name=True),
-    Benchmark("lade", "bench_lade.py", "--limit 6 --max-new-tokens 48 --seconds 600",
+              "--model smollm2-base --limit 6 --datasets humaneval workspace --no-learning --rounds 3 "
+              "--max-new-tokens 48 --methods autoregressive_bf16 autoregressive_int8 forelook_bf16 forelook_int8 "
+              "forelook_int4 llama_cpp_bf16 llama_cpp_q8_0 llama_cpp_q4_1 llama_cpp_q8_0_ngram_mod",
+              "--smoke", tables.peers, LLAMA_SERVER),
+    Benchmark("lade", "bench_lade.py", "--limit 6 --max-new-tokens 48 --seconds 150",
               "--without-lade --model starter-model --datasets backend --limit 1 --max-new-tokens 4 --windows 3,3,3",
-              paper_tables.lade, only_by_name=True),
-    Benchmark("paper", "bench_paper.py", "--seconds 60",
+              paper_tables.lade, LADE),
+    Benchmark("paper", "bench_paper.py", "--seconds 45",
               f"{TINY} --dataset humaneval humaneval-infilling", paper_tables.paper),
     Benchmark("paper-int8", "bench_paper.py",
               "--dtype int8 --seconds 40 --methods hf_greedy autoregressive forelook forelook_warm",
               f"{TINY} --dtype int8 --dataset humaneval --methods autoregressive forelook", paper_tables.paper),
     Benchmark("paper-published", "bench_paper.py",
               "--dataset humaneval mtbench --methods autoregressive lookahead_published forelook --temperatures 0 1 "
-              "--seconds 45",
+              "--seconds 30",
               f"{TINY} --dataset humaneval --methods autoregressive lookahead_published forelook --published 3 3 3 "
               "--temperatures 0 1", paper_tables.paper),
-    Benchmark("paper-steps", "bench_paper.py", "--counts --limit 5 --max-new-tokens 48",
-              f"{TINY} --counts --dataset humaneval humaneval-infilling --published 3 3 3", paper_tables.steps,
-              only_by_name=True),
+    Benchmark("paper-steps", "bench_paper.py", "--counts --limit 4 --max-new-tokens 48",
+              f"{TINY} --counts --dataset humaneval humaneval-infilling --published 3 3 3", paper_tables.steps),
     Benchmark("sampling", "bench_paper.py",
               "--counts --limit 3 --max-new-tokens 48 --dataset humaneval mtbench --temperatures 0.7 1 "
               "--methods autoregressive lookahead_published forelook",
               f"{TINY} --counts --dataset humaneval --temperatures 1 --methods autoregressive lookahead_published "
-              "forelook --published 3 3 3", paper_tables.steps, only_by_name=True),
+              "forelook --published 3 3 3", paper_tables.steps),
     Benchmark("ablation", "sweep_lookahead.py",
-              "--counts --all-prompts --model smollm2-base --dtype float32 --dataset mtbench --limit 6 "
-              "--max-new-tokens 48 --seconds 2400 --only-equal --window-sizes 1 2 4 8 15 --candidates 1 2 4 8 15 "
+              "--counts --all-prompts --model smollm2-base --dtype float32 --dataset mtbench --limit 4 "
+              "--max-new-tokens 48 --seconds 600 --only-equal --window-sizes 1 2 4 8 15 --candidates 1 2 4 8 15 "
               "--ngram-sizes 5 --also 1,5,30 30,5,1 1,5,15 15,5,1",
               "--counts --all-prompts --dataset mtbench --limit 1 --max-new-tokens 4 --only-equal --window-sizes 1 2 3 "
-              "--candidates 1 2 3 --ngram-sizes 3 --also 1,3,4", paper_tables.ablation, only_by_name=True),
+              "--candidates 1 2 3 --ngram-sizes 3 --also 1,3,4", paper_tables.ablation),
     Benchmark("session", "bench_session.py", "--sessions 12 --long-sessions 2",
               "--model starter-model --sessions 1 --long-sessions 1 --at 1 3 --around 0 0 --max-new-tokens 4 "
-              "--prompt-tokens 64 --folder scripts", cost_tables.session, only_by_name=True),
-    Benchmark("window", "bench_window.py", "--limit 4",
+              "--prompt-tokens 64 --folder scripts", cost_tables.session),
+    Benchmark("window", "bench_window.py", "--limit 2",
               "--model starter-model --limit 1 --max-new-tokens 6 --datasets humaneval --slopes 0 0.01",
-              cost_tables.window, only_by_name=True),
+              cost_tables.window),
     Benchmark("shapes", "bench_shapes.py", "", "--shapes tiny --tails 1 4 --prefix 16 --repeats 2",
               cost_tables.shapes),
     Benchmark("idle", "bench_idle.py", "--minutes 4",
               "--minutes 1 --minute-seconds 2 --model starter-model", cost_tables.idle),
-    Benchmark("gpu", "bench_gpu.py", "", "--smoke --without-transformers", cost_tables.gpu,
-              only_by_name=True, make="make bench-gpu"),
+    Benchmark("gpu", "bench_gpu.py", "", "--smoke --without-transformers", cost_tables.gpu, GPU, make="make bench-gpu"),
     Benchmark("forward", "bench_forward.py", "--prefixes 256 900 --tails 1 8 16 64",
               "--prefixes 64 --tails 1 8 --repeats 10", tables.forward),
     Benchmark("parallel", "bench_parallel.py", "--rounds 3",
@@ -118,15 +142,14 @@ SUITE = (
     Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2", tables.pool),
     Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 30",
               "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay),
-    Benchmark("quality", "eval_infilling.py", "--limit 1100 --no-tests --keystrokes 8",
-              "--limit 2 --no-tests --keystrokes 1", tables.quality, only_by_name=True),
-    Benchmark("keystrokes-default", "eval_infilling.py",
-              "--limit 0 --no-tests --keystrokes 8 --model smollm2-135m",
-              "--limit 0 --no-tests --keystrokes 1 --model smollm2-135m", tables.quality, only_by_name=True),
+    Benchmark("quality", "eval_infilling.py", "--limit 1100 --no-tests --answers shown --keystrokes 8",
+              "--limit 2 --no-tests --keystrokes 1", tables.quality),
     Benchmark("quality-default", "eval_infilling.py",
-              "--limit 1100 --no-tests --answers raw truncated shown --model smollm2-135m",
-              "--limit 1 --no-tests --answers raw truncated shown --model smollm2-135m",
-              tables.quality, only_by_name=True),
+              "--limit 1100 --no-tests --answers shown --keystrokes 8 --model smollm2-135m",
+              "--limit 1 --no-tests --answers shown --keystrokes 1 --model smollm2-135m", tables.quality),
+    Benchmark("quality-ends", "eval_infilling.py",
+              "--limit 150 --no-tests --cut middle --answers raw truncated --model smollm2-135m",
+              "--limit 1 --no-tests --cut middle --answers raw truncated --model smollm2-135m", tables.quality),
 )  # fmt: skip
 
 

@@ -96,6 +96,33 @@ def test_a_failing_row_does_not_stop_the_next_ones(
     assert "the table" in page.read_text()
 
 
+def test_a_run_of_everything_skips_what_this_machine_lacks_and_says_so(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "works.py").write_text(f"print({json.dumps(json.dumps({'provenance': results.provenance()}))})")
+    script, found = os.path.relpath(tmp_path / "works.py", repository / "scripts"), [False]
+    row = suite.Benchmark(
+        "rare", script, "", "", lambda _result: ["the table"], suite.Need("a rare part", lambda: found[0])
+    )
+    page = tmp_path / "page.md"
+    page.write_text("<!-- begin: rare -->\n| old |\n<!-- end: rare -->\n")
+    monkeypatch.setattr(write_benchmarks, "SUITE", [row])
+
+    def said(*flags: str) -> str:
+        command = ["write_benchmarks.py", *flags, "--page", str(page), "--results", str(tmp_path / "results")]
+        monkeypatch.setattr("sys.argv", command)
+        assert write_benchmarks.main() == 0
+        return capsys.readouterr().out
+
+    assert "rare: skipped, its table stays as it is; it needs a rare part" in said("--run")
+    assert "old" in page.read_text()
+    assert "skipped" not in said("--run", "--only", "rare"), "asked for by name it runs"
+    assert "the table" in page.read_text()
+    found[0] = True
+    assert "skipped" not in said("--run")
+    assert "skipped" not in said("--quick")
+
+
 def test_page_has_a_region_for_every_benchmark_and_results_replace_only_theirs(
     repository: Path, tmp_path: Path
 ) -> None:

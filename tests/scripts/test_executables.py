@@ -21,7 +21,7 @@ NEEDS_DATA = {
     "latency-default",
     "latency-qwen",
     "quality-default",
-    "keystrokes-default",
+    "quality-ends",
     "paper",
     "paper-int8",
     "paper-published",
@@ -30,7 +30,7 @@ NEEDS_DATA = {
     "ablation",
     "window",
 }
-NEEDS_BASE = {"latency-default", "quality-default", "keystrokes-default"}
+NEEDS_BASE = {"latency-default", "quality-default", "quality-ends"}
 
 
 @pytest.mark.slow
