@@ -1,41 +1,43 @@
 #!/usr/bin/env python3
 """Fit the priors of draft acceptance (``decoding/drafting/calibration.py``) on text that no benchmark reads.
 
-    python scripts/fit_draft_priors.py FOLDER [FOLDER ...] --limit 150
+    python scripts/fit_draft_priors.py FOLDER [FOLDER ...] --model smollm2-135m --limit 150
 
-Folders of Python sources, packages of the standard library for instance. Half of the prompts end at a seeded place of
-a file, half are infilling with the rest of the folder as warm documents. Every guess whose parent was accepted counts,
-chosen for its step or not. Prints the acceptance rate per kind of guess, tokens matched and share of the evidence, made
-monotonous, and as its last line one JSON object.
+Folders of Python sources, packages for instance. Half of the prompts end at a seeded place of a file, half are
+infilling; every second one of both has the rest of the folder as warm documents. Every guess whose parent was accepted
+counts, chosen for its step or not. Prints, for both halves, the acceptance rate per origin, tokens matched and share of
+the evidence, made monotonous, and as its last line one JSON object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from bench.arguments import benchmark_parser
-from bench.datasets import workspace_prompts
 from bench.methods import MethodSettings, OurMethods
+from bench.models import load_named
 from bench.results import print_result, public_name
+from bench.tuning import tuning_prompts
 from forelook.decoding.drafting.budget import StepBudget
-from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.calibration import AcceptanceCalibration, Calibrations
 from forelook.decoding.drafting.draft import DraftOrigin
-from forelook.model.loading import load_model
+from forelook.model.catalogue import DEFAULT_MODEL
 
 NUM_BUCKETS = 8
-MATCHED = (DraftOrigin.PROMPT, DraftOrigin.OUTPUT, DraftOrigin.WORKSPACE)
+KINDS = ("continuing", "infilling")
+ROWS = {DraftOrigin.PROMPT: 4, DraftOrigin.OUTPUT: 4, DraftOrigin.WORKSPACE: 4, DraftOrigin.SUCCESSOR: 16}
+"""Origins that are fitted, and in how many rows: by tokens matched, the last one for more, or by kind of guess."""
 
 
 class CountingCalibration(AcceptanceCalibration):
-    """Counts, per (origin, tokens matched up to three, share bucket), guesses and hits."""
+    """Counts, per (origin, tokens matched, share bucket), guesses and hits."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, is_infilling: bool) -> None:
+        super().__init__(is_infilling=is_infilling)
         self.cell_of = {
-            self.cell(origin, match, (bucket + 0.5) / NUM_BUCKETS): (origin, min(match, 3), bucket)
-            for origin in DraftOrigin
+            self.cell(origin, match, (bucket + 0.5) / NUM_BUCKETS): (origin, min(match, rows - 1), bucket)
+            for origin, rows in ROWS.items()
             for match in range(16)
             for bucket in range(NUM_BUCKETS)
         }
@@ -43,9 +45,15 @@ class CountingCalibration(AcceptanceCalibration):
 
     def observe(self, cell: int, accepted: bool) -> None:
         super().observe(cell, accepted)
-        counts = self.counts.setdefault(self.cell_of[cell], [0, 0])
-        counts[0] += 1
-        counts[1] += accepted
+        if cell in self.cell_of:
+            counts = self.counts.setdefault(self.cell_of[cell], [0, 0])
+            counts[0] += 1
+            counts[1] += accepted
+
+    def rates(self, origin: DraftOrigin, row: int) -> tuple[list[float], list[int]]:
+        """Return the rates by share, and how many guesses each has."""
+        cells = [self.counts.get((origin, row, bucket), [0, 0]) for bucket in range(NUM_BUCKETS)]
+        return monotonous([(tries, hits) for tries, hits in cells], (0.01, 0.97)), [tries for tries, _ in cells]
 
 
 def monotonous(rates: Sequence[tuple[int, int]], between: tuple[float, float]) -> list[float]:
@@ -66,38 +74,40 @@ def monotonous(rates: Sequence[tuple[int, int]], between: tuple[float, float]) -
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__, "model", "limit", "max-new-tokens", limit=150, max_new_tokens=48)
+    parser = benchmark_parser(
+        __doc__, "model", "limit", "max-new-tokens", model=DEFAULT_MODEL, limit=150, max_new_tokens=48
+    )
     parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--prompt-tokens", type=int, default=512, help="longest prompt (default: %(default)s)")
     arguments = parser.parse_args()
-    model = load_model(arguments.model, device="cpu", dtype="auto")
-    bos = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
-    room = model.max_positions - arguments.max_new_tokens - len(bos)
-    calibration = CountingCalibration()
-    settings = MethodSettings(arguments.max_new_tokens)
-    methods = OurMethods(model, settings, budget=StepBudget(), calibration=calibration)
+    model = load_named(arguments.model, device="cpu")
+    counting = {kind: CountingCalibration(is_infilling=kind == "infilling") for kind in KINDS}
+    methods = OurMethods(
+        model,
+        MethodSettings(arguments.max_new_tokens),
+        budget=StepBudget(),
+        calibrations=Calibrations(**counting),
+    )
+    prompts = tuning_prompts(
+        arguments.folders,
+        model,
+        limit=arguments.limit,
+        max_new_tokens=arguments.max_new_tokens,
+        max_prompt_tokens=arguments.prompt_tokens,
+    )
     num_prompts = 0
-    for folder in arguments.folders:
-        prompts = workspace_prompts(folder, model, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
-        for index, prompt in enumerate(prompts):
-            ids = prompt.context[-room:]
-            plain = replace(prompt, prompt_ids=[*bos, *ids], context=ids, documents=None)
-            methods.forelook(prompt if index % 2 else plain)
-            num_prompts += 1
-    counts = calibration.counts
-    tables: dict[str, list[list[float]]] = {}
-    tries_of: dict[str, list[list[int]]] = {}
-    for name, origins in (("matched", MATCHED), ("successor", (DraftOrigin.SUCCESSOR,))):
-        for match in range(4):
-            cells = [
-                [sum(counts.get((origin, match, bucket), [0, 0])[index] for origin in origins) for index in (0, 1)]
-                for bucket in range(NUM_BUCKETS)
-            ]
-            rates = monotonous([(tries, hits) for tries, hits in cells], (0.02, 0.97))
-            if match > 1:  # one more token matched never makes a guess less likely
-                rates = [max(pair) for pair in zip(rates, tables[name][-1], strict=True)]
-            tables.setdefault(name, []).append(rates)
-            tries_of.setdefault(name, []).append([tries for tries, _ in cells])
-            print(f"{name:<10} matched {match}{'+' if match == 3 else ' '} {rates}  of {[tries for tries, _ in cells]}")
+    for prompt in prompts:
+        methods.forelook(prompt)
+        num_prompts += 1
+    tables: dict[str, dict[str, list[list[float]]]] = {}
+    tries_of: dict[str, dict[str, list[list[int]]]] = {}
+    for kind, calibration in counting.items():
+        for origin, num_rows in ROWS.items():
+            for row in range(num_rows):
+                rates, tries = calibration.rates(origin, row)
+                tables.setdefault(kind, {}).setdefault(origin.value, []).append(rates)
+                tries_of.setdefault(kind, {}).setdefault(origin.value, []).append(tries)
+                print(f"{kind:<10} {origin.value:<9} {row:>2} {rates}  of {tries}")
     content = {"model": public_name(model.name), "num_prompts": num_prompts, "tables": tables, "tries": tries_of}
     print_result("draft_priors", content, arguments.json)
 

@@ -211,7 +211,7 @@ def average(options: argparse.Namespace) -> int:
 def fetch_packages(options: argparse.Namespace) -> int:
     """Download the packages of the corpus list."""
     outcomes = Counter[str]()
-    for registry, name, outcome in fetch(options.to):
+    for registry, name, outcome in fetch(options.to, path=options.list):
         outcomes["fetched" if outcome == "ok" else "failed"] += 1
         print(f"{registry} {name}: {outcome}", flush=True)
     print_result("fetch", dict(outcomes))

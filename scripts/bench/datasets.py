@@ -41,12 +41,14 @@ class BenchPrompt:
         prompt_ids: input of the model.
         context: the tokens before the cursor.
         documents: content of the workspace pool for this prompt, key → ids; ``None`` for a cold one.
+        after: the tokens after the cursor.
     """
 
     name: str
     prompt_ids: list[int]
     context: list[int]
     documents: dict[str, list[int]] | None = field(default=None, repr=False)
+    after: list[int] = field(default_factory=list, repr=False)
 
 
 def load_prompts(
@@ -184,7 +186,7 @@ def _infill_prompt(
     room -= model.infill.num_sentinels
     suffix_ids = suffix_ids[: max(int(room * _SUFFIX_SHARE), room - len(prefix_ids))]
     prefix_ids = prefix_ids[-(room - len(suffix_ids)) :]
-    return BenchPrompt(name, model.infill.build(prefix_ids, suffix_ids), prefix_ids, documents)
+    return BenchPrompt(name, model.infill.build(prefix_ids, suffix_ids), prefix_ids, documents, suffix_ids)
 
 
 def prefix_tokens(tokenizer: Any, prefix: str, target: str) -> list[int]:
@@ -206,6 +208,7 @@ def workspace_prompts(
     *,
     limit: int,
     max_new_tokens: int,
+    max_prompt_tokens: int | None = None,
     seed: int = 1,
     only: Collection[str] | None = None,
 ) -> list[BenchPrompt]:
@@ -225,7 +228,7 @@ def workspace_prompts(
     encoded = {name: model.tokenizer.encode(text) for name, text in texts.items()}
     chooser = random.Random(seed)
     names = [name for name, text in texts.items() if text.count("\n") > 20 and (only is None or name in only)]
-    room = model.max_positions - max_new_tokens
+    room = min(model.max_positions - max_new_tokens, max_prompt_tokens or model.max_positions)
     prompts: list[BenchPrompt] = []
     while len(prompts) < limit and names:
         name = chooser.choice(names)

@@ -14,7 +14,8 @@ import torch
 from forelook.completion.engine.drafting import restore_drafting
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
-from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.calibration import Calibrations
+from forelook.decoding.drafting.drafter import Drafter
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
 from forelook.decoding.layout import StepModel
@@ -88,7 +89,7 @@ class OurMethods:
         settings: limits, W, N and G, sampling.
         pool_documents: text in the pool besides each prompt's own documents.
         budget: drafts per step; by default the product's, which follows the steps.
-        calibration: of ``forelook``; a new one by default.
+        calibrations: of ``forelook``; new ones by default.
         learns: whether successors of tokens and pairs are known: the model's published ones, and what half a minute of
             idle time brings.
     """
@@ -100,7 +101,7 @@ class OurMethods:
         pool_documents: dict[str, list[int]] | None = None,
         *,
         budget: StepBudget | None = None,
-        calibration: AcceptanceCalibration | None = None,
+        calibrations: Calibrations | None = None,
         learns: bool = True,
     ) -> None:
         self.sequence = model.new_sequence()
@@ -113,7 +114,7 @@ class OurMethods:
         if learns and drafting.learning is not None:
             while drafting.learning.run_slice(model, lambda vocab_size: np.zeros(vocab_size, dtype=np.int64)):
                 pass
-        self.calibration = calibration or AcceptanceCalibration()
+        self.calibrations = calibrations or Calibrations()
         self.warm = DraftMemory(self.seeds)
         self.pool = WarmPool(pool_documents or {})
 
@@ -136,18 +137,33 @@ class OurMethods:
         return timed_run(self.sequence, lambda stats: decode(request, self.sequence, published.drafter(request), stats))
 
     def forelook(self, prompt: BenchPrompt) -> Run:
-        return self._forelook(prompt, DraftMemory(self.seeds, self.calibration))
+        return self.with_memory(prompt, DraftMemory(self.seeds, self.calibrations))
 
     def forelook_warm(self, prompt: BenchPrompt) -> Run:
-        return self._forelook(prompt, self.warm)
+        return self.with_memory(prompt, self.warm)
 
-    def _forelook(self, prompt: BenchPrompt, memory: DraftMemory) -> Run:
+    def with_memory(
+        self, prompt: BenchPrompt, memory: DraftMemory, watched: Callable[[Drafter], Drafter] | None = None
+    ) -> Run:
+        """With what earlier prompts taught.
+
+        Args:
+            prompt: to continue.
+            memory: kept up to date.
+            watched: wraps the drafter.
+        """
         sources = [] if prompt.documents is None else [self.pool.knowing(prompt.documents)]
-        request = replace(self._request(prompt), context=prompt.context, boundary_ids=self.boundary_ids)
+        request = replace(
+            self._request(prompt),
+            context=prompt.context,
+            after=prompt.after,
+            is_infilling=bool(prompt.after),
+            boundary_ids=self.boundary_ids,
+        )
 
         def start(stats: DecodingStats) -> Iterator[list[int]]:
-            drafter = TreeDrafter(request, self.sequence, sources=sources, budget=self.budget, memory=memory)
-            return decode(request, self.sequence, drafter, stats)
+            drafter: Drafter = TreeDrafter(request, self.sequence, sources=sources, budget=self.budget, memory=memory)
+            return decode(request, self.sequence, drafter if watched is None else watched(drafter), stats)
 
         return timed_run(self.sequence, start)
 

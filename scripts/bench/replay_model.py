@@ -12,7 +12,7 @@ from typing import Any
 
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
-from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.calibration import Calibrations
 from forelook.decoding.drafting.costs import StepCosts
 from forelook.decoding.drafting.drafter import Drafter
 from forelook.decoding.drafting.sources.pool import PoolSource
@@ -67,7 +67,7 @@ class ModelContest:
     outputs: Corpus = field(default_factory=Corpus)
     table: RecyclingTable = field(default_factory=lambda: RecyclingTable(_RECYCLED))
     memory: DraftMemory = field(default_factory=DraftMemory)
-    calibration: AcceptanceCalibration = field(default_factory=AcceptanceCalibration)
+    calibrations: Calibrations = field(default_factory=Calibrations)
 
     def __post_init__(self) -> None:
         self.sequence = self.model.new_sequence(self.num_seen + self.settings.edit_tokens + 4 * self.settings.budget)
@@ -120,7 +120,7 @@ class ModelContest:
                 self.sequence,
                 sources=[PoolSource(pool, edit.path)] if is_warm else [],
                 budget=StepBudget(flat_costs(budget + 1), max_draft_tokens=budget, seconds_per_draft=0.0),
-                memory=self.memory if is_warm else DraftMemory(calibration=self.calibration),
+                memory=self.memory if is_warm else DraftMemory(calibrations=self.calibrations),
             )
         methods: dict[str, Callable[[], Method]] = {
             "prompt_lookup": lambda: PromptLookup(prompt, settings.lookup_ngram, budget, room),

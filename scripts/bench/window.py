@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,12 +89,12 @@ class Counts:
 
 
 class CountingDrafter:
-    """A drafter whose planned steps are counted, each at what the device is said to take for it."""
+    """A drafter whose planned steps are counted, each at what the device is said to take for its tokens."""
 
     recipe = None
 
-    def __init__(self, inner: Drafter, counts: Counts, slope: float) -> None:
-        self._inner, self._counts, self._slope = inner, counts, slope
+    def __init__(self, inner: Drafter, counts: Counts, cost_of: Callable[[int], float]) -> None:
+        self._inner, self._counts, self._cost_of = inner, counts, cost_of
         self._planned: StepPlan | None = None
 
     @property
@@ -113,7 +113,7 @@ class CountingDrafter:
         if num_window:
             counts.num_open += 1
             counts.num_drafts_open += num_drafts
-        counts.cost += 1.0 + self._slope * (state.num_pending - 1 + num_drafts + num_window)
+        counts.cost += self._cost_of(state.num_pending + num_drafts + num_window)
         return plan
 
     def learn(self, plan: StepPlan, verified: Verified, rows: StepRows, stats: DecodingStats, forward_s: float) -> None:
@@ -170,7 +170,8 @@ class WindowContest:
         request = replace(self._request(prompt), context=prompt.context, boundary_ids=self._boundaries)
         counts, stats = Counts(), DecodingStats()
         self._sequence.truncate(0)
-        drafter = CountingDrafter(TreeDrafter(request, self._sequence, budget=budget, memory=memory), counts, slope)
+        inner = TreeDrafter(request, self._sequence, budget=budget, memory=memory)
+        drafter = CountingDrafter(inner, counts, lambda num_tokens: 1.0 + slope * (num_tokens - 1))
         steps: Iterator[list[int]] = decode(request, self._sequence, drafter, stats)
         started_s: float | None = None
         for tokens in steps:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.arguments import add_fields
 
 from training.cleaning import LANGUAGE_SHARES
+from training.fetch import PACKAGE_LIST
 from training.loop import LoopSettings
 
 SMOKE = {
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
     part = commands.add_parser("fetch", help="download and unpack the packages of the corpus list")
     part.add_argument("--to", type=Path, required=True, help="folder for the packages")
+    part.add_argument("--list", type=Path, default=PACKAGE_LIST, help="of packages (default: those of the corpus)")
 
     part = commands.add_parser("prepare", help="clean, deduplicate, decontaminate and split source text")
     part.add_argument("sources", type=Path, nargs="+", help="folders whose children are packages with a license")

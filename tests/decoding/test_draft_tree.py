@@ -6,12 +6,18 @@ import random
 
 import pytest
 from forelook.decoding.drafting.budget import CostCurve
-from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.calibration import AcceptanceCalibration, Calibrations
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.drafting.sources.successors import SuccessorTable, ending_of
 from forelook.decoding.drafting.tree import CandidateTree, DraftTree
+from forelook.decoding.drafting.tree_drafter import DraftMemory
+from forelook.decoding.limits import Limits
+from forelook.decoding.request import DecodeRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.decoding.streams import drafted
+from tests.fakes import RandomTransformer
 
 origins = st.sampled_from([DraftOrigin.PROMPT, DraftOrigin.WORKSPACE, DraftOrigin.PREVIOUS_SUGGESTION])
 
@@ -152,6 +158,17 @@ def test_a_longer_match_and_a_larger_share_are_trusted_more_from_the_start():
         assert by_share == sorted(by_share)
         by_match = [calibration.probabilities[calibration.cell(origin, match, 0.95)] for match in range(1, 5)]
         assert by_match == sorted(by_match)
+
+
+@pytest.mark.parametrize("is_infilling", [False, True])
+def test_gaps_and_continuations_are_calibrated_apart(is_infilling):
+    memory, untouched = DraftMemory(), Calibrations()
+    prompt = [1, 2, 3, 1, 2, 3, 1, 2]
+    request = DecodeRequest(prompt, Limits(12), after=[5, 6], is_infilling=is_infilling)
+    list(drafted(request, RandomTransformer(3), memory=memory))
+    for kind in (False, True):
+        same = memory.calibrations.of(kind).probabilities == untouched.of(kind).probabilities
+        assert same == (kind != is_infilling)
 
 
 @given(paths=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), max_size=6), kept=st.integers(0, 30))

@@ -55,6 +55,16 @@ def test_a_longer_match_comes_before_a_nearer_one():
     assert best.match_length == 2
 
 
+def test_what_follows_the_cursor_is_told_from_matches():
+    source = PromptSource([1, 2, 3], after=[7, 8, 9])
+    (found,) = source.propose([1, 2, 3], max_candidates=8, max_length=2)
+    assert (found.token_ids, found.match_length, found.origin) == ((7, 8), 0, DraftOrigin.PROMPT)
+    assert (
+        min(draft.match_length for draft in PromptSource([3, 4, 3]).propose([3, 4, 3], max_candidates=8, max_length=2))
+        > 0
+    )
+
+
 def test_of_equal_matches_the_latest_comes_first():
     text = [1, 2, 9, 9, 1, 3, 9, 9, 1]
     found = PromptSource(text).propose(text, max_candidates=8, max_length=1)

@@ -81,7 +81,8 @@ def test_sweep_runs(repository: Path, shared_dir: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_priors_are_fitted(repository: Path) -> None:
-    command = [sys.executable, "scripts/fit_draft_priors.py", "backend", "--limit", "2", "--max-new-tokens", "4"]
+    options = ["--model", "starter-model", "--limit", "2", "--max-new-tokens", "4"]
+    command = [sys.executable, "scripts/fit_draft_priors.py", "backend", *options]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     assert '"tables"' in done.stdout.splitlines()[-1]

@@ -348,6 +348,7 @@ class Completer:
             prompt.constraint,
             context=prompt.before,
             after=prompt.after,
+            is_infilling=self._model.infill.sees_suffix and len(prompt.after) > 0,
             boundary_ids=self._boundary_ids,
             is_scored=is_scored,
             prefill_chunk=self._prefill_chunk,

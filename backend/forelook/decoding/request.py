@@ -29,6 +29,7 @@ class DecodeRequest:
         context: the tokens before the cursor, which the output continues: no sentinels and no tokens of other files.
             ``None`` for the prompt after its last boundary token.
         after: the tokens after the cursor, likewise.
+        is_infilling: whether the prompt shows the model the text after the cursor.
         boundary_ids: sentinels and file separators, which drafts never contain or cross.
         is_scored: whether the loop reports the log-probabilities of its tokens.
         prefill_chunk: maximum number of prompt tokens per forward; a short last chunk carries the first drafts.
@@ -40,6 +41,7 @@ class DecodeRequest:
     constraint: TokenConstraint | None = None
     context: Sequence[int] | None = None
     after: Sequence[int] | npt.NDArray[np.int32] = ()
+    is_infilling: bool = False
     boundary_ids: frozenset[int] = frozenset()
     is_scored: bool = False
     prefill_chunk: int = PREFILL_CHUNK

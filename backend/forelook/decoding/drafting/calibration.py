@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from forelook.decoding.drafting.draft import Draft, DraftOrigin
 
@@ -16,11 +17,15 @@ _ORIGINS = {origin: index for index, origin in enumerate(DraftOrigin)}
 _ORIGIN_OF_INDEX = tuple(DraftOrigin)
 
 
-# Priors by share bucket, measured: docs/decisions.md, "Draft priors" (scripts/fit_draft_priors.py on packages of the
-# standard library and three installed ones, with the starter model; no benchmark's data).
-_PRIOR_AFTER_1 = (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89)
-_PRIOR_AFTER_2 = (0.05, 0.15, 0.23, 0.32, 0.54, 0.54, 0.81, 0.94)
-_PRIOR_AFTER_MORE = (0.05, 0.15, 0.30, 0.43, 0.65, 0.85, 0.92, 0.94)
+_Table = tuple[tuple[float, ...], ...]  # by tokens matched (the last row for more) and share bucket
+
+# Measured: docs/decisions.md, "Draft priors" (scripts/fit_draft_priors.py on packages that no benchmark reads).
+_MATCHED_PRIORS: _Table = (
+    (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89),
+    (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89),
+    (0.05, 0.15, 0.23, 0.32, 0.54, 0.54, 0.81, 0.94),
+    (0.05, 0.15, 0.30, 0.43, 0.65, 0.85, 0.92, 0.94),
+)
 # Likewise, "Guesses that the text has already": outputs of SmolLM2-135M on MBPP.
 _SUCCESSOR_PRIORS = (
     (0.01, 0.01, 0.04, 0.04, 0.06, 0.10, 0.12, 0.20),  # seeds: the share is the root of the model's own probability
@@ -45,13 +50,18 @@ _SUCCESSOR_PRIORS = (
 )
 
 
-def _prior(origin: DraftOrigin, match_length: int, bucket: int) -> float:
-    """Acceptance probability before any evidence. Those of the previous suggestion are chosen, not measured."""
-    if origin is DraftOrigin.SUCCESSOR:
-        return _SUCCESSOR_PRIORS[min(match_length, len(_SUCCESSOR_PRIORS) - 1)][bucket]
-    if origin is DraftOrigin.PREVIOUS_SUGGESTION:
-        return (0.3 + 0.05 * bucket) if match_length == 0 else (0.5 + 0.05 * bucket)
-    return (_PRIOR_AFTER_1, _PRIOR_AFTER_1, _PRIOR_AFTER_2, _PRIOR_AFTER_MORE)[min(match_length, 3)][bucket]
+# Chosen, not measured.
+_PREVIOUS_PRIORS: _Table = (
+    tuple(0.3 + 0.05 * bucket for bucket in range(_SHARE_BUCKETS)),
+    tuple(0.5 + 0.05 * bucket for bucket in range(_SHARE_BUCKETS)),
+)
+
+_CONTINUING: dict[DraftOrigin, _Table] = {
+    DraftOrigin.SUCCESSOR: _SUCCESSOR_PRIORS,
+    DraftOrigin.PREVIOUS_SUGGESTION: _PREVIOUS_PRIORS,
+}
+_INFILLING: dict[DraftOrigin, _Table] = {**_CONTINUING}
+"""Priors by origin, of requests that continue a text and that fill a gap; of other origins ``_MATCHED_PRIORS``."""
 
 
 class AcceptanceCalibration:
@@ -62,13 +72,18 @@ class AcceptanceCalibration:
 
     Attributes:
         probabilities: per cell, the current estimate.
+
+    Args:
+        is_infilling: of requests whose model sees the text after the cursor: what stands there is seldom missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_infilling: bool = False) -> None:
+        priors = _INFILLING if is_infilling else _CONTINUING
         self._tries = [_PRIOR_WEIGHT] * (_CELLS_PER_ORIGIN * len(_ORIGINS))
         self._hits = [
-            _PRIOR_WEIGHT * _prior(origin, match, bucket)
+            _PRIOR_WEIGHT * table[min(match, len(table) - 1)][bucket]
             for origin in DraftOrigin
+            for table in (priors.get(origin, _MATCHED_PRIORS),)
             for match in range(_MATCH_LIMIT)
             for bucket in range(_SHARE_BUCKETS)
         ]
@@ -108,3 +123,15 @@ class AcceptanceCalibration:
         self._hits[cell] = hits
         self._tries[cell] = tries
         self.probabilities[cell] = hits / tries
+
+
+@dataclass(slots=True)
+class Calibrations:
+    """How likely drafts are accepted where they continue a text, and where they fill a gap in one."""
+
+    continuing: AcceptanceCalibration = field(default_factory=AcceptanceCalibration)
+    infilling: AcceptanceCalibration = field(default_factory=lambda: AcceptanceCalibration(is_infilling=True))
+
+    def of(self, is_infilling: bool) -> AcceptanceCalibration:
+        """That of a request."""
+        return self.infilling if is_infilling else self.continuing

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from forelook.decoding.drafting.backoff import DraftBackoff
 from forelook.decoding.drafting.budget import StepBudget
-from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.calibration import Calibrations
 from forelook.decoding.drafting.draft import DraftOrigin, DraftSource
 from forelook.decoding.drafting.drafter import StepPlan, StepRows, StepState
 from forelook.decoding.drafting.sources.prompt import PromptSource
@@ -36,17 +36,17 @@ class DraftMemory:
     """What drafting has learned of a model and its user; the caller keeps it across requests.
 
     Attributes:
-        calibration: acceptance per origin, match length and share.
+        calibrations: acceptance per origin, match length and share.
         successors: the model's own choices after the same tokens.
         window_yields: accepted tokens per window token, by n-gram size.
 
     Args:
         seeds: successors of single tokens.
-        calibration: an existing one to continue; new by default.
+        calibrations: existing ones to continue; new by default.
     """
 
-    def __init__(self, seeds: SuccessorSeeds | None = None, calibration: AcceptanceCalibration | None = None) -> None:
-        self.calibration = AcceptanceCalibration() if calibration is None else calibration
+    def __init__(self, seeds: SuccessorSeeds | None = None, calibrations: Calibrations | None = None) -> None:
+        self.calibrations = Calibrations() if calibrations is None else calibrations
         self.successors = SuccessorTable(seeds)
         self.window_yields = unknown_yields()
 
@@ -62,7 +62,7 @@ class TreeDrafter:
         memory: what earlier requests to this model taught; kept up to date. Empty by default.
     """
 
-    recipe = None  # sources, calibration and memory are this process's own
+    recipe = None  # sources, calibrations and memory are this process's own
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class TreeDrafter:
         self._context = list(context)
         self._budget = StepBudget() if budget is None else budget
         self._memory = memory
+        self._calibration = memory.calibrations.of(request.is_infilling)
         self._tail_sizes = model.tail_sizes
         self._boundary_ids = boundary_ids
         self._ending = ending_of(self._context)
@@ -109,7 +110,7 @@ class TreeDrafter:
             return StepPlan(DraftTree())
         curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
         self._plain_step_s = curve.seconds[0]
-        candidates = self._candidates = CandidateTree(self._memory.calibration, state.max_depth, curve.floor)
+        candidates = self._candidates = CandidateTree(self._calibration, state.max_depth, curve.floor)
         max_length = min(state.max_depth, _MAX_LENGTH)
         for source in self._sources:
             for draft in source.propose(self._context, max_candidates=_MAX_CANDIDATES, max_length=max_length):
@@ -147,7 +148,7 @@ class TreeDrafter:
         if self._candidates is not None and self._selection is not None:
             self._candidates.learn(verified.token_ids)
             self._backoff.observe(len(verified.node_path), self._cost)
-            origins = [self._memory.calibration.origin(cell) for cell in self._selection.cells]
+            origins = [self._calibration.origin(cell) for cell in self._selection.cells]
             accepted_origins = [origins[node - 1] for node in verified.node_path]
             for origin in accepted_origins:
                 stats.count_accepted(origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -74,7 +75,8 @@ class PromptSource:
         if self._after and len(ids) == self._cursor and len(drafts) < max_candidates:
             # nothing has to match: what is written next often resembles the lines it replaces or precedes
             following = Places([1], [1.0], [AFTER_CURSOR], [self._after[:max_length]])
-            drafts += rank(following, max_candidates=1, max_length=max_length, origin=DraftOrigin.PROMPT)
+            found = rank(following, max_candidates=1, max_length=max_length, origin=DraftOrigin.PROMPT)
+            drafts += [replace(draft, match_length=0) for draft in found]  # calibrated apart from matches
         return drafts
 
     def _occurrences(self, context: Sequence[int]) -> list[int]:
