@@ -153,6 +153,7 @@ def _add_samples(part: argparse.ArgumentParser) -> None:
     part.add_argument("--prefix-first-share", dest="prefix_first", type=float, default=0.08, help="of infill samples")
     part.add_argument("--context-share", dest="context", type=float, default=0.15, help="of samples with room for it")
     part.add_argument("--context-room", type=int, default=700, help="tokens of prompt with room for other files")
+    part.add_argument("--context-size", type=float, default=0.15, help="share of such a prompt that they may take")
     part.add_argument("--min-tokens", type=int, default=160, help="shortest prompt")
     part.add_argument("--cursors", nargs="+", default=[], metavar="KIND=WEIGHT", help="other weights than samples.py's")
     part.add_argument("--python-share", type=float, default=LANGUAGE_SHARES["python"], help="of the samples")

@@ -27,7 +27,8 @@ from training.sentinels import Vocabulary
 
 _LONG_PROMPT_TOKENS = 640
 _MAX_MIDDLE_CHARS = 1200
-_SUFFIX_SHARE, _CONTEXT_SHARE = 0.4, 0.15  # those of forelook.config.EngineConfig
+_WINDOW_LINES, _TOKENS_PER_LINE = 24, 14  # the product's windows, smaller where the prompt has no room for one
+_SUFFIX_SHARE = 0.4  # that of forelook.config.EngineConfig
 _OPERATOR = re.compile(r"(?:=|\breturn|\+|-|\*|/|<|>|\band|\bor|\bin|\bif|&&|\|\||:=|->|=>|:) ")
 _DOT = re.compile(r"(?<=\w)\.(?=\w)")
 _OPENER = re.compile(r"[\[({]")
@@ -62,6 +63,8 @@ class SampleMix:
         prefix_first: of the infill samples, those with the prefix first.
         context: of the infill samples with room for it, those with text of neighbouring files.
         context_room: tokens of prompt from which on there is room for such text.
+        context_size: share of such a prompt that the text may take. Prompts here are shorter than the product's, whose
+            share of them would seldom hold a piece of a file.
         long: share of samples that may have up to ``max_tokens``; the others are of at most 640. Attention over the
             long ones was four tenths of a step before this was a choice.
         min_tokens: shortest prompt, where the file has as much text.
@@ -74,6 +77,7 @@ class SampleMix:
     prefix_first: float = 0.08
     context: float = 0.15
     context_room: int = 700
+    context_size: float = 0.15
     long: float = 0.12
     min_tokens: int = 160
     max_tokens: int = 2048
@@ -165,8 +169,8 @@ class SampleMaker:
             return None
         context: Sequence[FileContext] = ()
         if room >= self._mix.context_room and random_.random() < self._mix.context:
-            context = self._context(shelf, index, document, start, random_)
-        budget = PromptBudget(room, _SUFFIX_SHARE, _CONTEXT_SHARE if context else 0.0)
+            context = self._context(shelf, index, document, start, int(room * self._mix.context_size), random_)
+        budget = PromptBudget(room, _SUFFIX_SHARE, self._mix.context_size if context else 0.0)
         prompt = PromptBuilder(self._tokenizer, budget, self._infill).build(document, start, context)
         if prompt.anchored_suffix:
             # The prompt leaves out the closers that stand behind the cursor: the answer has them.
@@ -184,9 +188,9 @@ class SampleMaker:
         return Sample(whole, len(ids), kind, healing.forced)
 
     def _context(
-        self, shelf: Shelf, index: int, document: Document, offset: int, random_: random.Random
+        self, shelf: Shelf, index: int, document: Document, offset: int, num_tokens: int, random_: random.Random
     ) -> Sequence[FileContext]:
-        chooser = ContextChooser()
+        chooser = ContextChooser(min(_WINDOW_LINES, max(4, num_tokens // _TOKENS_PER_LINE)))
         for other in shelf.siblings(index)[: random_.randint(1, 3)]:
             file = shelf[other]
             if len(file.text) <= 40_000:

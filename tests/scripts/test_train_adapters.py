@@ -255,7 +255,9 @@ class TestSentinels:
         with pytest.raises(TokenizerError, match="2 control tokens, and infilling takes 8"):
             sentinels.vocabulary_of(bases.read_base(few))
 
-    def test_prompts_name_other_files_behind_the_separator(self, base: Path, tmp_path: Path) -> None:
+    def test_prompts_name_other_files_behind_the_separator(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         uses = (
             f"def owner_{number}(accounts, amount):\n    account = Account({number})\n    account.deposit(amount)\n"
             for number in range(20)
@@ -270,7 +272,15 @@ class TestSentinels:
         )
         made = [maker.make(number).ids for number in range(20)]
         assert any(7 in ids for ids in made)
-        for ids in made:
+        monkeypatch.setattr(samples, "_TOKENS_PER_LINE", 40)  # this tokenizer's tokens are bytes
+        short = replace(mix, context_room=300, context_size=0.5, min_tokens=600, max_tokens=800, long=0.0)
+        with_room = samples.SampleMaker(
+            shelves(tmp_path / "out", "train"), vocabulary, TokenHealer(vocabulary.tokenizer), short, seed=1
+        )
+        found = [with_room.make(number).ids for number in range(40)]
+        assert sum(7 in ids for ids in found) >= 8, "a short prompt holds a smaller piece of another file"
+        assert all(len(ids) <= 800 for ids in found)
+        for ids in [*made, *found]:
             after = [
                 vocabulary.tokenizer.decode(ids[place + 1 : place + 14]) for place, each in enumerate(ids) if each == 7
             ]
