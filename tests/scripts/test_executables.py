@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,25 @@ def test_sweep_runs(repository: Path, shared_dir: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert '"benchmark": "sweep"' in done.stdout.splitlines()[-1]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_constants_of_drafting_are_swept(repository: Path) -> None:
+    def swept(change: str) -> subprocess.CompletedProcess[str]:
+        options = ["--model", "starter-model", "--limit", "2", "--max-new-tokens", "6", "--costs", "flat"]
+        command = [sys.executable, "scripts/sweep_drafting.py", "backend", *options, "--set", change]
+        return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False, timeout=280)
+
+    done = swept("tree_drafter._MAX_CANDIDATES=1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    kinds = [(row["set"], row["prompts"]) for row in rows]
+    names = ("as they are", "tree_drafter._MAX_CANDIDATES=1")
+    assert kinds == [(name, kind) for name in names for kind in ("continuing", "infilling")]
+    assert [row["n"] for row in rows] == [1] * 4, "one prompt of each kind"
+    wrong = swept("tree_drafter._NO_SUCH=1")
+    assert wrong.returncode != 0
+    assert "has no such constant" in wrong.stderr
 
 
 @pytest.mark.slow
