@@ -107,9 +107,7 @@ def row(name: str, shape: str, kind: str, found: list[Counts], reference: list[C
         "tokens_per_step": round(tokens / max(1, steps), 3),
         "drafts_per_step": round(sum(each.num_drafts for each in found) / max(1, steps), 2),
         "speed": round(tokens / max(1e-9, sum(each.cost for each in found)), 3),
-        "ratio": median_interval(
-            [theirs.cost / theirs.num_tokens * own.num_tokens / own.cost for own, theirs in pairs]
-        ),
+        "ratio": median_interval([rate(own) / rate(theirs) for own, theirs in pairs]),
     }
 
 
