@@ -33,8 +33,8 @@ ROWS = {DraftOrigin.PROMPT: 4, DraftOrigin.OUTPUT: 4, DraftOrigin.WORKSPACE: 4, 
 class CountingCalibration(AcceptanceCalibration):
     """Counts, per (origin, tokens matched, share bucket), guesses and hits."""
 
-    def __init__(self, *, is_infilling: bool) -> None:
-        super().__init__(is_infilling=is_infilling)
+    def __init__(self) -> None:
+        super().__init__()
         self.cell_of = {
             self.cell(origin, match, (bucket + 0.5) / NUM_BUCKETS): (origin, min(match, rows - 1), bucket)
             for origin, rows in ROWS.items()
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=512, help="longest prompt (default: %(default)s)")
     arguments = parser.parse_args()
     model = load_named(arguments.model, device="cpu")
-    counting = {kind: CountingCalibration(is_infilling=kind == "infilling") for kind in KINDS}
+    counting = {kind: CountingCalibration() for kind in KINDS}
     methods = OurMethods(
         model,
         MethodSettings(arguments.max_new_tokens),

@@ -272,13 +272,18 @@ class TestSentinels:
         )
         made = [maker.make(number).ids for number in range(20)]
         assert any(7 in ids for ids in made)
-        monkeypatch.setattr(samples, "_TOKENS_PER_LINE", 40)  # this tokenizer's tokens are bytes
         short = replace(mix, context_room=300, context_size=0.5, min_tokens=600, max_tokens=800, long=0.0)
-        with_room = samples.SampleMaker(
-            shelves(tmp_path / "out", "train"), vocabulary, TokenHealer(vocabulary.tokenizer), short, seed=1
-        )
-        found = [with_room.make(number).ids for number in range(40)]
-        assert sum(7 in ids for ids in found) >= 8, "a short prompt holds a smaller piece of another file"
+
+        def made_short(tokens_per_line: int) -> list[list[int]]:
+            monkeypatch.setattr(samples, "_TOKENS_PER_LINE", tokens_per_line)
+            short_maker = samples.SampleMaker(
+                shelves(tmp_path / "out", "train"), vocabulary, TokenHealer(vocabulary.tokenizer), short, seed=1
+            )
+            return [short_maker.make(number).ids for number in range(40)]
+
+        found, whole = made_short(40), made_short(1)  # this tokenizer's tokens are bytes; windows of 24 lines
+        others = [sum(7 in ids for ids in each) for each in (found, whole)]
+        assert others[0] > others[1] + 5, "a short prompt holds a smaller piece of another file"
         assert all(len(ids) <= 800 for ids in found)
         for ids in [*made, *found]:
             after = [

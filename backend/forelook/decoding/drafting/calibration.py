@@ -19,7 +19,9 @@ _ORIGIN_OF_INDEX = tuple(DraftOrigin)
 
 _Table = tuple[tuple[float, ...], ...]  # by tokens matched (the last row for more) and share bucket
 
-# Measured: docs/decisions.md, "Draft priors" (scripts/fit_draft_priors.py on packages that no benchmark reads).
+# Measured: docs/decisions.md, "Draft priors" (scripts/fit_draft_priors.py on packages of the standard library and three
+# installed ones, with the starter model; no benchmark's data). With the default model they are nearly the same, in gaps
+# too: "Gaps and continuations are calibrated apart".
 _MATCHED_PRIORS: _Table = (
     (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89),
     (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89),
@@ -56,12 +58,11 @@ _PREVIOUS_PRIORS: _Table = (
     tuple(0.5 + 0.05 * bucket for bucket in range(_SHARE_BUCKETS)),
 )
 
-_CONTINUING: dict[DraftOrigin, _Table] = {
+_PRIORS: dict[DraftOrigin, _Table] = {
     DraftOrigin.SUCCESSOR: _SUCCESSOR_PRIORS,
     DraftOrigin.PREVIOUS_SUGGESTION: _PREVIOUS_PRIORS,
 }
-_INFILLING: dict[DraftOrigin, _Table] = {**_CONTINUING}
-"""Priors by origin, of requests that continue a text and that fill a gap; of other origins ``_MATCHED_PRIORS``."""
+"""By origin; of the others ``_MATCHED_PRIORS``."""
 
 
 class AcceptanceCalibration:
@@ -72,18 +73,14 @@ class AcceptanceCalibration:
 
     Attributes:
         probabilities: per cell, the current estimate.
-
-    Args:
-        is_infilling: of requests whose model sees the text after the cursor: what stands there is seldom missing.
     """
 
-    def __init__(self, *, is_infilling: bool = False) -> None:
-        priors = _INFILLING if is_infilling else _CONTINUING
+    def __init__(self) -> None:
         self._tries = [_PRIOR_WEIGHT] * (_CELLS_PER_ORIGIN * len(_ORIGINS))
         self._hits = [
             _PRIOR_WEIGHT * table[min(match, len(table) - 1)][bucket]
             for origin in DraftOrigin
-            for table in (priors.get(origin, _MATCHED_PRIORS),)
+            for table in (_PRIORS.get(origin, _MATCHED_PRIORS),)
             for match in range(_MATCH_LIMIT)
             for bucket in range(_SHARE_BUCKETS)
         ]
@@ -127,10 +124,13 @@ class AcceptanceCalibration:
 
 @dataclass(slots=True)
 class Calibrations:
-    """How likely drafts are accepted where they continue a text, and where they fill a gap in one."""
+    """How likely drafts are accepted where they continue a text, and where they fill a gap in one.
+
+    Both begin with the same priors; what a gap teaches does not count for the other kind.
+    """
 
     continuing: AcceptanceCalibration = field(default_factory=AcceptanceCalibration)
-    infilling: AcceptanceCalibration = field(default_factory=lambda: AcceptanceCalibration(is_infilling=True))
+    infilling: AcceptanceCalibration = field(default_factory=AcceptanceCalibration)
 
     def of(self, is_infilling: bool) -> AcceptanceCalibration:
         """That of a request."""
