@@ -11,8 +11,9 @@ from forelook.decoding.drafting.draft import Draft, DraftOrigin
 _MATCH_LIMIT = 16
 _SHARE_BUCKETS = 8
 _CELLS_PER_ORIGIN = _MATCH_LIMIT * _SHARE_BUCKETS
-_PRIOR_WEIGHT = 16.0  # tries that a prior counts for; chosen, not measured
-_FORGET_ABOVE = 400.0  # tries after which the evidence is halved; chosen, not measured
+# Measured: docs/decisions.md, "The constants of drafting lie on a plateau".
+_PRIOR_WEIGHT = 16.0  # tries that a prior counts for
+_FORGET_ABOVE = 400.0  # tries after which the evidence is halved
 _ORIGINS = {origin: index for index, origin in enumerate(DraftOrigin)}
 _ORIGIN_OF_INDEX = tuple(DraftOrigin)
 
@@ -20,8 +21,8 @@ _ORIGIN_OF_INDEX = tuple(DraftOrigin)
 _Table = tuple[tuple[float, ...], ...]  # by tokens matched (the last row for more) and share bucket
 
 # Measured: docs/decisions.md, "Draft priors" (scripts/fit_draft_priors.py on packages of the standard library and three
-# installed ones, with the starter model; no benchmark's data). With the default model they are nearly the same, in gaps
-# too: "Gaps and continuations are calibrated apart".
+# installed ones, with the starter model; no benchmark's data). Those of the default model bring the same, as in "The
+# constants of drafting lie on a plateau".
 _MATCHED_PRIORS: _Table = (
     (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89),
     (0.04, 0.11, 0.23, 0.27, 0.43, 0.43, 0.71, 0.89),

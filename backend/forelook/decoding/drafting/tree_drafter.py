@@ -24,12 +24,14 @@ from forelook.decoding.request import DecodeRequest
 from forelook.decoding.stats import DecodingStats
 from forelook.decoding.verification import Verified
 
-# Limits per source and step: chosen, not measured.
 # Measured: docs/decisions.md, "Second choices of short steps".
 _MIN_STEP_FOR_CHOICES_S = 0.008
+
+# Limits per source and step. Measured: docs/decisions.md, "The constants of drafting lie on a plateau".
 _MAX_CANDIDATES = 8
 _MAX_LENGTH = 24
-_SEED_TOKENS = 256
+
+_SEED_TOKENS = 256  # of the context, for the first window; chosen, not measured
 
 
 class DraftMemory:

@@ -15,9 +15,11 @@ from forelook.text import common_prefix
 # Chosen, not measured.
 _BEFORE_LIMIT = 6000
 _AFTER_LIMIT = 3000
+_OUTPUT_ROOM = 1024
+
+# Measured: docs/decisions.md, "The constants of drafting lie on a plateau".
 _MAX_MATCH = 16
 _MAX_OCCURRENCES = 40
-_OUTPUT_ROOM = 1024
 
 
 class PromptSource:

@@ -12,12 +12,14 @@ from forelook.decoding.drafting.draft import ID_BITS, DraftOrigin, pair_of
 from forelook.decoding.layout import BoolArray, IntArray, StepLayout, StepModel, causal_layout
 from forelook.errors import ConfigError
 
-# Chosen, not measured, except that successors pay: docs/decisions.md, "Drafting".
+# That successors pay: docs/decisions.md, "Drafting". Chosen, not measured.
 _MAX_CONTEXT = 3
 _KEPT = 8
+_MAX_KEYS = 150_000
+
+# Measured: docs/decisions.md, "The constants of drafting lie on a plateau".
 _MAX_OLDER = 3
 _MAX_GUESSES = 6
-_MAX_KEYS = 150_000
 
 NUM_CHOICES = 4
 """The model's likeliest tokens of a row that are learned. Measured: docs/decisions.md, "Second and third choices of

@@ -6,6 +6,8 @@
 #ifndef FORELOOK_ATTENTION_H
 #define FORELOOK_ATTENTION_H
 
+#include <stdbool.h>
+
 #include "vectors.h"
 
 /* What a row of a step sees: all of the prefix, then some slots behind it. */
@@ -27,18 +29,32 @@ INLINE __m128 four_sums(floats a, floats b, floats c, floats d)
     return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
 }
 
+/* Tokens ahead whose keys or values the first query of a head asks for. Chosen, not measured; that it helps is in
+ * docs/decisions.md, "Several outputs at once, and memory asked for earlier". */
+#define TOKENS_AHEAD 32
+
+/* Ask for `count` floats of a later token's row, into the second cache; rows have `size` floats. */
+INLINE void ask_for_token(const float *row, int64_t size, int64_t count)
+{
+    for (int64_t k = 0; k < count; k += 16)
+        __builtin_prefetch(row + TOKENS_AHEAD * size + k, 0, 2);
+}
+
 /* Tokens whose keys or values stay in the first cache while all queries of a head read them. Chosen, not measured. */
 #define TOKENS_AT_ONCE 64
 
 /* Products of a query [size] with the keys [tokens, size] of the visible tokens from `first` (a multiple of LANES) to
  * `last`; up to LANES - 1 scores more are written. */
 static void score(const float *query, const float *keys, const Seen *seen, int64_t size, int64_t first, int64_t last,
-                  float *scores)
+                  bool is_first, float *scores)
 {
     for (int64_t j = first; j < last; j += 4) {
         const float *row[4];
         for (int i = 0; i < 4; i++)
             row[i] = keys + slot_of(seen, j + i < last ? j + i : last - 1) * size;
+        if (is_first)
+            for (int i = 0; i < 4; i++)
+                ask_for_token(row[i], size, size);
         floats a = _mm256_setzero_ps(), b = a, c = a, d = a;
         for (int64_t k = 0; k < size; k += LANES) {
             const floats q = load(query + k);
@@ -78,7 +94,7 @@ static float soften(float *scores, int64_t count, float scale)
 
 /* Add the values [tokens, size] of the visible tokens from `first` to `last`, times their scores, to a sum [size]. */
 static void add_values(const float *scores, const float *values, const Seen *seen, int64_t size, int64_t first, int64_t last,
-                       float *sum)
+                       bool is_first, float *sum)
 {
     int64_t start = 0;
     for (; start + 8 * LANES <= size; start += 8 * LANES) {
@@ -87,6 +103,8 @@ static void add_values(const float *scores, const float *values, const Seen *see
             sums[i] = load(sum + start + i * LANES);
         for (int64_t j = first; j < last; j++) {
             const float *value = values + slot_of(seen, j) * size + start;
+            if (is_first)
+                ask_for_token(value, size, 8 * LANES);
             const floats share = _mm256_broadcast_ss(scores + j);
             for (int i = 0; i < 8; i++)
                 sums[i] = _mm256_fmadd_ps(share, load(value + i * LANES), sums[i]);

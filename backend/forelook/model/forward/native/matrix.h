@@ -6,14 +6,29 @@
 #ifndef FORELOOK_MATRIX_H
 #define FORELOOK_MATRIX_H
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "vectors.h"
 
 #define GROUP 32      /* inputs that share a scale and a minimum in 4 bits */
 #define LINE 64       /* bytes of a cache line */
-#define AHEAD 2048    /* bytes that are asked for ahead: the processor's own prefetching ends with a page of 4 KiB */
-#define BLOCK_ROWS 8  /* rows of activations at once: as many accumulators, and registers left for the rest */
+#define BLOCK_ROWS 8  /* rows of activations at once */
+
+/* Measured: docs/decisions.md, "Several outputs at once, and memory asked for earlier". */
+#define AHEAD 8192 /* bytes that are asked for ahead: 2 KiB are multiplied before memory answers */
+
+/* Outputs at once, for as many sums as registers hold: each row is then loaded once for all of them, and sums do not wait
+ * for one another. */
+#ifdef __AVX512VL__
+#define SUMS 16
+#define OUTPUTS4(rows) ((rows) <= 2 ? 4 : 2)
+#else
+#define SUMS 8
+#define OUTPUTS4(rows) 1
+#endif
+#define MOST_OUTPUTS 4
+#define OUTPUTS(rows) (SUMS / (rows) >= 4 ? 4 : SUMS / (rows) >= 2 ? 2 : 1)
 
 /* As in native/matrices.py. */
 enum { FLOAT32 = 0, BFLOAT16 = 1, ROWS8 = 2, GROUPS4 = 3 };
@@ -85,16 +100,10 @@ static void prepare_row(const Matrix *matrix, const float *x, int64_t row, const
                 continue;
             }
             const int16_t *at = codes + group * GROUP;
-            integers both = add_products(add_products(_mm256_setzero_si256(), ones, at), ones, at + 2 * LANES);
+            integers both = add_products_of(add_products_of(_mm256_setzero_si256(), ones, at), ones, at + 2 * LANES);
             sums[group] = sum_of(_mm256_cvtepi32_ps(both));
         }
     }
-}
-
-INLINE floats weights_of_bfloat16(const uint16_t *from)
-{
-    integers wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 
 INLINE floats eight_halves(const uint16_t *from) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)); }
@@ -102,151 +111,178 @@ INLINE floats eight_halves(const uint16_t *from) { return _mm256_cvtph_ps(_mm_lo
 /* Ask for a cache line of a matrix, into the second cache. Past its end this does nothing. */
 INLINE void ask_ahead(const void *codes) { __builtin_prefetch((const char *)codes + AHEAD, 0, 2); }
 
-/* One function per format and number of rows, whose sums have names: compilers keep arrays of sums in memory. */
-#define ROWS_1(DO) DO(0)
-#define ROWS_2(DO) ROWS_1(DO) DO(1)
-#define ROWS_3(DO) ROWS_2(DO) DO(2)
-#define ROWS_4(DO) ROWS_3(DO) DO(3)
-#define ROWS_5(DO) ROWS_4(DO) DO(4)
-#define ROWS_6(DO) ROWS_5(DO) DO(5)
-#define ROWS_7(DO) ROWS_6(DO) DO(6)
-#define ROWS_8(DO) ROWS_7(DO) DO(7)
+/* A loop of a constant number of turns, unrolled: the arrays that it indexes stay in registers. */
+#define EACH(index, count) _Pragma("GCC unroll 8") for (int index = 0; index < (count); index++)
 
-#define NO_FLOATS(t) floats sum##t = _mm256_setzero_ps();
-#define NO_INTEGERS(t) integers sum##t = _mm256_setzero_si256();
-#define ADD_FLOATS(t) sum##t = _mm256_fmadd_ps(w, load(x + t * inputs + k), sum##t);
-#define ADD_CODES(t) sum##t = add_products(sum##t, w, x + t * inputs + k);
-#define ADD_MINIMA(t) sum##t = _mm256_fmadd_ps(minimum, load(group_sums + t * padded + eight), sum##t);
-#define ADD_GROUP(t)                                                                                          \
-    {                                                                                                         \
-        const int16_t *at = x + t * inputs + k;                                                               \
-        integers found = add_products(_mm256_madd_epi16(low, _mm256_loadu_si256((const __m256i_u *)at)), high, \
-                                      at + 2 * LANES);                                                        \
-        sum##t = _mm256_fmadd_ps(each, _mm256_cvtepi32_ps(found), sum##t);                                    \
-    }
-#define STORE_FLOATS(t) y[t * m->outputs + output] = sum_of(sum##t) + bias;
-#define STORE_CODES(t) y[t * m->outputs + output] = sum_of(_mm256_cvtepi32_ps(sum##t)) * (scale * units[t]) + bias;
-#define STORE_GROUPS(t) y[t * m->outputs + output] = sum_of(sum##t) * units[t] + bias;
+/* The functions below compute `outputs` numbers of `rows` rows each, both constants. The order of a sum is always the same. */
 
-#define FOR_FLOATS(ROWS, NAME, TYPE, WEIGHTS)                                                           \
-    static void NAME(const Matrix *m, const float *x, float *y, int64_t first, int64_t last)            \
-    {                                                                                                   \
-        const int64_t inputs = m->inputs;                                                               \
-        for (int64_t output = first; output < last; output++) {                                         \
-            const TYPE *codes = (const TYPE *)m->codes + output * inputs;                               \
-            const float bias = m->bias ? m->bias[output] : 0.0f;                                        \
-            ROWS(NO_FLOATS)                                                                             \
-            for (int64_t line = 0; line < inputs; line += LINE / sizeof(TYPE)) {                        \
-                ask_ahead(codes + line);                                                                \
-                for (int64_t k = line; k < line + (int64_t)(LINE / sizeof(TYPE)); k += LANES) {         \
-                    const floats w = WEIGHTS(codes + k);                                                \
-                    ROWS(ADD_FLOATS)                                                                    \
-                }                                                                                       \
-            }                                                                                           \
-            ROWS(STORE_FLOATS)                                                                          \
-        }                                                                                               \
-    }
-
-#define FOR_ROWS8(ROWS, NAME)                                                                                         \
-    static void NAME(const Matrix *m, const int16_t *x, const float *units, float *y, int64_t first, int64_t last)    \
-    {                                                                                                                 \
-        const int64_t inputs = m->inputs;                                                                             \
-        for (int64_t output = first; output < last; output++) {                                                       \
-            const int8_t *codes = (const int8_t *)m->codes + output * inputs;                                         \
-            const float scale = ((const float *)m->scales)[output], bias = m->bias ? m->bias[output] : 0.0f;          \
-            ROWS(NO_INTEGERS)                                                                                         \
-            for (int64_t half = 0; half < inputs; half += LINE / 2) {                                                 \
-                ask_ahead(codes + half);                                                                              \
-                for (int64_t k = half; k < half + LINE / 2; k += 2 * LANES) {                                         \
-                    const integers w = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(codes + k)));           \
-                    ROWS(ADD_CODES)                                                                                   \
-                }                                                                                                     \
-            }                                                                                                         \
-            ROWS(STORE_CODES)                                                                                         \
-        }                                                                                                             \
-    }
-
-#define FOR_GROUPS4(ROWS, NAME)                                                                                       \
-    static void NAME(const Matrix *m, const int16_t *x, const float *units, const float *group_sums, float *y,        \
-                     int64_t first, int64_t last)                                                                     \
-    {                                                                                                                 \
-        const int64_t inputs = m->inputs, padded = padded_groups(inputs);                                             \
-        const integers low_bits = _mm256_set1_epi16(15);                                                              \
-        for (int64_t output = first; output < last; output++) {                                                       \
-            const uint8_t *codes = (const uint8_t *)m->codes + output * inputs / 2;                                   \
-            const uint16_t *scales = (const uint16_t *)m->scales + output * padded;                                   \
-            const uint16_t *minima = (const uint16_t *)m->minima + output * padded;                                   \
-            const float bias = m->bias ? m->bias[output] : 0.0f;                                                      \
-            ROWS(NO_FLOATS)                                                                                           \
-            for (int64_t eight = 0; eight < padded; eight += 8) {                                                     \
-                ask_ahead(codes + eight * GROUP / 2);                                                                 \
-                ask_ahead(codes + eight * GROUP / 2 + LINE);                                                          \
-                float scale[8];                                                                                       \
-                _mm256_storeu_ps(scale, eight_halves(scales + eight));                                                \
-                const floats minimum = eight_halves(minima + eight);                                                  \
-                ROWS(ADD_MINIMA)                                                                                      \
-                const int64_t left = inputs / GROUP - eight;                                                          \
-                for (int g = 0; g < (left < 8 ? left : 8); g++) {                                                     \
-                    const int64_t k = (eight + g) * GROUP;                                                            \
-                    const integers pairs = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(codes + k / 2)));   \
-                    const integers low = _mm256_and_si256(pairs, low_bits), high = _mm256_srli_epi16(pairs, 4);       \
-                    const floats each = _mm256_broadcast_ss(scale + g);                                               \
-                    ROWS(ADD_GROUP)                                                                                   \
-                }                                                                                                     \
-            }                                                                                                         \
-            ROWS(STORE_GROUPS)                                                                                        \
-        }                                                                                                             \
-    }
-
-#define FOR_ALL(N)                                                             \
-    FOR_FLOATS(ROWS_##N, float32_##N, float, load)                             \
-    FOR_FLOATS(ROWS_##N, bfloat16_##N, uint16_t, weights_of_bfloat16)          \
-    FOR_ROWS8(ROWS_##N, rows8_##N)                                             \
-    FOR_GROUPS4(ROWS_##N, groups4_##N)
-
-FOR_ALL(1)
-FOR_ALL(2)
-FOR_ALL(3)
-FOR_ALL(4)
-FOR_ALL(5)
-FOR_ALL(6)
-FOR_ALL(7)
-FOR_ALL(8)
-
-#define BY_ROWS(NAME, ...)                                                                                         \
-    switch (num_rows) {                                                                                            \
-    case 1: NAME##_1(__VA_ARGS__); break;                                                                          \
-    case 2: NAME##_2(__VA_ARGS__); break;                                                                          \
-    case 3: NAME##_3(__VA_ARGS__); break;                                                                          \
-    case 4: NAME##_4(__VA_ARGS__); break;                                                                          \
-    case 5: NAME##_5(__VA_ARGS__); break;                                                                          \
-    case 6: NAME##_6(__VA_ARGS__); break;                                                                          \
-    case 7: NAME##_7(__VA_ARGS__); break;                                                                          \
-    default: NAME##_8(__VA_ARGS__); break;                                                                         \
-    }
-
-/* Outputs from `first` to `last` of up to BLOCK_ROWS rows, of which `row` is the first. */
-static void block(const Matrix *m, const Activations *from, int64_t row, int64_t num_rows, float *y, int64_t first,
-                  int64_t last)
+/* Weights of a row of the matrix, from its input `k` on. */
+INLINE floats weights_of(const Matrix *m, int64_t output, int64_t k, const bool is_half)
 {
-    const float *x = from->floats + row * m->inputs, *units = from->units + row;
-    const int16_t *codes = from->codes + row * m->inputs;
-    y += row * m->outputs;
-    switch (m->format) {
-    case GROUPS4:
-        BY_ROWS(groups4, m, codes, units, from->sums + row * padded_groups(m->inputs), y, first, last)
-        break;
-    case ROWS8:
-        BY_ROWS(rows8, m, codes, units, y, first, last)
-        break;
-    case BFLOAT16:
-        BY_ROWS(bfloat16, m, x, y, first, last)
-        break;
-    default:
-        BY_ROWS(float32, m, x, y, first, last)
-        break;
+    const int64_t at = output * m->inputs + k;
+    if (!is_half)
+        return load((const float *)m->codes + at);
+    const integers wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)((const uint16_t *)m->codes + at)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+INLINE void of_floats(const Matrix *m, const float *x, float *y, int64_t output, const bool is_half, const int rows,
+                      const int outputs)
+{
+    const int64_t inputs = m->inputs, size = is_half ? sizeof(uint16_t) : sizeof(float);
+    const char *codes = (const char *)m->codes + output * inputs * size;
+    floats sums[MOST_OUTPUTS][BLOCK_ROWS];
+    EACH(o, outputs) EACH(t, rows) sums[o][t] = _mm256_setzero_ps();
+    for (int64_t line = 0; line < inputs; line += LINE / size) {
+        EACH(o, outputs) ask_ahead(codes + (o * inputs + line) * size);
+        for (int64_t k = line; k < line + LINE / size; k += LANES) {
+            floats w[MOST_OUTPUTS];
+            EACH(o, outputs) w[o] = weights_of(m, output + o, k, is_half);
+            EACH(t, rows)
+            {
+                const floats a = load(x + t * inputs + k);
+                EACH(o, outputs) sums[o][t] = _mm256_fmadd_ps(w[o], a, sums[o][t]);
+            }
+        }
+    }
+    EACH(o, outputs)
+    {
+        const float bias = m->bias ? m->bias[output + o] : 0.0f;
+        EACH(t, rows) y[t * m->outputs + output + o] = sum_of(sums[o][t]) + bias;
     }
 }
+
+INLINE void of_rows8(const Matrix *m, const int16_t *x, const float *units, float *y, int64_t output, const int rows,
+                     const int outputs)
+{
+    const int64_t inputs = m->inputs;
+    const int8_t *codes = (const int8_t *)m->codes + output * inputs;
+    integers sums[MOST_OUTPUTS][BLOCK_ROWS];
+    EACH(o, outputs) EACH(t, rows) sums[o][t] = _mm256_setzero_si256();
+    for (int64_t half = 0; half < inputs; half += LINE / 2) {
+        EACH(o, outputs) ask_ahead(codes + o * inputs + half);
+        EACH(part, LINE / 2 / (2 * LANES))
+        {
+            const int64_t k = half + part * 2 * LANES;
+            integers w[MOST_OUTPUTS];
+            EACH(o, outputs) w[o] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(codes + o * inputs + k)));
+            EACH(t, rows)
+            {
+                const int16_t *from = x + t * inputs + k;
+                if (outputs == 1) {
+                    sums[0][t] = add_products_of(sums[0][t], w[0], from);
+                    continue;
+                }
+                const integers a = pairs_of(from);
+                EACH(o, outputs) sums[o][t] = add_products(sums[o][t], w[o], a);
+            }
+        }
+    }
+    EACH(o, outputs)
+    {
+        const float scale = ((const float *)m->scales)[output + o], bias = m->bias ? m->bias[output + o] : 0.0f;
+        EACH(t, rows)
+        y[t * m->outputs + output + o] = sum_of(_mm256_cvtepi32_ps(sums[o][t])) * (scale * units[t]) + bias;
+    }
+}
+
+INLINE void of_groups4(const Matrix *m, const int16_t *x, const float *units, const float *group_sums, float *y,
+                       int64_t output, const int rows, const int outputs)
+{
+    const int64_t inputs = m->inputs, padded = padded_groups(inputs);
+    const integers low_bits = _mm256_set1_epi16(15);
+    const uint8_t *codes = (const uint8_t *)m->codes + output * inputs / 2;
+    const uint16_t *scales = (const uint16_t *)m->scales + output * padded;
+    const uint16_t *minima = (const uint16_t *)m->minima + output * padded;
+    floats sums[MOST_OUTPUTS][BLOCK_ROWS];
+    EACH(o, outputs) EACH(t, rows) sums[o][t] = _mm256_setzero_ps();
+    for (int64_t eight = 0; eight < padded; eight += 8) {
+        float scale[MOST_OUTPUTS][8];
+        floats minimum[MOST_OUTPUTS];
+        EACH(o, outputs)
+        {
+            ask_ahead(codes + o * inputs / 2 + eight * GROUP / 2);
+            ask_ahead(codes + o * inputs / 2 + eight * GROUP / 2 + LINE);
+            _mm256_storeu_ps(scale[o], eight_halves(scales + o * padded + eight));
+            minimum[o] = eight_halves(minima + o * padded + eight);
+        }
+        EACH(t, rows)
+        {
+            const floats of_group = load(group_sums + t * padded + eight);
+            EACH(o, outputs) sums[o][t] = _mm256_fmadd_ps(minimum[o], of_group, sums[o][t]);
+        }
+        const int64_t left = inputs / GROUP - eight;
+        for (int g = 0; g < (left < 8 ? left : 8); g++) {
+            const int64_t k = (eight + g) * GROUP;
+            integers low[MOST_OUTPUTS], high[MOST_OUTPUTS];
+            floats each[MOST_OUTPUTS];
+            EACH(o, outputs)
+            {
+                const integers pairs = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(codes + (o * inputs + k) / 2)));
+                low[o] = _mm256_and_si256(pairs, low_bits);
+                high[o] = _mm256_srli_epi16(pairs, 4);
+                each[o] = _mm256_broadcast_ss(scale[o] + g);
+            }
+            EACH(t, rows)
+            {
+                const int16_t *from = x + t * inputs + k;
+                const integers a = pairs_of(from), b = pairs_of(from + 2 * LANES);
+                EACH(o, outputs)
+                {
+                    const integers first = _mm256_madd_epi16(low[o], a);
+                    const integers found = outputs == 1 ? add_products_of(first, high[o], from + 2 * LANES)
+                                                        : add_products(first, high[o], b);
+                    sums[o][t] = _mm256_fmadd_ps(each[o], _mm256_cvtepi32_ps(found), sums[o][t]);
+                }
+            }
+        }
+    }
+    EACH(o, outputs)
+    {
+        const float bias = m->bias ? m->bias[output + o] : 0.0f;
+        EACH(t, rows) y[t * m->outputs + output + o] = sum_of(sums[o][t]) * units[t] + bias;
+    }
+}
+
+/* Outputs from `first` to `last`, as many at once as registers allow. */
+#define FOR_OUTPUTS(AT_ONCE, FUNCTION, ...)                          \
+    for (int64_t output = first; output < last;) {                   \
+        const int64_t count = output + AT_ONCE <= last ? AT_ONCE : 1; \
+        if (count == AT_ONCE)                                        \
+            FUNCTION(__VA_ARGS__, AT_ONCE);                          \
+        else                                                         \
+            FUNCTION(__VA_ARGS__, 1);                                \
+        output += count;                                             \
+    }
+
+/* Outputs from `first` to `last` of a number of rows, of which `row` is the first. */
+#define BLOCK(ROWS)                                                                                                       \
+    static void block_##ROWS(const Matrix *m, const Activations *from, int64_t row, float *y, int64_t first, int64_t last) \
+    {                                                                                                                     \
+        const float *x = from->floats + row * m->inputs, *units = from->units + row;                                      \
+        const float *sums = from->sums + row * padded_groups(m->inputs);                                                  \
+        const int16_t *codes = from->codes + row * m->inputs;                                                             \
+        y += row * m->outputs;                                                                                            \
+        if (m->format == GROUPS4)                                                                                         \
+            FOR_OUTPUTS(OUTPUTS4(ROWS), of_groups4, m, codes, units, sums, y, output, ROWS)                               \
+        else if (m->format == ROWS8)                                                                                      \
+            FOR_OUTPUTS(OUTPUTS(ROWS), of_rows8, m, codes, units, y, output, ROWS)                                        \
+        else if (m->format == BFLOAT16)                                                                                   \
+            FOR_OUTPUTS(OUTPUTS(ROWS), of_floats, m, x, y, output, true, ROWS)                                            \
+        else                                                                                                              \
+            FOR_OUTPUTS(OUTPUTS(ROWS), of_floats, m, x, y, output, false, ROWS)                                           \
+    }
+BLOCK(1)
+BLOCK(2)
+BLOCK(3)
+BLOCK(4)
+BLOCK(5)
+BLOCK(6)
+BLOCK(7)
+BLOCK(8)
+
+typedef void (*Block)(const Matrix *, const Activations *, int64_t, float *, int64_t, int64_t);
+static const Block blocks[BLOCK_ROWS] = {block_1, block_2, block_3, block_4, block_5, block_6, block_7, block_8};
 
 /* y[rows, outputs] = prepared rows of x times the matrix, for the outputs from `first` to `last`. */
 static void multiply(const Matrix *m, const Activations *from, int64_t num_rows, float *y, int64_t first, int64_t last)
@@ -256,7 +292,7 @@ static void multiply(const Matrix *m, const Activations *from, int64_t num_rows,
     for (int64_t start = first; start < last; start += part) {
         const int64_t stop = start + part < last ? start + part : last;
         for (int64_t row = 0; row < num_rows; row += BLOCK_ROWS)
-            block(m, from, row, num_rows - row < BLOCK_ROWS ? num_rows - row : BLOCK_ROWS, y, start, stop);
+            blocks[(num_rows - row < BLOCK_ROWS ? num_rows - row : BLOCK_ROWS) - 1](m, from, row, y, start, stop);
     }
 }
 

@@ -156,7 +156,8 @@ static void attend(const Model *model, const Step *step, Workspace *space, const
     for (int64_t start = 0; start < longest; start += TOKENS_AT_ONCE)
         for (int64_t unit = first; unit < last; unit++) {
             const Query q = query_of(model, step, space, scores, unit, unit - first);
-            score(q.query, keys, q.seen, width, start, lesser(start + TOKENS_AT_ONCE, count_of(q.seen)), q.scores);
+            const int64_t stop = lesser(start + TOKENS_AT_ONCE, count_of(q.seen));
+            score(q.query, keys, q.seen, width, start, stop, unit == first, q.scores);
         }
     for (int64_t unit = first; unit < last; unit++) {
         const Query q = query_of(model, step, space, scores, unit, unit - first);
@@ -168,7 +169,8 @@ static void attend(const Model *model, const Step *step, Workspace *space, const
     for (int64_t start = 0; start < longest; start += TOKENS_AT_ONCE)
         for (int64_t unit = first; unit < last; unit++) {
             const Query q = query_of(model, step, space, scores, unit, unit - first);
-            add_values(q.scores, values, q.seen, width, start, lesser(start + TOKENS_AT_ONCE, count_of(q.seen)), q.result);
+            const int64_t stop = lesser(start + TOKENS_AT_ONCE, count_of(q.seen));
+            add_values(q.scores, values, q.seen, width, start, stop, unit == first, q.result);
         }
 }
 

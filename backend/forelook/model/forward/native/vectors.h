@@ -36,19 +36,32 @@ INLINE float largest_of(floats v)
 
 INLINE floats absolute(floats v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 
-/* sums[i] += a[2i] b[2i] + a[2i + 1] b[2i + 1], exactly; b is read from memory.
+INLINE integers pairs_of(const int16_t *from) { return _mm256_loadu_si256((const __m256i_u *)from); }
+
+/* sums[i] += a[2i] b[2i] + a[2i + 1] b[2i + 1], exactly; b from a register, or from memory where it is used once.
  *
  * In assembly, as compilers keep the products of all rows before they add the first, and then have too few registers.
  */
-INLINE integers add_products(integers sums, integers a, const int16_t *b)
-{
-    const __m256i_u *from = (const __m256i_u *)b;
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(sums) : "v"(a), "m"(*from));
+#define ADD_PRODUCTS(b) __asm__("vpdpwssd %2, %1, %0" : "+v"(sums) : "v"(a), b)
+#define REGISTER "v"
 #else
-    integers products;
-    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sums), "=&x"(products) : "x"(a), "m"(*from));
+#define ADD_PRODUCTS(b)                                                                                     \
+    integers products;                                                                                      \
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sums), "=&x"(products) : "x"(a), b)
+#define REGISTER "x"
 #endif
+
+INLINE integers add_products(integers sums, integers a, integers b)
+{
+    ADD_PRODUCTS(REGISTER(b));
+    return sums;
+}
+
+INLINE integers add_products_of(integers sums, integers a, const int16_t *from)
+{
+    const __m256i_u *b = (const __m256i_u *)from;
+    ADD_PRODUCTS("m"(*b));
     return sums;
 }
 
