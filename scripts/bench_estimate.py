@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from bench.arguments import benchmark_parser
+from bench.llama_fields import llama_fields
 from bench.random_llama import save_random_llama
 from bench.results import print_result, public_name
 from bench.steps import random_ids
@@ -40,19 +41,9 @@ def open_model(name: str, dtype: torch.dtype, scratch: Path) -> tuple[LlamaConfi
     """Return the configuration and an empty sequence of a model."""
     if name in _SHAPES:
         (row,) = [row for row in CATALOGUE if row.model == _SHAPES[name]]
-        config = row.config
-        shape = {
-            "vocab_size": config.vocab_size,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_layers,
-            "num_attention_heads": config.num_heads,
-            "num_key_value_heads": config.num_kv_heads,
-            "max_position_embeddings": 2 * PROMPT_TOKENS,
-            "tie_word_embeddings": config.tied_head,
-        }
+        shape = llama_fields(row.config) | {"model_type": "llama", "max_position_embeddings": 2 * PROMPT_TOKENS}
         save_random_llama(scratch / name, dtype, **shape)
-        read = parse_config({"model_type": "llama", **shape}, name)
+        read = parse_config(shape, name)
         weights = read_weights(scratch / name, read, dtype, torch.device("cpu"), lambda _share: None)
         return read, LlamaSequence(weights, 2 * PROMPT_TOKENS, ThreadGovernor())
     loaded = load_model(None if name == "starter" else name, device="cpu", dtype=str(dtype).removeprefix("torch."))

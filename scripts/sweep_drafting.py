@@ -37,7 +37,7 @@ from forelook.model.catalogue import DEFAULT_MODEL
 from forelook.model.loading import LoadedModel
 
 SHAPES = {
-    "cpu": StepCosts((1, 4, 8, 16, 32), (6.0e-3, 7.9e-3, 11.1e-3, 20.2e-3, 39.0e-3), (0.0,) * 5),
+    "cpu": StepCosts((1, 4, 8, 16, 32), (4.5e-3, 5.4e-3, 9.1e-3, 16.9e-3, 32.7e-3), (0.0,) * 5),
     "flat": StepCosts((1, 64), (8.0e-3, 8.2e-3), (0.0, 0.0)),
 }
 """Seconds by tokens of a step, for a model of 135M parameters."""

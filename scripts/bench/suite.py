@@ -88,29 +88,30 @@ SUITE = (
               "--model tiny --engine forelook --limit 1 --keys 4", tables.latency),
     Benchmark("http", "bench_http.py", "--only overhead warming fairness --rounds 4",
               "--only overhead warming fairness --limit 3 --rounds 1 --seconds 2", tables.http),
-    Benchmark("load", "bench_load.py", "--typists 1 2 4 8 --size 1 10 30 100 300 1000 --service-ms 5 20 50",
+    Benchmark("load", "bench_load.py",
+              "--typists 1 2 4 8 --seconds 20 --size 1 10 30 100 300 1000 --service-ms 5 20 50",
               "--typists 1 2 --seconds 2 --record 4 --size 1 10", tables.load),
-    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 25",
+    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 20",
               "--dataset humaneval --limit 2 --max-new-tokens 8", tables.decoding),
     Benchmark("peers", "bench_peers.py",
               "--model smollm2-base --limit 6 --datasets humaneval workspace --no-learning --rounds 3 "
               "--max-new-tokens 48 --methods autoregressive_bf16 autoregressive_int8 forelook_bf16 forelook_int8 "
               "forelook_int4 llama_cpp_bf16 llama_cpp_q8_0 llama_cpp_q4_1 llama_cpp_q8_0_ngram_mod",
               "--smoke", tables.peers, LLAMA_SERVER),
-    Benchmark("lade", "bench_lade.py", "--limit 6 --max-new-tokens 48 --seconds 150",
+    Benchmark("lade", "bench_lade.py", "--limit 3 --max-new-tokens 48 --seconds 150",
               "--without-lade --model starter-model --datasets backend --limit 1 --max-new-tokens 4 --windows 3,3,3",
               paper_tables.lade, LADE),
-    Benchmark("paper", "bench_paper.py", "--seconds 45",
+    Benchmark("paper", "bench_paper.py", "--seconds 30",
               f"{TINY} --dataset humaneval humaneval-infilling", paper_tables.paper),
     Benchmark("paper-int8", "bench_paper.py",
-              "--dtype int8 --seconds 40 --methods hf_greedy autoregressive forelook forelook_warm",
+              "--dtype int8 --seconds 30 --methods hf_greedy autoregressive forelook forelook_warm",
               f"{TINY} --dtype int8 --dataset humaneval --methods autoregressive forelook", paper_tables.paper),
     Benchmark("paper-published", "bench_paper.py",
               "--dataset humaneval mtbench --methods autoregressive lookahead_published forelook --temperatures 0 1 "
               "--seconds 30",
               f"{TINY} --dataset humaneval --methods autoregressive lookahead_published forelook --published 3 3 3 "
               "--temperatures 0 1", paper_tables.paper),
-    Benchmark("paper-steps", "bench_paper.py", "--counts --limit 4 --max-new-tokens 48",
+    Benchmark("paper-steps", "bench_paper.py", "--counts --limit 3 --max-new-tokens 48",
               f"{TINY} --counts --dataset humaneval humaneval-infilling --published 3 3 3", paper_tables.steps),
     Benchmark("sampling", "bench_paper.py",
               "--counts --limit 3 --max-new-tokens 48 --dataset humaneval mtbench --temperatures 0.7 1 "
@@ -118,7 +119,7 @@ SUITE = (
               f"{TINY} --counts --dataset humaneval --temperatures 1 --methods autoregressive lookahead_published "
               "forelook --published 3 3 3", paper_tables.steps),
     Benchmark("ablation", "sweep_lookahead.py",
-              "--counts --all-prompts --model smollm2-base --dtype float32 --dataset mtbench --limit 4 "
+              "--counts --all-prompts --model smollm2-base --dtype float32 --dataset mtbench --limit 2 "
               "--max-new-tokens 48 --seconds 600 --only-equal --window-sizes 1 2 4 8 15 --candidates 1 2 4 8 15 "
               "--ngram-sizes 5 --also 1,5,30 30,5,1 1,5,15 15,5,1",
               "--counts --all-prompts --dataset mtbench --limit 1 --max-new-tokens 4 --only-equal --window-sizes 1 2 3 "
@@ -131,7 +132,7 @@ SUITE = (
               cost_tables.window),
     Benchmark("shapes", "bench_shapes.py", "", "--shapes tiny --tails 1 4 --prefix 16 --repeats 2",
               cost_tables.shapes),
-    Benchmark("idle", "bench_idle.py", "--minutes 4",
+    Benchmark("idle", "bench_idle.py", "--minutes 3",
               "--minutes 1 --minute-seconds 2 --model starter-model", cost_tables.idle),
     Benchmark("gpu", "bench_gpu.py", "", "--smoke --without-transformers", cost_tables.gpu, GPU, make="make bench-gpu"),
     Benchmark("forward", "bench_forward.py", "--prefixes 256 900 --tails 1 8 16 64",
