@@ -8,7 +8,8 @@ At each size (10 k, 100 k and 1 M tokens of source text, repeated with variation
 - restore: from the files on disk, every name checked again, to the first lookup with a result.
 
 Then the median decode step of the starter model, alone and with 1 M tokens being indexed in slices between steps on the
-same thread, as the engine does it. The last line is one JSON object.
+same thread, as the engine does it; and what a step of the default model takes outside its forward with the largest
+pool. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from bench.arguments import benchmark_parser
 from bench.plots import Panel, draw
-from bench.pool import decode_steps_while_indexing, first_tokens, measure, source_documents
+from bench.pool import decode_steps_while_indexing, first_tokens, host_time_of_steps, measure, source_documents
 from bench.results import REPOSITORY, print_result
 from bench.tables import pool, print_rows
 from forelook.decoding.ngrams.pool import NgramPool
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--lookups", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=60, help="requests with and without indexing")
+    parser.add_argument("--prompts", type=int, default=16, help="prompts of the default model; 0 for none")
     arguments = parser.parse_args()
     folders = arguments.text or [REPOSITORY / "backend", REPOSITORY / "lsp", Path(np.__file__).parents[1]]
     documents = source_documents(folders, max(arguments.sizes))
@@ -51,6 +53,8 @@ def main() -> None:
         "lookup": "compiled" if NgramPool().is_compiled else "in Python",
         **decode_steps_while_indexing(documents, arguments.requests),
     }
+    if arguments.prompts:
+        result["host"] = host_time_of_steps(folders, max(arguments.sizes), arguments.prompts)
     print(pool(result)[-1])
     if arguments.plot is not None:
         panels = (

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.front_page import read_results, updated_pages
@@ -30,19 +32,29 @@ IMAGES = REPOSITORY / "docs" / "images"
 
 
 def run_all(benchmarks: list[Benchmark], results: Path, *, is_quick: bool) -> list[Benchmark]:
-    """Run the benchmarks, also after one has failed; return those that have a result."""
-    finished: list[Benchmark] = []
-    for benchmark in benchmarks:
+    """Run the benchmarks, also after one has failed; return those that have a result.
+
+    Timed rows run alone, one after the other; then rows of counts, one per core.
+    """
+
+    def has_result(benchmark: Benchmark, threads: int | None = None) -> bool:
         started_s = time.monotonic()
         print(f"{benchmark.name}: {' '.join(benchmark.command(is_quick=is_quick))}", flush=True)
         try:
-            run(benchmark, results, is_quick=is_quick)
+            run(benchmark, results, is_quick=is_quick, threads=threads)
         except subprocess.CalledProcessError as error:
             print(f"{benchmark.name}: {error}", flush=True)
-        else:
-            finished.append(benchmark)
-        print(f"{benchmark.name}: {time.monotonic() - started_s:.0f} s", flush=True)
-    return finished
+            return False
+        finally:
+            print(f"{benchmark.name}: {time.monotonic() - started_s:.0f} s", flush=True)
+        return True
+
+    finished = {each.name for each in benchmarks if each.is_timed and has_result(each)}
+    counts = [each for each in benchmarks if not each.is_timed]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        found = pool.map(lambda each: has_result(each, threads=1), counts)
+        finished |= {each.name for each, is_there in zip(counts, found, strict=True) if is_there}
+    return [each for each in benchmarks if each.name in finished]
 
 
 def write_front_page(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Costs of the n-gram pool: indexing, lookups, memory, restore, and a decode step during indexing."""
+"""Costs of the n-gram pool: indexing, lookups, memory, restore, a decode step during indexing, a step's host time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -16,13 +18,17 @@ from forelook.decoding.drafting.draft import Draft, DraftOrigin
 from forelook.decoding.layout import causal_layout
 from forelook.decoding.ngrams.pool import NgramPool
 from forelook.decoding.ngrams.ranking import rank
+from forelook.model.catalogue import DEFAULT_MODEL
 from forelook.model.loading import load_model
 from forelook.privacy.secrets import is_secret_path
 from forelook.workspace.cache import PoolCache
 from forelook.workspace.cache_worker import CacheWorker
 
-from bench.datasets import source_tokens
+from bench.datasets import source_tokens, workspace_prompts
 from bench.history import Encoder
+from bench.methods import MethodSettings, OurMethods
+from bench.models import load_named
+from bench.results import REPOSITORY
 from bench.steps import fill
 from bench.summary import rounded_percentile
 from bench.turns import take_turns, timed
@@ -216,4 +222,30 @@ def decode_steps_while_indexing(documents: list[np.ndarray], num_requests: int) 
         "indexing_step_ms": round(busy * 1e3, 3),
         "step_ratio": round(busy / idle, 3),
         "num_index_slices": indexing.num_slices,
+    }
+
+
+def host_time_of_steps(folders: list[Path], num_tokens: int, num_prompts: int) -> dict[str, Any]:
+    """Return the host time per step outside the forward with a full pool: drafting, verification, learning.
+
+    The default model as it runs, on prompts from this project's scripts, which are not in the pool; of each the last
+    512 tokens. Median over prompts of each one's mean per step.
+
+    Args:
+        folders: Python files of the pool.
+        num_tokens: of the default model, in the pool.
+        num_prompts: of 24 new tokens at most.
+    """
+    model = load_named(DEFAULT_MODEL, device="cpu")
+    documents = dict(source_tokens(folders, model.tokenizer.encode, num_tokens))
+    ours = OurMethods(model, MethodSettings(24), {str(path): ids for path, ids in documents.items()})
+    prompts = workspace_prompts(REPOSITORY / "scripts", model, limit=num_prompts + 1, max_new_tokens=24)
+    runs = [
+        ours.forelook_warm(replace(prompt, prompt_ids=prompt.prompt_ids[-512:], documents={})) for prompt in prompts
+    ]
+    steps = [1e3 * run.host_s / run.num_steps for run in runs[1:] if run.host_s is not None and run.num_steps]
+    return {
+        "num_tokens": sum(map(len, documents.values())),
+        "num_prompts": len(steps),
+        "host_step_ms": rounded_percentile(steps, 50, 3),
     }

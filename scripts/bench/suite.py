@@ -45,6 +45,7 @@ class Benchmark:
         render: result → lines of Markdown.
         needs: what a run of everything leaves it out without; by name it runs anyway.
         make: what to call instead of the script, where that is another command.
+        is_timed: whether other processes would change its figures. A row of counts runs on one thread next to another.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Benchmark:
     render: Callable[[tables.Result], list[str]]
     needs: Need | None = None
     make: str = ""
+    is_timed: bool = True
 
     def command(self, *, is_quick: bool) -> list[str]:
         return [f"scripts/{self.script}", *shlex.split(self.quick if is_quick else self.full)]
@@ -111,22 +113,28 @@ SUITE = (
               "--seconds 30",
               f"{TINY} --dataset humaneval --methods autoregressive lookahead_published forelook --published 3 3 3 "
               "--temperatures 0 1", paper_tables.paper),
+    Benchmark("quality-default", "eval_infilling.py",
+              "--limit 1100 --no-tests --answers shown --keystrokes 8 --model smollm2-135m",
+              "--limit 1 --no-tests --answers shown --keystrokes 1 --model smollm2-135m", tables.quality,
+              is_timed=False),
     Benchmark("paper-steps", "bench_paper.py", "--counts --limit 3 --max-new-tokens 48",
-              f"{TINY} --counts --dataset humaneval humaneval-infilling --published 3 3 3", paper_tables.steps),
+              f"{TINY} --counts --dataset humaneval humaneval-infilling --published 3 3 3", paper_tables.steps,
+              is_timed=False),
     Benchmark("sampling", "bench_paper.py",
               "--counts --limit 3 --max-new-tokens 48 --dataset humaneval mtbench --temperatures 0.7 1 "
               "--methods autoregressive lookahead_published forelook",
               f"{TINY} --counts --dataset humaneval --temperatures 1 --methods autoregressive lookahead_published "
-              "forelook --published 3 3 3", paper_tables.steps),
+              "forelook --published 3 3 3", paper_tables.steps,
+              is_timed=False),
     Benchmark("ablation", "sweep_lookahead.py",
               "--counts --all-prompts --model smollm2-base --dtype float32 --dataset mtbench --limit 2 "
               "--max-new-tokens 48 --seconds 600 --only-equal --window-sizes 1 2 4 8 15 --candidates 1 2 4 8 15 "
               "--ngram-sizes 5 --also 1,5,30 30,5,1 1,5,15 15,5,1",
               "--counts --all-prompts --dataset mtbench --limit 1 --max-new-tokens 4 --only-equal --window-sizes 1 2 3 "
-              "--candidates 1 2 3 --ngram-sizes 3 --also 1,3,4", paper_tables.ablation),
+              "--candidates 1 2 3 --ngram-sizes 3 --also 1,3,4", paper_tables.ablation, is_timed=False),
     Benchmark("session", "bench_session.py", "--sessions 12 --long-sessions 2",
               "--model starter-model --sessions 1 --long-sessions 1 --at 1 3 --around 0 0 --max-new-tokens 4 "
-              "--prompt-tokens 64 --folder scripts", cost_tables.session),
+              "--prompt-tokens 64 --folder scripts", cost_tables.session, is_timed=False),
     Benchmark("window", "bench_window.py", "--limit 2",
               "--model starter-model --limit 1 --max-new-tokens 6 --datasets humaneval --slopes 0 0.01",
               cost_tables.window),
@@ -140,29 +148,36 @@ SUITE = (
     Benchmark("parallel", "bench_parallel.py", "--rounds 3",
               "--rounds 2 --hidden-size 128 --layers 2 --window-size 3 --max-candidates 3 --ngram-size 3 --prefix 16 "
               "--dtype float32", tables.parallel),
-    Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2", tables.pool),
+    Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2 --prompts 2",
+              tables.pool),
     Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 30",
-              "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay),
+              "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay, is_timed=False),
     Benchmark("quality", "eval_infilling.py", "--limit 1100 --no-tests --answers shown --keystrokes 8",
-              "--limit 2 --no-tests --keystrokes 1", tables.quality),
-    Benchmark("quality-default", "eval_infilling.py",
-              "--limit 1100 --no-tests --answers shown --keystrokes 8 --model smollm2-135m",
-              "--limit 1 --no-tests --answers shown --keystrokes 1 --model smollm2-135m", tables.quality),
+              "--limit 2 --no-tests --keystrokes 1", tables.quality,
+              is_timed=False),
     Benchmark("quality-ends", "eval_infilling.py",
               "--limit 150 --no-tests --cut middle --answers raw truncated --model smollm2-135m",
-              "--limit 1 --no-tests --cut middle --answers raw truncated --model smollm2-135m", tables.quality),
+              "--limit 1 --no-tests --cut middle --answers raw truncated --model smollm2-135m", tables.quality,
+              is_timed=False),
 )  # fmt: skip
 
 
-def run(benchmark: Benchmark, results: Path, *, is_quick: bool) -> None:
+def run(benchmark: Benchmark, results: Path, *, is_quick: bool, threads: int | None = None) -> None:
     """Run a benchmark and write its JSON object to the folder of results.
+
+    Args:
+        benchmark: a row of the suite.
+        results: the folder.
+        is_quick: with the sizes that test the code.
+        threads: of its computations; torch's choice by default.
 
     Raises:
         subprocess.CalledProcessError: the benchmark failed, or printed no result.
     """
     command = [sys.executable, *benchmark.command(is_quick=is_quick)]
+    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     started_s = time.monotonic()
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     last_line = (done.stdout.splitlines() or [""])[-1]
     if not last_line.startswith("{"):
         raise subprocess.CalledProcessError(done.returncode or 1, command)

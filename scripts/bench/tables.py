@@ -158,6 +158,12 @@ def pool(result: Result) -> list[str]:
     notes = f"A decode step during indexing takes {result['step_ratio']} times an idle one."
     if "lookup" in result:
         notes += f" Lookups were {result['lookup']}."
+    if "host" in result:
+        host = result["host"]
+        notes += (
+            f" With {host['num_tokens']:,} tokens in the pool, a step of the default model takes"
+            f" {host['host_step_ms']} ms outside its forward ({host['num_prompts']} prompts)."
+        )
     return [*markdown(head, rows), "", notes]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import write_benchmarks
@@ -94,6 +95,44 @@ def test_a_failing_row_does_not_stop_the_next_ones(
         assert capsys.readouterr().out.splitlines()[-1].endswith("failed: fails")
     assert page.read_text().startswith(old)
     assert "the table" in page.read_text()
+
+
+def test_timed_rows_run_alone_and_counts_one_per_core_on_one_thread(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    (tmp_path / "works.py").write_text(
+        "import json, os, pathlib, sys, time\n"
+        "here = pathlib.Path(sys.argv[1])\n"
+        "here.mkdir()\n"
+        "deadline = time.monotonic() + float(sys.argv[2])\n"
+        "while len(list(here.parent.glob('row-*'))) < 2 and time.monotonic() < deadline: time.sleep(0.01)\n"
+        "others = len(list(here.parent.glob('row-*'))) - 1\n"
+        "time.sleep(0.2)\n"
+        "here.rmdir()\n"
+        "print(json.dumps({'others': others, 'threads': os.environ.get('OMP_NUM_THREADS')}))\n"
+    )
+    script = os.path.relpath(tmp_path / "works.py", repository / "scripts")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    rows = [
+        suite.Benchmark(
+            name,
+            script,
+            f"{tmp_path / f'row-{name}'} {wait_s}",
+            "",
+            lambda _result: [],
+            is_timed=name.startswith("timed"),
+        )
+        for name, wait_s in (("counts-1", 20), ("timed-1", 0), ("counts-2", 20), ("timed-2", 0))
+    ]
+    assert write_benchmarks.run_all(rows, tmp_path / "results", is_quick=False) == rows
+
+    def result(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        return found
+
+    assert [result(name)["others"] for name in ("timed-1", "timed-2", "counts-1", "counts-2")] == [0, 0, 1, 1]
+    assert [result(name)["threads"] for name in ("timed-1", "counts-1")] == [None, "1"]
 
 
 def test_a_run_of_everything_skips_what_this_machine_lacks_and_says_so(
