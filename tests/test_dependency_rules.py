@@ -40,6 +40,7 @@ DECODING_VALUES = {
     for name in (
         "layout",
         "likeliest",
+        "native",
         "limits",
         "request",
         "stats",

@@ -20,16 +20,18 @@ def test_importing_the_factory_and_the_table_imports_neither_torch_nor_a_web_ser
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(("autoregressive", "expected"), [(False, ["lookup", "model"]), (True, ["model"])])
-def test_lookup_is_compiled_before_the_model_is_loaded_and_not_in_a_request(
+@pytest.mark.parametrize(("autoregressive", "expected"), [(False, ["lookup", "likeliest", "model"]), (True, ["model"])])
+def test_functions_in_c_are_compiled_before_the_model_is_loaded_and_not_in_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autoregressive: bool, expected: list[str]
 ) -> None:
     from forelook.completion.engine import engine
+    from forelook.decoding.native import library as likeliest_library
     from forelook.decoding.ngrams.native import library
     from forelook.model import default_model
 
     calls: list[str] = []
     monkeypatch.setattr(library, "native_lookup", lambda: calls.append("lookup"))
+    monkeypatch.setattr(likeliest_library, "native_likeliest", lambda: calls.append("likeliest"))
     monkeypatch.setattr(default_model, "load_user_model", lambda *_, **__: calls.append("model"))
     monkeypatch.setattr(engine, "CompletionEngine", lambda load, *_, **__: load(lambda *_: None))
     paths = UserPaths(tmp_path, tmp_path, tmp_path, tmp_path)

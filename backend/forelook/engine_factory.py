@@ -40,6 +40,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
     def make(on_status: OnStatus) -> Engine:
         from forelook.completion.engine.drafting import Drafting, restore_drafting
         from forelook.completion.engine.engine import CompletionEngine
+        from forelook.decoding.native.library import native_likeliest
         from forelook.decoding.ngrams.native.library import native_lookup
         from forelook.model.default_model import load_user_model
         from forelook.model.memory import release_memory
@@ -57,6 +58,7 @@ def engine_factory(config: EngineConfig, paths: UserPaths, rank_source: RankSour
         def load(on_progress: Callable[[float, str], None]) -> LoadedModel:
             if not config.autoregressive:
                 native_lookup()  # pools are made after it, so no request waits for a compiler
+                native_likeliest()
             load_own = partial(
                 load_user_model,
                 BackendIdentity.of(config),

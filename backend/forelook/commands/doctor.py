@@ -115,7 +115,7 @@ def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
     checks.append(_quantization())
     if device.type == "cpu":
         checks.append(_kernels())
-    checks.append(_lookup())
+    checks += [_lookup(), _likeliest()]
     return True, checks
 
 
@@ -135,6 +135,15 @@ def _lookup() -> Check:
     if found.functions is None:
         return Check("pool lookups", False, f"Python's, which take several times as long: {found.reason}")
     return Check("pool lookups", False, found.reason)
+
+
+def _likeliest() -> Check:
+    from forelook.decoding.native.library import native_likeliest
+
+    found = native_likeliest()
+    if found.functions is None:
+        return Check("likeliest tokens", False, f"found by numpy, which takes several times as long: {found.reason}")
+    return Check("likeliest tokens", False, found.reason)
 
 
 def _quantization() -> Check:

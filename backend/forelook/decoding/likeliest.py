@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from forelook.decoding.layout import IntArray
+from forelook.decoding.native.library import native_likeliest
 
 _STRIPES = (
     64  # chosen, not measured; what it saves: docs/decisions.md, "The likeliest tokens without sorting a vocabulary"
@@ -41,6 +42,10 @@ def likeliest(logits: torch.Tensor, rows: Sequence[int], num_kept: int) -> list[
     """
     num_kept = min(num_kept, logits.shape[-1])
     if logits.device.type == "cpu":
+        scan = native_likeliest().functions
+        scanned = None if scan is None else scan(logits, rows, num_kept)
+        if scanned is not None:
+            return [_of(*row) for row in scanned]
         chosen = [logits[row].numpy() for row in rows]
         best = [_largest(row, num_kept) for row in chosen]
         return [_of(ids.tolist(), row[ids].tolist()) for row, ids in zip(chosen, best, strict=True)]

@@ -10,16 +10,7 @@ from forelook.finish_reason import FinishReason
 from forelook.protocol.generation import GenerationResult, InfillPrompt, ModelFacts, PromptFile, RawPrompt
 from forelook.protocol.messages import MAX_NEW_TOKENS
 from forelook.server.http import fields
-from forelook.server.http.asking import (
-    SSE,
-    Asked,
-    check_tokens,
-    encoded,
-    event,
-    generations,
-    is_cut,
-    model_name,
-)
+from forelook.server.http.asking import SSE, Asked, check_tokens, encoded, event, generations, is_cut, model_name
 from forelook.server.http.fields import MAX_ANSWERS, MAX_FILES, OWN_FIELDS, Field, HttpError, honored, ignored, is_token
 from forelook.settings.kinds import Kind, boolean, number
 

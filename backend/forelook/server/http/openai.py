@@ -9,16 +9,7 @@ from typing import Any
 
 from forelook.protocol.generation import GenerationResult, InfillPrompt, ModelFacts, RawPrompt
 from forelook.server.http import fields
-from forelook.server.http.asking import (
-    SSE,
-    Asked,
-    check_tokens,
-    encoded,
-    event,
-    generations,
-    is_cut,
-    model_name,
-)
+from forelook.server.http.asking import SSE, Asked, check_tokens, encoded, event, generations, is_cut, model_name
 from forelook.server.http.fields import MAX_ANSWERS, OWN_FIELDS, Field, HttpError, honored, ignored, is_token, refused
 from forelook.settings.kinds import boolean
 
