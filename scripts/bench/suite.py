@@ -100,7 +100,7 @@ SUITE = (
               "--max-new-tokens 48 --methods autoregressive_bf16 autoregressive_int8 forelook_bf16 forelook_int8 "
               "forelook_int4 llama_cpp_bf16 llama_cpp_q8_0 llama_cpp_q4_1 llama_cpp_q8_0_ngram_mod",
               "--smoke", tables.peers, LLAMA_SERVER),
-    Benchmark("lade", "bench_lade.py", "--limit 3 --max-new-tokens 48 --seconds 150",
+    Benchmark("lade", "bench_lade.py", "--limit 2 --max-new-tokens 48 --seconds 150",
               "--without-lade --model starter-model --datasets backend --limit 1 --max-new-tokens 4 --windows 3,3,3",
               paper_tables.lade, LADE),
     Benchmark("paper", "bench_paper.py", "--seconds 30",
@@ -114,14 +114,14 @@ SUITE = (
               f"{TINY} --dataset humaneval --methods autoregressive lookahead_published forelook --published 3 3 3 "
               "--temperatures 0 1", paper_tables.paper),
     Benchmark("quality-default", "eval_infilling.py",
-              "--limit 1100 --no-tests --answers shown --keystrokes 8 --model smollm2-135m",
+              "--limit 350 --no-tests --answers shown --keystrokes 8 --model smollm2-135m",
               "--limit 1 --no-tests --answers shown --keystrokes 1 --model smollm2-135m", tables.quality,
               is_timed=False),
-    Benchmark("paper-steps", "bench_paper.py", "--counts --limit 3 --max-new-tokens 48",
+    Benchmark("paper-steps", "bench_paper.py", "--counts --limit 2 --max-new-tokens 48",
               f"{TINY} --counts --dataset humaneval humaneval-infilling --published 3 3 3", paper_tables.steps,
               is_timed=False),
     Benchmark("sampling", "bench_paper.py",
-              "--counts --limit 3 --max-new-tokens 48 --dataset humaneval mtbench --temperatures 0.7 1 "
+              "--counts --limit 2 --max-new-tokens 48 --dataset humaneval mtbench --temperatures 0.7 1 "
               "--methods autoregressive lookahead_published forelook",
               f"{TINY} --counts --dataset humaneval --temperatures 1 --methods autoregressive lookahead_published "
               "forelook --published 3 3 3", paper_tables.steps,
@@ -132,7 +132,7 @@ SUITE = (
               "--ngram-sizes 5 --also 1,5,30 30,5,1 1,5,15 15,5,1",
               "--counts --all-prompts --dataset mtbench --limit 1 --max-new-tokens 4 --only-equal --window-sizes 1 2 3 "
               "--candidates 1 2 3 --ngram-sizes 3 --also 1,3,4", paper_tables.ablation, is_timed=False),
-    Benchmark("session", "bench_session.py", "--sessions 12 --long-sessions 2",
+    Benchmark("session", "bench_session.py", "--sessions 8 --long-sessions 1",
               "--model starter-model --sessions 1 --long-sessions 1 --at 1 3 --around 0 0 --max-new-tokens 4 "
               "--prompt-tokens 64 --folder scripts", cost_tables.session, is_timed=False),
     Benchmark("window", "bench_window.py", "--limit 2",
@@ -152,7 +152,7 @@ SUITE = (
               tables.pool),
     Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 30",
               "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay, is_timed=False),
-    Benchmark("quality", "eval_infilling.py", "--limit 1100 --no-tests --answers shown --keystrokes 8",
+    Benchmark("quality", "eval_infilling.py", "--limit 350 --no-tests --answers shown --keystrokes 8",
               "--limit 2 --no-tests --keystrokes 1", tables.quality,
               is_timed=False),
     Benchmark("quality-ends", "eval_infilling.py",
