@@ -146,14 +146,18 @@ def quality_bullet(results: Results) -> list[str]:
     """Return the sentence of README on the default model's quality."""
     default, bundled = results["quality-default"]["cuts"], results["quality"]["cuts"]
 
-    def share(cuts: Result, cut: str) -> str:
-        return f"{cuts[cut]['shown']['exact_match']:.0%}"
+    def share(cuts: Result, cut: str, *, has_interval: bool = False) -> str:
+        shown = cuts[cut]["shown"]
+        low, high = shown["exact_match_interval"]
+        interval = f" ({100 * low:.0f} to {100 * high:.0f})" if has_interval else ""
+        return f"{shown['exact_match']:.0%}{interval}"
 
     lines, model = f"{default['line']['num_problems']} lines", "codellama/CodeLlama-7b-hf"
     return [
         "- You want the quality of a large hosted model. The default model has 135M parameters and predicts",
-        f"  {share(default, 'line')} of whole lines and {share(default, 'middle')} of rests of a line exactly (Python,",
-        f"  {lines}; the bundled one {share(bundled, 'line')} and {share(bundled, 'middle')}).",
+        f"  {share(default, 'line', has_interval=True)} of whole lines and {share(default, 'middle', has_interval=True)} of",
+        f"  rests of a line exactly (Python, {lines}, with 95% intervals; the bundled one {share(bundled, 'line')} and",
+        f"  {share(bundled, 'middle')}).",
         f"  On a GPU, use `--model {model}`.",
     ]
 
