@@ -153,9 +153,10 @@ def quality_bullet(results: Results) -> list[str]:
         return f"{shown['exact_match']:.0%}{interval}"
 
     lines, model = f"{default['line']['num_problems']} lines", "codellama/CodeLlama-7b-hf"
+    lines_right, rests_right = (share(default, cut, has_interval=True) for cut in ("line", "middle"))
     return [
         "- You want the quality of a large hosted model. The default model has 135M parameters and predicts",
-        f"  {share(default, 'line', has_interval=True)} of whole lines and {share(default, 'middle', has_interval=True)} of",
+        f"  {lines_right} of whole lines and {rests_right} of",
         f"  rests of a line exactly (Python, {lines}, with 95% intervals; the bundled one {share(bundled, 'line')} and",
         f"  {share(bundled, 'middle')}).",
         f"  On a GPU, use `--model {model}`.",
