@@ -105,6 +105,7 @@ def test_timed_rows_run_alone_and_counts_one_per_core_on_one_thread(
         "import json, os, pathlib, sys, time\n"
         "here = pathlib.Path(sys.argv[1])\n"
         "here.mkdir()\n"
+        "with here.parent.joinpath('runs').open('a') as runs: print(here.name, file=runs)\n"
         "deadline = time.monotonic() + float(sys.argv[2])\n"
         "while len(list(here.parent.glob('row-*'))) < 2 and time.monotonic() < deadline: time.sleep(0.01)\n"
         "others = len(list(here.parent.glob('row-*'))) - 1\n"
@@ -131,6 +132,12 @@ def test_timed_rows_run_alone_and_counts_one_per_core_on_one_thread(
         found: dict[str, Any] = json.loads((tmp_path / "results" / f"{name}.json").read_text())
         return found
 
+    assert sorted((tmp_path / "runs").read_text().split()) == [
+        "row-counts-1",
+        "row-counts-2",
+        "row-timed-1",
+        "row-timed-2",
+    ]
     assert [result(name)["others"] for name in ("timed-1", "timed-2", "counts-1", "counts-2")] == [0, 0, 1, 1]
     assert [result(name)["threads"] for name in ("timed-1", "counts-1")] == [None, "1"]
 
