@@ -18,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 from bench.arguments import benchmark_parser
+from bench.models import default_base_path
 from bench.plots import Panel, draw
 from bench.pool import decode_steps_while_indexing, first_tokens, host_time_of_steps, measure, source_documents
 from bench.results import REPOSITORY, print_result
 from bench.tables import pool, print_rows
 from forelook.decoding.ngrams.pool import NgramPool
+from forelook.model.catalogue import DEFAULT_MODEL
 
 SIZES = (10_000, 100_000, 1_000_000)
 PANELS = (
@@ -44,6 +46,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=60, help="requests with and without indexing")
     parser.add_argument("--prompts", type=int, default=16, help="prompts of the default model; 0 for none")
     arguments = parser.parse_args()
+    if arguments.prompts and default_base_path() is None:
+        parser.error(f"--prompts needs {DEFAULT_MODEL}: run `forelook pull {DEFAULT_MODEL}`, or say --prompts 0")
     folders = arguments.text or [REPOSITORY / "backend", REPOSITORY / "lsp", Path(np.__file__).parents[1]]
     documents = source_documents(folders, max(arguments.sizes))
     rows = [measure(first_tokens(documents, size), arguments.lookups, arguments.rounds) for size in arguments.sizes]
