@@ -14,15 +14,13 @@ Prints tables, and one JSON object as its last line.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench.arguments import benchmark_parser
+from bench.arguments import benchmark_parser, executable
 from bench.models import DEFAULT_BASE, default_base_path
 from bench.peer_costs import measure_costs
 from bench.peers import (
@@ -40,19 +38,11 @@ from bench.results import REPOSITORY, print_result, provenance, public_name
 from bench.tables import print_rows
 from forelook.model.device_file import device_key
 
-VARIABLE = "LLAMA_SERVER"
-
 
 def parse_arguments() -> argparse.Namespace:
-    parser = benchmark_parser(__doc__, "model", "data", "limit", "max-new-tokens", "threads", "plot", limit=12)
+    names = ("model", "data", "limit", "max-new-tokens", "threads", "plot", "llama-server")
+    parser = benchmark_parser(__doc__, *names, limit=12)
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument(
-        "--llama-server",
-        type=Path,
-        metavar="PATH",
-        default=shutil.which(os.environ.get(VARIABLE, "llama-server")),
-        help=f"the server's executable (default: ${VARIABLE}, or llama-server on PATH)",
-    )
     parser.add_argument("--datasets", nargs="+", default=["humaneval", "humaneval-infilling", "workspace"])
     parser.add_argument("--workspace", type=Path, default=REPOSITORY / "backend", help="folder of that data set")
     parser.add_argument("--prompt-tokens", type=int, default=1024, help="longest prompt (default: %(default)s)")
@@ -86,7 +76,7 @@ def make_plan(arguments: argparse.Namespace) -> PeerPlan:
         rounds=1 if tiny else arguments.rounds,
         data=arguments.data,
         workspace=arguments.workspace,
-        llama_server=_executable(arguments.llama_server),
+        llama_server=executable(arguments.llama_server) or arguments.llama_server,
         learns=not (tiny or arguments.no_learning),
     )
 
@@ -99,12 +89,6 @@ def _model_path(model: str | None) -> str | None:
     if path is None:
         raise SystemExit("the default model's base is not on this machine; run `forelook pull smollm2-135m`")
     return str(path)
-
-
-def _executable(path: Path | None) -> Path | None:
-    """Return an executable by its path or its name in ``PATH``."""
-    found = None if path is None else shutil.which(path)
-    return path if found is None else Path(found)
 
 
 def measure(plan: PeerPlan) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from bench.results import print_result, public_name, write_result
 from bench.window import WindowContest
 from forelook.model.device_file import device_key
 
+PARTS = ("simulated", "timed")
 SLOPES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 
@@ -35,6 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=DEFAULT_BASE, help="(default: %(default)s)")
     parser.add_argument("--dtype", default="auto", help="of the timed part (default: %(default)s)")
     parser.add_argument("--datasets", nargs="+", default=["humaneval", "mtbench"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: both)")
     parser.add_argument("--slopes", nargs="*", type=float, default=SLOPES, help="shares of a plain step")
     return parser.parse_args()
 
@@ -44,10 +46,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     content: dict[str, Any] = {
         "model": public_name(arguments.model),
         "max_new_tokens": arguments.max_new_tokens,
-        "simulated": {},
-        "timed": {},
     }
-    for kind, dtype in (("simulated", "float32"), ("timed", arguments.dtype)):
+    for kind in arguments.parts:
+        content[kind] = {}
+        dtype = "float32" if kind == "simulated" else arguments.dtype
         model = load_with_source(arguments.model, device="cpu", dtype=dtype).model
         contest = WindowContest(model, arguments.max_new_tokens)
         for dataset in arguments.datasets:

@@ -5,10 +5,26 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from bench.results import DATA
+
+LLAMA_SERVER = "LLAMA_SERVER"  # environment variable: llama.cpp's server
+
+
+def executable(program: str | Path | None) -> Path | None:
+    """Return an executable by its path or its name in ``PATH``; ``None`` where there is none."""
+    found = None if program is None else shutil.which(program)
+    return None if found is None else Path(found)
+
+
+def default_llama_server() -> Path | None:
+    """Return llama.cpp's server on this machine; ``None`` where there is none."""
+    return executable(os.environ.get(LLAMA_SERVER, "llama-server"))
+
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"help": "smollm2-135m, a checkpoint folder or a hub id (default: the starter model)"},
@@ -22,6 +38,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": int,
         "default": 64,
         "help": "maximum number of tokens per prompt (default: %(default)s)",
+    },
+    "llama-server": {
+        "type": Path,
+        "metavar": "PROGRAM",
+        "default": default_llama_server,
+        "help": f"llama.cpp's server (default: ${LLAMA_SERVER}, or llama-server on PATH)",
     },
     "plot": {"type": Path, "metavar": "FILE", "help": "also write a plot, as PNG"},
     "json": {"type": Path, "metavar": "FILE", "help": "also write the JSON object to this file"},
@@ -38,7 +60,9 @@ def benchmark_parser(doc: str | None, *names: str, **defaults: object) -> argpar
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in (*names, "json"):
-        parser.add_argument(f"--{name}", **OPTIONS[name])
+        row = OPTIONS[name]
+        default = row.get("default")
+        parser.add_argument(f"--{name}", **row | {"default": default() if callable(default) else default})
     parser.set_defaults(**defaults)
     return parser
 

@@ -43,7 +43,7 @@ def window(result: Result) -> list[str]:
     """Render when a lookahead window pays, by the cost of a further token in a step."""
     rows = []
     for kind, name_of in (("simulated", "{}"), ("timed", "this machine")):
-        for dataset, found in result[kind].items():
+        for dataset, found in result.get(kind, {}).items():
             for slope, one in found.items() if kind == "simulated" else [("", found)]:
                 shut, auto, opened = (one["variants"][name] for name in ("shut", "auto", "open"))
                 rows.append(
@@ -55,16 +55,19 @@ def window(result: Result) -> list[str]:
     head = ("data set", "cost of a further token", "prompts (clean)", "tokens per step, shut", "the product", "open",
             "steps with a window", "drafts in these", "in the others", "speed of the product / shut",
             "open / shut")  # fmt: skip
-    different = sum(
-        variant["num_outputs_different"]
-        for found in result["simulated"].values()
-        for one in found.values()
-        for variant in one["variants"].values()
-    )
-    note = (
-        f"{result['model']}, {result['max_new_tokens']} new tokens; costs are shares of a plain step, simulated in "
-        f"float32, whose outputs differ from autoregressive ones in {different} cases; median paired ratios [95%]:"
-    )
+    simulated = ""
+    if "simulated" in result:
+        different = sum(
+            variant["num_outputs_different"]
+            for found in result["simulated"].values()
+            for one in found.values()
+            for variant in one["variants"].values()
+        )
+        simulated = (
+            "costs are shares of a plain step, simulated in float32, whose outputs differ from autoregressive ones in "
+            f"{different} cases; "
+        )
+    note = f"{result['model']}, {result['max_new_tokens']} new tokens; {simulated}median paired ratios [95%]:"
     return [note, "", *markdown(head, rows)]
 
 

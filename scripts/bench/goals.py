@@ -93,6 +93,11 @@ def _replayed(kind: str, *rivals: str) -> Value:
     return value
 
 
+def _same_file(result: Result) -> float:
+    servers = result["peers"]["servers"]
+    return float(servers["llama-server"]["p50_ms"] / servers["forelook, same file"]["p50_ms"])
+
+
 def _first_starts(result: Result) -> float | None:
     found = result["first_suggestions"]
     return max(float(model["beyond_s"]) for model in found) if found else None
@@ -148,6 +153,12 @@ GOALS: dict[str, tuple[Goal, ...]] = {
         Goal("prompt tokens after a warming, same cursor, maximum", "≤", 16, at("warming", "same cursor", "max")),
         Goal("the same, one character later", "≤", 16, at("warming", "one character later", "max")),
         Goal("p95 next to a flood over p95 alone", "≤", 2, at("fairness", "p95_ratio"), "×"),
+    ),
+    "http-peers": (
+        Goal("llama-server / Forelook, request to answer, p50", "≥", 1,
+             at("peers", "ratios", "llama-server", "p50_ms"), "×"),
+        Goal("the same, p95", "≥", 1, at("peers", "ratios", "llama-server", "p95_ms"), "×"),
+        Goal("llama-server / Forelook with the same file, p50", "≥", 1, _same_file, "×"),
     ),
     "startup": (
         Goal("first answer to initialize, median", "≤", 500, at("median_ms"), " ms"),

@@ -11,6 +11,8 @@ from typing import Any
 from bench.results import REPOSITORY
 
 LINES_BEFORE, LINES_AFTER = 40, 16  # of a prompt that fits the starter model's context
+LLAMA_VIM_LINES = (256, 64)  # these and the limits below are llama.vim's defaults
+_LLAMA_VIM_FIELDS = ("content", "timings/prompt_n", "timings/predicted_n", "truncated", "tokens_cached")
 NUM_KEYS = 8
 
 
@@ -57,23 +59,41 @@ class Place:
             **more,
         }
 
+    def llama_vim(self, *, warms: bool = False) -> dict[str, Any]:
+        """The body that llama.vim sends for this cursor, or as warming after it moved; but decoded greedily."""
+        if warms:
+            return self.infill(0, t_max_prompt_ms=1, t_max_predict_ms=1, response_fields=[""])
+        return self.infill(
+            128,
+            n_indent=len(self.line) - len(self.line.lstrip()),
+            t_max_prompt_ms=500,
+            t_max_predict_ms=1000,
+            response_fields=list(_LLAMA_VIM_FIELDS),
+        )
 
-def places(limit: int, folder: Path = REPOSITORY / "backend", seed: int = 20) -> Iterator[Place]:
-    """Yield cursors within lines of the Python files of a folder, in an order of the seed."""
+
+def places(
+    limit: int,
+    folder: Path = REPOSITORY / "backend",
+    seed: int = 20,
+    lines: tuple[int, int] = (LINES_BEFORE, LINES_AFTER),
+) -> Iterator[Place]:
+    """Yield cursors within lines of the Python files of a folder, in an order of the seed, with lines around them."""
+    num_before, num_after = lines
     chance = random.Random(seed)
     paths = sorted(folder.rglob("*.py"))
     chance.shuffle(paths)
     found = 0
     while found < limit:
         for path in paths:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            rows = [row for row, line in enumerate(lines) if row > 10 and len(line.strip()) > NUM_KEYS + 4]
+            text = path.read_text(encoding="utf-8").splitlines()
+            rows = [row for row, line in enumerate(text) if row > 10 and len(line.strip()) > NUM_KEYS + 4]
             if not rows:
                 continue
             row = chance.choice(rows)
-            line = lines[row]
+            line = text[row]
             column = len(line) - len(line.lstrip()) + chance.randrange(2, len(line.strip()) - NUM_KEYS)
-            before, after = lines[max(0, row - LINES_BEFORE) : row], lines[row + 1 : row + 1 + LINES_AFTER]
+            before, after = text[max(0, row - num_before) : row], text[row + 1 : row + 1 + num_after]
             yield Place(
                 "".join(f"{one}\n" for one in before),
                 line[:column],

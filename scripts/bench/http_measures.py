@@ -16,7 +16,7 @@ from forelook.commands.client import BackendClient, connected
 from forelook.protocol import messages
 
 from bench.http_documents import NUM_KEYS, Place
-from bench.http_servers import Connection, Server
+from bench.http_servers import Connection, Server, alone
 from bench.summary import median_interval, rounded_percentile
 from bench.turns import rotated, with_progress
 
@@ -261,30 +261,29 @@ def _flood(server: Server, key: str, crowd: Crowd, documents: Sequence[Place], s
                 time.sleep(min(float(headers.get("retry-after", "0")), 0.2))
 
 
-def replay(servers: dict[str, Server], documents: Sequence[Place], num_tokens: int = 32) -> dict[str, Any]:
-    """Send llama.vim's requests to several servers, which take turns: a warming per document, then one per key.
+def replay(servers: Mapping[str, Server], documents: Sequence[Place]) -> dict[str, Any]:
+    """Send llama.vim's requests to several servers, which take turns by document: a warming, then one per key.
+
+    The others' processes halt meanwhile. The first document of each finds its caches empty and does not count.
 
     Returns:
         Per server: latencies and generated tokens of the requests, and the ratios of the others' latencies to the
-        first one's.
+        first one's; and the share of the answers that are those of the last.
     """
     connections = {name: Connection(server) for name, server in servers.items()}
     latencies: Times = {name: [] for name in servers}
     tokens: dict[str, list[int]] = {name: [] for name in servers}
-    same = 0
+    contents: dict[str, list[str]] = {name: [] for name in servers}
     for number, place in enumerate(with_progress(documents, "replay")):
         for name in rotated(list(servers), number):
-            connections[name].post("/infill", place.infill(0))
-        for key in range(NUM_KEYS):
-            contents = {}
-            for name in rotated(list(servers), number + key):
-                body = place.after_key(key).infill(num_tokens, t_max_prompt_ms=500, t_max_predict_ms=1000)
-                answer, elapsed_ms = connections[name].post("/infill", body)
-                contents[name] = answer["content"]
-                if number > 0:
-                    latencies[name].append(elapsed_ms)
-                    tokens[name].append(answer["timings"]["predicted_n"])
-            same += len(set(contents.values())) == 1
+            with alone(servers[name], servers.values()):
+                connections[name].post("/infill", place.llama_vim(warms=True))
+                for key in range(NUM_KEYS):
+                    answer, elapsed_ms = connections[name].post("/infill", place.after_key(key).llama_vim())
+                    if number > 0:
+                        latencies[name].append(elapsed_ms)
+                        tokens[name].append(answer["timings/predicted_n"])
+                        contents[name].append(answer["content"])
     report = {
         name: {
             "requests": len(values),
@@ -296,8 +295,13 @@ def replay(servers: dict[str, Server], documents: Sequence[Place], num_tokens: i
         for name, values in latencies.items()
     }
     first, *others = servers
+    last = list(servers)[-1]
     ratios = {
-        name: {measure: round(report[name][measure] / report[first][measure], 2) for measure in ("p50_ms", "p95_ms")}
+        name: {
+            measure: round(report[name][measure] / report[first][measure], 2)
+            for measure in ("p50_ms", "p95_ms", "ms_per_token")
+        }
         for name in others
     }
-    return {"servers": report, "ratios": ratios, "same_answers": round(same / (len(documents) * NUM_KEYS), 3)}
+    same = {name: round(statistics.fmean(map(str.__eq__, contents[name], contents[last])), 3) for name in servers}
+    return {"servers": report, "ratios": ratios, "same_answers_as_last": same}

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from bench import cost_tables, paper_tables, tables
+from bench import arguments, cost_tables, paper_tables, tables
 from bench.goals import goal_lines
 from bench.results import REPOSITORY
 
@@ -62,15 +62,15 @@ class Benchmark:
 
 
 LLAMA_SERVER = Need(
-    "llama-server on PATH, or its path in LLAMA_SERVER",
-    lambda: shutil.which(os.environ.get("LLAMA_SERVER", "llama-server")) is not None,
+    f"llama-server on PATH, or its path in {arguments.LLAMA_SERVER}",
+    lambda: arguments.default_llama_server() is not None,
 )
 LADE = Need("an interpreter with lade, in LADE_PYTHON", lambda: bool(shutil.which(os.environ.get("LADE_PYTHON", ""))))
 GPU = Need("a CUDA device; `make bench-gpu`", torch.cuda.is_available)
 
 TINY = "--model starter-model --infill-model starter-model --limit 1 --max-new-tokens 4"
 SUITE = (
-    Benchmark("startup", "bench_startup.py", "--models starter qwen-0.5b",
+    Benchmark("startup", "bench_startup.py", "--models starter qwen-0.5b --runs 7 --model-runs 2",
               "--runs 2 --models starter --model-runs 1", tables.startup),
     Benchmark("latency", "bench_latency.py", "--limit 3 --keys 80 --keys-per-second 40", "--limit 1 --keys 4",
               tables.latency),
@@ -86,31 +86,33 @@ SUITE = (
               "--model smollm2-135m --engine autoregressive forelook --limit 3 --keys 80 --keys-per-second 40",
               "--model smollm2-135m --engine forelook --limit 1 --keys 4", tables.latency),
     Benchmark("latency-qwen", "bench_latency.py",
-              "--model qwen-0.5b --dtype int4 --engine autoregressive forelook --limit 2 --keys 30",
+              "--model qwen-0.5b --dtype int4 --engine autoregressive forelook --limit 2 --keys 20",
               "--model tiny --engine forelook --limit 1 --keys 4", tables.latency),
     Benchmark("http", "bench_http.py", "--only overhead warming fairness --rounds 4",
               "--only overhead warming fairness --limit 3 --rounds 1 --seconds 2", tables.http),
+    Benchmark("http-peers", "bench_http.py", "--only peers --limit 14",
+              "--only peers --without-llama-server --limit 2", tables.http_peers, LLAMA_SERVER),
     Benchmark("load", "bench_load.py",
-              "--typists 1 2 4 8 --seconds 20 --size 1 10 30 100 300 1000 --service-ms 5 20 50",
+              "--typists 1 2 4 8 --seconds 15 --size 1 10 30 100 300 1000 --service-ms 5 20 50",
               "--typists 1 2 --seconds 2 --record 4 --size 1 10", tables.load),
-    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 20",
+    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 15",
               "--dataset humaneval --limit 2 --max-new-tokens 8", tables.decoding),
     Benchmark("peers", "bench_peers.py",
-              "--model smollm2-base --limit 6 --datasets humaneval workspace --no-learning --rounds 3 "
+              "--model smollm2-base --limit 5 --datasets humaneval workspace --no-learning --rounds 2 "
               "--max-new-tokens 48 --methods autoregressive_bf16 autoregressive_int8 forelook_bf16 forelook_int8 "
               "forelook_int4 llama_cpp_bf16 llama_cpp_q8_0 llama_cpp_q4_1 llama_cpp_q8_0_ngram_mod",
               "--smoke", tables.peers, LLAMA_SERVER),
-    Benchmark("lade", "bench_lade.py", "--limit 2 --max-new-tokens 48 --seconds 150",
+    Benchmark("lade", "bench_lade.py", "--limit 1 --max-new-tokens 48 --seconds 150",
               "--without-lade --model starter-model --datasets backend --limit 1 --max-new-tokens 4 --windows 3,3,3",
               paper_tables.lade, LADE),
-    Benchmark("paper", "bench_paper.py", "--seconds 30",
+    Benchmark("paper", "bench_paper.py", "--seconds 20",
               f"{TINY} --dataset humaneval humaneval-infilling", paper_tables.paper),
     Benchmark("paper-int8", "bench_paper.py",
-              "--dtype int8 --seconds 30 --methods hf_greedy autoregressive forelook forelook_warm",
+              "--dtype int8 --seconds 20 --methods hf_greedy autoregressive forelook forelook_warm",
               f"{TINY} --dtype int8 --dataset humaneval --methods autoregressive forelook", paper_tables.paper),
     Benchmark("paper-published", "bench_paper.py",
               "--dataset humaneval mtbench --methods autoregressive lookahead_published forelook --temperatures 0 1 "
-              "--seconds 30",
+              "--seconds 20",
               f"{TINY} --dataset humaneval --methods autoregressive lookahead_published forelook --published 3 3 3 "
               "--temperatures 0 1", paper_tables.paper),
     Benchmark("quality-default", "eval_infilling.py",
@@ -132,25 +134,29 @@ SUITE = (
               "--ngram-sizes 5 --also 1,5,30 30,5,1 1,5,15 15,5,1",
               "--counts --all-prompts --dataset mtbench --limit 1 --max-new-tokens 4 --only-equal --window-sizes 1 2 3 "
               "--candidates 1 2 3 --ngram-sizes 3 --also 1,3,4", paper_tables.ablation, is_timed=False),
-    Benchmark("session", "bench_session.py", "--sessions 8 --long-sessions 1",
+    Benchmark("session", "bench_session.py", "--sessions 6 --long-sessions 1",
               "--model starter-model --sessions 1 --long-sessions 1 --at 1 3 --around 0 0 --max-new-tokens 4 "
               "--prompt-tokens 64 --folder scripts", cost_tables.session, is_timed=False),
-    Benchmark("window", "bench_window.py", "--limit 2",
-              "--model starter-model --limit 1 --max-new-tokens 6 --datasets humaneval --slopes 0 0.01",
+    Benchmark("window", "bench_window.py", "--parts timed --limit 3",
+              "--parts timed --model starter-model --limit 1 --max-new-tokens 6 --datasets humaneval",
               cost_tables.window),
-    Benchmark("shapes", "bench_shapes.py", "", "--shapes tiny --tails 1 4 --prefix 16 --repeats 2",
+    Benchmark("window-simulated", "bench_window.py", "--parts simulated --limit 2 --slopes 0 0.004 0.008 0.032",
+              "--parts simulated --model starter-model --limit 1 --max-new-tokens 6 --datasets humaneval "
+              "--slopes 0 0.01",
+              cost_tables.window, is_timed=False),
+    Benchmark("shapes", "bench_shapes.py", "--repeats 5", "--shapes tiny --tails 1 4 --prefix 16 --repeats 2",
               cost_tables.shapes),
     Benchmark("idle", "bench_idle.py", "--minutes 3",
-              "--minutes 1 --minute-seconds 2 --model starter-model", cost_tables.idle),
+              "--minutes 1 --minute-seconds 2 --model starter-model", cost_tables.idle, is_timed=False),
     Benchmark("gpu", "bench_gpu.py", "", "--smoke --without-transformers", cost_tables.gpu, GPU, make="make bench-gpu"),
     Benchmark("forward", "bench_forward.py", "--prefixes 256 900 --tails 1 8 16 64",
               "--prefixes 64 --tails 1 8 --repeats 10", tables.forward),
-    Benchmark("parallel", "bench_parallel.py", "--rounds 3",
+    Benchmark("parallel", "bench_parallel.py", "--rounds 2",
               "--rounds 2 --hidden-size 128 --layers 2 --window-size 3 --max-candidates 3 --ngram-size 3 --prefix 16 "
               "--dtype float32", tables.parallel),
     Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2 --prompts 2",
               tables.pool),
-    Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 30",
+    Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 20",
               "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay, is_timed=False),
     Benchmark("quality", "eval_infilling.py", "--limit 350 --no-tests --answers shown --keystrokes 8",
               "--limit 2 --no-tests --keystrokes 1", tables.quality,

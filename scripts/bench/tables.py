@@ -279,6 +279,22 @@ def http(result: Result) -> list[str]:
     return markdown(("measure", "figure", "goal"), rows)
 
 
+def http_peers(result: Result) -> list[str]:
+    """Render an editor client's requests to Forelook, and to another server on the same weights."""
+    found = result["peers"]
+    first, ratios = next(iter(found["servers"])), found["ratios"]
+    rows = [
+        (name, each["requests"], f"{each['p50_ms']:.0f} / {each['p95_ms']:.0f} ms", each["tokens"],
+         each["ms_per_token"], f"{found['same_answers_as_last'][name]:.0%}",
+         *(f"{ratio:.2f}×" for ratio in ratios.get(name, {}).values()))
+        for name, each in found["servers"].items()
+    ]  # fmt: skip
+    over = f"over {first}:"
+    names = ("server", "requests", "request to answer p50 / p95", "tokens per answer", "ms per token",
+             f"answers of {[*found['servers']][-1]}", f"{over} p50", "p95", "ms per token")  # fmt: skip
+    return markdown(names, rows)
+
+
 def load(result: Result) -> list[str]:
     """Render typists on one server, what the simulation says of the same, and the clusters that it sizes."""
     runs = [

@@ -30,6 +30,7 @@ NEEDS_DATA = {
     "sampling",
     "ablation",
     "window",
+    "window-simulated",
 }
 NEEDS_BASE = {"latency-default", "quality-default", "quality-ends"}
 

@@ -15,6 +15,7 @@ import bench_peers
 import pytest
 import torch
 from bench import tables
+from bench.arguments import LLAMA_SERVER
 from bench.llama_server import LlamaServerError, quantized, serving
 from bench.methods import Run
 from bench.peers import LLAMA_CPP, METHODS, best_ratios, figures, load_contestants, plain_of
@@ -159,6 +160,7 @@ def test_all_engines_take_part_in_one_run(
 def test_what_cannot_take_part_is_left_out_with_its_reason(
     tmp_path: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv(LLAMA_SERVER, "no-such-program")
     plan = plan_of("--model", str(gguf), "--methods", "llama_cpp_q8_0", monkeypatch=monkeypatch)
     with ExitStack() as stack:
         found = load_contestants(plan, stack, tmp_path)
