@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from bench.arguments import benchmark_parser
 from bench.datasets import DATASETS, load_prompts, source_tokens
 from bench.decoding import Effort, compare, find_divergences, random_checkpoint, report, sampling_rows
@@ -125,8 +124,6 @@ def run_model(source: str | None, model: LoadedModel, arguments: argparse.Namesp
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     contents = []
     with tempfile.TemporaryDirectory() as scratch:
         random_sources = [random_checkpoint(shape, Path(scratch)) for shape in arguments.random]

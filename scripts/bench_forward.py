@@ -42,8 +42,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--without-transformers", action="store_true")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
 
     loaded = load_model(options.model, device="cpu", dtype=options.dtype)
     sequence = loaded.new_sequence()

@@ -23,7 +23,6 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-import torch
 from bench.arguments import benchmark_parser
 from bench.datasets import DATASET_FILES, load_prompts
 from bench.decoding import Comparison, Effort, compare, report
@@ -100,8 +99,6 @@ def num_answered(result: Comparison) -> int:
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     effort = Effort(seconds=arguments.seconds, warms_up=not arguments.counts)
     content: dict[str, Any] = {
         "is_timed": not arguments.counts,

@@ -144,8 +144,6 @@ def plot(path: Path, result: dict[str, Any]) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     result = measure(make_plan(arguments))
     if arguments.plot:
         plot(arguments.plot, result)

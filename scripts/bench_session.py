@@ -15,7 +15,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from bench.arguments import benchmark_parser
 from bench.models import load_with_source
 from bench.results import REPOSITORY, print_result, public_name, write_result
@@ -38,8 +37,6 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=320)
     parser.add_argument("--max-drafts", type=int, default=15)
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     model = load_with_source(arguments.model, dtype=arguments.dtype).model
     plan = SessionPlan(
         arguments.folder,

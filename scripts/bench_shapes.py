@@ -95,8 +95,6 @@ def main() -> None:
     parser.add_argument("--prefix", type=int, default=256, help="cached tokens (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     content: dict[str, Any] = {"prefix": options.prefix, "shapes": {}}
     for shape in options.shapes:
         with tempfile.TemporaryDirectory() as folder:

@@ -71,8 +71,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     content = measure(arguments)
     print(*cost_tables.window(content), sep="\n")
     print_result("window", content, arguments.json, device_key(torch.device("cpu")))

@@ -62,8 +62,6 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=24_000, help="of text (default: %(default)s)")
     parser.add_argument("--files", type=Path, nargs="+", help="text to score (default: the standard library)")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     library = Path(sysconfig.get_paths()["stdlib"])
     texts = pieces(options.files or list(library.glob("*.py")), options.bytes)
     rows = []

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from bench.arguments import benchmark_parser
 from bench.datasets import BenchPrompt
 from bench.methods import MethodSettings, OurMethods
@@ -128,8 +127,6 @@ def main() -> None:
     parser.add_argument("--costs", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--prompt-tokens", type=int, default=512, help="longest prompt (default: %(default)s)")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     model = load_named(arguments.model, device="cpu", dtype=arguments.dtype)
     prompts = list(
         tuning_prompts(

@@ -60,8 +60,6 @@ from training.vocabulary import bytes_per_token, save_tokenizer, train_tokenizer
 
 def train(options: argparse.Namespace) -> int:
     """Train on a prepared corpus."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
     if options.device == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
     if options.smoke:
@@ -133,8 +131,6 @@ def pack(options: argparse.Namespace) -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Measure models, and adapters of the first one, on the same held-out text."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
     held_out = shelves(unpacked(options.corpus), "held_out")
     texts = held_out_texts(held_out, bytes_per_language=options.bytes)
     bases = {path: read_base(path) for path in options.model}
@@ -168,8 +164,6 @@ def measure(options: argparse.Namespace) -> int:
 
 def fit_ends(options: argparse.Namespace) -> int:
     """Fit the row of the ending token of an adapter."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
     base = read_base(options.init)
     vocabulary, mix = vocabulary_of(base), mix_of(options)
     healer, corpus = TokenHealer(vocabulary.tokenizer), unpacked(options.corpus)

@@ -26,12 +26,20 @@ def default_llama_server() -> Path | None:
     return executable(os.environ.get(LLAMA_SERVER, "llama-server"))
 
 
+def torch_threads(text: str) -> int:
+    """Make torch compute with so many threads from now on, and return their number."""
+    import torch
+
+    torch.set_num_threads(int(text))
+    return torch.get_num_threads()
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"help": "smollm2-135m, a checkpoint folder or a hub id (default: the starter model)"},
     "adapter": {"metavar": "FOLDER", "help": "a low-rank adapter for the model"},
     "device": {"default": "auto", "help": "auto, cpu or cuda"},
     "dtype": {"default": "auto", "help": "of the weights: auto, bfloat16, float16, float32 or float64"},
-    "threads": {"type": int, "help": "torch's threads (default: all cores)"},
+    "threads": {"type": torch_threads, "help": "torch's threads (default: all cores)"},
     "data": {"type": Path, "default": DATA, "help": "folder of data sets"},
     "limit": {"type": int, "help": "maximum number of prompts, evenly spread (default: all)"},
     "max-new-tokens": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.arguments import add_fields
+from bench.arguments import OPTIONS, add_fields
 
 from training.cleaning import LANGUAGE_SHARES
 from training.fetch import PACKAGE_LIST
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="of the computation (default: bfloat16 where the device computes in it)",
     )
-    part.add_argument("--threads", type=int, help="CPU threads")
+    part.add_argument("--threads", **OPTIONS["threads"])
     part.add_argument("--workers", type=int, default=0, help="processes that make samples (default: this one)")
     part.add_argument("--seed", type=int, default=2026)
     part.add_argument("--smoke", action="store_true", help="all of it in seconds, on this project's own text")
@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--questions", type=int, default=100, help="of the held-out files")
     part.add_argument("--max-tokens", type=int, default=384, help="longest sample")
     part.add_argument("--end-weight", type=float, default=1.0, help="of an end against a token before it")
-    part.add_argument("--threads", type=int, help="CPU threads")
+    part.add_argument("--threads", **OPTIONS["threads"])
     part.add_argument("--seed", type=int, default=2026)
     _add_samples(part)
 
@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--adapter", type=Path, action="append", default=[], help="an adapter of the first model")
     part.add_argument("--questions", type=int, default=0, help="cursors in held-out files")
     part.add_argument("--max-tokens", type=int, default=384, help="longest question")
-    part.add_argument("--threads", type=int, help="CPU threads")
+    part.add_argument("--threads", **OPTIONS["threads"])
     part.add_argument("--bytes", type=int, default=200_000, help="of each language")
 
     part = commands.add_parser("average", help="weights between two models, the first of which the second came from")
