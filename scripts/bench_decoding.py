@@ -11,14 +11,13 @@ engine does. In ``workspace`` runs the pool has the other files and the rest of 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.arguments import benchmark_parser
-from bench.datasets import DATASETS, load_prompts, source_tokens
-from bench.decoding import Effort, compare, find_divergences, random_checkpoint, report, sampling_rows
+from bench.datasets import DATASETS, load_prompts
+from bench.decoding import Effort, compare, find_divergences, report
 from bench.methods import HuggingFaceMethods, MethodSettings, OurMethods
 from bench.results import REPOSITORY, print_result
 from bench.tables import print_rows
@@ -68,18 +67,11 @@ def parse_arguments() -> argparse.Namespace:
         "--workspace", type=Path, default=REPOSITORY / "backend", help="folder of the workspace data set"
     )
     parser.add_argument("--model", "--models", nargs="+", default=[], help="folders or hub ids, side by side")
-    parser.add_argument(
-        "--random", nargs="+", default=[], metavar="LAYERSxHIDDEN", help="also random weights of these shapes"
-    )
-    parser.add_argument("--pool-folder", type=Path, help="sources in the pool besides a prompt's own documents")
-    parser.add_argument("--pool-tokens", type=int, default=1_000_000, help="number of their tokens")
     parser.add_argument("--seconds", type=float, help="time limit per data set: start no prompt after it")
-    parser.add_argument("--repeats", type=int, default=1, help="runs per method and prompt; the median counts")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *EXTRA_METHODS])
     parser.add_argument(
         "--published", type=int, nargs=3, metavar=("W", "N", "G"), default=(15, 5, 15), help="of lookahead_published"
     )
-    parser.add_argument("--sampling", action="store_true", help="add the table of sampling against greedy")
     arguments = parser.parse_args()
     arguments.published = PublishedSettings(*arguments.published)
     if arguments.dataset == ["all"]:
@@ -89,20 +81,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def run_model(source: str | None, model: LoadedModel, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the report of each data set."""
-    pool_documents = None
-    if arguments.pool_folder is not None:
-        files = source_tokens([arguments.pool_folder], model.tokenizer.encode, arguments.pool_tokens)
-        pool_documents = {str(path): ids for path, ids in files}
-        num_tokens = sum(map(len, pool_documents.values()))
-        if num_tokens < arguments.pool_tokens:
-            raise SystemExit(f"--pool-folder {arguments.pool_folder} has {num_tokens} tokens; lower --pool-tokens")
-    settings = MethodSettings(arguments.max_new_tokens, arguments.published)
-    available = OurMethods(model, settings, pool_documents).methods()
+    available = OurMethods(model, MethodSettings(arguments.max_new_tokens, arguments.published)).methods()
     if any(name.startswith("hf_") for name in arguments.methods):
         path = str(STARTER_MODEL_PATH) if source is None else source
         available |= HuggingFaceMethods(path, model, arguments.max_new_tokens).methods()
     methods = {name: available[name] for name in arguments.methods}
-    effort = Effort(arguments.repeats, arguments.seconds)
     for dataset in arguments.dataset:
         prompts = load_prompts(
             str(arguments.workspace) if dataset == "workspace" else dataset,
@@ -111,25 +94,19 @@ def run_model(source: str | None, model: LoadedModel, arguments: argparse.Namesp
             limit=arguments.limit,
             max_new_tokens=arguments.max_new_tokens,
         )
-        result = compare(dataset, model, prompts, methods, effort)
+        result = compare(dataset, model, prompts, methods, Effort(arguments.seconds))
         find_divergences(result, source)
         content = {**report(result), "max_new_tokens": arguments.max_new_tokens}
         print_report(content)
-        if arguments.sampling:
-            print(f"\nsampling against greedy · {dataset} · {model.name}")
-            content["sampling"] = sampling_rows(model, dataset, prompts, settings, effort)
-            print_rows(content["sampling"])
         yield content
 
 
 def main() -> None:
     arguments = parse_arguments()
     contents = []
-    with tempfile.TemporaryDirectory() as scratch:
-        random_sources = [random_checkpoint(shape, Path(scratch)) for shape in arguments.random]
-        for source in [*(arguments.model or [None]), *random_sources]:
-            model = load_model(source, device=arguments.device, dtype=arguments.dtype)
-            contents += run_model(source, model, arguments)
+    for source in arguments.model or [None]:
+        model = load_model(source, device=arguments.device, dtype=arguments.dtype)
+        contents += run_model(source, model, arguments)
     if len(contents) > 1:
         print_side_by_side(contents)
     last = contents[0] if len(contents) == 1 else {"runs": contents}

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from forelook.decoding.layout import StepModel, causal_layout
-from forelook.decoding.limits import GREEDY, SamplingParams
-from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, load_model
+from forelook.model.loading import LoadedModel, load_model
 from forelook.text import common_prefix
 
 from bench.datasets import BenchPrompt, has_repetition
-from bench.methods import Method, MethodSettings, OurMethods, Run
-from bench.random_llama import save_random_llama
+from bench.methods import Method, Run
 from bench.results import public_name
 from bench.summary import median_interval, rounded_percentile
-from bench.turns import take_turns, with_progress
+from bench.turns import rotated, with_progress
 
 PAIRS = (
     ("autoregressive", "hf_greedy"),
@@ -33,7 +27,6 @@ PAIRS = (
     ("forelook", "hf_greedy"),
     ("forelook", "lookahead_published"),
 )
-FORELOOK_FIGURES = ("tokens_per_s", "tokens_per_step", "identical_share")
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -55,13 +48,11 @@ class Effort:
     """How much to measure.
 
     Attributes:
-        repeats: runs per method and prompt; the median counts.
         seconds: time limit. Prompts then run in a scattered order until it is reached, so that those left out are not
             the last ones of the data set.
         warms_up: whether each method first runs once without being counted; only times need that.
     """
 
-    repeats: int = 1
     seconds: float | None = None
     warms_up: bool = True
 
@@ -81,9 +72,8 @@ def compare(
         if time.monotonic() > deadline:
             break
         result.prompts.append(prompt)
-        turns = {name: lambda method=method, prompt=prompt: [method(prompt)] for name, method in methods.items()}
-        for name, runs in take_turns(turns, effort.repeats, warmup=0, first=index).items():
-            result.runs[name].append(sorted(runs, key=lambda run: run.total_s)[len(runs) // 2])
+        for name in rotated(list(methods), index):
+            result.runs[name].append(methods[name](prompt))
     return result
 
 
@@ -168,43 +158,3 @@ def report(result: Comparison) -> dict[str, Any]:
         "clean": summarize(result, clean),
         "divergences": result.divergences,
     }
-
-
-def sampling_rows(
-    model: LoadedModel, dataset: str, prompts: list[BenchPrompt], settings: MethodSettings, effort: Effort
-) -> list[dict[str, Any]]:
-    """Compare forelook with autoregressive decoding, greedy and at rising temperatures, with the same seeds."""
-    rows = []
-    for temperature in (0.0, 0.3, 0.7, 1.0):
-        sampling = SamplingParams(temperature, seed=7) if temperature else GREEDY
-        ours = OurMethods(model, replace(settings, sampling=sampling)).methods()
-        methods = {name: ours[name] for name in ("autoregressive", "forelook")}
-        content = report(compare(dataset, model, prompts, methods, effort))
-        part = content["clean"] if content["clean"]["num_prompts"] else content
-        rows.append(
-            {
-                "temperature": temperature,
-                "num_clean": content["clean"]["num_prompts"],
-                **{name: part["methods"]["forelook"][name] for name in FORELOOK_FIGURES},
-                "decode": part["ratios"]["forelook/autoregressive"]["decode"],
-                "all_prompts_decode": content["ratios"]["forelook/autoregressive"]["decode"],
-            }
-        )
-    return rows
-
-
-def random_checkpoint(shape: str, folder: Path) -> str:
-    """Write a checkpoint of random weights, the starter model's tokenizer and the shape LAYERSxHIDDEN; return its path.
-
-    It measures what a step of that size costs. Its output is noise or a loop, so its tokens per step mean nothing.
-    """
-    layers, hidden = (int(part) for part in shape.split("x"))
-    target = folder / f"random-{shape}"
-    raw = json.loads((STARTER_MODEL_PATH / "config.json").read_text("utf-8"))
-    raw |= {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": hidden * 11 // 4, "head_dim": 64}
-    raw["num_attention_heads"] = raw["num_key_value_heads"] = hidden // 64
-    save_random_llama(target, torch.bfloat16, **raw)
-    for path in STARTER_MODEL_PATH.glob("*.json"):
-        if path.name != "config.json":
-            shutil.copy(path, target)
-    return str(target)

@@ -18,21 +18,19 @@ def rotated(items: Sequence[T], shift: int) -> list[T]:
     return [*items[shift:], *items[:shift]]
 
 
-def take_turns(
-    turns: Mapping[str, Callable[[], Iterable[T]]], rounds: int, *, warmup: int = 1, first: int = 0
-) -> dict[str, list[T]]:
+def take_turns(turns: Mapping[str, Callable[[], Iterable[T]]], rounds: int, *, warmup: int = 1) -> dict[str, list[T]]:
     """Run every turn once per round and collect what it yields.
+
+    Every round begins one place later, so that no turn always follows the same neighbor.
 
     Args:
         turns: name → one turn, which returns its measurements.
         rounds: rounds that count.
         warmup: rounds before them, whose measurements are dropped.
-        first: place of the first turn of the first round. Every round begins one place later, so that no turn always
-            follows the same neighbor.
     """
     results: dict[str, list[T]] = {name: [] for name in turns}
     for number in range(-warmup, rounds):
-        for name in rotated(list(turns), first + number):
+        for name in rotated(list(turns), number):
             values = turns[name]()
             if number >= 0:
                 results[name] += values

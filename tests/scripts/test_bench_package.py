@@ -17,8 +17,8 @@ from bench.summary import median_interval, medians_ms, wilson_interval
 def test_turns_begin_one_place_later_every_round() -> None:
     order: list[str] = []
     names = ("a", "b", "c")
-    taken = turns.take_turns({name: lambda name=name: [order.append(name) or name] for name in names}, 2, first=1)
-    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    taken = turns.take_turns({name: lambda name=name: [order.append(name) or name] for name in names}, 2)
+    assert order == ["c", "a", "b", "a", "b", "c", "b", "c", "a"]
     assert taken == {"a": ["a"] * 2, "b": ["b"] * 2, "c": ["c"] * 2}, "the warm-up round does not count"
 
 
