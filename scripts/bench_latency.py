@@ -1,7 +1,7 @@
 """Keystroke to reply, through the real language server over stdio and a real backend.
 
 Usage: python scripts/bench_latency.py [--trace functions|editing|folder] [--path FOLDER] [--engine NAME ...]
-       [--model MODEL] [--dtype DTYPE] [--pace steady|human] [--limit N] [--keys N] [--plot PICTURE]
+       [--model MODEL] [--dtype DTYPE] [--pace steady|human] [--limit N] [--keys N]
 
 Traces:
   functions  HumanEval and ClassEval functions typed key by key in the middle of a file longer than the model's context
@@ -34,8 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.arguments import benchmark_parser
-from bench.latency import Figures, Served, Typist, measure, ratios, report
-from bench.plots import Line, Panel, draw
+from bench.latency import Served, Typist, measure, ratios, report
 from bench.random_llama import SHAPES, save_shape
 from bench.results import REPOSITORY, print_result
 from bench.tables import print_rows
@@ -64,19 +63,8 @@ def folder_of(model: str | None) -> Iterator[str | None]:
         yield str(folder)
 
 
-def plot(path: Path, results: dict[str, Figures], trace: str) -> None:
-    lines: list[Line] = []
-    for name, figures in results.items():
-        for source, style in (("new", "-"), ("kept", "--"), ("hit", ":")):
-            values = sorted(figures.latency_ms[source])
-            shares = [(index + 1) / len(values) for index in range(len(values))]
-            lines.append((f"{name}, {source} (n={len(values)})", values, shares, style))
-    title = f"Keystroke to reply, trace “{trace}”"
-    draw(path, Panel("milliseconds from keystroke to reply", "share of requests answered", lines, title, "log"))
-
-
 def main() -> None:
-    parser = benchmark_parser(__doc__, "model", "dtype", "plot")
+    parser = benchmark_parser(__doc__, "model", "dtype")
     parser.add_argument("--trace", choices=("functions", "editing", "folder"), default="functions")
     parser.add_argument("--path", type=Path, default=REPOSITORY, help="the folder of --trace folder")
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
@@ -84,7 +72,6 @@ def main() -> None:
     parser.add_argument("--keys", type=int, help="keys per session (default: all)")
     parser.add_argument("--keys-per-second", type=float, default=20.0)
     parser.add_argument("--pace", choices=("steady", "human"), default="steady")
-    parser.add_argument("--deadline-ms", type=int, help="the engine's deadline (default: the product's)")
     options = parser.parse_args()
     sessions = [
         replace(session, edits=session.edits[: options.keys])
@@ -92,13 +79,11 @@ def main() -> None:
     ]
     typist = Typist(options.pace, options.keys_per_second)
     with folder_of(options.model) as model:
-        served = Served(model, options.dtype, options.deadline_ms)
+        served = Served(model, options.dtype)
         figures = asyncio.run(measure(options.engine, sessions, typist, served))
     engines = {name: report(found) for name, found in figures.items()}
     names = [name for name in next(iter(engines.values())) if name != "new_ms"]
     print_rows({"measure": name, **{engine: str(found[name]) for engine, found in engines.items()}} for name in names)
-    if options.plot:
-        plot(options.plot, figures, options.trace)
     content = {"trace": options.trace, "pace": options.pace, "engines": engines, "ratios": ratios(figures)}
     print_result("latency", content, options.json)
 

@@ -1,6 +1,6 @@
 """N people typing against one server or cluster: how long a key waits for its answer, and how large a cluster must be.
 
-Usage: python scripts/bench_load.py [--typists N ...] [--seconds S] [--address URL --key-file FILE] [--plot PICTURE]
+Usage: python scripts/bench_load.py [--typists N ...] [--seconds S] [--address URL --key-file FILE]
        python scripts/bench_load.py --size 1 10 100 1000 [--service-ms 5 20 50]
 
 Every typist types six lines of this repository's files one after the other, five to eight keys per second with pauses
@@ -37,7 +37,6 @@ from bench.http_servers import forelook
 from bench.load import Typed, device_shares, summary, type_together
 from bench.load_clients import Address
 from bench.load_simulation import Recording, alone_in_time_share, replicas_needed, simulated
-from bench.plots import Panel, draw
 from bench.results import print_result, public_name
 from bench.tables import print_rows
 from forelook.commands.client import connected
@@ -110,43 +109,8 @@ def sizes(
     return rows
 
 
-def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Plot waits, answers in time and fairness against the number of typists."""
-    runs, checks = result["runs"], result["simulated"]
-    typists = [row["typists"] for row in runs]
-    modeled = [row["typists"] for row in checks]
-
-    def lines(name: str, style: str, label: str) -> list[Any]:
-        real = (f"{label} measured", typists, [row[name] for row in runs], f"o-{style}")
-        return [real, (f"{label} simulated", modeled, [row[name] for row in checks], f"x--{style}")]
-
-    panels = [
-        Panel("typists", "key to answer, ms", [*lines("p50_ms", "C0", "p50"), *lines("p95_ms", "C1", "p95")]),
-        Panel("typists", "share of requests answered before the next key", lines("in_time_share", "C2", "in time")),
-        Panel(
-            "typists", "Jain's index of mean waits", [(None, typists, [row["fairness"]["jain"] for row in runs], "o-")]
-        ),
-    ]
-    sized = [row for row in result["sizes"] if row["replicas"] is not None]
-    if sized:
-        times = {row["service_p50_ms"] for row in sized}
-        curves = {time_ms: [row for row in sized if row["service_p50_ms"] == time_ms] for time_ms in times}
-        panels.append(
-            Panel(
-                "typists", "replicas (simulated)",
-                [
-                    (f"{rows[0]['service_p50_ms']:g} ms per request", [row["typists"] for row in rows],
-                     [row["replicas"] for row in rows], "x-")
-                    for _, rows in sorted(curves.items())
-                ],
-                x_scale="log",
-            )
-        )  # fmt: skip
-    draw(path, *panels)
-
-
 def main() -> None:
-    parser = benchmark_parser(__doc__, "model", "plot")
+    parser = benchmark_parser(__doc__, "model")
     parser.add_argument("--typists", type=int, nargs="+", default=[1, 2, 4, 8], help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=40.0, help="of each run (default: %(default)s)")
     parser.add_argument(
@@ -191,8 +155,6 @@ def main() -> None:
     if content["sizes"]:
         print_rows({name: row.get(name) for name in ("service_p50_ms", "typists", "replicas", "p50_ms", "p95_ms",
                     "in_time_share", "busy_share", "busiest_share")} for row in content["sizes"])  # fmt: skip
-    if options.plot is not None:
-        plot(content, options.plot)
     print_result("load", content, options.json)
 
 

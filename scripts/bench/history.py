@@ -55,7 +55,6 @@ class Repository:
         self._batch = subprocess.Popen(
             ["git", "-C", str(path), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self._trees: dict[str, dict[str, str]] = {}
 
     def close(self) -> None:
         self._batch.communicate()

@@ -170,12 +170,10 @@ class Served:
     Attributes:
         model: folder, GGUF file or hub id; ``None`` for the starter model.
         dtype: of its weights.
-        deadline_ms: the engine's; ``None`` for the product's.
     """
 
     model: str | None = None
     dtype: str = "auto"
-    deadline_ms: int | None = None
 
 
 def backend_command(engine: str, served: Served) -> list[str]:
@@ -187,8 +185,7 @@ def backend_command(engine: str, served: Served) -> list[str]:
         command.append("--autoregressive")
     command.append("--no-persistent-pool")
     command += ["--model", served.model] if served.model else []
-    command += [f"--dtype={served.dtype}"] if served.dtype != "auto" else []
-    return command + ([f"--deadline-ms={served.deadline_ms}"] if served.deadline_ms else [])
+    return command + ([f"--dtype={served.dtype}"] if served.dtype != "auto" else [])
 
 
 async def measure(

@@ -15,7 +15,5 @@ ABLATION_7B_MTBENCH: dict[tuple[int, int, int, bool], tuple[float, float | None]
 }
 """(W, N, G, prompt as reference) → speed-up and step compression, as far as they were published."""
 PROMPT_LOOKUP_7B_MTBENCH = 1.44
-SAMPLING_7B = {1.0: (1.46, 1.50), 0.0: (1.57, 1.60)}
-"""Temperature → range of the speed-up."""
 PARALLEL_8_GPUS = {"lookahead parallelism": (3.87, 3.99), "tensor and pipeline parallelism": (0.71, 0.82)}
 """Range of the 7 B models' speed-up over one GPU's greedy decoding, HumanEval and ClassEval."""
