@@ -17,8 +17,10 @@ same text:
 - ``pool_warm``: Forelook's pool with the whole workspace.
 - ``pool_libraries``: the same, plus the installed libraries that edited files import, as the language server finds them
   on this machine: Python's and Go's.
-- ``pool_session``: ``pool_warm``, plus the output of the commit's earlier edits, accepted as the product learns it. It
-  and the two suffix methods alone know added lines of other edits.
+- ``pool_session``: ``pool_warm``, plus the output of the commit's earlier edits, accepted as the product learns it.
+- ``forelook``: ``pool_session`` with the libraries and the successors of tokens: those of all earlier edits' output, as
+  in Token Recycling, and those that are published with the model of ``--vocabulary``. It, ``pool_session``, Token
+  Recycling and the two suffix methods know added lines of other edits.
 
 The prompt is an editor's: text after the cursor, then text before it, as much of each as fits ``--prompt-tokens``.
 
@@ -44,8 +46,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.arguments import add_fields, benchmark_parser
+from bench.models import load_with_source
 from bench.plots import Panel, draw
-from bench.replay import KINDS, METHODS, ReplaySettings, run
+from bench.replay import KINDS, METHODS, ReplaySettings, Vocabulary, run
 from bench.replay_model import run_with_model
 from bench.results import print_result, public_name
 from bench.tables import replay
@@ -81,14 +84,19 @@ def named(text: str) -> tuple[str, Path]:
 
 
 def tuned(
-    settings: ReplaySettings, field: str, values: Sequence[str], method: str, repositories: Sequence[tuple[str, Path]]
+    settings: ReplaySettings,
+    field: str,
+    values: Sequence[str],
+    method: str,
+    repositories: Sequence[tuple[str, Path]],
+    vocabulary: Vocabulary,
 ) -> tuple[ReplaySettings, dict[str, float]]:
     """The settings with the value of a field that is best on some repositories, and the figure of each value."""
     kind = type(getattr(settings, field))
     figures: dict[str, float] = {}
     for value in values:
         tried = replace(settings, **{field: kind(value), "methods": method})
-        results = [run(path, name, tried) for name, path in repositories]
+        results = [run(path, name, tried, vocabulary) for name, path in repositories]
         rates = [result[kind][method]["tokens_per_step"] for result in results for kind in KINDS]
         figures[value] = round(sum(rates) / len(rates), 4)
     best = max(figures, key=figures.__getitem__)
@@ -103,6 +111,9 @@ def main() -> None:
     parser.add_argument(
         "--tune", type=named, nargs="+", default=[], metavar="[NAME=]PATH", help="those that constants were tuned on"
     )
+    parser.add_argument(
+        "--vocabulary", metavar="MODEL", help="whose tokens and published successors (default: the starter model's)"
+    )
     parser.add_argument("--vary", nargs="+", default=[], metavar="VALUE", help="a setting's name, then values to try")
     parser.add_argument("--vary-for", default="pool_warm", choices=METHODS, help="(default: %(default)s)")
     add_fields(parser, ReplaySettings)
@@ -115,24 +126,30 @@ def main() -> None:
         raise SystemExit(
             f"{', '.join(sorted(both))} in both --tune and --report; what is reported must not be tuned on"
         )
-    source, dtype, device = (arguments.pop(name) for name in ("model", "dtype", "device"))
+    source, vocabulary_of, dtype, device = (arguments.pop(name) for name in ("model", "vocabulary", "dtype", "device"))
     settings = ReplaySettings(**arguments)
-    replay_one = run
-    if source is not None:
-        loaded = load_model(source, device=device, dtype=dtype)
+    if source is not None and vocabulary_of is not None:
+        raise SystemExit("--vocabulary is for a replay without a model; --model brings its own")
+    vocabulary = Vocabulary()
+    if vocabulary_of is not None:
+        vocabulary = Vocabulary.of(load_with_source(vocabulary_of, device="cpu").model)
+    loaded = None if source is None else load_model(source, device=device, dtype=dtype)
 
-        def replay_one(path: Path, name: str, settings: ReplaySettings) -> dict[str, Any]:
+    def replay_one(path: Path, name: str, settings: ReplaySettings) -> dict[str, Any]:
+        if loaded is not None:
             return run_with_model(path, name, settings, loaded)
+        return run(path, name, settings, vocabulary)
 
     figures: dict[str, float] = {}
     if vary:
         if not tune or not hasattr(settings, vary[0]) or len(vary) < 3:
             raise SystemExit("--vary needs --tune, the name of a setting and at least two values")
-        settings, figures = tuned(settings, vary[0], vary[1:], method, tune)
+        settings, figures = tuned(settings, vary[0], vary[1:], method, tune, vocabulary)
     result = {
         "tune": [name for name, _ in tune],
         "report": [name for name, _ in report],
         "model": None if source is None else public_name(source),
+        "vocabulary": public_name(vocabulary_of or source or "starter"),
         "settings": asdict(settings),
         "varied": {"field": vary[0], "for": method, "mean_tokens_per_step": figures} if vary else None,
         "repositories": [replay_one(path, name, settings) for name, path in (*tune, *report)],

@@ -81,13 +81,13 @@ def _over_data_sets(pair: str, choose: Callable[[list[float]], float]) -> Value:
     return value
 
 
-def _replayed(kind: str, *rivals: str) -> Value:
+def _replayed(kind: str, *rivals: str, own: str = "pool_warm") -> Value:
     def value(result: Result) -> float | None:
         ratios = []
         for found in result["repositories"]:
             if found["repo"] in result["report"]:
                 rates = {name: method["tokens_per_step"] for name, method in found[kind].items()}
-                ratios.append(rates["pool_warm"] / max(rates[name] for name in rivals if name in rates))
+                ratios.append(rates[own] / max(rates[name] for name in rivals if name in rates))
         return statistics.fmean(ratios)
 
     return value
@@ -185,8 +185,12 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "replay": (
         Goal("warm / prompt lookup, lines kept", "≥", 1.5, _replayed("methods", *_PAIRS), "×"),
         Goal("warm / prompt lookup, lines deleted", "≥", 1.5, _replayed("methods_replaced_deleted", *_PAIRS), "×"),
+        Goal("all that Forelook drafts from / prompt lookup, kept", "≥", 1.5,
+             _replayed("methods", *_PAIRS, own="forelook"), "×"),
+        Goal("the same, deleted", "≥", 1.5, _replayed("methods_replaced_deleted", *_PAIRS, own="forelook"), "×"),
         Goal("warm / the best of the published methods, kept", "≥", 1.2, _replayed("methods", *_BEST), "×"),
-        Goal("the same, deleted", "≥", 1.2, _replayed("methods_replaced_deleted", *_BEST), "×"),
+        Goal("warm / the best of the published methods, deleted", "≥", 1.2,
+             _replayed("methods_replaced_deleted", *_BEST), "×"),
     ),
     "quality-default": (
         Goal("exact match, line", "≥", 0.33, at("cuts", "line", "shown", "exact_match")),

@@ -6,7 +6,7 @@ import itertools
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from forelook.decoding.drafting.calibration import AcceptanceCalibration
 from forelook.decoding.drafting.draft import DraftOrigin, DraftSource
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.drafting.sources.prompt import PromptSource
-from forelook.decoding.drafting.tree import CandidateTree, DraftTree
+from forelook.decoding.drafting.sources.successors import SuccessorSeeds, SuccessorTable, ending_of, ending_then
+from forelook.decoding.drafting.tree import CandidateTree, DraftTree, Selection
 from forelook.decoding.ngrams.index import BORDER
 from forelook.decoding.ngrams.pool import NgramPool
+from forelook.model.loading import LoadedModel
+from forelook.model.pair_file import read_pairs
 from forelook.workspace.pool import ACCEPTED_WEIGHT
 
 from bench.history import Edit, Encoder, Repository, edits_of, is_wanted
@@ -37,9 +40,11 @@ from bench.rivals import (
 )
 
 RIVALS = ("prompt_lookup", "published", "suffix_decoding", "suffix_workspace", "token_recycling")
-METHODS = (*RIVALS, "pool_cold", "pool_warm", "pool_session", "pool_libraries")
+METHODS = (*RIVALS, "pool_cold", "pool_warm", "pool_session", "pool_libraries", "forelook")
 KINDS = ("methods", "methods_replaced_deleted")
 """The two treatments of replaced lines, as a result names them: kept, deleted."""
+_POOLS = {"pool_libraries": "pool_warm", "forelook": "pool_session"}
+_WITH_LIBRARIES = frozenset({"pool_libraries", "forelook"})
 ACCEPTED = "\0accepted"
 """Key of the output of a commit's earlier edits."""
 FLOOR = 0.004
@@ -138,7 +143,10 @@ class PoolMethod:
             for draft in source.propose(self._context, max_candidates=self._budget, max_length=self._budget):
                 candidates.add(draft)
         # The oracle's steps cost the same whatever they carry, so every draft that is allowed pays.
-        return candidates.select(CostCurve.of([1.0] * (self._budget + 1)), self._budget).tree
+        return self._select(candidates, CostCurve.of([1.0] * (self._budget + 1)))
+
+    def _select(self, candidates: CandidateTree, curve: CostCurve) -> DraftTree:
+        return candidates.select(curve, self._budget).tree
 
     def learn(self, accepted: list[int], rows: Sequence[Row]) -> None:
         del rows
@@ -147,6 +155,49 @@ class PoolMethod:
         self._context += accepted
         for source in self._sources:
             source.extend(accepted)
+
+
+class ForelookMethod(PoolMethod):
+    """The same with successors, which the oracle's choices teach as a model's rows do.
+
+    Args:
+        own: the source of the prompt and the output.
+        others: further sources.
+        context: the text before the cursor.
+        calibration: of its drafts, kept over all edits.
+        budget: maximum number of draft tokens.
+        successors: kept over all edits.
+    """
+
+    def __init__(
+        self,
+        own: PromptSource,
+        others: Sequence[DraftSource],
+        context: Sequence[int],
+        calibration: AcceptanceCalibration,
+        budget: int,
+        successors: SuccessorTable,
+    ) -> None:
+        super().__init__([own, *others], context, calibration, budget)
+        self._successors = successors
+        self._present = own.vocabulary
+        self._ending = ending_of(context)
+        self._selection: Selection | None = None
+
+    def _select(self, candidates: CandidateTree, curve: CostCurve) -> DraftTree:
+        selection = self._selection = candidates.select(
+            curve, self._budget, ending=self._ending, successors=self._successors, present=self._present
+        )
+        return selection.tree
+
+    def learn(self, accepted: list[int], rows: Sequence[Row]) -> None:
+        super().learn(accepted, rows)
+        assert self._selection is not None
+        for row in rows:
+            self._successors.learn(self._selection.endings[row.node], row.token_ids, (1.0,))
+        self._present.update(accepted)
+        for token in accepted:
+            self._ending = ending_then(self._ending, token)
 
 
 def replay(method: Method, target: Sequence[int], tally: Tally) -> None:
@@ -198,10 +249,12 @@ class Contest:
     Attributes:
         settings: of the replay.
         deletes_replaced: whether replaced lines are gone before the edit.
+        successors: of ``forelook``.
     """
 
     settings: ReplaySettings
     deletes_replaced: bool
+    successors: SuccessorTable
     calibrations: dict[str, AcceptanceCalibration] = field(default_factory=lambda: defaultdict(AcceptanceCalibration))
     replacing: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     inserting: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
@@ -232,11 +285,15 @@ class Contest:
             return SuffixDecoding(prompt, corpora, factor=factor, max_depth=depth, budget=budget, room=room)
         if name == "token_recycling":
             return TokenRecycling(prompt, self.table, recycling_shape(budget))
-        pool = pools.get("pool_warm" if name == "pool_libraries" else name) or NgramPool()
-        sources: list[DraftSource] = [PromptSource(edit.before, after), PoolSource(pool, edit.path)]
-        if name == "pool_libraries":
+        pool = pools.get(_POOLS.get(name, name)) or NgramPool()
+        own = PromptSource(edit.before, after)
+        sources: list[DraftSource] = [PoolSource(pool, edit.path)]
+        if name in _WITH_LIBRARIES:
             sources.append(PoolSource(libraries, origin=DraftOrigin.DEPENDENCY))
-        return PoolMethod(sources, edit.before, self.calibrations[name], budget)
+        calibration = self.calibrations[name]
+        if name == "forelook":
+            return ForelookMethod(own, sources, edit.before, calibration, budget, self.successors)
+        return PoolMethod([own, *sources], edit.before, calibration, budget)
 
     def summary(self) -> dict[str, dict[str, float]]:
         """The figures of each method."""
@@ -256,16 +313,38 @@ def spread(edits: Sequence[list[Edit]], limit: int) -> list[list[Edit]]:
     return [[edit for edit in found if next(numbers) in kept] for found in edits]
 
 
-def run(path: Path, name: str, settings: ReplaySettings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a replay.
+
+    Attributes:
+        encode: by default the starter model's.
+        seeds: the model's choices that are known before the first edit.
+    """
+
+    encode: Callable[[str], list[int]] | None = None
+    seeds: SuccessorSeeds | None = None
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> Vocabulary:
+        """A model's tokens, and the pairs that are published with it."""
+        seeds = SuccessorSeeds(model.config.vocab_size)
+        if model.pairs_path is not None:
+            seeds.published = read_pairs(model.pairs_path, model.config.vocab_size)
+        return cls(model.tokenizer.encode, seeds)
+
+
+def run(path: Path, name: str, settings: ReplaySettings, vocabulary: Vocabulary = Vocabulary()) -> dict[str, Any]:
     """Replay the last commits of a repository that edit code, the oldest of them first.
 
     Args:
         path: a git repository.
         name: its name in the result.
         settings: of the replay.
+        vocabulary: of all methods.
     """
     repository = Repository(path)
-    encoder = Encoder()
+    encoder = Encoder(vocabulary.encode)
     read = (
         (tree := repository.tree(parent), edits_of(repository, encoder, parent, commit, tree, settings.edit_tokens))
         for commit, parent in repository.commits()
@@ -273,8 +352,10 @@ def run(path: Path, name: str, settings: ReplaySettings) -> dict[str, Any]:
     chosen = list(itertools.islice((found for found in read if found[1]), settings.commits))[::-1]
     if not chosen:
         raise SystemExit(f"{name}: no commit edits code; name another repository")
-    contests = (Contest(settings, deletes_replaced=False), Contest(settings, deletes_replaced=True))
-    wanted_pools = {"pool_warm" if name == "pool_libraries" else name for name in settings.chosen}
+    contests = tuple(
+        Contest(settings, deletes_replaced, SuccessorTable(vocabulary.seeds)) for deletes_replaced in (False, True)
+    )
+    wanted_pools = {_POOLS.get(name, name) for name in settings.chosen}
     pools: dict[str, NgramPool] = {
         pool: NgramPool(1 << 22) for pool in ("pool_warm", "pool_session") if pool in wanted_pools
     }
@@ -300,7 +381,7 @@ def run(path: Path, name: str, settings: ReplaySettings) -> dict[str, Any]:
             num_edits += 1
             num_tokens += len(edit.added)
             workspace.hide(numbers.get(edit.path))  # the prompt has it, as the treatment leaves it
-            if "pool_libraries" in settings.chosen and edit.path in tree:
+            if not _WITH_LIBRARIES.isdisjoint(settings.chosen) and edit.path in tree:
                 libraries.open(edit.path, repository.blob(tree[edit.path]).decode())
             for contest in contests:
                 contest.run(edit, pools, workspace, libraries.pool)

@@ -90,7 +90,7 @@ class ModelContest:
         expected = [token for tokens in autoregressive(request, self.sequence) for token in tokens]
         is_clean = not has_repetition(expected)
         for name in self.settings.chosen:
-            if name in ("pool_session", "pool_libraries"):
+            if name in ("pool_session", "pool_libraries", "forelook"):
                 continue
             drafter = self._drafter(name, edit, request, pool, workspace)
             stats = DecodingStats()

@@ -156,7 +156,7 @@ SUITE = (
               "--dtype float32", tables.parallel),
     Benchmark("pool", "bench_pool.py", "", "--sizes 5000 --lookups 20 --rounds 1 --requests 2 --prompts 2",
               tables.pool),
-    Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 20",
+    Benchmark("replay", "bench_replay.py", "--report forelook=. --commits 20 --vocabulary smollm2-135m",
               "--report forelook=. --commits 1 --edit-tokens 8 --prompt-tokens 256", tables.replay, is_timed=False),
     Benchmark("quality", "eval_infilling.py", "--limit 350 --no-tests --answers shown --keystrokes 8",
               "--limit 2 --no-tests --keystrokes 1", tables.quality,

@@ -7,8 +7,13 @@ import random
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bench import replay, replay_model, rivals
+from forelook.decoding.drafting.calibration import AcceptanceCalibration
+from forelook.decoding.drafting.draft import pair_of
+from forelook.decoding.drafting.sources.prompt import PromptSource
+from forelook.decoding.drafting.sources.successors import PairTable, SuccessorSeeds, SuccessorTable
 from forelook.model.loading import load_model
 
 
@@ -79,7 +84,8 @@ def test_added_lines_are_in_no_index_but_the_sessions(repository: Path) -> None:
         methods = result[kind]
         for name in ("prompt_lookup", "published", "pool_cold", "pool_warm"):
             assert methods[name]["tokens_per_step"] < 1.4, name
-        assert methods["pool_session"]["tokens_per_step"] > 1.5 * methods["pool_warm"]["tokens_per_step"]
+        for name in ("pool_session", "forelook"):
+            assert methods[name]["tokens_per_step"] > 1.5 * methods["pool_warm"]["tokens_per_step"], name
 
 
 def test_every_method_drafts_a_models_own_output_and_changes_none_of_it(repository: Path) -> None:
@@ -87,8 +93,45 @@ def test_every_method_drafts_a_models_own_output_and_changes_none_of_it(reposito
     result = replay_model.run_with_model(repository, "r", replay.ReplaySettings(commits=5, edit_tokens=12), model)
     assert result["num_edits"] == 3
     assert result["num_outputs_different"] == 0
-    assert set(result["methods"]) == set(replay.METHODS) - {"pool_session", "pool_libraries"}
+    assert set(result["methods"]) == set(replay.METHODS) - {"pool_session", "pool_libraries", "forelook"}
     assert all(figures["tokens_per_step"] >= 1.0 for figures in result["methods"].values())
+
+
+def tokens_per_step(table: SuccessorTable, target: list[int]) -> float:
+    before = [8, 9]
+    method = replay.ForelookMethod(PromptSource(before, []), [], before, AcceptanceCalibration(), 15, table)
+    tally = replay.Tally()
+    replay.replay(method, target, tally)
+    return tally.tokens_per_step
+
+
+def test_published_pairs_and_earlier_outputs_are_drafts_where_nothing_else_matches() -> None:
+    target = list(range(10, 50))
+    firsts = range(8, 48)
+    pairs = np.array([pair_of(first, first + 1) for first in firsts])
+    counts = np.ones(len(pairs), dtype=np.int64)
+    known = PairTable(pairs, counts, np.array([first + 2 for first in firsts]), np.full(len(pairs), 0.9))
+    assert tokens_per_step(SuccessorTable(SuccessorSeeds(60, published=known)), target) > 3
+    table = SuccessorTable()
+    assert tokens_per_step(table, target) == 1
+    assert tokens_per_step(table, target) > 3
+
+
+def test_the_tokens_are_the_vocabularys_and_its_model_may_publish_pairs(repository: Path) -> None:
+    model = load_model(None, device="cpu", dtype="float32")
+    vocabulary = replay.Vocabulary.of(model)
+    assert vocabulary.seeds is not None
+    assert vocabulary.encode is not None
+    assert vocabulary.encode("import os") == model.tokenizer.encode("import os")
+    seen: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        seen.append(text)
+        return model.tokenizer.encode(text)
+
+    settings = replay.ReplaySettings(commits=1, methods="prompt_lookup,forelook")
+    replay.run(repository, "r", settings, replay.Vocabulary(encode, vocabulary.seeds))
+    assert any("zebra" in text for text in seen)
 
 
 def test_limited_edits_are_spread_over_all_commits() -> None:
