@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 from bench.arguments import benchmark_parser
 from bench.results import print_result, public_name
-from bench.steps import branched_layout, fill, hf_step, random_ids
+from bench.steps import branched_layout, fill, hf_branched_step, random_ids
 from bench.summary import medians_ms
 from bench.tables import forward
+from bench.transformers_model import transformers_model
 from bench.turns import Step, compare_steps
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
@@ -23,16 +24,6 @@ def our_step(sequence: LlamaSequence, prefix: list[int], num_tokens: int) -> Ste
     fill(sequence, prefix)
     layout = branched_layout(num_tokens, len(prefix), sequence.vocab_size)
     return lambda: sequence.forward(layout)
-
-
-def transformers_step(model: torch.nn.Module, prefix: list[int], num_tokens: int) -> Step:
-    layout = branched_layout(num_tokens, len(prefix), model.config.vocab_size)
-    ids, positions = torch.from_numpy(layout.token_ids)[None], torch.from_numpy(layout.positions)[None]
-    mask = None
-    if layout.visibility is not None:
-        mask = torch.ones(1, 1, num_tokens, len(prefix) + num_tokens, dtype=torch.bool)
-        mask[0, 0, :, len(prefix) :] = torch.from_numpy(layout.visibility)
-    return hf_step(model, torch.tensor([prefix]), ids, attention_mask=mask, position_ids=positions)
 
 
 def main() -> None:
@@ -47,9 +38,8 @@ def main() -> None:
     sequence = loaded.new_sequence()
     reference = None
     if not options.without_transformers:
-        from transformers import AutoModelForCausalLM
-
-        reference = AutoModelForCausalLM.from_pretrained(options.model or STARTER_MODEL_PATH, dtype=loaded.dtype).eval()
+        path = options.model or str(STARTER_MODEL_PATH)
+        reference = transformers_model(path, loaded.dtype, torch.device("cpu"))
 
     medians: dict[str, dict[str, dict[str, float]]] = {}
     with torch.inference_mode():
@@ -60,7 +50,7 @@ def main() -> None:
                     continue
                 steps = {"forelook": our_step(sequence, prefix, num_tokens)}
                 if reference is not None:
-                    steps["transformers"] = transformers_step(reference, prefix, num_tokens)
+                    steps["transformers"] = hf_branched_step(reference, prefix, num_tokens)
                 row = medians_ms(compare_steps(steps, options.repeats))
                 medians.setdefault(str(prefix_length), {})[str(num_tokens)] = row
     dtype = str(loaded.dtype).removeprefix("torch.")

@@ -20,8 +20,9 @@ from bench.arguments import benchmark_parser
 from bench.cost_tables import shapes
 from bench.random_llama import SHAPES, save_shape
 from bench.results import print_result
-from bench.steps import branched_layout, fill, hf_step, random_ids
+from bench.steps import branched_layout, fill, hf_branched_step, random_ids
 from bench.summary import medians_ms
+from bench.transformers_model import transformers_model
 from bench.turns import Step, compare_steps, take_turns, timed
 from forelook.model.forward.llama import LlamaSequence
 from forelook.model.loading import load_model
@@ -38,25 +39,12 @@ def our_step(sequence: LlamaSequence, prefix: list[int], tail: int) -> Step:
     return step
 
 
-def their_step(model: Any, prefix: list[int], tail: int) -> Step:
-    layout = branched_layout(tail, len(prefix), model.config.vocab_size)
-    ids, positions = torch.from_numpy(layout.token_ids)[None], torch.from_numpy(layout.positions)[None]
-    options = {"position_ids": positions}
-    if layout.visibility is not None:
-        mask = torch.ones(1, 1, tail, len(prefix) + tail, dtype=torch.bool)
-        mask[0, 0, :, len(prefix) :] = torch.from_numpy(layout.visibility)
-        options["attention_mask"] = mask
-    return hf_step(model, torch.tensor([prefix]), ids, **options)
-
-
 def measure(shape: str, folder: Path, options: Any) -> dict[str, Any]:
     """Return the figures of one shape."""
-    from transformers import AutoModelForCausalLM
-
     num_parameters = save_shape(folder, shape)
     ours = {name: load_model(str(folder), device="cpu", dtype=name) for name in options.formats}
     plain = next(iter(ours.values())).dtype
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=plain).eval()
+    theirs = transformers_model(str(folder), plain, torch.device("cpu"))
     prefix = random_ids(options.prefix, theirs.config.vocab_size)
     room = options.prefix + max(options.tails)
     sequences = {name: model.new_sequence(room) for name, model in ours.items()}
@@ -67,7 +55,7 @@ def measure(shape: str, folder: Path, options: Any) -> dict[str, Any]:
     with torch.inference_mode():
         for tail in options.tails:
             steps = {f"forelook {name}": our_step(sequence, prefix, tail) for name, sequence in sequences.items()}
-            steps["transformers"] = their_step(theirs, prefix, tail)
+            steps["transformers"] = hf_branched_step(theirs, prefix, tail)
             found[str(tail)] = medians_ms(compare_steps(steps, options.repeats))
 
         def prompt(sequence: LlamaSequence) -> list[float]:

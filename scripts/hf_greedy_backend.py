@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 import torch
 import transformers
+from bench.models import STARTER
+from bench.transformers_model import transformers_model
 from forelook.commands import cli
 from forelook.completion.completer import Completer
 from forelook.completion.engine import model_state
@@ -56,10 +58,8 @@ class HfModel:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
-        folder = STARTER_MODEL_PATH if loaded.name == "starter-model" else loaded.name
-        self._model = (
-            transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=loaded.dtype).to(loaded.device).eval()
-        )
+        path = str(STARTER_MODEL_PATH) if loaded.name == STARTER else loaded.name
+        self._model = transformers_model(path, loaded.dtype, loaded.device)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._loaded, name)

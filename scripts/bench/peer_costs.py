@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from forelook.model.forward.llama import LlamaSequence
 
 from bench.llama_server import SPECULATION
 from bench.peers import Contestants, PeerPlan
-from bench.steps import branched_layout, fill, hf_step, random_ids
+from bench.steps import branched_layout, fill, hf_branched_step, random_ids
 from bench.turns import step_times, take_turns, timed
 
 _STEPS_PER_TURN = 5
@@ -42,7 +43,8 @@ def measure_costs(plan: PeerPlan, found: Contestants) -> dict[str, Any]:
             prefills[f"forelook_{form}", length] = _our_prefill(sequence, ids)
     if found.transformers is not None:
         for tail in plan.tails:
-            steps["hf_greedy", tail] = _their_steps(found.transformers, prefix, tail, vocab_size)
+            step = hf_branched_step(found.transformers, prefix, tail)
+            steps["hf_greedy", tail] = partial(step_times, step, _STEPS_PER_TURN)
         for length, ids in prompts.items():
             prefills["hf_greedy", length] = _their_prefill(found.transformers, ids)
     for name, server in found.servers.items():
@@ -100,17 +102,6 @@ def _our_prefill(sequence: LlamaSequence, ids: Sequence[int]) -> Turn:
         return [timed(lambda: list(autoregressive(DecodeRequest(ids, Limits(1)), sequence)))[1]]
 
     return turn
-
-
-def _their_steps(model: torch.nn.Module, prefix: Sequence[int], tail: int, vocab_size: int) -> Turn:
-    layout = branched_layout(tail, len(prefix), vocab_size)
-    options: dict[str, torch.Tensor] = {"position_ids": torch.from_numpy(layout.positions)[None]}
-    if layout.visibility is not None:
-        mask = torch.ones(1, 1, tail, len(prefix) + tail, dtype=torch.bool)
-        mask[0, 0, :, len(prefix) :] = torch.from_numpy(layout.visibility)
-        options["attention_mask"] = mask
-    step = hf_step(model, torch.tensor([list(prefix)]), torch.from_numpy(layout.token_ids)[None], **options)
-    return lambda: step_times(step, _STEPS_PER_TURN)
 
 
 def _their_prefill(model: torch.nn.Module, ids: Sequence[int]) -> Turn:

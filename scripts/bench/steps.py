@@ -56,3 +56,14 @@ def hf_step(run: Callable[..., object], prefix: torch.Tensor, ids: torch.Tensor,
         cache.crop(-ids.shape[1])
 
     return step
+
+
+def hf_branched_step(model: torch.nn.Module, prefix: Sequence[int], num_tokens: int) -> Step:
+    """Return the step of :func:`branched_layout` after a prefix, of a transformers model."""
+    layout = branched_layout(num_tokens, len(prefix), model.config.vocab_size)
+    options: dict[str, torch.Tensor] = {"position_ids": torch.from_numpy(layout.positions)[None]}
+    if layout.visibility is not None:
+        mask = torch.ones(1, 1, num_tokens, len(prefix) + num_tokens, dtype=torch.bool)
+        mask[0, 0, :, len(prefix) :] = torch.from_numpy(layout.visibility)
+        options["attention_mask"] = mask
+    return hf_step(model, torch.tensor([list(prefix)]), torch.from_numpy(layout.token_ids)[None], **options)
