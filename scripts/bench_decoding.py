@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.arguments import benchmark_parser
-from bench.datasets import DATASETS, load_prompts
+from bench.datasets import DATASETS, asked_prompts
 from bench.decoding import Effort, compare, find_divergences, report
 from bench.methods import HuggingFaceMethods, MethodSettings, OurMethods
 from bench.results import REPOSITORY, print_result
@@ -87,13 +87,7 @@ def run_model(source: str | None, model: LoadedModel, arguments: argparse.Namesp
         available |= HuggingFaceMethods(path, model, arguments.max_new_tokens).methods()
     methods = {name: available[name] for name in arguments.methods}
     for dataset in arguments.dataset:
-        prompts = load_prompts(
-            str(arguments.workspace) if dataset == "workspace" else dataset,
-            model,
-            data_dir=arguments.data,
-            limit=arguments.limit,
-            max_new_tokens=arguments.max_new_tokens,
-        )
+        prompts = asked_prompts(str(arguments.workspace) if dataset == "workspace" else dataset, model, arguments)
         result = compare(dataset, model, prompts, methods, Effort(arguments.seconds))
         find_divergences(result, source)
         content = {**report(result), "max_new_tokens": arguments.max_new_tokens}

@@ -26,18 +26,15 @@ from typing import Any
 
 import torch
 from bench.arguments import benchmark_parser
-from bench.datasets import load_prompts
+from bench.datasets import asked_prompts
 from bench.decoding import Effort, compare
 from bench.lade import LadeError, LadeWorker, lade_worker, methods_of, save_for_lade, summarize, windows
-from bench.methods import MethodSettings, OurMethods
-from bench.models import DEFAULT_BASE, load_with_source
+from bench.methods import MAX_DRAFTS, MethodSettings, OurMethods, fixed_budget
+from bench.models import DEFAULT_BASE, limited, load_with_source
 from bench.results import print_result, public_name, write_result
 from bench.tables import print_rows
-from forelook.decoding.drafting.budget import StepBudget
-from forelook.decoding.drafting.costs import COMMON_COSTS
 from forelook.model.device_file import device_key
 
-MAX_DRAFTS = 15
 MAX_POSITIONS = 2048
 VARIABLE = "LADE_PYTHON"
 
@@ -73,13 +70,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return all figures; print them and write them to ``--json`` on the way."""
     python = interpreter(arguments)
     bench_model = load_with_source(arguments.model, device="cpu", dtype="float32")
-    bench_model = replace(
-        bench_model,
-        model=replace(bench_model.model, max_positions=min(MAX_POSITIONS, bench_model.model.max_positions)),
-    )
+    bench_model = replace(bench_model, model=limited(bench_model.model, MAX_POSITIONS))
     model, limit = bench_model.model, arguments.max_new_tokens
     settings = windows([[int(number) for number in text.split(",")] for text in arguments.windows])
-    budget = StepBudget(COMMON_COSTS, max_draft_tokens=MAX_DRAFTS) if arguments.counts else None
+    budget = fixed_budget(MAX_DRAFTS) if arguments.counts else None
     ours = OurMethods(model, MethodSettings(limit), budget=budget, learns=False)
     with ExitStack() as stack:
         worker: LadeWorker | None = None
@@ -100,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         effort = Effort(seconds=arguments.seconds, warms_up=not arguments.counts)
         for dataset in arguments.datasets:
-            prompts = load_prompts(dataset, model, data_dir=arguments.data, limit=arguments.limit, max_new_tokens=limit)
+            prompts = asked_prompts(dataset, model, arguments)
             found = summarize(compare(dataset, model, prompts, methods, effort), is_timed=not arguments.counts)
             content["datasets"][public_name(dataset)] = found
             print(f"\n{public_name(dataset)}: {found['num_prompts']} prompts")

@@ -20,19 +20,16 @@ After each data set ``--json`` has what is measured so far. The last line is one
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import Any
 
 from bench.arguments import benchmark_parser
 from bench.datasets import DATASET_FILES, load_prompts
 from bench.decoding import Comparison, Effort, compare, report
-from bench.methods import HuggingFaceMethods, Method, MethodSettings, OurMethods
-from bench.models import DEFAULT_BASE, BenchModel, load_with_source
+from bench.methods import MAX_DRAFTS, HuggingFaceMethods, Method, MethodSettings, OurMethods, fixed_budget
+from bench.models import DEFAULT_BASE, BenchModel, limited, load_with_source
 from bench.results import print_result, write_result
 from bench.summary import median_interval
 from bench.tables import print_rows
-from forelook.decoding.drafting.budget import StepBudget
-from forelook.decoding.drafting.costs import COMMON_COSTS
 from forelook.decoding.limits import GREEDY, SamplingParams
 from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.model.catalogue import DEFAULT_MODEL
@@ -42,7 +39,6 @@ INFILLING = ("humaneval-infilling",)
 METHODS = ("hf_greedy", "hf_prompt_lookup", "autoregressive", "lookahead_published", "forelook", "forelook_warm")
 TIMED = ("hf_greedy", "hf_prompt_lookup", "autoregressive", "forelook")
 COUNTED = ("hf_prompt_lookup", "autoregressive", "lookahead_published", "forelook", "forelook_warm")
-MAX_DRAFTS = 15
 INFILL_SHARE = 4  # prompts of infilling per prompt of text: answers are one line, and many are empty
 COUNTS = ("tokens_per_step", "identical_share")
 
@@ -69,7 +65,7 @@ def model_of(dataset: str, arguments: argparse.Namespace) -> str:
 def methods_of(bench_model: BenchModel, settings: MethodSettings, arguments: argparse.Namespace) -> dict[str, Method]:
     """Return the methods by name; transformers' are greedy, so they run at temperature 0 alone."""
     names = arguments.methods or (COUNTED if arguments.counts else TIMED)
-    budget = StepBudget(COMMON_COSTS, max_draft_tokens=MAX_DRAFTS) if arguments.counts else None
+    budget = fixed_budget(MAX_DRAFTS) if arguments.counts else None
     ours = OurMethods(bench_model.model, settings, budget=budget, learns=not arguments.counts)
     available = ours.methods()
     if settings.sampling is GREEDY and any(name.startswith("hf_") for name in names):
@@ -88,7 +84,7 @@ def counted(result: Comparison) -> dict[str, Any]:
         del part["ratios"]
     for name, figures in content["methods"].items():
         runs = [run for run in result.runs[name] if run.token_ids]
-        figures["per_prompt"] = median_interval([len(run.token_ids) / run.num_steps for run in runs])
+        figures["per_prompt"] = median_interval([run.tokens_per_step for run in runs])
     return content
 
 
@@ -121,7 +117,7 @@ def main() -> None:
             for dataset in datasets:
                 prompts = load_prompts(
                     dataset,
-                    replace(bench_model.model, max_positions=min(2048, bench_model.model.max_positions)),
+                    limited(bench_model.model, 2048),
                     data_dir=arguments.data,
                     limit=arguments.limit and arguments.limit * (INFILL_SHARE if dataset in INFILLING else 1),
                     max_new_tokens=arguments.max_new_tokens,

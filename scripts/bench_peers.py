@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench.arguments import benchmark_parser, executable
+from bench.arguments import benchmark_parser, executable, settings_of
 from bench.models import DEFAULT_BASE, default_base_path
 from bench.peer_costs import measure_costs
 from bench.peers import (
@@ -37,6 +37,10 @@ from bench.plots import Line, Panel, draw
 from bench.results import REPOSITORY, print_result, provenance, public_name
 from bench.tables import print_rows
 from forelook.model.device_file import device_key
+
+SMOKE = {"datasets": ["workspace"], "limit": 1, "max_new_tokens": 4, "prompt_tokens": 96, "tails": [1, 4],
+         "step_prefix": 16, "prefills": [32], "rounds": 1, "no_learning": True}  # fmt: skip
+"""Options of ``--smoke``."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,22 +66,14 @@ def make_plan(arguments: argparse.Namespace) -> PeerPlan:
         default += LLAMA_CPP
     if arguments.smoke:
         default = ["autoregressive_bf16", "forelook_bf16", "hf_greedy", "hf_prompt_lookup"]
-    tiny = arguments.smoke
-    return PeerPlan(
+        vars(arguments).update(SMOKE)
+    return settings_of(
+        PeerPlan,
+        arguments,
         model=_model_path(arguments.model),
-        methods=tuple(arguments.methods or default),
-        datasets=("workspace",) if tiny else tuple(arguments.datasets),
-        limit=1 if tiny else arguments.limit,
-        max_new_tokens=4 if tiny else arguments.max_new_tokens,
-        prompt_tokens=96 if tiny else arguments.prompt_tokens,
-        tails=(1, 4) if tiny else tuple(arguments.tails),
-        step_prefix=16 if tiny else arguments.step_prefix,
-        prefills=(32,) if tiny else tuple(arguments.prefills),
-        rounds=1 if tiny else arguments.rounds,
-        data=arguments.data,
-        workspace=arguments.workspace,
+        methods=arguments.methods or default,
         llama_server=executable(arguments.llama_server) or arguments.llama_server,
-        learns=not (tiny or arguments.no_learning),
+        learns=not arguments.no_learning,
     )
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.arguments import benchmark_parser
+from bench.arguments import benchmark_parser, settings_of
+from bench.methods import MAX_DRAFTS
 from bench.models import load_with_source
 from bench.results import REPOSITORY, print_result, public_name, write_result
 from bench.session import SessionPlan, result_of, run_sessions
@@ -29,25 +30,20 @@ def main() -> None:
         __doc__, "model", "dtype", "threads", "max-new-tokens", model=DEFAULT_MODEL, dtype="float32", max_new_tokens=24
     )
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "backend", help="the workspace")
-    parser.add_argument("--sessions", type=int, default=12)
-    parser.add_argument("--long-sessions", type=int, default=2, help="sessions that reach the last place")
-    parser.add_argument("--files", type=int, default=4, help="files that a session works in (default: %(default)s)")
+    parser.add_argument("--sessions", dest="num_sessions", type=int, default=12)
+    parser.add_argument(
+        "--long-sessions", dest="num_long", type=int, default=2, help="sessions that reach the last place"
+    )
+    parser.add_argument(
+        "--files", dest="num_files", type=int, default=4, help="files that a session works in (default: %(default)s)"
+    )
     parser.add_argument("--at", type=int, nargs="+", default=[1, 10, 100], help="places (default: 1 10 100)")
     parser.add_argument("--around", type=int, nargs="+", default=[0, 1, 3], help="suggestions on either side of each")
     parser.add_argument("--prompt-tokens", type=int, default=320)
-    parser.add_argument("--max-drafts", type=int, default=15)
+    parser.add_argument("--max-drafts", type=int, default=MAX_DRAFTS)
     arguments = parser.parse_args()
     model = load_with_source(arguments.model, dtype=arguments.dtype).model
-    plan = SessionPlan(
-        arguments.folder,
-        dict(zip(arguments.at, arguments.around, strict=True)),
-        arguments.sessions,
-        arguments.long_sessions,
-        arguments.files,
-        arguments.max_new_tokens,
-        arguments.prompt_tokens,
-        arguments.max_drafts,
-    )
+    plan = settings_of(SessionPlan, arguments, places=dict(zip(arguments.at, arguments.around, strict=True)))
     content: dict[str, Any] = {}
     for number, tallies in enumerate(run_sessions(plan, model), start=1):
         content = {

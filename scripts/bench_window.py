@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from bench import cost_tables
 from bench.arguments import benchmark_parser
-from bench.datasets import load_prompts
+from bench.datasets import asked_prompts
 from bench.models import DEFAULT_BASE, load_with_source
 from bench.results import print_result, public_name, write_result
 from bench.window import WindowContest
@@ -53,13 +53,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         model = load_with_source(arguments.model, device="cpu", dtype=dtype).model
         contest = WindowContest(model, arguments.max_new_tokens)
         for dataset in arguments.datasets:
-            prompts = load_prompts(
-                dataset,
-                model,
-                data_dir=arguments.data,
-                limit=arguments.limit,
-                max_new_tokens=arguments.max_new_tokens,
-            )
+            prompts = asked_prompts(dataset, model, arguments)
             name = public_name(dataset)
             if kind == "timed":
                 content["timed"][name] = contest.timed(name, prompts)

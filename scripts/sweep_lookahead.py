@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bench.arguments import benchmark_parser
-from bench.datasets import load_prompts
-from bench.models import load_with_source
+from bench.datasets import asked_prompts
+from bench.models import limited, load_with_source
 from bench.plots import Line, Panel, draw
 from bench.results import print_result, public_name, write_result
 from bench.sweep import Setting, clean_prompts, expected_accepted, fit, group, sweep
@@ -71,15 +70,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=math.inf, help="start no prompt after this time")
     parser.add_argument("--out", type=Path, help="folder of the plots (default: none)")
     arguments = parser.parse_args()
-    bench_model = load_with_source(arguments.model, device=arguments.device, dtype=arguments.dtype)
-    model = replace(bench_model.model, max_positions=min(2048, bench_model.model.max_positions))
-    prompts = load_prompts(
-        arguments.dataset,
-        model,
-        data_dir=arguments.data,
-        limit=arguments.limit,
-        max_new_tokens=arguments.max_new_tokens,
-    )
+    model = limited(load_with_source(arguments.model, device=arguments.device, dtype=arguments.dtype).model, 2048)
+    prompts = asked_prompts(arguments.dataset, model, arguments)
     clean = [] if arguments.all_prompts else clean_prompts(model, prompts, arguments.max_new_tokens)
     settings = [
         Setting(window, ngram, candidates, reference, warm)

@@ -8,9 +8,11 @@ import inspect
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.results import DATA
+
+T = TypeVar("T")
 
 LLAMA_SERVER = "LLAMA_SERVER"  # environment variable: llama.cpp's server
 
@@ -73,6 +75,12 @@ def benchmark_parser(doc: str | None, *names: str, **defaults: object) -> argpar
         parser.add_argument(f"--{name}", **row | {"default": default() if callable(default) else default})
     parser.set_defaults(**defaults)
     return parser
+
+
+def settings_of(kind: type[T], options: argparse.Namespace, **others: object) -> T:
+    """Return a dataclass of the options that its fields are named after, and of ``others``."""
+    names = (field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+    return kind(**{name: getattr(options, name) for name in names if hasattr(options, name)} | others)
 
 
 def add_fields(parser: argparse.ArgumentParser, settings: type) -> None:

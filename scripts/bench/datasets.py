@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import gzip
 import json
@@ -9,7 +10,10 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forelook.model.loading import LoadedModel
 
 DATASET_FILES = {
     "humaneval": "humaneval/HumanEval.jsonl.gz",
@@ -21,15 +25,6 @@ DATASET_FILES = {
 }
 DATASETS = (*DATASET_FILES, "workspace")
 _SUFFIX_SHARE = 0.3
-
-
-class PromptModel(Protocol):
-    """The parts of a loaded model that prompts are built with."""
-
-    tokenizer: Any
-    infill: Any
-    config: Any
-    max_positions: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class BenchPrompt:
 
 
 def load_prompts(
-    dataset: str, model: PromptModel, *, data_dir: Path, limit: int | None, max_new_tokens: int
+    dataset: str, model: LoadedModel, *, data_dir: Path, limit: int | None, max_new_tokens: int
 ) -> list[BenchPrompt]:
     """Prompts of a named data set, of a file (.jsonl, .json, .gz) or of a folder of source files.
 
@@ -81,6 +76,13 @@ def load_prompts(
     room = model.max_positions - max_new_tokens
     kind = dataset if dataset in DATASET_FILES else _kind(rows[0])
     return [_prompt(kind, index, record, model, room) for index, record in enumerate(rows)]
+
+
+def asked_prompts(dataset: str, model: LoadedModel, options: argparse.Namespace) -> list[BenchPrompt]:
+    """Prompts as ``--data``, ``--limit`` and ``--max-new-tokens`` ask for them."""
+    return load_prompts(
+        dataset, model, data_dir=options.data, limit=options.limit, max_new_tokens=options.max_new_tokens
+    )
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
@@ -149,7 +151,7 @@ def _kind(record: dict[str, Any]) -> str:
     raise SystemExit(f"no prompt format fits records with the fields {sorted(record)}")
 
 
-def _prompt(kind: str, index: int, record: dict[str, Any], model: PromptModel, room: int) -> BenchPrompt:
+def _prompt(kind: str, index: int, record: dict[str, Any], model: LoadedModel, room: int) -> BenchPrompt:
     name = f"{kind}/{record.get('task_id', record.get('question_id', index))}"
     text_of = _FORMATS[kind][1]
     if text_of is None:
@@ -163,7 +165,7 @@ def _prompt(kind: str, index: int, record: dict[str, Any], model: PromptModel, r
     return BenchPrompt(name, [*start, *ids], ids)
 
 
-def _chat_turn(text: str, model: PromptModel) -> list[int] | None:
+def _chat_turn(text: str, model: LoadedModel) -> list[int] | None:
     """Return a user's turn in the ChatML format; ``None`` for a model without its tokens."""
     start, end = (model.tokenizer.token_id(token) for token in ("<|im_start|>", "<|im_end|>"))
     if start is None or end is None:
@@ -177,7 +179,7 @@ def _infill_prompt(
     prefix: str,
     target: str,
     suffix: str,
-    model: PromptModel,
+    model: LoadedModel,
     room: int,
     documents: dict[str, list[int]] | None = None,
 ) -> BenchPrompt:
@@ -204,7 +206,7 @@ def prefix_tokens(tokenizer: Any, prefix: str, target: str) -> list[int]:
 
 def workspace_prompts(
     folder: Path,
-    model: PromptModel,
+    model: LoadedModel,
     *,
     limit: int,
     max_new_tokens: int,

@@ -42,6 +42,12 @@ class Comparison:
     runs: dict[str, list[Run]] = field(default_factory=dict)
     divergences: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def clean(self) -> list[int]:
+        """Indices of the prompts whose output does not loop: the autoregressive one, or without it the first."""
+        reference = self.runs.get("autoregressive") or next(iter(self.runs.values()))
+        return [index for index, run in enumerate(reference) if not has_repetition(run.token_ids)]
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -146,15 +152,12 @@ def summarize(result: Comparison, kept: Sequence[int]) -> dict[str, Any]:
 
 def report(result: Comparison) -> dict[str, Any]:
     """Return the figures of one data set on one model, over all prompts and over the clean ones."""
-    reference = result.runs.get("autoregressive") or next(iter(result.runs.values()))
-    clean = [index for index, run in enumerate(reference) if not has_repetition(run.token_ids)]
-    whole = summarize(result, range(len(result.prompts)))
     return {
         "dataset": public_name(result.dataset),
         "model": public_name(result.model),
         "device": result.device,
         "dtype": result.dtype,
-        **whole,
-        "clean": summarize(result, clean),
+        **summarize(result, range(len(result.prompts))),
+        "clean": summarize(result, result.clean),
         "divergences": result.divergences,
     }

@@ -17,7 +17,7 @@ from forelook.decoding.lookahead.published import PublishedSettings
 from forelook.errors import UnsupportedArchitectureError
 from safetensors.torch import save_file
 
-from bench.datasets import BenchPrompt, has_repetition
+from bench.datasets import BenchPrompt
 from bench.decoding import Comparison
 from bench.methods import Method, OurMethods, Run
 from bench.models import BenchModel
@@ -173,15 +173,13 @@ def methods_of(
 
 def summarize(result: Comparison, *, is_timed: bool) -> dict[str, Any]:
     """Return the figures of a data set over all prompts, and over the clean ones."""
-    clean = [index for index, run in enumerate(result.runs[GREEDY]) if not has_repetition(run.token_ids)]
-    every = range(len(result.prompts))
     parts = [
         {
             "num_prompts": len(kept),
             "methods": {name: figures(result, name, kept, is_timed=is_timed) for name in result.runs if kept},
             "ratios": ratios(result, kept, is_timed=is_timed) if kept else {},
         }
-        for kept in (every, clean)
+        for kept in (range(len(result.prompts)), result.clean)
     ]
     return {**parts[0], "clean": parts[1]}
 
@@ -198,7 +196,7 @@ def figures(result: Comparison, name: str, kept: Sequence[int], *, is_timed: boo
         "num_tokens": tokens,
         "num_steps": steps,
         "tokens_per_step": round(tokens / steps, 3),
-        "tokens_per_step_by_prompt": median_interval([len(run.token_ids) / run.num_steps for run in runs]),
+        "tokens_per_step_by_prompt": median_interval([run.tokens_per_step for run in runs]),
         "identical_share": round(sum(same) / len(same), 4),
     }
     if is_timed:

@@ -15,6 +15,7 @@ from forelook.completion.engine.drafting import restore_drafting
 from forelook.decoding.autoregressive import autoregressive
 from forelook.decoding.drafting.budget import StepBudget
 from forelook.decoding.drafting.calibration import Calibrations
+from forelook.decoding.drafting.costs import COMMON_COSTS
 from forelook.decoding.drafting.drafter import Drafter
 from forelook.decoding.drafting.sources.pool import PoolSource
 from forelook.decoding.drafting.tree_drafter import DraftMemory, TreeDrafter
@@ -42,6 +43,10 @@ class Run:
     host_s: float | None = None
 
     @property
+    def tokens_per_step(self) -> float:
+        return len(self.token_ids) / self.num_steps
+
+    @property
     def ms_per_token(self) -> float:
         """End to end, prefill included."""
         return 1e3 * self.total_s / max(1, len(self.token_ids))
@@ -55,6 +60,13 @@ class Run:
 
 
 Method = Callable[[BenchPrompt], Run]
+MAX_DRAFTS = 15
+"""Drafts per step where steps are counted."""
+
+
+def fixed_budget(max_drafts: int) -> StepBudget:
+    """Return a budget of drafts that no measured cost changes: counts of steps are then the same on every machine."""
+    return StepBudget(COMMON_COSTS, max_draft_tokens=max_drafts)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ def load_with_source(model: str | None, *, device: str = "auto", dtype: str = "a
     return BenchModel(load_named(DEFAULT_MODEL, device=device, dtype=dtype), str(file), DEFAULT_ADAPTER_PATH)
 
 
+def limited(model: LoadedModel, max_positions: int) -> LoadedModel:
+    """Return a model with room for so many tokens at most."""
+    return replace(model, max_positions=min(max_positions, model.max_positions))
+
+
 def default_base_path() -> Path | None:
     """Return the file of the default model's base; ``None`` where it was not pulled."""
     row = find_model(DEFAULT_MODEL)

@@ -20,12 +20,13 @@ from forelook.errors import ForelookError
 from forelook.model.forward.native.library import native_kernels
 from forelook.model.loading import STARTER_MODEL_PATH, LoadedModel, choose_dtype, load_model
 
-from bench.datasets import BenchPrompt, has_repetition, load_prompts
+from bench.datasets import BenchPrompt, load_prompts
+from bench.decoding import Effort, compare
 from bench.llama_server import PRECISIONS, SPECULATION, LlamaServer, LlamaServerError, quantized, serving
 from bench.methods import HuggingFaceMethods, Method, MethodSettings, OurMethods, Run
+from bench.models import limited
 from bench.steps import random_ids
 from bench.summary import rounded_percentile
-from bench.turns import rotated, with_progress
 
 FORMATS = ("bf16", "int8", "int4")
 """Formats of Forelook's weights. Where neither the CPU nor compiled kernels have bfloat16, ``bf16`` is float32, as the
@@ -73,14 +74,14 @@ class PeerPlan:
     """
 
     model: str | None
-    methods: tuple[str, ...]
-    datasets: tuple[str, ...]
+    methods: Sequence[str]
+    datasets: Sequence[str]
     limit: int
     max_new_tokens: int
     prompt_tokens: int
-    tails: tuple[int, ...]
+    tails: Sequence[int]
     step_prefix: int
-    prefills: tuple[int, ...]
+    prefills: Sequence[int]
     rounds: int
     data: Path
     workspace: Path
@@ -124,8 +125,8 @@ def load_contestants(plan: PeerPlan, stack: ExitStack, folder: Path) -> Contesta
         folder: for quantized files and logs.
     """
     base = load_model(plan.model, device="cpu", dtype=_base_dtype())
-    base = replace(base, max_positions=min(base.max_positions, plan.positions))
-    found = Contestants(replace(base, max_positions=min(base.max_positions, plan.prompt_tokens + plan.max_new_tokens)))
+    base = limited(base, plan.positions)
+    found = Contestants(limited(base, plan.prompt_tokens + plan.max_new_tokens))
     for form in FORMATS:
         names = [f"{kind}_{form}" for kind in OURS if f"{kind}_{form}" in plan.methods]
         if names:
@@ -212,12 +213,8 @@ def compare_on(dataset: str, plan: PeerPlan, found: Contestants) -> dict[str, An
     warmup_ids = random_ids(min(32, plan.prompt_tokens), found.prompts_model.config.vocab_size)
     for method in found.methods.values():
         method(BenchPrompt("warm-up", warmup_ids, warmup_ids))
-    runs: dict[str, list[Run]] = {name: [] for name in found.methods}
-    for index, prompt in enumerate(with_progress(prompts, dataset)):
-        for name in rotated(list(found.methods), index):
-            runs[name].append(found.methods[name](prompt))
-    reference = next(iter(runs.values()))
-    clean = [index for index, run in enumerate(reference) if not has_repetition(run.token_ids)]
+    result = compare(dataset, found.prompts_model, prompts, found.methods, Effort(warms_up=False))
+    runs, clean = result.runs, result.clean
     return {
         "num_prompts": len(prompts),
         "methods": {name: figures(name, runs, range(len(prompts))) for name in runs},

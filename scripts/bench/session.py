@@ -8,12 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from forelook.decoding.drafting.budget import StepBudget
-from forelook.decoding.drafting.costs import COMMON_COSTS
 from forelook.model.loading import LoadedModel
 
 from bench.datasets import BenchPrompt, workspace_prompts
-from bench.methods import MethodSettings, OurMethods, Run
+from bench.methods import MethodSettings, OurMethods, Run, fixed_budget
 from bench.summary import median_interval
 
 NAMES = ("cold", "pool", "session")
@@ -61,10 +59,7 @@ class Tally:
     def figures(self) -> dict[str, Any]:
         """Return tokens per step by method, and the paired ratios to a cold start; empty answers are left out."""
         kept = [index for index, run in enumerate(self.runs["cold"]) if run.token_ids]
-        rates = {
-            name: [len(runs[index].token_ids) / runs[index].num_steps for index in kept]
-            for name, runs in self.runs.items()
-        }
+        rates = {name: [runs[index].tokens_per_step for index in kept] for name, runs in self.runs.items()}
         pooled = {
             name: round(
                 sum(len(runs[index].token_ids) for index in kept) / sum(runs[index].num_steps for index in kept), 3
@@ -114,7 +109,7 @@ def run_sessions(plan: SessionPlan, model: LoadedModel) -> Iterator[dict[int, Ta
     tallies = {place: Tally() for place in plan.places}
     limited = replace(model, max_positions=plan.prompt_tokens + plan.max_new_tokens)
     settings = MethodSettings(plan.max_new_tokens)
-    budget = StepBudget(COMMON_COSTS, max_draft_tokens=plan.max_drafts)
+    budget = fixed_budget(plan.max_drafts)
     for number in range(plan.num_sessions):
         cold, pool, session = (OurMethods(limited, settings, budget=budget, learns=False) for _ in NAMES)
         for index, prompt in enumerate(session_prompts(plan, limited, number), start=1):

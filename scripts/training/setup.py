@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
+from bench.arguments import settings_of
 from forelook.model.adapter import base_sample
 from forelook.model.loading import STARTER_MODEL_PATH, choose_dtype
 from forelook.model.token_healing import TokenHealer
@@ -37,15 +38,6 @@ def shelves(folder: Path, split: str) -> Mapping[str, Shelf]:
     """All languages of one split of a prepared corpus."""
     names = sorted(path.name.split(".")[0] for path in folder.glob(f"*.{split}.json"))
     return {name: Shelf(folder, name, split) for name in names}
-
-
-T = TypeVar("T")
-
-
-def settings_of(kind: type[T], options: argparse.Namespace, **others: object) -> T:
-    """Return a dataclass of the options that its fields are named after, and of ``others``."""
-    names = (field.name for field in fields(kind))  # type: ignore[arg-type]
-    return kind(**{name: getattr(options, name) for name in names if hasattr(options, name)} | others)
 
 
 def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks: Ranks | None = None) -> Trainer:
