@@ -1,4 +1,4 @@
-"""File URIs as editors write them: percent-encoded, with a Windows drive letter in either case."""
+"""File URIs as editors write them: percent-encoded, with a Windows drive letter in either case; and their paths."""
 
 from __future__ import annotations
 
@@ -55,3 +55,11 @@ def local_path(uri: str) -> Path | None:
     if parts.netloc:
         return Path(f"//{unquote(parts.netloc)}{path}")  # a share
     return Path(path[1:] if _DRIVE.match(path) else path)
+
+
+def resolved(path: Path) -> Path:
+    """The path without links, as far as it exists; as it is where it cannot be resolved."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path

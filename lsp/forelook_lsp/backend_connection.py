@@ -10,6 +10,7 @@ import random
 import ssl
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -353,22 +354,20 @@ class BackendConnection:
             if isinstance(frame, bytes):
                 raise MalformedMessageError("binary frames are not supported")
             message = jsonrpc.decode_message(frame)
-            if isinstance(message, jsonrpc.Response):
+            if isinstance(message, jsonrpc.Response | jsonrpc.ErrorResponse):
                 self._settle(message)
-            elif isinstance(message, jsonrpc.ErrorResponse):
-                pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
-                if pending is not None and not pending.future.done():
-                    pending.future.set_exception(message.to_error())
             elif isinstance(message, jsonrpc.Notification):
                 self._notified(link, message)
         except ForelookError as error:
             logger.warning("invalid message from the backend: %s", error)
 
-    def _settle(self, message: jsonrpc.Response) -> None:
+    def _settle(self, message: jsonrpc.Response | jsonrpc.ErrorResponse) -> None:
         pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
         if pending is None or pending.future.done():
             return
         try:
+            if isinstance(message, jsonrpc.ErrorResponse):
+                raise message.to_error()
             result = from_json(pending.result, message.result, allow_unknown=True)
         except ForelookError as error:
             pending.future.set_exception(error)
@@ -434,28 +433,16 @@ async def _connect(endpoint: Endpoint, workspace: str) -> ClientConnection:
 
 async def run_in_thread(function: Callable[[], T]) -> T:
     """Run a blocking call in a daemon thread; unlike a pool's, it does not delay the end of the process."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # an awaiter that is cancelled cannot end the call, which then settles it
 
     def work() -> None:
-        result: T | None = None
-        failure: BaseException | None = None
         try:
-            result = function()
+            future.set_result(function())
         except ForelookError as error:
-            failure = error
+            future.set_exception(error)
         except Exception as error:  # noqa: BLE001 - border of a thread: the awaiter receives the error
-            failure = EndpointError(f"{type(error).__name__}: {error}")
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result, failure)
+            future.set_exception(EndpointError(f"{type(error).__name__}: {error}"))
 
     threading.Thread(target=work, name="forelook-blocking-call", daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(future)

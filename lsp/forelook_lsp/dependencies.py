@@ -19,8 +19,9 @@ from forelook.languages import LibraryLayout, language_for, language_id_of
 from forelook.local.files import read_regular_file
 from forelook.privacy.content import content_reason, is_generated_name
 from forelook.privacy.secrets import is_secret_path
+from forelook.protocol.messages import WorkspaceFile
 
-from forelook_lsp.workspace_files import CHUNK_BYTES, CHUNK_FILES, FileText, OpenFile
+from forelook_lsp.workspace_files import CHUNK_BYTES, CHUNK_FILES, OpenFile
 
 # All chosen, not measured; the whole is about a million tokens.
 MAX_TOTAL_BYTES = 4 * 2**20
@@ -60,9 +61,9 @@ class Dependencies:
         self._seen: set[str] = set()
         self._bytes_left = MAX_TOTAL_BYTES
 
-    def new_parts(self, open_files: Sequence[OpenFile], stop: threading.Event) -> Iterator[list[FileText]]:
+    def new_parts(self, open_files: Sequence[OpenFile], stop: threading.Event) -> Iterator[list[WorkspaceFile]]:
         """Yield the texts of library files that these files import and earlier ones did not, in small parts."""
-        part: list[FileText] = []
+        part: list[WorkspaceFile] = []
         for key, path in self._files(open_files):
             if stop.is_set() or self._bytes_left <= 0:
                 break
@@ -73,7 +74,7 @@ class Dependencies:
             if text is None:
                 continue
             self._bytes_left -= len(text)
-            part.append(FileText(key, text))
+            part.append(WorkspaceFile(key, text))
             if len(part) == CHUNK_FILES or sum(len(file.text) for file in part) > CHUNK_BYTES:
                 yield part
                 part = []

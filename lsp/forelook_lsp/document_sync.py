@@ -189,7 +189,7 @@ class DocumentSync:
     def _add_cells(self, notebook: Notebook, start: int, num_deleted: int, cells: Sequence[Cell]) -> None:
         for cell in notebook.cells[start : start + num_deleted]:
             self._forget_cell(cell)
-        notebook.rearrange(start, num_deleted, cells)
+        notebook.cells[start : start + num_deleted] = cells
         for cell in notebook.cells:
             self._mirror.cells[cell.uri] = cell
             self._notebook_of[cell.uri] = notebook

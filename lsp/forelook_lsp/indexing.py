@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,14 @@ from forelook.errors import ForelookError, PrivacyError
 from forelook.keys import DEPENDENCIES
 from forelook.privacy.content import secret_reason
 from forelook.protocol import messages
-from forelook.uris import local_path, named_paths
+from forelook.uris import local_path, named_paths, resolved
 
 from forelook_lsp.backend_connection import BackendConnection, run_in_thread
 from forelook_lsp.status import StatusPresenter
 
 if TYPE_CHECKING:
     from forelook_lsp.dependencies import Dependencies
-    from forelook_lsp.workspace_files import FileText, OpenFile, WorkspaceFiles
+    from forelook_lsp.workspace_files import OpenFile, WorkspaceFiles
 
 logger = logging.getLogger(__name__)
 
@@ -281,9 +281,9 @@ class Indexing:
         containing = [name for name, root in self._roots.items() if path.is_relative_to(root)]
         if not containing:
             if not self._resolved_roots:
-                self._resolved_roots = {name: _resolved(root) for name, root in self._roots.items()}
-            resolved = _resolved(path)
-            containing = [name for name, root in self._resolved_roots.items() if resolved.is_relative_to(root)]
+                self._resolved_roots = {name: resolved(root) for name, root in self._roots.items()}
+            target = resolved(path)
+            containing = [name for name, root in self._resolved_roots.items() if target.is_relative_to(root)]
         return max(containing, key=lambda name: len(self._roots[name].parts), default=None)
 
     def _forget_keys(self, name: str, keys: Sequence[str]) -> None:
@@ -323,15 +323,16 @@ class Indexing:
         """Send the texts of files that are not open, and forget those that turn out to be excluded."""
         open_paths = self._open_paths()
         wanted = [path for path in paths if path not in open_paths and self._folder_of(path) == name]
-        parts = folder.read_parts(wanted, self._stop)
-        while part := await run_in_thread(partial(next, parts, None)):
-            self._notify_files(name, part)
-            await self._until_received()
+        async for _ in self._send_parts(name, folder.read_parts(wanted, self._stop)):
+            pass
         self._forget_keys(name, folder.take_unwanted())
 
-    async def _until_received(self) -> None:
-        """Wait until the backend has received the files, which keeps both queues short."""
-        await self._backend.request(messages.STATUS, messages.Empty())
+    async def _send_parts(self, name: str, parts: Iterator[list[messages.WorkspaceFile]]) -> AsyncIterator[int]:
+        """Send texts part by part, each once the backend has the one before; yield how many files a part has."""
+        while part := await run_in_thread(partial(next, parts, None)):
+            self._backend.notify(messages.WORKSPACE_FILES, messages.WorkspaceFilesParams(name, tuple(part)))
+            yield len(part)
+            await self._backend.request(messages.STATUS, messages.Empty())  # which keeps both queues short
 
     async def _send_all(
         self, open_files: Sequence[OpenFile], stop: threading.Event, *, with_dependencies: bool
@@ -347,12 +348,9 @@ class Indexing:
                 if stop.is_set():
                     break
                 self._keep(name, folder.permitted_keys)
-                parts = folder.read_parts(paths, stop)
-                while part := await run_in_thread(partial(next, parts, None)):
-                    self._notify_files(name, part)
-                    num_sent += len(part)
+                async for num_files in self._send_parts(name, folder.read_parts(paths, stop)):
+                    num_sent += num_files
                     progress.report(min(1.0, num_sent / max(1, len(paths))), f"{num_sent} of {len(paths)} files")
-                    await self._until_received()
                 self._forget_keys(name, folder.take_unwanted())
             if with_dependencies:
                 await self._send_dependencies(open_files, stop)
@@ -381,20 +379,7 @@ class Indexing:
             if self._dependencies is None:
                 roots = list(self._roots.values())
                 self._dependencies = Dependencies(roots, lambda path: self._folder_of(path) is not None)
-            parts = self._dependencies.new_parts(open_files, stop)
-            while part := await run_in_thread(partial(next, parts, None)):
-                self._notify_files(DEPENDENCIES, part)
-                await self._until_received()
+            async for _ in self._send_parts(DEPENDENCIES, self._dependencies.new_parts(open_files, stop)):
+                pass
         except ForelookError as error:
             logger.info("reading libraries stopped: %s", error)
-
-    def _notify_files(self, name: str, files: Sequence[FileText]) -> None:
-        wire = tuple(messages.WorkspaceFile(file.path, file.text) for file in files)
-        self._backend.notify(messages.WORKSPACE_FILES, messages.WorkspaceFilesParams(name, wire))
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return path

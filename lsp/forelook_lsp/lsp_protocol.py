@@ -8,10 +8,11 @@ websocket connections share; documents follow ``str.splitlines``; the future of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,8 +21,7 @@ from cattrs import Converter
 from forelook.errors import ForelookError
 from forelook.failures import log_failure
 from forelook.heap import trim_heap
-from forelook.protocol.jsonrpc import MAX_ID_LENGTH
-from forelook.protocol.wire import MAX_INTEGER
+from forelook.protocol.jsonrpc import readable_id
 from lsprotocol import types
 from pygls.exceptions import (
     JsonRpcException,
@@ -121,13 +121,6 @@ def _read_changes(changes: list[dict[str, Any]]) -> Sequence[EditorChange]:
     return [change["text"] if change.get("range") is None else next(edit) for change in changes]
 
 
-def _is_id(value: object) -> bool:
-    """Whether a peer's value may be an id: it is used as a key, and repeated in answers and logs."""
-    if isinstance(value, str):
-        return len(value) <= MAX_ID_LENGTH
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
-
-
 class ForelookProtocol(LanguageServerProtocol):
     """One connection with one editor window."""
 
@@ -194,12 +187,12 @@ class ForelookProtocol(LanguageServerProtocol):
 
     def _has_usable_ids(self, content: dict[str, Any]) -> bool:
         """Whether the message's id, and the one that a cancellation names, can be used as keys."""
-        if "id" in content and not _is_id(content["id"]):
+        if "id" in content and readable_id(content["id"]) is None:
             # JSON-RPC's answer to a message without a readable id has the id null.
             return content["id"] is None and "error" in content and "method" not in content
         if content.get("method") == types.CANCEL_REQUEST:
             params = content.get("params")
-            return isinstance(params, dict) and _is_id(params.get("id"))
+            return isinstance(params, dict) and readable_id(params.get("id")) is not None
         return True
 
     def _may_run(self, method: str, msg_id: Any) -> bool:
@@ -212,18 +205,16 @@ class ForelookProtocol(LanguageServerProtocol):
                 return False
             self._initialized = True
             return True
-        if not self._initialized:
-            if msg_id is not None:
-                self._answer_error(msg_id, JsonRpcServerNotInitialized(f"{method} was sent before initialize"))
-            return False
-        if self._shutdown:
-            if msg_id is not None:
-                self._answer_error(msg_id, JsonRpcInvalidRequest(f"{method} was sent after shutdown"))
-            return False
-        return True
+        if self._initialized and not self._shutdown:
+            return True
+        if msg_id is not None and self._initialized:
+            self._answer_error(msg_id, JsonRpcInvalidRequest(f"{method} was sent after shutdown"))
+        elif msg_id is not None:
+            self._answer_error(msg_id, JsonRpcServerNotInitialized(f"{method} was sent before initialize"))
+        return False
 
     def _answer_error(self, msg_id: Any, error: JsonRpcException) -> None:
-        if not _is_id(msg_id):
+        if readable_id(msg_id) is None:
             msg_id = None
         self._send_data(types.ResponseErrorMessage(id=msg_id, error=error.to_response_error(), jsonrpc=self.VERSION))
 
@@ -268,38 +259,29 @@ def quiet_errors(handler: Callable[..., Any], where: str) -> Callable[..., Any]:
         handler: the handler.
         where: its method or command, for the log.
     """
-    if asyncio.iscoroutinefunction(handler):
 
-        async def run_async(*args: Any) -> Any:
-            try:
-                return await handler(*args)
-            except JsonRpcException:
-                raise
-            except Exception as error:  # noqa: BLE001 - border to the editor
-                raise as_answer(error, where) from None
-
-        return _without_annotations(run_async)
+    async def run_async(*args: Any) -> Any:
+        with _quiet(where):
+            return await handler(*args)
 
     def run(*args: Any) -> Any:
-        try:
+        with _quiet(where):
             return handler(*args)
-        except JsonRpcException:
-            raise
-        except Exception as error:  # noqa: BLE001 - border to the editor
-            raise as_answer(error, where) from None
 
-    return _without_annotations(run)
-
-
-def _without_annotations(wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    """Pygls tests annotations with ``issubclass``, and on Python 3.10 ``Any`` is not a class."""
-    wrapper.__annotations__ = {}
+    wrapper: Callable[..., Any] = run_async if asyncio.iscoroutinefunction(handler) else run
+    wrapper.__annotations__ = {}  # pygls tests them with `issubclass`, and on Python 3.10 `Any` is not a class
     return wrapper
 
 
-def as_answer(error: Exception, where: str) -> JsonRpcException:
-    """Return the answer for ``error``; unexpected errors are logged with their location but without their message."""
-    if isinstance(error, ForelookError):
-        return JsonRpcException(str(error), error.code)
-    log_failure(where, error)
-    return JsonRpcInternalError(INTERNAL_ERROR_MESSAGE)
+@contextlib.contextmanager
+def _quiet(where: str) -> Iterator[None]:
+    """Turn errors into answers; unexpected ones are logged with their location but without their message."""
+    try:
+        yield
+    except JsonRpcException:
+        raise
+    except ForelookError as error:
+        raise JsonRpcException(str(error), error.code) from None
+    except Exception as error:  # noqa: BLE001 - border to the editor
+        log_failure(where, error)
+        raise JsonRpcInternalError(INTERNAL_ERROR_MESSAGE) from None

@@ -8,7 +8,6 @@ range, spans two of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from forelook.languages import CELL_MAGICS, KEEPING_MAGICS, UNKNOWN_LANGUAGE
@@ -25,8 +24,7 @@ def language_of_cell(language_id: str, text: str) -> str:
     match = _CELL_MAGIC.match(text)
     if match is None or match.group(1) in KEEPING_MAGICS:
         return language_id
-    magic = match.group(1)
-    return CELL_MAGICS.get(magic, UNKNOWN_LANGUAGE)
+    return CELL_MAGICS.get(match.group(1), UNKNOWN_LANGUAGE)
 
 
 @dataclass(slots=True, eq=False)
@@ -53,10 +51,6 @@ class Notebook:
         for cell in self.cells:
             texts.setdefault(_language(cell), []).append(cell.lines.text)
         return {language: SEPARATOR.join(parts) for language, parts in texts.items()}
-
-    def rearrange(self, start: int, num_deleted: int, cells: Sequence[Cell]) -> None:
-        """Replace cells of the notebook's order by others."""
-        self.cells[start : start + num_deleted] = cells
 
     def place_cells(self) -> None:
         """Compute where each cell starts in the text of its language."""

@@ -223,9 +223,7 @@ class ForelookServer(LanguageServer):
     # --- Documents -------------------------------------------------------------------------------------------
 
     def _did_open(self, params: types.DidOpenTextDocumentParams) -> None:
-        self._open(params.text_document)
-
-    def _open(self, document: types.TextDocumentItem) -> None:
+        document = params.text_document
         self.window.documents.open(document.uri, str(document.language_id), document.version, document.text)
         self.window.used()
 
@@ -233,13 +231,6 @@ class ForelookServer(LanguageServer):
         document = params.text_document
         changes: Any = params.content_changes  # already ours: see lsp_protocol
         self.window.documents.change(document.uri, document.version, changes)
-
-    def _change(
-        self,
-        document: types.VersionedTextDocumentIdentifier,
-        changes: Sequence[types.TextDocumentContentChangeEvent],
-    ) -> None:
-        self.window.documents.change(document.uri, document.version, [unpack_change(change) for change in changes])
 
     def _did_save(self, params: types.DidSaveTextDocumentParams) -> None:
         self.window.files_changed([params.text_document.uri], [])
@@ -268,7 +259,8 @@ class ForelookServer(LanguageServer):
                 [unpack_cell(cell) for cell in cells.structure.did_open or []],
             )
         for content in cells.text_content or []:
-            self._change(content.document, content.changes)
+            changes = [unpack_change(change) for change in content.changes]
+            self.window.documents.change(content.document.uri, content.document.version, changes)
 
     def _did_close_notebook(self, params: types.DidCloseNotebookDocumentParams) -> None:
         self.window.close_notebook(params.notebook_document.uri)

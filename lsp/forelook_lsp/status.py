@@ -149,11 +149,7 @@ class Snapshot:
     def to_copilot(self) -> dict[str, object]:
         """Return the params of ``didChangeStatus``, which clients of Copilot's language server understand."""
         kind = {"error": "Error", "paused": "Inactive"}.get(self.state, "Normal")
-        return {
-            "busy": self.state in ("starting", "loading", "completing"),
-            "message": self.message,
-            "kind": kind,
-        }
+        return {"busy": self.state in ("starting", "loading", "completing"), "message": self.message, "kind": kind}
 
 
 class StatusPresenter:

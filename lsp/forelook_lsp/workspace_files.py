@@ -20,6 +20,7 @@ from forelook.privacy.ignore_files import FORELOOKIGNORE, GITIGNORE
 from forelook.privacy.ignore_rules import IgnoreRules
 from forelook.privacy.rules import WorkspacePrivacy
 from forelook.privacy.secrets import is_secret_path
+from forelook.protocol.messages import WorkspaceFile
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +41,6 @@ class OpenFile:
     """An open file, which ranks the others."""
 
     path: Path
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileText:
-    """A file's text, with its path relative to the folder."""
-
-    path: str
     text: str
 
 
@@ -170,9 +163,9 @@ class WorkspaceFiles:
         found += map(self._as_given, self._privacy.newly_tracked())
         return [file for file in dict.fromkeys(found) if self.withheld(file) is None][:MAX_FILES]
 
-    def read_parts(self, paths: Iterable[Path], stop: threading.Event) -> Iterator[list[FileText]]:
+    def read_parts(self, paths: Iterable[Path], stop: threading.Event) -> Iterator[list[WorkspaceFile]]:
         """Yield the files' texts in parts small enough to send between two requests."""
-        part: list[FileText] = []
+        part: list[WorkspaceFile] = []
         part_bytes = total_bytes = 0
         for path in paths:
             if stop.is_set() or total_bytes > MAX_TOTAL_BYTES:
@@ -191,12 +184,12 @@ class WorkspaceFiles:
         if part and not stop.is_set():
             yield part
 
-    def read(self, path: Path) -> FileText | None:
+    def read(self, path: Path) -> WorkspaceFile | None:
         """Return a file's text, ``None`` if it is excluded or unreadable."""
         if self.withheld(path) is not None:
             return None
         try:
-            return FileText(self.key_of(path), self._privacy.read(path))
+            return WorkspaceFile(self.key_of(path), self._privacy.read(path))
         except PrivacyError:
             return None
         except OSError as error:

@@ -17,6 +17,7 @@ from forelook.privacy.content import MAX_FILE_BYTES, content_reason, is_generate
 from forelook.privacy.ignore_files import FORELOOKIGNORE, GITIGNORE, IgnoreFiles, Parts, joined
 from forelook.privacy.repository import Repository, Tracked, is_repository
 from forelook.privacy.secrets import is_secret_path
+from forelook.uris import resolved
 
 SKIPPED_DIRECTORIES: frozenset[str] = frozenset(
     {
@@ -47,7 +48,7 @@ class WorkspacePrivacy:
                 says, and where it says nothing, as git does on this platform.
         """
         self._given_root = _normal(root)
-        self._root = _resolved(self._given_root)
+        self._root = resolved(self._given_root)
         self._root_parts = self._root.parts[1:]
         self._ignore_files = IgnoreFiles(self._root, ignore_case)
         self._own_verdicts: dict[Parts, str | None] = {}
@@ -97,13 +98,13 @@ class WorkspacePrivacy:
         if absolute.is_relative_to(self._given_root):
             absolute = self._root / absolute.relative_to(self._given_root)
         try:
-            resolved = absolute.resolve()
+            target = absolute.resolve()
         except (OSError, RuntimeError, ValueError):
             return "a broken link"
         if not absolute.is_relative_to(self._root):
             # Named through another link: the folders compare equal once resolved, and the name itself still counts.
-            absolute = _resolved(absolute.parent) / absolute.name
-        for candidate in dict.fromkeys((absolute, resolved)):
+            absolute = resolved(absolute.parent) / absolute.name
+        for candidate in dict.fromkeys((absolute, target)):
             if not candidate.is_relative_to(self._root):
                 return "outside the workspace"
             excluded = self._reason(candidate.parts[1:], is_directory=candidate.is_dir())
@@ -150,12 +151,12 @@ class WorkspacePrivacy:
 
     def is_listed(self, path: Path) -> bool:
         """Whether :meth:`files` would list a permitted file: outside of repositories all, inside what git tracks."""
-        resolved = _resolved(path)
-        repository = self._ignore_files.scope(resolved.parts[1:-1]).repository
+        target = resolved(path)
+        repository = self._ignore_files.scope(target.parts[1:-1]).repository
         tracked = None if repository is None else repository.tracked()
         if repository is None or tracked is None or not tracked.files:
             return True
-        return joined(resolved.parts[len(repository.top.parts) :]) in tracked.files
+        return joined(target.parts[len(repository.top.parts) :]) in tracked.files
 
     def read(self, path: Path) -> str:
         """The text of a permitted file.
@@ -168,16 +169,16 @@ class WorkspacePrivacy:
         excluded = self.reason(path)
         if excluded is not None:
             raise PrivacyError(f"{path} is excluded: {excluded}")
-        resolved = (self._root / path).resolve()
+        target = (self._root / path).resolve()
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-        descriptor = os.open(resolved, flags)
+        descriptor = os.open(target, flags)
         with os.fdopen(descriptor, "rb") as file:
             info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
                 raise PrivacyError(f"{path} is excluded: not a regular file")
             # The name may have become another file since it was checked: what counts is the file that is open.
-            opened = _name_of(descriptor, resolved)
+            opened = _name_of(descriptor, target)
             excluded = self.reason(opened)
             if excluded is not None or not os.path.samestat(info, opened.lstat()):
                 raise PrivacyError(f"{path} is excluded: {excluded or 'replaced while it was opened'}")
@@ -280,11 +281,3 @@ def _name_of(descriptor: int, name: Path) -> Path:
 
 def _normal(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps ".."
-
-
-def _resolved(path: Path) -> Path:
-    """The path without links, as far as it exists."""
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return path

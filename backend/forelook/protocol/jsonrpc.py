@@ -166,18 +166,17 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _readable_id(value: object) -> RequestId | None:
+def readable_id(value: object) -> RequestId | None:
     """The id of a message; ``None`` if it is none that a peer may choose, since ids are kept, compared and logged."""
     if isinstance(value, str):
         return value if len(value) <= MAX_ID_LENGTH else None
-    is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
-    return value if is_integer and isinstance(value, int) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER else None
 
 
 def _decode_envelope(content: dict[str, object]) -> Message:
     has_id = "id" in content
     raw_id = content.get("id")
-    request_id = _readable_id(raw_id)
+    request_id = readable_id(raw_id)
 
     def invalid(message: str) -> ProtocolError:
         error = ProtocolError(message)

@@ -199,18 +199,16 @@ class SuggestionMachine:
     def queried(self, query: Query, now_s: float) -> list[Action]:
         """The editor requests suggestions."""
         slot = self._slots.setdefault(query.place.uri, _Slot())
-        actions: list[Action] = []
-        self._discard_waiter(slot, actions)
+        actions = self._discard_waiter(slot)
         running = slot.running
         if running is not None and not running.serves(query):
-            self._withdraw(slot, actions)
+            actions += self._withdraw(slot)
             running = None
         waiter = _Waiter(query, now_s)
         found = self._from_cache(query)
         if found:
-            self._withdraw(slot, actions)  # a visible suggestion must not be replaced by another
-            actions.append(self._answer(waiter, found, Source.HIT, now_s))
-            return actions
+            actions += self._withdraw(slot)  # a visible suggestion must not be replaced by another
+            return [*actions, self._answer(waiter, found, Source.HIT, now_s)]
         slot.waiter = waiter
         if running is not None:
             running.orphaned_s = None
@@ -218,9 +216,8 @@ class SuggestionMachine:
         delay_s = self._delay_s(query, slot, now_s)
         if delay_s > 0:
             slot.due_s = now_s + delay_s
-        else:
-            self._ask(slot, now_s, actions)
-        return actions
+            return actions
+        return actions + self._ask(slot, now_s)
 
     def cancelled(self, query_id: int, now_s: float) -> None:
         """The editor has cancelled a query; the request runs on for a moment."""
@@ -237,24 +234,18 @@ class SuggestionMachine:
         if slot.edited_s is not None:
             self.pace.learn_gap(now_s - slot.edited_s)
         slot.edited_s = now_s
-        actions: list[Action] = []
-        self._discard_waiter(slot, actions)
+        actions = self._discard_waiter(slot)
         if slot.running is not None:
             if place is None or not slot.running.fits(place):
-                self._withdraw(slot, actions)
-            else:
-                slot.running.orphaned_s = now_s
+                return actions + self._withdraw(slot)
+            slot.running.orphaned_s = now_s
         return actions
 
     def closed(self, uri: str) -> list[Action]:
         """A document was closed."""
-        actions: list[Action] = []
         slot = self._slots.pop(uri, None)
-        if slot is not None:
-            self._discard_waiter(slot, actions)
-            self._withdraw(slot, actions)
         self._cache.forget(uri)
-        return actions
+        return [] if slot is None else self._discard_waiter(slot) + self._withdraw(slot)
 
     def forget_answers(self) -> None:
         """Clear the cache: no query to come has the conditions of its entries."""
@@ -265,14 +256,12 @@ class SuggestionMachine:
     def progressed(self, request_id: int, text: str, now_s: float) -> list[Action]:
         """The backend has generated ``text`` so far, from the cursor on."""
         slot = self._slot_of(request_id)
-        actions: list[Action] = []
         if slot is None or slot.running is None:
-            return actions
+            return []
         slot.running.partial = normalize_newlines(text)
-        if slot.waiter is not None and not slot.running.fits(slot.waiter.query.place):
-            self._withdraw(slot, actions)
-            self._ask(slot, now_s, actions)
-        return actions
+        if slot.waiter is None or slot.running.fits(slot.waiter.query.place):
+            return []
+        return self._withdraw(slot) + self._ask(slot, now_s)
 
     def answered(
         self,
@@ -295,11 +284,9 @@ class SuggestionMachine:
             is_unsure: whether the model was not sure enough of what it would suggest.
         """
         slot = self._slot_of(request_id)
-        actions: list[Action] = []
         if slot is None or slot.running is None:
-            return actions
-        running = slot.running
-        slot.running = None
+            return []
+        running, slot.running = slot.running, None
         self.pace.learn_latency(now_s - running.since_s)
         place, condition = running.query.place, running.query.condition
         if continuations and next_line:
@@ -307,32 +294,29 @@ class SuggestionMachine:
         self._cache.add(place, condition, continuations, is_cut=is_cut)
         waiter = slot.waiter
         if waiter is None:
-            return actions
+            return []
         same_place = waiter.query.place.offset == place.offset
         found = self._from_cache(waiter.query)
-        if found or same_place:
-            slot.waiter = None
-            answer = self._answer(waiter, found, Source.NEW if same_place else Source.KEPT, now_s)
-            actions.append(replace(answer, is_unsure=is_unsure and not found))
-        else:
-            self._ask(slot, now_s, actions)
-        return actions
+        if not found and not same_place:
+            return self._ask(slot, now_s)
+        slot.waiter = None
+        answer = self._answer(waiter, found, Source.NEW if same_place else Source.KEPT, now_s)
+        return [replace(answer, is_unsure=is_unsure and not found)]
 
     def failed(self, request_id: int, now_s: float) -> list[Action]:
         """The backend has failed to answer; the query is answered with nothing."""
         slot = self._slot_of(request_id)
-        actions: list[Action] = []
-        if slot is not None:
-            slot.running = None
-            self._give_up(slot, now_s, actions)
-        return actions
+        if slot is None:
+            return []
+        slot.running = None
+        return self._give_up(slot, now_s)
 
     def backend_lost(self, now_s: float) -> list[Action]:
         """The connection was lost with all its requests; all queries are answered with nothing."""
         actions: list[Action] = []
         for slot in self._slots.values():
             slot.running = None
-            self._give_up(slot, now_s, actions)
+            actions += self._give_up(slot, now_s)
         return actions
 
     # --- Time ------------------------------------------------------------------------------------------------
@@ -354,17 +338,12 @@ class SuggestionMachine:
         actions: list[Action] = []
         for slot in self._slots.values():
             if slot.due_s is not None and slot.due_s <= now_s:
-                self._ask(slot, now_s, actions)
+                actions += self._ask(slot, now_s)
             if slot.waiter is not None and slot.waiter.gives_up_s(self.timing) <= now_s:
-                self._give_up(slot, now_s, actions)
-                self._withdraw(slot, actions)
-            running = slot.running
-            if (
-                running is not None
-                and running.orphaned_s is not None
-                and running.orphaned_s + self.timing.grace_s <= now_s
-            ):
-                self._withdraw(slot, actions)
+                actions += self._give_up(slot, now_s) + self._withdraw(slot)
+            orphaned_s = None if slot.running is None else slot.running.orphaned_s
+            if orphaned_s is not None and orphaned_s + self.timing.grace_s <= now_s:
+                actions += self._withdraw(slot)
         return actions
 
     # --- Inside ----------------------------------------------------------------------------------------------
@@ -390,32 +369,29 @@ class SuggestionMachine:
         since_edit_s = now_s - slot.edited_s if slot.edited_s is not None else self.timing.max_delay_s
         return self.pace.delay_s(self.timing, since_edit_s)
 
-    def _ask(self, slot: _Slot, now_s: float, actions: list[Action]) -> None:
+    def _ask(self, slot: _Slot, now_s: float) -> list[Action]:
         slot.due_s = None
         if slot.waiter is None:
-            return
+            return []
         query = slot.waiter.query
         self.pace.num_asks += 1
         slot.running = _Running(next(self._request_ids), query, Span.at(query.place), now_s)
-        actions.append(Ask(slot.running.request_id, query))
+        return [Ask(slot.running.request_id, query)]
 
-    def _withdraw(self, slot: _Slot, actions: list[Action]) -> None:
-        if slot.running is not None:
-            actions.append(Withdraw(slot.running.request_id))
-            self.pace.num_withdrawn += 1
-            slot.running = None
+    def _withdraw(self, slot: _Slot) -> list[Action]:
+        running, slot.running = slot.running, None
+        if running is None:
+            return []
+        self.pace.num_withdrawn += 1
+        return [Withdraw(running.request_id)]
 
-    def _discard_waiter(self, slot: _Slot, actions: list[Action]) -> None:
-        if slot.waiter is not None:
-            actions.append(Discard(slot.waiter.query.query_id))
-            slot.waiter = None
-        slot.due_s = None
+    def _discard_waiter(self, slot: _Slot) -> list[Action]:
+        waiter, slot.waiter, slot.due_s = slot.waiter, None, None
+        return [] if waiter is None else [Discard(waiter.query.query_id)]
 
-    def _give_up(self, slot: _Slot, now_s: float, actions: list[Action]) -> None:
-        slot.due_s = None
-        if slot.waiter is not None:
-            actions.append(self._answer(slot.waiter, (), Source.NONE, now_s))
-            slot.waiter = None
+    def _give_up(self, slot: _Slot, now_s: float) -> list[Action]:
+        waiter, slot.waiter, slot.due_s = slot.waiter, None, None
+        return [] if waiter is None else [self._answer(waiter, (), Source.NONE, now_s)]
 
     def _answer(self, waiter: _Waiter, found: tuple[Continuation, ...], source: Source, now_s: float) -> Answer:
         self.pace.num_answers[source.value] += 1

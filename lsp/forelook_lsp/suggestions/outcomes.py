@@ -137,15 +137,14 @@ class Outcomes:
 
     def answered(self, answer: Answer, now_s: float) -> list[Outcome]:
         """An answer was sent to the editor."""
-        outcomes: list[Outcome] = []
-        place, found = answer.query.place, answer.continuations
+        place, found, outcomes = answer.query.place, answer.continuations, list[Outcome]()
         former = self._showings.get(place.uri)
         withholding = self._withholding.pop(place.uri, None)
         if answer.is_unsure:
             # Every key asks again, but the user misses one suggestion.
             self._withholding[place.uri] = place.line_start
             if withholding != place.line_start:
-                self._emit(outcomes, Outcome(place.uri, EventKind.WITHHELD, 0))
+                outcomes = self._emit(Outcome(place.uri, EventKind.WITHHELD, 0))
         if not found:
             self._drop(place.uri, now_s)
             return outcomes
@@ -165,11 +164,8 @@ class Outcomes:
 
     def shown(self, suggestion_id: str) -> list[Outcome]:
         """A suggestion is on the screen."""
-        outcomes: list[Outcome] = []
-        for uri, showing in self._showings.items():
-            if suggestion_id in showing.rests:
-                self._show(outcomes, uri, showing)
-        return outcomes
+        shown = [(uri, showing) for uri, showing in self._showings.items() if suggestion_id in showing.rests]
+        return [outcome for uri, showing in shown for outcome in self._show(uri, showing)]
 
     def follows(self, uri: str) -> bool:
         """Whether an edit of the document may concern a suggestion."""
@@ -177,13 +173,12 @@ class Outcomes:
 
     def edited(self, uri: str, before: Sliceable, edit: TextChange, now_s: float) -> list[Outcome]:
         """A document is about to change by ``edit``; ``before`` is its text until then."""
-        outcomes: list[Outcome] = []
         for accepted in self._accepted:
             if accepted.uri == uri:
                 _follow(accepted, edit)
         showing = self._showings.get(uri)
         if showing is None:
-            return outcomes
+            return []
         inserted = _inserted_at(before, edit, showing)
         if inserted is None:
             deleted = _deleted_before(before, edit, showing.cursor, showing.num_typed)
@@ -193,7 +188,7 @@ class Outcomes:
                 showing.rests = {name: deleted + rest for name, rest in showing.rests.items()}
                 showing.cursor -= len(deleted)
                 showing.num_typed -= len(deleted)
-            return outcomes
+            return []
         text, at = normalize_newlines(inserted), showing.cursor
         if text in _AUTO_CLOSED and not any(rest.startswith(text) for rest in showing.rests.values()):
             # The editor closed the bracket that was typed.
@@ -203,9 +198,9 @@ class Outcomes:
         if not fitting:
             if text:
                 self._drop(uri, now_s)
-            return outcomes
+            return []
         showing.rests = fitting
-        self._use(outcomes, uri, showing, text)
+        outcomes = self._use(uri, showing, text)
         showing.cursor += len(inserted)
         showing.num_before += len(text)
         showing.rests = {name: rest[len(text) :] for name, rest in fitting.items()}
@@ -218,20 +213,17 @@ class Outcomes:
 
     def accepted(self, suggestion_id: str) -> list[Outcome]:
         """The editor reports that a suggestion was accepted whole."""
-        outcomes: list[Outcome] = []
         if suggestion_id in self._settled:
-            return outcomes
+            return []
         for doubt in self._doubts:
             if suggestion_id in doubt.showing.rests:
                 self._doubts.remove(doubt)
-                self._accept_whole(outcomes, doubt.uri, doubt.showing, suggestion_id)
-                return outcomes
+                return self._accept_whole(doubt.uri, doubt.showing, suggestion_id)
         for uri, showing in self._showings.items():
             if suggestion_id in showing.rests:
-                self._accept_whole(outcomes, uri, showing, suggestion_id)
                 del self._showings[uri]
-                return outcomes
-        return outcomes
+                return self._accept_whole(uri, showing, suggestion_id)
+        return []
 
     def partly_accepted(self, suggestion_id: str, num_chars: int) -> list[Outcome]:
         """The editor reports that the first ``num_chars`` of a suggestion were accepted; the edit may come later."""
@@ -241,7 +233,7 @@ class Outcomes:
             text = rest[: max(0, num_chars - showing.num_before - showing.num_announced)]
             if text:
                 showing.num_announced += len(text)
-                self._accept(outcomes, uri, showing, text, rest)
+                outcomes += self._accept(uri, showing, text, rest)
         return outcomes
 
     def closed(self, uri: str, now_s: float) -> None:
@@ -256,11 +248,7 @@ class Outcomes:
     def next_wake_s(self) -> float | None:
         """When ``tick`` must be called next; ``None`` if nothing is scheduled."""
         times = [doubt.since_s + SETTLE_S for doubt in self._doubts]
-        times += [
-            accepted.since_s + RETENTION[accepted.num_checked][0]
-            for accepted in self._accepted
-            if accepted.num_checked < len(RETENTION)
-        ]
+        times += [accepted.since_s + RETENTION[accepted.num_checked][0] for accepted in self._accepted]
         return min(times, default=None)
 
     def tick(self, texts: Mapping[str, str], now_s: float) -> list[Outcome]:
@@ -269,7 +257,7 @@ class Outcomes:
         for doubt in [doubt for doubt in self._doubts if doubt.since_s + SETTLE_S <= now_s]:
             self._doubts.remove(doubt)
             self._settled.extend(doubt.showing.rests)
-            self._emit(outcomes, Outcome(doubt.uri, EventKind.REJECTED, len(doubt.showing.first_rest)))
+            outcomes += self._emit(Outcome(doubt.uri, EventKind.REJECTED, len(doubt.showing.first_rest)))
         for accepted in list(self._accepted):
             while accepted.num_checked < len(RETENTION):
                 after_s, retained, removed = RETENTION[accepted.num_checked]
@@ -278,55 +266,56 @@ class Outcomes:
                 accepted.num_checked += 1
                 now = texts.get(accepted.uri, "")[accepted.start : accepted.end]
                 kind = retained if similar(accepted.text, now) else removed
-                self._emit(outcomes, Outcome(accepted.uri, kind, len(accepted.text)))
+                outcomes += self._emit(Outcome(accepted.uri, kind, len(accepted.text)))
             if accepted.num_checked == len(RETENTION):
                 self._accepted.remove(accepted)
         return outcomes
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
-    def _use(self, outcomes: list[Outcome], uri: str, showing: _Showing, text: str) -> None:
+    def _use(self, uri: str, showing: _Showing, text: str) -> list[Outcome]:
         """Count ``text``, the beginning of the first rest, which an edit inserts at the cursor."""
         if len(text) == 1 and len(showing.first_rest) > 1:
             showing.num_typed += 1
         elif len(text) == 1:
             if showing.is_shown:
-                self._emit(outcomes, Outcome(uri, EventKind.TYPED_THROUGH, showing.num_typed + 1, None, showing.use()))
+                return self._emit(Outcome(uri, EventKind.TYPED_THROUGH, showing.num_typed + 1, None, showing.use()))
         elif showing.num_announced >= len(text):
             showing.num_announced -= len(text)
         else:
-            self._accept(outcomes, uri, showing, text, showing.first_rest)
+            return self._accept(uri, showing, text, showing.first_rest)
+        return []
 
-    def _accept(self, outcomes: list[Outcome], uri: str, showing: _Showing, text: str, rest: str) -> None:
+    def _accept(self, uri: str, showing: _Showing, text: str, rest: str) -> list[Outcome]:
         """Count ``text``, the beginning of ``rest``, as accepted by a key of the editor."""
-        self._show(outcomes, uri, showing)
         if len(text) == len(rest):
             kind = EventKind.ACCEPTED
         elif text.endswith("\n") or rest[len(text)] == "\n":
             kind = EventKind.ACCEPTED_LINE
         else:
             kind = EventKind.ACCEPTED_WORD
-        self._emit(outcomes, Outcome(uri, kind, len(text), text, showing.use()))
+        return self._show(uri, showing) + self._emit(Outcome(uri, kind, len(text), text, showing.use()))
 
-    def _accept_whole(self, outcomes: list[Outcome], uri: str, showing: _Showing, suggestion_id: str) -> None:
+    def _accept_whole(self, uri: str, showing: _Showing, suggestion_id: str) -> list[Outcome]:
         rest = showing.rests[suggestion_id]
         self._settled.extend(showing.rests)
-        self._accept(outcomes, uri, showing, rest, rest)
+        return self._accept(uri, showing, rest, rest)
 
-    def _show(self, outcomes: list[Outcome], uri: str, showing: _Showing) -> None:
+    def _show(self, uri: str, showing: _Showing) -> list[Outcome]:
         """Count it as shown, once; an accepted suggestion was shown, reported or not."""
-        if not showing.is_shown:
-            showing.is_shown = True
-            self._emit(outcomes, Outcome(uri, EventKind.SHOWN, len(showing.first_rest)))
+        if showing.is_shown:
+            return []
+        showing.is_shown = True
+        return self._emit(Outcome(uri, EventKind.SHOWN, len(showing.first_rest)))
 
     def _drop(self, uri: str, now_s: float) -> None:
         showing = self._showings.pop(uri, None)
         if showing is not None and showing.is_shown and not showing.is_used:
             self._doubts.append(_Doubt(showing, uri, now_s))
 
-    def _emit(self, outcomes: list[Outcome], outcome: Outcome) -> None:
+    def _emit(self, outcome: Outcome) -> list[Outcome]:
         self.statistics.add(outcome.kind, outcome.num_chars, first_use=outcome.first_use)
-        outcomes.append(outcome)
+        return [outcome]
 
 
 def similar(accepted: str, now: str) -> bool:
