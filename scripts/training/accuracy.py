@@ -6,7 +6,7 @@ Greedy decoding writes the true middle exactly if it is, so one forward per ques
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from forelook.model.token_healing import TokenHealer
@@ -48,6 +48,18 @@ def held_out_questions(
     return [maker.make(number) for number in range(count)]
 
 
+def answer_states(
+    network: Network, samples: Sequence[Sample], tokens_per_pass: int
+) -> Iterator[tuple[Sample, Tensor, list[int]]]:
+    """Yield each sample with the hidden states that predict its answer, and the answer."""
+    device = network.embed_tokens.device
+    for part in passes(samples, tokens_per_pass):
+        ids = torch.tensor([token for sample in part for token in sample.ids[:-1]], device=device)
+        lengths = [len(sample.ids) - 1 for sample in part]
+        for sample, states in zip(part, network.hidden(ids, lengths).split(lengths), strict=True):
+            yield sample, states[sample.middle_start - 1 :], sample.ids[sample.middle_start :]
+
+
 @torch.no_grad()
 def answered(
     network: Network, vocabulary: Vocabulary, healer: TokenHealer, questions: Sequence[Sample], tokens_per_pass: int
@@ -61,24 +73,16 @@ def answered(
     right = complete = num_tokens = 0
     nats = 0.0
     stops = vocabulary.infill.stop_token_ids
-    device = network.embed_tokens.device
-    for part in passes(questions, tokens_per_pass):
-        ids = torch.tensor([token for sample in part for token in sample.ids[:-1]], device=device)
-        hidden = network.hidden(ids, [len(sample.ids) - 1 for sample in part])
-        start = 0
-        for sample in part:
-            rows = hidden[start + sample.middle_start - 1 : start + len(sample.ids) - 1]
-            start += len(sample.ids) - 1
-            answer = sample.ids[sample.middle_start :]
-            logits = (rows @ network.head.T).float()
-            targets = torch.tensor(answer, device=device)
-            nats += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-            num_tokens += len(answer)
-            *choices, last = choices_of(logits, answer, sample.forced, healer)
-            if choices != answer[:-1]:
-                continue
-            right += last in stops or vocabulary.tokenizer.token_bytes(last).startswith(b"\n")
-            complete += last in stops
+    for sample, states, answer in answer_states(network, questions, tokens_per_pass):
+        logits = (states @ network.head.T).float()
+        targets = torch.tensor(answer, device=states.device)
+        nats += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        num_tokens += len(answer)
+        *choices, last = choices_of(logits, answer, sample.forced, healer)
+        if choices != answer[:-1]:
+            continue
+        right += last in stops or vocabulary.tokenizer.token_bytes(last).startswith(b"\n")
+        complete += last in stops
     count = max(1, len(questions))
     return {
         "questions": len(questions),

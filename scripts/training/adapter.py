@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench.llama_fields import llama_fields
 from forelook.errors import CheckpointError
+from forelook.model.adapter_config import CONFIG_NAME, SHAPES, WEIGHTS_NAME, read_adapter_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,7 +24,6 @@ from training.low_rank import LowRankTable
 from training.network import Network, module_name, saved_name
 from training.sentinels import Vocabulary
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 
 
@@ -38,8 +39,8 @@ def save_adapter(network: Network, folder: Path, config: dict[str, Any]) -> None
     tensors = {
         name: tensor.detach().to("cpu", torch.bfloat16).contiguous().clone() for name, tensor in _tensors(network)
     }
-    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    save_file(tensors, folder / WEIGHTS_NAME, {"format": "pt"})
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
 
 
 def adapter_config(
@@ -57,7 +58,7 @@ def adapter_config(
     """
     first = next(network.each_layer())
     tables = ["embed_tokens"] if network.head_table is None else ["embed_tokens", "lm_head"]
-    shapes = base.config
+    shapes = llama_fields(base.config)
     return {
         "peft_type": "LORA",
         "base_model_name_or_path": base.path.name,
@@ -68,16 +69,7 @@ def adapter_config(
         "modules_to_save": ["input_layernorm", "post_attention_layernorm", "norm"],
         "bias": "none",
         "forelook": {
-            "base": {
-                "model_type": shapes.model_type,
-                "hidden_size": shapes.hidden_size,
-                "intermediate_size": shapes.intermediate_size,
-                "num_hidden_layers": shapes.num_layers,
-                "num_attention_heads": shapes.num_heads,
-                "num_key_value_heads": shapes.num_kv_heads,
-                "vocab_size": shapes.vocab_size,
-                "sample": list(sample),
-            },
+            "base": {**{name: shapes[name] for name in SHAPES}, "sample": list(sample)},
             "infill": vocabulary.infill.name,
             "tokens": dict(vocabulary.renamed),
             "bos_token_id": vocabulary.bos_id,
@@ -85,15 +77,6 @@ def adapter_config(
             "sentinel_ids": list(vocabulary.row_ids),
         },
     }
-
-
-def adapter_rank(folder: Path) -> int:
-    """The rank of an adapter.
-
-    Raises:
-        CheckpointError: the folder is no adapter.
-    """
-    return int(_config(folder)["r"])
 
 
 @torch.no_grad()
@@ -106,17 +89,16 @@ def load_adapter(network: Network, folder: Path, row_ids: Sequence[int]) -> None
         row_ids: the network's whole rows.
 
     Raises:
-        CheckpointError: it is of another shape than the network, or has rows that the network does not train.
+        ModelError: a subclass; the folder is no adapter, is of another shape than the network, or has rows that the
+            network does not train.
     """
-    config, stored = _config(folder), load_file(folder / WEIGHTS)
-    named = config.get("forelook", {}).get("sentinel_ids")
-    theirs = float(config["lora_alpha"]) / float(config["r"]) ** (0.5 if config.get("use_rslora") else 1.0)
+    config, stored = read_adapter_config(folder), load_file(folder / WEIGHTS_NAME)
     for name, mine in _tensors(network):
         tensor = stored.pop(name, None)
         if tensor is None:
             continue
         if name.startswith("sentinel"):
-            ids = list(range(len(tensor))) if named is None else named
+            ids = list(config.token_rows or range(len(tensor)))
             if not set(ids) <= set(row_ids):
                 raise CheckpointError(
                     f"{folder}: it has rows of the tokens {ids}, and {list(row_ids)} are trained; "
@@ -132,6 +114,7 @@ def load_adapter(network: Network, folder: Path, row_ids: Sequence[int]) -> None
             )
         is_second = ".lora_B." in name or name.endswith("lora_embedding_B")
         assert network.table is not None
+        theirs = config.scale_of(name.removeprefix(_PREFIX).partition(".lora_")[0])
         mine.copy_(tensor.float() * (theirs / network.table.scale if is_second else 1.0))
     if stored:
         raise CheckpointError(
@@ -139,16 +122,6 @@ def load_adapter(network: Network, folder: Path, row_ids: Sequence[int]) -> None
             "choose the base that it was trained on"
         )
     network.merge()
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
-        if config["peft_type"] != "LORA":
-            raise ValueError(f"peft_type is {config['peft_type']}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} is no LoRA adapter: {error}; it needs {CONFIG} and {WEIGHTS}") from error
-    return config
 
 
 def _tensors(network: Network) -> Iterator[tuple[str, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -39,7 +38,7 @@ def pack_corpus(corpus: Path, target: Path, shares: Mapping[str, float], *, num_
                 if (corpus / f"{language}.{split}.json").is_file():
                     share = num_bytes * shares.get(language, 0.0) / total
                     shelf = Shelf(corpus, language, split)
-                    chosen = _some_files(shelf, int(share if split == "train" else held_out))
+                    chosen = sorted(shelf.scattered(int(share if split == "train" else held_out)))
                     write_files(Path(scratch), language, split, [shelf[index] for index in chosen])
         with tarfile.open(target, "w:xz") as archive:
             for path in sorted(Path(scratch).iterdir()):
@@ -58,17 +57,3 @@ def unpacked(corpus: Path) -> Path:
                 archive.extractall(Path(scratch) / "corpus", filter="data")
             (Path(scratch) / "corpus").rename(folder)
     return folder
-
-
-def _some_files(shelf: Shelf, num_bytes: int) -> list[int]:
-    """Files in an order that has nothing to do with their names, until there is enough; the same ones every time."""
-    order = list(range(len(shelf)))
-    random.Random(len(shelf)).shuffle(order)
-    sizes = shelf.sizes
-    chosen: list[int] = []
-    for index in order:
-        if num_bytes <= 0:
-            break
-        chosen.append(index)
-        num_bytes -= sizes[index]
-    return sorted(chosen)

@@ -17,7 +17,7 @@ import torch
 from bench.llama_fields import llama_fields
 from forelook.errors import UnsupportedArchitectureError
 from forelook.model.checkpoint import SINGLE_NAME, shard_files
-from forelook.model.config import LlamaConfig, RopeConfig, parse_config
+from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.families import FAMILIES, Activation
 from forelook.model.gguf.checkpoint import read_checkpoint
 from forelook.model.gguf.vocabulary import tokenizer_pipeline
@@ -105,48 +105,6 @@ def config_fields(config: LlamaConfig) -> dict[str, Any]:
         "attention_bias": False,
         "mlp_bias": False,
     }
-
-
-def starter_config(
-    *,
-    hidden_size: int,
-    intermediate_size: int,
-    num_hidden_layers: int,
-    num_attention_heads: int,
-    vocab_size: int,
-    max_position_embeddings: int,
-) -> LlamaConfig:
-    """The shapes of a starter model from scratch; the rest is as in the one that is shipped."""
-    return LlamaConfig(
-        model_type="llama",
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_layers=num_hidden_layers,
-        num_heads=num_attention_heads,
-        num_kv_heads=num_attention_heads,
-        head_size=hidden_size // num_attention_heads,
-        norm_eps=1e-5,
-        layer_norms=False,
-        head_norms=False,
-        activation=Activation.SILU,
-        is_gated=True,
-        max_positions=max_position_embeddings,
-        window=None,
-        windowed_layers=(False,) * num_hidden_layers,
-        rope=RopeConfig("default", 10000.0, {}),
-        qkv_bias=False,
-        output_bias=False,
-        mlp_bias=False,
-        tied_head=True,
-        embedding_multiplier=1.0,
-        residual_multiplier=1.0,
-        attention_scale=(hidden_size // num_attention_heads) ** -0.5,
-        logits_divisor=1.0,
-        bos_token_id=0,
-        eos_token_ids=(1,),
-        dtype="bfloat16",
-    )
 
 
 def _differences(config: LlamaConfig) -> dict[str, bool]:

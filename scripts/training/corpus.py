@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,11 +66,16 @@ class Shelf:
         data = bytes(self._blob[start : int(self._ends[index])])
         return SourceFile(self._paths[index], data.decode("utf-8"))
 
-    @property
-    def sizes(self) -> Sequence[int]:
-        """Bytes of each file."""
-        sizes: list[int] = np.diff(self._ends, prepend=0).tolist()
-        return sizes
+    def scattered(self, num_bytes: int) -> Iterator[int]:
+        """Files in an order that has nothing to do with their names, until there is enough; always the same ones."""
+        order = list(range(len(self)))
+        random.Random(len(self)).shuffle(order)
+        sizes = np.diff(self._ends, prepend=0).tolist()
+        for index in order:
+            if num_bytes <= 0:
+                return
+            num_bytes -= sizes[index]
+            yield index
 
     def at_byte(self, offset: int) -> int:
         """Return the file that contains a byte of the blob: a uniform offset chooses files by their size."""

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from forelook.model.token_healing import TokenHealer
 from torch import Tensor
 
-from training.accuracy import choices_of, num_forced
+from training.accuracy import answer_states, choices_of, num_forced
 from training.network import Network
-from training.samples import Sample, passes
+from training.samples import Sample
 from training.sentinels import Vocabulary
 
 _RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -66,8 +66,7 @@ class Answers:
     def part(self, chosen: Tensor) -> Answers:
         """The answers of some samples."""
         rows = chosen[self.number]
-        fields = (self.hidden, self.others, self.best, self.is_right, self.is_end, self.number)
-        return Answers(*(each[rows] for each in fields))
+        return Answers(*(column[rows] for column in vars(self).values()))
 
 
 @torch.no_grad()
@@ -78,26 +77,17 @@ def along_answers(
     end, columns = vocabulary.end_id, list[list[Tensor]]()
     tokens = map(vocabulary.tokenizer.token_bytes, range(network.config.vocab_size))
     breaks = torch.tensor([data.startswith(b"\n") for data in tokens])
-    number = 0
-    for part in passes(samples, tokens_per_pass):
-        hidden = network.hidden(
-            torch.tensor([t for sample in part for t in sample.ids[:-1]]), [len(s.ids) - 1 for s in part]
-        )
-        start = 0
-        for sample in part:
-            rows = hidden[start + sample.middle_start - 1 : start + len(sample.ids) - 1].float()
-            start += len(sample.ids) - 1
-            answer = torch.tensor(sample.ids[sample.middle_start :])
-            logits = rows @ network.head.float().T
-            logits[:, end] = -torch.inf
-            chosen = torch.tensor(choices_of(logits, answer.tolist(), sample.forced, healer))
-            is_end = torch.arange(len(answer)) == len(answer) - 1
-            is_right = torch.where(is_end, breaks[chosen], chosen == answer)
-            numbers = torch.full_like(answer, number)
-            best = logits.gather(1, chosen[:, None]).squeeze(1)
-            best[: num_forced(answer.tolist(), sample.forced, healer)] = torch.inf  # the end is not allowed there
-            columns.append([rows, logits.logsumexp(1), best, is_right, is_end, numbers])
-            number += 1
+    for number, (sample, states, answer) in enumerate(answer_states(network, samples, tokens_per_pass)):
+        rows = states.float()
+        logits = rows @ network.head.float().T
+        logits[:, end] = -torch.inf
+        chosen = torch.tensor(choices_of(logits, answer, sample.forced, healer))
+        is_end = torch.arange(len(answer)) == len(answer) - 1
+        is_right = torch.where(is_end, breaks[chosen], chosen == torch.tensor(answer))
+        numbers = torch.full_like(chosen, number)
+        best = logits.gather(1, chosen[:, None]).squeeze(1)
+        best[: num_forced(answer, sample.forced, healer)] = torch.inf  # the end is not allowed there
+        columns.append([rows, logits.logsumexp(1), best, is_right, is_end, numbers])
     return Answers(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 

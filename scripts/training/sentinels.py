@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from forelook.errors import TokenizerError
 from forelook.model.control_tokens import rename_control_tokens
@@ -98,17 +98,7 @@ def renamed_vocabulary(base: Base, names: Mapping[str, int], initial_rows: Mappi
         eos_token_ids=(names[END_OF_TEXT],),
     )[0]
     bound = _bound(tokenizer, text, infill, names[BEGIN], names[END_OF_TEXT])
-    return Vocabulary(
-        tokenizer,
-        text,
-        infill,
-        bound.bos_id,
-        bound.eos_id,
-        bound.end_id,
-        tuple(sorted(names.values())),
-        names,
-        initial_rows,
-    )
+    return replace(bound, row_ids=tuple(sorted(names.values())), renamed=names, initial_rows=initial_rows)
 
 
 def _bound(tokenizer: CodeTokenizer, text: str, infill: InfillFormat, bos_id: int | None, eos_id: int) -> Vocabulary:

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from bench.arguments import settings_of
 from forelook.model.adapter import base_sample
+from forelook.model.adapter_config import read_adapter_config
 from forelook.model.loading import STARTER_MODEL_PATH, choose_dtype
 from forelook.model.token_healing import TokenHealer
 from forelook.model.tokenizer import CodeTokenizer
 
 from training.accuracy import held_out_questions
-from training.adapter import adapter_config, adapter_rank, load_adapter, save_adapter
-from training.bases import Base, config_fields, read_base, starter_config
+from training.adapter import adapter_config, load_adapter, save_adapter
+from training.bases import Base, config_fields, read_base
 from training.checkpoint import replacing, save_network, trained_fields
 from training.cleaning import LANGUAGE_SHARES
 from training.corpus import Shelf
@@ -50,7 +51,7 @@ def make_trainer(options: argparse.Namespace, corpus: Path, folder: Path, ranks:
     torch.manual_seed(options.seed)
     if options.tokenizer is not None and not options.from_scratch:
         raise ValueError("--tokenizer is for fresh weights; add --from-scratch or omit it")
-    rank = options.rank if options.init_adapter is None else adapter_rank(options.init_adapter)
+    rank = options.rank if options.init_adapter is None else read_adapter_config(options.init_adapter).rank
     if options.init_adapter is not None and options.rank not in (0, rank):
         raise ValueError(f"--rank {options.rank} differs from the adapter's {rank}; omit --rank")
     base = base_of(options)
@@ -98,13 +99,19 @@ def base_of(options: argparse.Namespace) -> Base:
     like = read_base(STARTER_MODEL_PATH)
     path = options.tokenizer or STARTER_MODEL_PATH / "tokenizer.json"
     text = path.read_text("utf-8")
-    config = starter_config(
+    head_size = options.hidden_size // options.num_attention_heads
+    config = replace(
+        like.config,
+        vocab_size=CodeTokenizer(text, str(path)).vocab_size,
         hidden_size=options.hidden_size,
         intermediate_size=options.intermediate_size,
-        num_hidden_layers=options.num_hidden_layers,
-        num_attention_heads=options.num_attention_heads,
-        vocab_size=CodeTokenizer(text, str(path)).vocab_size,
-        max_position_embeddings=options.max_tokens,
+        num_layers=options.num_hidden_layers,
+        num_heads=options.num_attention_heads,
+        num_kv_heads=options.num_attention_heads,
+        head_size=head_size,
+        attention_scale=head_size**-0.5,
+        max_positions=options.max_tokens,
+        windowed_layers=(False,) * options.num_hidden_layers,
     )
     fields_ = config_fields(config) | {"pad_token_id": like.fields.get("pad_token_id")}
     return Base(path, config, json.loads(text), fields_)
@@ -128,7 +135,8 @@ def mix_of(options: argparse.Namespace) -> SampleMix:
 def low_rank_network(base: Base, vocabulary: Vocabulary, adapter: Path, *, max_positions: int) -> Network:
     """A base with an adapter, for measuring; on the CPU, in float32."""
     network = _with_initial_rows(load_network(base, max_positions=max_positions), vocabulary)
-    network.attach(rank=adapter_rank(adapter), alpha=adapter_rank(adapter), row_ids=vocabulary.row_ids, seed=0)
+    rank = read_adapter_config(adapter).rank
+    network.attach(rank=rank, alpha=rank, row_ids=vocabulary.row_ids, seed=0)
     load_adapter(network, adapter, vocabulary.row_ids)
     return network
 

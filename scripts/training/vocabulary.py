@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from forelook.errors import ConfigError
@@ -56,9 +55,9 @@ def train_tokenizer(
     )
     total = sum(wanted.values())
     texts = (
-        text
+        shelves[name][index].text
         for name, share in sorted(wanted.items())
-        for text in _some_text(shelves[name], int(num_bytes * share / total))
+        for index in shelves[name].scattered(int(num_bytes * share / total))
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
@@ -80,16 +79,3 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Write a ``tokenizer.json``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(tokenizer.to_str(pretty=False) + "\n", "utf-8")
-
-
-def _some_text(shelf: Shelf, num_bytes: int) -> Iterator[str]:
-    """Whole files in an order that has nothing to do with their names, until there is enough."""
-    order = list(range(len(shelf)))
-    random.Random(len(shelf)).shuffle(order)
-    total = 0
-    for index in order:
-        if total >= num_bytes:
-            return
-        text = shelf[index].text
-        total += len(text.encode())
-        yield text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from forelook.errors import CheckpointError, TokenizerError, UnsupportedArchitectureError
+from forelook.errors import CheckpointError, ModelNotFoundError, TokenizerError, UnsupportedArchitectureError
 from forelook.model.adapter import base_sample
 from forelook.model.loading import STARTER_MODEL_PATH, load_model
 from forelook.model.token_healing import TokenHealer
@@ -196,7 +196,7 @@ class TestAdapterFiles:
         with torch.no_grad():
             mine = network.hidden(IDS, [len(IDS)]) @ network.head.T
         torch.testing.assert_close(logits(served, IDS.tolist()), mine, atol=2e-3, rtol=1e-3)
-        by_hand = merged_by_hand(path, floats(tmp_path / "adapter" / adapter.WEIGHTS), 2.0, row_ids)
+        by_hand = merged_by_hand(path, floats(tmp_path / "adapter" / adapter.WEIGHTS_NAME), 2.0, row_ids)
         found, expected = (each.token_losses(IDS, TARGETS, LENGTHS) for each in (network, by_hand))
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
         assert not torch.allclose(expected, load_network(path).token_losses(IDS, TARGETS, LENGTHS), atol=1e-2)
@@ -224,8 +224,8 @@ class TestAdapterFiles:
         tied = base_folder(tmp_path / "tied", "tied_head")
         with pytest.raises(CheckpointError, match=r"has shape|does not have"):
             adapter.load_adapter(low_rank(tied), tmp_path / "a", (2, 3, 7))
-        with pytest.raises(CheckpointError, match="is no LoRA adapter"):
-            adapter.adapter_rank(tmp_path / "other")
+        with pytest.raises(ModelNotFoundError, match=r"lacks adapter_config\.json"):
+            adapter.load_adapter(low_rank(other), tmp_path / "other", (2, 3, 7))
 
 
 class TestSentinels:

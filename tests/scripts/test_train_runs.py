@@ -106,7 +106,7 @@ class TestRuns:
             mine, theirs = states[0]["optimizer"][part], states[1]["optimizer"][part]
             assert mine.keys() == theirs.keys()
             assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
-        files = [(tmp_path / name / "adapter" / adapter.WEIGHTS).read_bytes() for name in ("whole", "parts")]
+        files = [(tmp_path / name / "adapter" / adapter.WEIGHTS_NAME).read_bytes() for name in ("whole", "parts")]
         assert files[0] == files[1]
 
     def test_it_learns_the_rows_of_its_tokens_and_leaves_the_base_alone(
@@ -120,10 +120,10 @@ class TestRuns:
             for own in [trainer.network.get_parameter(name)]
             if not name.endswith("norm") and name not in ("embed_tokens", "lm_head")
         )
-        stored = floats(tmp_path / "adapter" / adapter.WEIGHTS)
+        stored = floats(tmp_path / "adapter" / adapter.WEIGHTS_NAME)
         moved = (stored["sentinel_head_rows"] - plain.lm_head[:8]).norm(dim=1)
         assert moved[5] > 0.05, "the end of a middle"
-        config = json.loads((tmp_path / "adapter" / adapter.CONFIG).read_text())
+        config = json.loads((tmp_path / "adapter" / adapter.CONFIG_NAME).read_text())
         assert config["forelook"]["tokens"]["<fim_middle>"] == 4
         with bases.read_base(base).opened() as read:
             assert config["forelook"]["base"]["sample"] == base_sample(read)
@@ -299,7 +299,7 @@ class TestEnds:
         assert train_starter_model.fit_ends(parser().parse_args(line.split())) == 0
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["after"]["questions"] == 6
         before, after = (
-            floats(folder / adapter.WEIGHTS) for folder in (tmp_path / "run" / "adapter", tmp_path / "new")
+            floats(folder / adapter.WEIGHTS_NAME) for folder in (tmp_path / "run" / "adapter", tmp_path / "new")
         )
         assert before.keys() == after.keys()
         assert {name for name, tensor in before.items() if not torch.equal(tensor, after[name])} == {
@@ -333,4 +333,4 @@ def test_training_needs_torch_and_transformers_only(prepared: Path, base: Path, 
     path = {"PYTHONPATH": f"{SCRIPTS}:{SCRIPTS.parent / 'backend'}", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "adapter" / adapter.WEIGHTS).is_file()
+    assert (tmp_path / "adapter" / adapter.WEIGHTS_NAME).is_file()
