@@ -32,12 +32,15 @@ export function registerCommands(parts: Parts): vscode.Disposable {
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
     showStatistics: () => showStatistics(session, reports),
     chooseModel: () => chooseModel(launcher.interpreter?.python, parts.home, log),
-    downloadDefaultModel: () => downloadDefaultModel(parts),
+    downloadDefaultModel: () =>
+      withLocalPython(launcher, "download a model for", (python) =>
+        pullWithProgress(python, parts.home, config.serverSettings().pipArguments, log),
+      ),
     acceptLeftToRight: () => config.acceptLeftToRight(),
     restart: () => restart(parts),
     clearPool: () => clearPool(session),
     showLog: () => log.show(),
-    runDoctor: () => runDoctor(parts, reports),
+    runDoctor: () => withLocalPython(launcher, "diagnose", (python) => runDoctor(python, parts.home, reports)),
     openSettings: () => vscode.commands.executeCommand("workbench.action.openSettings", "@ext:forelook.forelook"),
     showMenu: () => showMenu(session),
     install: () => launcher.installPrivately(),
@@ -97,14 +100,21 @@ async function clearPool(session: Session): Promise<void> {
   }
 }
 
-async function runDoctor({ launcher, home }: Parts, reports: Reports): Promise<void> {
+async function withLocalPython(
+  launcher: Launcher,
+  purpose: string,
+  act: (python: string) => Promise<void>,
+): Promise<void> {
   const python = launcher.interpreter?.python;
   if (python === undefined) {
-    void vscode.window.showWarningMessage(
-      "No local server to diagnose: the server is not installed, or it is reached over websocket.",
-    );
+    const why = "the server is not installed, or it is reached over websocket";
+    void vscode.window.showWarningMessage(`No local server to ${purpose}: ${why}.`);
     return;
   }
+  await act(python);
+}
+
+async function runDoctor(python: string, home: string, reports: Reports): Promise<void> {
   const progress = { location: vscode.ProgressLocation.Window, title: "Forelook doctor" };
   const lines: string[] = [];
   const finished = await vscode.window.withProgress(progress, () =>
@@ -116,17 +126,6 @@ async function runDoctor({ launcher, home }: Parts, reports: Reports): Promise<v
   );
   const verdict = finished.code === 0 ? [] : ["", `The doctor exited with code ${finished.code ?? "none"}.`];
   await reports.show("Forelook doctor.txt", [...lines, ...verdict, ""].join("\n"));
-}
-
-async function downloadDefaultModel({ launcher, home, log }: Parts): Promise<void> {
-  const python = launcher.interpreter?.python;
-  if (python === undefined) {
-    void vscode.window.showWarningMessage(
-      "No local server to download a model for: the server is not installed, or it is reached over websocket.",
-    );
-    return;
-  }
-  await pullWithProgress(python, home, config.serverSettings().pipArguments, log);
 }
 
 async function showMenu(session: Session): Promise<void> {

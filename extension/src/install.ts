@@ -69,32 +69,28 @@ export async function install(
       "Python could not create an environment (Debian and Ubuntu need the package python3-venv)",
     );
     const pip = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check"];
+    const pipInstall = (doing: string, args: readonly string[], failed = "pip could not install Forelook"): Promise<void> =>
+      step(doing, finder.privatePython, [...pip, ...args], failed);
     const wheel = await bundledWheel(installation.extensionPath);
     // `--no-deps` says that the dependencies are there already.
     const wantsLock = wheel !== undefined && !installation.pipArguments.includes("--no-deps");
     const locked = wantsLock ? await bundledLock(installation.extensionPath) : undefined;
-    const failed = "pip could not install Forelook";
+    const { pipArguments, torchIndex } = installation;
     if (locked) {
       // The versions that were tested; pip refuses a file whose hash is not in the lock.
-      const arguments_ = ["--require-hashes", "--no-deps", "-r", locked.requirements];
-      await step("downloading", finder.privatePython, [...pip, ...installation.pipArguments, ...arguments_], failed);
+      await pipInstall("downloading", [...pipArguments, "--require-hashes", "--no-deps", "-r", locked.requirements]);
     }
     // Each index has other files for one version of PyTorch, so the lock has none of their hashes.
     const torch = locked?.torch ?? "torch";
-    if (installation.torchIndex !== undefined) {
+    if (torchIndex !== undefined) {
       // A separate step: pip would query an extra index for every package.
-      await step(
-        "downloading PyTorch",
-        finder.privatePython,
-        [...pip, "--index-url", installation.torchIndex, ...installation.pipArguments, torch],
-        `pip could not install PyTorch from ${new URL(installation.torchIndex).host}`,
-      );
+      const failed = `pip could not install PyTorch from ${new URL(torchIndex).host}`;
+      await pipInstall("downloading PyTorch", ["--index-url", torchIndex, ...pipArguments, torch], failed);
     } else if (locked) {
-      await step("downloading PyTorch", finder.privatePython, [...pip, ...installation.pipArguments, torch], failed);
+      await pipInstall("downloading PyTorch", [...pipArguments, torch]);
     }
     const source = wheel ?? `forelook==${installation.version}`;
-    const last = locked ? ["--no-deps", source] : [source];
-    await step("downloading", finder.privatePython, [...pip, ...installation.pipArguments, ...last], failed);
+    await pipInstall("downloading", [...pipArguments, ...(locked ? ["--no-deps"] : []), source]);
   } catch (error) {
     // The next start would find an incomplete environment and fail.
     await rm(finder.privateEnvironment, { recursive: true, force: true });

@@ -45,20 +45,17 @@ const NAME = "Forelook";
 export function viewOf(connection: Connection, paused: Paused, languageId: string | undefined): StatusView {
   switch (connection.kind) {
     case "untrusted":
-      return warning("$(shield)", "untrusted workspace", "Forelook starts once you trust this workspace.");
+      return view("$(shield)", "untrusted workspace", "Forelook starts once you trust this workspace.", "warning");
     case "missing":
       return error("is not set up", connection.message);
     case "installing":
       return busy("installing", "Installing the server into a private environment; see the log.");
     case "starting":
       return busy("starting", connection.message);
-    case "failed":
-      return error(
-        "error",
-        connection.retryInS === undefined
-          ? connection.message
-          : `${connection.message}\n\nRetrying in ${connection.retryInS} s.`,
-      );
+    case "failed": {
+      const retry = connection.retryInS === undefined ? "" : `\n\nRetrying in ${connection.retryInS} s.`;
+      return error("error", `${connection.message}${retry}`);
+    }
     case "stopped":
       return { text: `$(circle-slash) ${NAME}`, tooltip: [title("stopped")], severity: "normal" };
     case "running":
@@ -96,31 +93,28 @@ function runningView(status: ServerStatus | undefined, paused: Paused, languageI
 
 /** The known facts, for the tooltip. */
 function facts(status: ServerStatus): string[] {
-  const rows: [string, string | undefined][] = [
+  const { last_latency_ms: ms, tokens_per_step: perStep, accept_rate: rate, pool_tokens: pool } = status;
+  const rows: [string, string | false | undefined][] = [
     ["Model", status.model && escape(status.model)],
     ["Device", status.device],
-    ["Last suggestion", inUnits(status.last_latency_ms, (ms) => `${Math.round(ms)} ms`)],
-    ["Tokens per decode step", inUnits(status.tokens_per_step, (count) => count.toFixed(2))],
-    ["Accepted", inUnits(status.accept_rate, (rate) => `${Math.round(rate * 100)}%`)],
-    ["Pool", inUnits(status.pool_tokens, (count) => `${count.toLocaleString("en")} tokens`)],
+    ["Last suggestion", ms !== undefined && `${Math.round(ms)} ms`],
+    ["Tokens per decode step", perStep?.toFixed(2)],
+    ["Accepted", rate !== undefined && `${Math.round(rate * 100)}%`],
+    ["Pool", pool !== undefined && `${pool.toLocaleString("en")} tokens`],
   ];
   return rows.filter(([, value]) => value).map(([name, value]) => `${name}: ${value}`);
 }
 
-function inUnits(value: number | undefined, text: (value: number) => string): string | undefined {
-  return value === undefined ? undefined : text(value);
-}
-
 function busy(what: string, message: string): StatusView {
-  return { text: `$(loading~spin) ${NAME} ${what}`, tooltip: [title(what), escape(message)], severity: "normal" };
-}
-
-function warning(icon: string, what: string, message: string): StatusView {
-  return { text: `${icon} ${NAME} ${what}`, tooltip: [title(what), escape(message)], severity: "warning" };
+  return view("$(loading~spin)", what, message, "normal");
 }
 
 function error(what: string, message: string): StatusView {
-  return { text: `$(error) ${NAME} ${what}`, tooltip: [title(what), escape(message)], severity: "error" };
+  return view("$(error)", what, message, "error");
+}
+
+function view(icon: string, what: string, message: string, severity: StatusView["severity"]): StatusView {
+  return { text: `${icon} ${NAME} ${what}`, tooltip: [title(what), escape(message)], severity };
 }
 
 function title(what: string): string {
