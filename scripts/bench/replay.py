@@ -125,6 +125,36 @@ def prompt_of(edit: Edit, after: list[int], num_tokens: int) -> list[int]:
     return [*after[: max(0, num_tokens - len(before))], SEPARATOR, *before]
 
 
+def rival(
+    name: str,
+    prompt: list[int],
+    settings: ReplaySettings,
+    num_tokens: int,
+    corpora: tuple[Corpus, Corpus],
+    table: RecyclingTable,
+) -> Method:
+    """Return a published method for one edit.
+
+    Args:
+        name: one of ``RIVALS``.
+        prompt: what it sees.
+        settings: of the replay.
+        num_tokens: of the output at most.
+        corpora: earlier outputs, and the workspace.
+        table: of Token Recycling.
+    """
+    budget, room = settings.budget, num_tokens + settings.budget
+    if name == "prompt_lookup":
+        return PromptLookup(prompt, settings.lookup_ngram, budget, room)
+    if name == "published":
+        return Published(prompt, settings.published_n, settings.published_g, budget)
+    if name == "token_recycling":
+        return TokenRecycling(prompt, table, recycling_shape(budget))
+    searched = corpora[:1] if name == "suffix_decoding" else corpora
+    factor, depth = settings.suffix_factor, settings.suffix_depth
+    return SuffixDecoding(prompt, searched, factor=factor, max_depth=depth, budget=budget, room=room)
+
+
 class PoolMethod:
     """Forelook's sources in one tree, calibrated online."""
 
@@ -274,17 +304,8 @@ class Contest:
         settings, budget = self.settings, self.settings.budget
         after = edit.after_deleted if self.deletes_replaced else edit.after
         prompt = prompt_of(edit, after, settings.prompt_tokens)
-        room = len(edit.added) + budget
-        if name == "prompt_lookup":
-            return PromptLookup(prompt, settings.lookup_ngram, budget, room)
-        if name == "published":
-            return Published(prompt, settings.published_n, settings.published_g, budget)
-        if name in ("suffix_decoding", "suffix_workspace"):
-            corpora = [self.outputs] if name == "suffix_decoding" else [self.outputs, workspace]
-            factor, depth = settings.suffix_factor, settings.suffix_depth
-            return SuffixDecoding(prompt, corpora, factor=factor, max_depth=depth, budget=budget, room=room)
-        if name == "token_recycling":
-            return TokenRecycling(prompt, self.table, recycling_shape(budget))
+        if name in RIVALS:
+            return rival(name, prompt, settings, len(edit.added), (self.outputs, workspace), self.table)
         pool = pools.get(_POOLS.get(name, name)) or NgramPool()
         own = PromptSource(edit.before, after)
         sources: list[DraftSource] = [PoolSource(pool, edit.path)]
@@ -311,6 +332,26 @@ def spread(edits: Sequence[list[Edit]], limit: int) -> list[list[Edit]]:
     kept = {index * total // limit for index in range(limit)}
     numbers = itertools.count()
     return [[edit for edit in found if next(numbers) in kept] for found in edits]
+
+
+def last_edits(
+    repository: Repository, encoder: Encoder, settings: ReplaySettings
+) -> list[tuple[dict[str, str], list[Edit]]]:
+    """Tree before, and edits, of the last commits that edit code, the oldest of them first."""
+    read = (
+        (tree := repository.tree(parent), edits_of(repository, encoder, parent, commit, tree, settings.edit_tokens))
+        for commit, parent in repository.commits()
+    )
+    chosen = list(itertools.islice((found for found in read if found[1]), settings.commits))[::-1]
+    kept = spread([edits for _, edits in chosen], settings.edits)
+    return [(tree, edits) for (tree, _), edits in zip(chosen, kept, strict=True)]
+
+
+def corpus_of(tree: dict[str, str], repository: Repository, encoder: Encoder) -> tuple[Corpus, dict[str, int]]:
+    """The files of a tree as a corpus, and the number of each in it."""
+    texts = ((file, encoder.blob(repository, blob)) for file, blob in tree.items() if is_wanted(file))
+    wanted = {file: tokens for file, tokens in texts if tokens is not None}
+    return Corpus(list(wanted.values())), {file: number for number, file in enumerate(wanted)}
 
 
 @dataclass(frozen=True)
@@ -345,11 +386,7 @@ def run(path: Path, name: str, settings: ReplaySettings, vocabulary: Vocabulary 
     """
     repository = Repository(path)
     encoder = Encoder(vocabulary.encode)
-    read = (
-        (tree := repository.tree(parent), edits_of(repository, encoder, parent, commit, tree, settings.edit_tokens))
-        for commit, parent in repository.commits()
-    )
-    chosen = list(itertools.islice((found for found in read if found[1]), settings.commits))[::-1]
+    chosen = last_edits(repository, encoder, settings)
     if not chosen:
         raise SystemExit(f"{name}: no commit edits code; name another repository")
     contests = tuple(
@@ -362,18 +399,14 @@ def run(path: Path, name: str, settings: ReplaySettings, vocabulary: Vocabulary 
     libraries = Libraries(encoder)
     held: dict[str, dict[str, str]] = {pool: {} for pool in pools}
     num_edits = num_tokens = 0
-    kept = spread([edits for _, edits in chosen], settings.edits)
-    for number, ((tree, _), edits) in enumerate(zip(chosen, kept, strict=True), 1):
+    for number, (tree, edits) in enumerate(chosen, 1):
         if not edits:
             continue
         for pool_name, pool in pools.items():
             sync(pool, held[pool_name], tree, repository, encoder)
         workspace, numbers = Corpus(), dict[str, int]()
         if "suffix_workspace" in settings.chosen:
-            texts = {file: encoder.blob(repository, blob) for file, blob in tree.items() if is_wanted(file)}
-            wanted = {file: tokens for file, tokens in texts.items() if tokens is not None}
-            numbers = {file: number for number, file in enumerate(wanted)}
-            workspace = Corpus(list(wanted.values()))
+            workspace, numbers = corpus_of(tree, repository, encoder)
         session = pools.get("pool_session", NgramPool())
         session.set_document(ACCEPTED, [])
         session.set_weight(ACCEPTED, ACCEPTED_WEIGHT)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,22 +23,9 @@ from forelook.decoding.stats import DecodingStats
 from forelook.model.loading import LoadedModel
 
 from bench.datasets import has_repetition
-from bench.history import Edit, Encoder, Repository, edits_of, is_wanted
-from bench.replay import ReplaySettings, Tally, prompt_of, spread, sync
-from bench.rivals import (
-    SEPARATOR,
-    Corpus,
-    Method,
-    MethodDrafter,
-    PromptLookup,
-    Published,
-    RecyclingTable,
-    SuffixDecoding,
-    TokenRecycling,
-    recycling_shape,
-)
-
-_RECYCLED = 8
+from bench.history import Edit, Encoder, Repository
+from bench.replay import ReplaySettings, Tally, corpus_of, last_edits, prompt_of, rival, sync
+from bench.rivals import SEPARATOR, Corpus, MethodDrafter, RecyclingTable
 
 
 def flat_costs(max_tokens: int) -> StepCosts:
@@ -65,7 +50,7 @@ class ModelContest:
     clean: dict[str, Tally] = field(default_factory=dict)
     num_different: int = 0
     outputs: Corpus = field(default_factory=Corpus)
-    table: RecyclingTable = field(default_factory=lambda: RecyclingTable(_RECYCLED))
+    table: RecyclingTable = field(default_factory=RecyclingTable)
     memory: DraftMemory = field(default_factory=DraftMemory)
     calibrations: Calibrations = field(default_factory=Calibrations)
 
@@ -112,7 +97,6 @@ class ModelContest:
     def _drafter(self, name: str, edit: Edit, request: DecodeRequest, pool: NgramPool, workspace: Corpus) -> Drafter:
         settings, budget = self.settings, self.settings.budget
         prompt = prompt_of(edit, edit.after, settings.prompt_tokens)
-        room = settings.edit_tokens + budget
         if name in ("pool_cold", "pool_warm"):
             is_warm = name == "pool_warm"
             return TreeDrafter(
@@ -122,25 +106,9 @@ class ModelContest:
                 budget=StepBudget(flat_costs(budget + 1), max_draft_tokens=budget, seconds_per_draft=0.0),
                 memory=self.memory if is_warm else DraftMemory(calibrations=self.calibrations),
             )
-        methods: dict[str, Callable[[], Method]] = {
-            "prompt_lookup": lambda: PromptLookup(prompt, settings.lookup_ngram, budget, room),
-            "published": lambda: Published(prompt, settings.published_n, settings.published_g, budget),
-            "suffix_decoding": lambda: self._suffix(prompt, [self.outputs]),
-            "suffix_workspace": lambda: self._suffix(prompt, [self.outputs, workspace]),
-            "token_recycling": lambda: TokenRecycling(prompt, self.table, recycling_shape(budget, _RECYCLED)),
-        }
-        return MethodDrafter(methods[name](), _RECYCLED if name == "token_recycling" else 1)
-
-    def _suffix(self, prompt: list[int], corpora: list[Corpus]) -> SuffixDecoding:
-        settings = self.settings
-        return SuffixDecoding(
-            prompt,
-            corpora,
-            factor=settings.suffix_factor,
-            max_depth=settings.suffix_depth,
-            budget=settings.budget,
-            room=settings.edit_tokens + settings.budget,
-        )
+        num_choices = self.table.num_kept if name == "token_recycling" else 1
+        corpora = (self.outputs, workspace)
+        return MethodDrafter(rival(name, prompt, settings, settings.edit_tokens, corpora, self.table), num_choices)
 
 
 def run_with_model(path: Path, name: str, settings: ReplaySettings, model: LoadedModel) -> dict[str, Any]:
@@ -154,22 +122,14 @@ def run_with_model(path: Path, name: str, settings: ReplaySettings, model: Loade
     """
     repository = Repository(path)
     encoder = Encoder(model.tokenizer.encode)
-    read = (
-        (tree := repository.tree(parent), edits_of(repository, encoder, parent, commit, tree, settings.edit_tokens))
-        for commit, parent in repository.commits()
-    )
-    chosen = list(itertools.islice((found for found in read if found[1]), settings.commits))[::-1]
     contest = ModelContest(model, settings)
     pool, held = NgramPool(1 << 22), dict[str, str]()
     num_edits = 0
-    for (tree, _), edits in zip(chosen, spread([edits for _, edits in chosen], settings.edits), strict=True):
+    for tree, edits in last_edits(repository, encoder, settings):
         if not edits:
             continue
         sync(pool, held, tree, repository, encoder)
-        texts = {file: encoder.blob(repository, blob) for file, blob in tree.items() if is_wanted(file)}
-        wanted = {file: tokens for file, tokens in texts.items() if tokens is not None}
-        numbers = {file: number for number, file in enumerate(wanted)}
-        workspace = Corpus(list(wanted.values()))
+        workspace, numbers = corpus_of(tree, repository, encoder)
         for edit in edits:
             workspace.hide(numbers.get(edit.path))
             contest.run(edit, pool, workspace)
