@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
-import socket
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import Any
 
 from forelook.model.gguf.files import read_parts
 
+from bench.http_servers import Connection, Server, llama_server
 from bench.methods import Run
 
 PRECISIONS = {"bf16": "BF16", "q8_0": "Q8_0", "q4_1": "Q4_1"}
@@ -22,15 +19,11 @@ PRECISIONS = {"bf16": "BF16", "q8_0": "Q8_0", "q4_1": "Q4_1"}
 SPECULATION = {"ngram_mod": "ngram-mod", "ngram_simple": "ngram-simple", "ngram_cache": "ngram-cache"}
 """Values of the server's ``--spec-type`` by the end of a method's name."""
 
-_READY_TIMEOUT_S = 120.0
-_REPLY_TIMEOUT_S = 600.0
-_END_TIMEOUT_S = 20.0
 _PLAIN_STEPS = 16  # whose mean is the time of a step of one token
-_HOST = "127.0.0.1"
 
 
 class LlamaServerError(RuntimeError):
-    """The server or its quantizer failed."""
+    """The quantizer failed, or the server did something else than it was asked."""
 
 
 def quantized(model: Path, precision: str, server: Path, folder: Path) -> Path:
@@ -67,11 +60,11 @@ class LlamaServer:
     """A running server of one model with one slot; its own clock times every request, without HTTP.
 
     Args:
-        port: it listens on, on loopback.
+        server: listens on loopback.
     """
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, server: Server) -> None:
+        self._connection = Connection(server)
 
     def run(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Run:
         """Generate greedily from an empty cache."""
@@ -102,87 +95,37 @@ class LlamaServer:
     def _complete(
         self, prompt_ids: Sequence[int], max_new_tokens: int, *, reuse: bool, ignore_eos: bool = False
     ) -> Mapping[str, Any]:
-        return self._request(
-            "POST",
-            "/completion",
-            {
-                "prompt": list(prompt_ids),
-                "n_predict": max_new_tokens,
-                "samplers": ["top_k"],
-                "top_k": 1,
-                "temperature": 0.0,
-                "cache_prompt": reuse,
-                "ignore_eos": ignore_eos,
-                "return_tokens": True,
-            },
-        )
-
-    def is_ready(self) -> bool:
-        """Return whether the model is loaded."""
-        try:
-            self._request("GET", "/health")
-        except (OSError, http.client.HTTPException, LlamaServerError):
-            return False
-        return True
-
-    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_REPLY_TIMEOUT_S)
-        try:
-            content = None if body is None else json.dumps(body)
-            connection.request(method, path, content, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            text = response.read().decode("utf-8")
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise LlamaServerError(f"{path}: status {response.status}: {text[:300]}")
-        answer: Mapping[str, Any] = json.loads(text)
-        return answer
+        body = {
+            "prompt": list(prompt_ids),
+            "n_predict": max_new_tokens,
+            "samplers": ["top_k"],
+            "top_k": 1,
+            "temperature": 0.0,
+            "cache_prompt": reuse,
+            "ignore_eos": ignore_eos,
+            "return_tokens": True,
+        }
+        return self._connection.post("/completion", body)[0]
 
 
 @contextlib.contextmanager
 def serving(
-    server: Path, model: Path, folder: Path, *, num_threads: int, max_positions: int, spec_type: str | None = None
+    server: Path, model: Path, *, num_threads: int, max_positions: int, spec_type: str | None = None
 ) -> Iterator[LlamaServer]:
     """Start a server on a free port of loopback, wait until it answers, and end it afterwards.
 
     Args:
         server: its executable.
         model: a GGUF file.
-        folder: for its log.
         num_threads: of its computations.
         max_positions: of its only slot.
         spec_type: how it speculates; ``None``: not at all.
 
     Raises:
-        LlamaServerError: it ended, or did not answer in time; the message holds the end of its log.
+        RuntimeError: it ended, or did not answer in time; the message holds the end of its log.
     """
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port = probe.getsockname()[1]
-    options = {
-        "-m": model, "--host": _HOST, "--port": port, "-t": num_threads, "-tb": num_threads, "-c": max_positions,
-        "-np": 1, "-cram": 0,
-    }  # fmt: skip
-    command = [str(server), *(str(part) for option in options.items() for part in option)]
+    options: dict[str, object] = {"-t": num_threads, "-tb": num_threads, "-c": max_positions, "-cram": 0}
     if spec_type is not None:
-        command += ["--spec-type", spec_type]
-    log_path = folder / f"server-{port}.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        client = LlamaServer(port)
-        limit_s = time.monotonic() + _READY_TIMEOUT_S
-        while not client.is_ready():
-            if process.poll() is not None or time.monotonic() > limit_s:
-                end = log_path.read_text("utf-8", "replace")[-1000:]
-                raise LlamaServerError(f"{server.name} does not answer; the end of its log: {end}")
-            time.sleep(0.05)
-        yield client
-    finally:
-        process.terminate()
-        try:
-            process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        options["--spec-type"] = spec_type
+    with llama_server(server, model, [str(part) for option in options.items() for part in option]) as started:
+        yield LlamaServer(started)

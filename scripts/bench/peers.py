@@ -171,7 +171,7 @@ def _add_ours(plan: PeerPlan, found: Contestants, form: str, names: Iterable[str
 def _add_server(plan: PeerPlan, found: Contestants, name: str, stack: ExitStack, folder: Path) -> None:
     try:
         server = stack.enter_context(_server_of(name, plan, folder))
-    except (LlamaServerError, ForelookError, OSError) as error:
+    except (RuntimeError, ForelookError, OSError) as error:
         found.skipped[name] = str(error)
     else:
         found.servers[name] = server
@@ -189,7 +189,6 @@ def _server_of(name: str, plan: PeerPlan, folder: Path) -> Any:
     return serving(
         plan.llama_server,
         weights,
-        folder,
         num_threads=torch.get_num_threads(),
         max_positions=plan.positions,
         spec_type=SPECULATION.get(mode),

@@ -51,6 +51,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    if "broken" in OPTIONS["-m"]:
+    if "broken" in OPTIONS["--model"]:
         sys.exit("error: failed to load model")
     HTTPServer((OPTIONS["--host"], int(OPTIONS["--port"])), Handler).serve_forever()

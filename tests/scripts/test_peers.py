@@ -79,24 +79,24 @@ def test_the_best_of_each_engine_is_compared() -> None:
 
 def test_the_servers_own_clock_counts_and_it_is_ended(server: Path, gguf: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"num_threads": 1, "max_positions": 64}
-    with serving(server, gguf, tmp_path, **options) as plain:
+    with serving(server, gguf, **options) as plain:
         run = plain.run([3, 4], 5)
         assert run.token_ids == (5, 6, 7, 8, 9)
         assert (run.first_s, run.total_s, run.num_steps) == (pytest.approx(0.01), pytest.approx(0.018), 5)
         assert plain.prefill_s([3] * 9) == pytest.approx(0.01)
         assert plain.step_s([3, 4, 5], [7]) == pytest.approx(0.002)
         assert plain.step_s([3, 4, 5], [7, 8, 9]) == pytest.approx(0.01)
-        port = plain._port
+        port = plain._connection._http.port
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the server is still there"
-    with serving(server, gguf, tmp_path, **options, spec_type="ngram-mod") as speculating:
+    with serving(server, gguf, **options, spec_type="ngram-mod") as speculating:
         assert speculating.run([3, 4], 5).num_steps == 3
 
 
 def test_a_server_that_ends_is_named_with_the_end_of_its_log(server: Path, tmp_path: Path) -> None:
     with (
-        pytest.raises(LlamaServerError, match="failed to load model"),
-        serving(server, tmp_path / "broken.gguf", tmp_path, num_threads=1, max_positions=64),
+        pytest.raises(RuntimeError, match="failed to load model"),
+        serving(server, tmp_path / "broken.gguf", num_threads=1, max_positions=64),
     ):
         pass
 
