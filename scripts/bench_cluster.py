@@ -20,12 +20,12 @@ from bench.cluster_servers import cluster
 from bench.http_documents import Place, places
 from bench.http_measures import Way, complete, generate, time_ways
 from bench.http_servers import Connection, Server, forelook
+from bench.models import STARTER
 from bench.results import print_result, public_name
 from bench.summary import median_interval, rounded_percentile
 from bench.tables import print_rows
 from forelook.commands.client import connected
 
-STARTER = "starter-model"
 BAR_MS = 5.0
 ALONE, RAY = "alone", "ray"
 PROTOCOLS = ("editor", "http")

@@ -93,15 +93,11 @@ def main() -> int:
     if options.cost:
         result["cost"] = scoring_cost(model, lines[: options.cost])
     if options.write:
-        path = options.adapter or weights_path(options.model)
+        path = options.adapter or find_checkpoint(options.model or str(STARTER_MODEL_PATH), None, lambda *_: None)
         write_confidence(path, levels, origin(records, result))
         print(f"written: {confidence_path(path).name}")
     print_result("confidence", result, options.json)
     return 0
-
-
-def weights_path(model: str | None) -> Path:
-    return STARTER_MODEL_PATH if model is None else find_checkpoint(model, None, lambda *_: None)
 
 
 def in_turn(lines: dict[str, list[Line]], languages: Iterable[str] | None) -> list[Line]:

@@ -16,9 +16,11 @@ from forelook.completion.cursor.stopping import find_end, look_around, wants_blo
 from forelook.completion.document_store import Document
 from forelook.completion.requests import Cancelled, Hints, RequestControl
 from forelook.keys import DocumentKey, WorkspaceKey
-from forelook.languages import language_for, language_id_of
+from forelook.languages import language_for
 from forelook.model.tokenizer import CodeTokenizer
 from forelook.protocol.messages import CompletionParams, Suggestion, TriggerKind
+
+from bench.parsed_files import parsed_files
 
 SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "data" / "sources"
 MAX_CHARS = 100_000
@@ -115,18 +117,9 @@ class Breakage:
 def sources(folders: Sequence[Path]) -> dict[str, list[tuple[str, str]]]:
     """Files that parse, as language id and text, by name of the language."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
-        language_id = language_id_of(path.suffix)
-        language = language_for(language_id)
-        if language.grammar is None or path.stat().st_size > MAX_CHARS:
-            continue
-        try:
-            text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-        except UnicodeDecodeError:
-            continue
-        tree = parse(language, text)
-        if tree is not None and not tree.root_node.has_error and text:
-            found.setdefault(language.name, []).append((language_id, text))
+    for name, language_id, text in parsed_files(folders, MAX_CHARS):
+        if text:
+            found.setdefault(name, []).append((language_id, text))
     return found
 
 

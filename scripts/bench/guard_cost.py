@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from forelook.completion.cursor import cleanup
-from forelook.completion.cursor.parsing import parse
 from forelook.completion.cursor.stopping import look_around, wants_block
-from forelook.languages import language_for, language_id_of
-from forelook.percentiles import PERCENTILES, percentile
+from forelook.languages import language_for
+from forelook.percentiles import PERCENTILES
+
+from bench.parsed_files import parsed_files
+from bench.summary import rounded_percentile
 
 WANTED_LINES = 2_000
+MAX_FILE_BYTES = 300_000
 LOOK_AROUND_CHARS = 256_000
 _SCRIPTS = Path(__file__).resolve().parents[1]
 
@@ -56,34 +59,19 @@ class Costs:
     def to_json(self) -> dict[str, float]:
         return {
             "keys": len(self.keys),
-            **{f"p{percent}_ms": _rounded(self.keys, percent) for percent in PERCENTILES},
-            "max_ms": _rounded(self.keys, 100),
-            "first_p95_ms": _rounded(self.first, 95),
+            **{f"p{percent}_ms": rounded_percentile(self.keys, percent) or 0.0 for percent in PERCENTILES},
+            "max_ms": rounded_percentile(self.keys, 100) or 0.0,
+            "first_p95_ms": rounded_percentile(self.first, 95) or 0.0,
         }
-
-
-def _rounded(milliseconds: Sequence[float], percent: int) -> float:
-    return round(percentile(milliseconds, percent) or 0.0, 2)
 
 
 def files_near(folders: Sequence[Path], num_lines: int) -> dict[str, tuple[str, str]]:
     """By language with a grammar, the file that parses and whose number of lines is nearest to ``num_lines``."""
     found: dict[str, tuple[int, str, str]] = {}
-    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
-        language_id = language_id_of(path.suffix)
-        language = language_for(language_id)
-        if language.grammar is None or path.stat().st_size > 300_000:
-            continue
-        try:
-            text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-        except UnicodeDecodeError:
-            continue
+    for name, language_id, text in parsed_files(folders, MAX_FILE_BYTES):
         distance = abs(text.count("\n") - num_lines)
-        if language.name in found and found[language.name][0] <= distance:
-            continue
-        tree = parse(language, text)
-        if tree is not None and not tree.root_node.has_error:
-            found[language.name] = distance, language_id, text
+        if name not in found or distance < found[name][0]:
+            found[name] = distance, language_id, text
     return {name: (language_id, text) for name, (_, language_id, text) in sorted(found.items())}
 
 

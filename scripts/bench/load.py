@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -306,19 +306,10 @@ def device_shares(before: Mapping[str, Any], after: Mapping[str, Any], seconds: 
         seconds: between them.
     """
     worked = {kind: after["worked_ms"][kind] - before["worked_ms"][kind] for kind in ("requests", "ahead")}
-    counts: dict[str, int] = defaultdict(int)
-    for name in ("forwards", "cancelled_forwards", "suggestions"):
-        counts[name] = after[name] - before[name]
+    counts = {name: after[name] - before[name] for name in ("forwards", "cancelled_forwards", "suggestions")}
     spent = counts["forwards"] + counts["cancelled_forwards"]
     return {
         "busy_share": round(worked["requests"] / 1e3 / seconds, 4),
         "ahead_share": round(worked["ahead"] / 1e3 / seconds, 4),
         "all_forwards_per_suggestion": round(spent / counts["suggestions"], 2) if counts["suggestions"] else None,
     }
-
-
-def traces_of(typed: Sequence[Typed]) -> Iterator[list[Key]]:
-    """The keys of each typist, for the simulation."""
-    for one in typed:
-        if any(key.latency_ms is not None for key in one.keys):
-            yield one.keys

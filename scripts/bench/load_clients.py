@@ -57,19 +57,15 @@ class Editor(Protocol):
 
     async def open(self, uri: str, language_id: str, text: str) -> None:
         """Open a document."""
-        ...
 
     async def change(self, edit: Edit, text: str) -> None:
         """Apply an edit; ``text`` is the document after it."""
-        ...
 
     async def ask(self, text: str, offset: int) -> Reply:
         """Complete at a cursor; a later call ends this one as superseded."""
-        ...
 
     async def close(self) -> None:
         """Disconnect."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
-from bench.load import Key, Typed, traces_of
+from bench.load import Key, Typed
 from bench.summary import rounded_percentile
 
 Event = tuple[float, int, int, int]
@@ -68,9 +68,10 @@ class Recording:
             ValueError: nothing was answered in it.
         """
         steps, costs = [], []
-        for keys in traces_of(typed):
-            steps.append(tuple(Step(key.gap_s, key.reply is not None) for key in keys))
-            costs.append(tuple(_cost_of(key) for key in keys if key.latency_ms is not None))
+        for one in typed:
+            if answered := [key for key in one.keys if key.latency_ms is not None]:
+                steps.append(tuple(Step(key.gap_s, key.reply is not None) for key in one.keys))
+                costs.append(tuple(map(_cost_of, answered)))
         if not costs:
             raise ValueError("no request of the recording was answered")
         return cls(tuple(steps), tuple(costs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bench import published
@@ -15,11 +15,6 @@ _NAMES = {
     "forelook": "forelook",
     "forelook_warm": "forelook, warm",
 }
-
-
-def _runs(result: Result) -> Iterable[Mapping[str, Any]]:
-    found: Iterable[Mapping[str, Any]] = result["runs"]
-    return found
 
 
 def _cell(part: Mapping[str, Any], pair: str) -> str | None:
@@ -49,12 +44,12 @@ def paper(result: Result) -> list[str]:
         "published / autoregressive": "lookahead_published/autoregressive",
         "autoregressive / transformers' greedy": "autoregressive/hf_greedy",
     }
-    kept = {title: pair for title, pair in pairs.items() if any(pair in run["ratios"] for run in _runs(result))}
-    temperatures = len({run["temperature"] for run in _runs(result)}) > 1
+    kept = {title: pair for title, pair in pairs.items() if any(pair in run["ratios"] for run in result["runs"])}
+    temperatures = len({run["temperature"] for run in result["runs"]}) > 1
     head = ["data set", *(["temperature"] if temperatures else []), "model", "format", "prompts (clean)",
             "tokens per step", *kept, "paper: lookahead / transformers' greedy"]  # fmt: skip
     rows = []
-    for run in _runs(result):
+    for run in result["runs"]:
         figures = run["methods"].get("forelook") or run["methods"].get("lookahead_published") or {}
         row = [run["dataset"], *([f"{run['temperature']:g}"] if temperatures else []), run["model"], run["format"],
                _prompts(run), figures.get("tokens_per_step")]  # fmt: skip
@@ -65,15 +60,13 @@ def paper(result: Result) -> list[str]:
 
 def steps(result: Result) -> list[str]:
     """Render tokens per step by data set and method."""
-    names = [name for name in _NAMES if any(name in run["methods"] for run in _runs(result))]
-    temperatures = len({run["temperature"] for run in _runs(result)}) > 1 or any(
-        run["temperature"] for run in _runs(result)
-    )
+    names = [name for name in _NAMES if any(name in run["methods"] for run in result["runs"])]
+    temperatures = any(run["temperature"] for run in result["runs"])
     head = ["data set", *(["temperature"] if temperatures else []), "model", "prompts (clean)",
             *(_NAMES[name] for name in names), *(f"{_NAMES[name]}, clean" for name in names),
             "outputs equal to autoregressive ones"]  # fmt: skip
     rows = []
-    for run in _runs(result):
+    for run in result["runs"]:
         shares = [run["methods"][name]["identical_share"] for name in names if name in run["methods"]]
         rows.append([
             run["dataset"], *([f"{run['temperature']:g}"] if temperatures else []), run["model"],

@@ -39,11 +39,9 @@ class Method(Protocol):
 
     def draft(self) -> DraftTree:
         """The next step's drafts."""
-        ...
 
     def learn(self, accepted: list[int], rows: Sequence[Row]) -> None:
         """Learn from a step: its output, bonus token included, and what the model said."""
-        ...
 
 
 class PromptLookup:
