@@ -308,12 +308,8 @@ class Backend:
 
     def _watch_idle(self) -> None:
         timeout_s = self.config.idle_timeout_s
-        if (
-            self.metrics.num_connections == 0
-            and self._num_uses == 0
-            and timeout_s is not None
-            and self._loop is not None
-        ):
+        is_used = self.metrics.num_connections > 0 or self._num_uses > 0
+        if not is_used and timeout_s is not None and self._loop is not None:
             self._cancel_idle_timer()
             self._idle_timer = self._loop.call_later(timeout_s, self.hooks.idle)
 

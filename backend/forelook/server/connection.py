@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from forelook import __version__
@@ -184,10 +184,7 @@ class Connection:
     # --- messages out
 
     def _answer(self, request_id: RequestId, result: object, *, on_sent: Callable[[], None] | None = None) -> None:
-        self._outbox.post(
-            jsonrpc.encode_message(Response(request_id, messages.to_json(result))),
-            on_sent=on_sent,
-        )
+        self._outbox.post(jsonrpc.encode_message(Response(request_id, messages.to_json(result))), on_sent=on_sent)
 
     def _refuse(self, request_id: RequestId | None, error: ForelookError) -> None:
         self._metrics.error(error.code)
@@ -220,18 +217,13 @@ class Connection:
     async def _hello(self, request_id: RequestId, params: messages.HelloParams) -> None:
         messages.check_version(params.protocol_version)
         config = self._backend.config
-        limits = messages.ServerLimits(
-            max_message_bytes=config.max_message_bytes,
-            max_document_bytes=config.max_document_bytes,
-            max_documents=config.max_documents,
-            max_pending_requests=config.max_pending_requests,
-        )
+        limits = {limit.name: getattr(config, limit.name) for limit in fields(messages.ServerLimits)}
         result = messages.HelloResult(
             protocol_version=messages.PROTOCOL_VERSION,
             server_version=__version__,
             pid=os.getpid(),
             status=self._backend.status,
-            limits=limits,
+            limits=messages.ServerLimits(**limits),
             settings=dict(self._backend.settings),
         )
         self._said_hello = True
@@ -333,18 +325,12 @@ class Connection:
         config = self._backend.config
         check_document(params.workspace, params.uri)
         _check_text("text", params.text, config.max_document_bytes)
-        if params.uri not in self._keys and len(self._keys) >= config.max_documents:
-            limit = config.max_documents
-            raise LimitError(f"too many open documents on this connection (limit {limit}); close some first")
         if params.uri not in self._keys:
+            if len(self._keys) >= (limit := config.max_documents):
+                raise LimitError(f"too many open documents on this connection (limit {limit}); close some first")
             self._keys[params.uri] = self._backend.claim_document(params.uri, self.principal)
-        engine.open_document(
-            self._workspace(params.workspace),
-            self._keys[params.uri],
-            params.language_id,
-            params.version,
-            params.text,
-        )
+        workspace, key = self._workspace(params.workspace), self._keys[params.uri]
+        engine.open_document(workspace, key, params.language_id, params.version, params.text)
 
     async def _change(self, params: messages.DocumentChangeParams) -> None:
         engine = await self._backend.engine()

@@ -31,12 +31,9 @@ class LatencyWindow:
 
     def summary(self) -> dict[str, float]:
         """The number of all samples, and percentiles once there are samples."""
-        result: dict[str, float] = {"count": self._num_total}
-        for percent in PERCENTILES:
-            value = percentile(self._samples_ms, percent)
-            if value is not None:
-                result[f"p{percent}_ms"] = round(value, 3)
-        return result
+        values = {percent: percentile(self._samples_ms, percent) for percent in PERCENTILES}
+        known = {f"p{percent}_ms": round(value, 3) for percent, value in values.items() if value is not None}
+        return {"count": self._num_total, **known}
 
 
 class Histogram:
@@ -69,7 +66,7 @@ class ServerMetrics:
         self.num_connections = 0
         self.num_connections_total = 0
         self.num_refused_connections = 0
-        self._num_internal_errors = 0
+        self.num_internal_errors = 0
         self._messages_by_method: Counter[str] = Counter()
         self._errors_by_code: Counter[int] = Counter()
         self._completions_by_outcome: Counter[str] = Counter()
@@ -109,7 +106,7 @@ class ServerMetrics:
     def internal_error(self) -> None:
         """Count an unexpected error."""
         for metrics in self._and_total():
-            metrics._num_internal_errors += 1  # noqa: SLF001 - of the same class
+            metrics.num_internal_errors += 1
 
     def completion(self, outcome: str, latency_ms: float | None = None) -> None:
         """Count an answered completion, and its latency if it has a result."""
@@ -149,11 +146,6 @@ class ServerMetrics:
         """Seconds since the start."""
         return time.monotonic() - self._started_s
 
-    @property
-    def num_internal_errors(self) -> int:
-        """Unexpected errors."""
-        return self._num_internal_errors
-
     def to_json(self) -> dict[str, object]:
         """All metrics as JSON."""
         return {
@@ -161,7 +153,7 @@ class ServerMetrics:
             "num_connections": self.num_connections,
             "num_connections_total": self.num_connections_total,
             "num_refused_connections": self.num_refused_connections,
-            "num_internal_errors": self._num_internal_errors,
+            "num_internal_errors": self.num_internal_errors,
             "messages_by_method": dict(self._messages_by_method),
             "errors_by_code": {str(code): count for code, count in self._errors_by_code.items()},
             "completions_by_outcome": dict(self._completions_by_outcome),

@@ -41,6 +41,16 @@ class Kind:
     from_text: Callable[[str], object] = _same
     in_shell: str = ""
 
+    def accepted(self, value: object) -> object:
+        """The value that ``from_json`` or ``from_text`` has read.
+
+        Raises:
+            ValueError: the setting may not have it.
+        """
+        if not self.accepts(value):
+            raise ValueError(value)
+        return value
+
 
 def boolean() -> Kind:
     """True or false; on or off on a command line."""

@@ -99,13 +99,9 @@ class Setting:
             ConfigError: it is not allowed.
         """
         try:
-            read = self.kind.from_json(value)
+            return self.kind.accepted(self.kind.from_json(value))
         except ValueError:
-            pass
-        else:
-            if self.kind.accepts(read):
-                return read
-        raise ConfigError(prefix + self.name, value, self.kind.allowed)
+            raise ConfigError(prefix + self.name, value, self.kind.allowed) from None
 
     def from_text(self, text: str) -> object:
         """The value that a command-line argument spells.
@@ -116,13 +112,10 @@ class Setting:
         if self.flag is not None and text == self.flag.off:
             return None
         try:
-            value = self.kind.from_text(text)
+            return self.kind.accepted(self.kind.from_text(text))
         except ValueError:
-            pass
-        else:
-            if self.kind.accepts(value):
-                return value
-        raise ValueError(f"invalid value {text!r} (expected {self.kind.in_shell or self.kind.allowed})")
+            expected = self.kind.in_shell or self.kind.allowed
+            raise ValueError(f"invalid value {text!r} (expected {expected})") from None
 
 
 def setting(

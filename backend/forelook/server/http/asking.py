@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from forelook.finish_reason import FinishReason
 from forelook.protocol.generation import GenerationParams, GenerationResult, InfillPrompt, ModelFacts, RawPrompt
-from forelook.server.http.fields import MAX_ANSWERS, Field, HttpError
+from forelook.server.http.fields import CLEAN, LANGUAGE, MAX_ANSWERS, Field, HttpError
 
 _MIN_TEMPERATURE = 1e-3  # below, sampling is greedy but for rounding
 _FURTHER_TEMPERATURE = 0.7  # of several answers whose temperature is not given, all but the first; as in editors
@@ -88,43 +88,41 @@ class Generating(Protocol):
 def generations(
     asked_prompts: Sequence[RawPrompt | InfillPrompt],
     num_answers: int,
-    *,
-    temperature: float | None,
-    top_p: float | None,
-    top_k: int | None,
-    seed: int | None,
-    **common: Any,
+    values: Mapping[str, Any],
+    group: str = "",
+    **further: Any,
 ) -> tuple[GenerationParams, ...]:
     """The generations of some prompts with some answers each, the answers of a prompt next to each other.
 
     Without a temperature an answer is greedy, so that it is the same each time; further ones are sampled.
+
+    Args:
+        asked_prompts: what to continue.
+        num_answers: of each prompt.
+        values: the request's fields.
+        group: what the names of the fields about sampling and stop texts begin with.
+        further: what other fields become.
 
     Raises:
         HttpError: these are too many.
     """
     if len(asked_prompts) * num_answers > MAX_ANSWERS:
         raise HttpError(400, f"{len(asked_prompts) * num_answers} answers are too many; ask for at most {MAX_ANSWERS}")
-    if common["clean"] and num_answers > 1:
+    if values[CLEAN.name] and num_answers > 1:
         raise HttpError(400, "forelook_clean gives one answer per prompt; leave the number out", field="n")
+    sampling = ("temperature", "top_p", "top_k", "seed", "stop")
+    temperature, top_p, top_k, seed, stop = (values[group + name] for name in sampling)
     base = secrets.randbits(63) if seed is None or seed < 0 else seed % 2**63
     top_k = None if top_k is None or top_k <= 0 else top_k
+    common = {"stop": stop, "clean": values[CLEAN.name], "language_id": values[LANGUAGE.name], **further}
     found = []
     for prompt in asked_prompts:
         for number in range(num_answers):
             warmth = temperature if temperature is not None else 0.0 if number == 0 else _FURTHER_TEMPERATURE
-            if warmth < _MIN_TEMPERATURE or top_p == 0.0:
-                found.append(GenerationParams(prompt, **common))
-            else:
-                found.append(
-                    GenerationParams(
-                        prompt,
-                        temperature=warmth,
-                        top_k=top_k,
-                        top_p=top_p,
-                        seed=(base + number) % 2**63,
-                        **common,
-                    )
-                )
+            sampled: dict[str, Any] = {}
+            if warmth >= _MIN_TEMPERATURE and top_p != 0.0:
+                sampled = {"temperature": warmth, "top_k": top_k, "top_p": top_p, "seed": (base + number) % 2**63}
+            found.append(GenerationParams(prompt, **common, **sampled))
     return tuple(found)
 
 

@@ -79,23 +79,25 @@ class Exchange:
 
     async def answer(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
         """Send a whole answer as JSON."""
-        body = encoded(value)
-        await self._begin(status, {"content-type": JSON, "content-length": str(len(body)), **(headers or {})})
-        # Only GET and POST have handlers, but every method may have an error.
-        await self._put({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+        await self._answer(status, JSON, encoded(value), headers or {})
 
     async def answer_text(self, text: str, content_type: str) -> None:
         """Send a whole answer that is not JSON."""
-        body = text.encode()
-        await self._begin(200, {"content-type": content_type, "content-length": str(len(body))})
+        await self._answer(200, content_type, text.encode(), {})
+
+    async def _answer(self, status: int, content_type: str, body: bytes, headers: dict[str, str]) -> None:
+        await self._begin(status, {"content-type": content_type, "content-length": str(len(body)), **headers})
+        # Only GET and POST have handlers, but every method may have an error.
         await self._put({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
-    async def begin_stream(self, content_type: str) -> None:
-        """Send the head of a stream."""
-        await self._begin(200, {"content-type": content_type, "cache-control": "no-cache"})
+    async def stream(self, content_type: str, data: bytes) -> None:
+        """Send a piece of a stream, before the first one the stream's head."""
+        if not self.has_begun:
+            await self._begin(200, {"content-type": content_type, "cache-control": "no-cache"})
+        await self.piece(data)
 
     async def piece(self, data: bytes, *, is_last: bool = False) -> None:
-        """Send a piece of a stream."""
+        """Send a piece of a stream that has begun."""
         await self._put({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def _begin(self, status: int, headers: dict[str, str]) -> None:

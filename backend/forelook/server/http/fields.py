@@ -12,7 +12,7 @@ from typing import Any
 
 from forelook.errors import ProtocolError
 from forelook.protocol.messages import MAX_NEW_TOKENS
-from forelook.settings.kinds import Kind, boolean, number
+from forelook.settings.kinds import Kind, boolean, integer, number
 
 MAX_STOPS = 32  # chosen, not measured
 MAX_STOP_CHARS = 1_000  # chosen, not measured
@@ -111,14 +111,10 @@ def _find(body: Mapping[str, Any], name: str) -> object:
 
 def _checked(field: Field, kind: Kind, given: object) -> object:
     try:
-        value = kind.from_json(given)
+        return kind.accepted(kind.from_json(given))
     except ValueError:
-        pass
-    else:
-        if kind.accepts(value):
-            return value
-    # The value may be the user's text, so that the message says only what is expected.
-    raise HttpError(400, f"invalid {field.name} (expected {kind.allowed})", field=field.name)
+        # The value may be the user's text, so that the message says only what is expected.
+        raise HttpError(400, f"invalid {field.name} (expected {kind.allowed})", field=field.name) from None
 
 
 def _is_one_of(given: object, values: Iterable[object]) -> bool:
@@ -149,11 +145,9 @@ def whole(low: int, high: int, *, clamps: bool = False) -> Kind:
             return min(value, high)
         return value
 
-    def accepts(value: object) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-    allowed = f"an integer of at least {low}" if clamps else f"an integer from {low} to {high}"
-    return Kind(allowed, {"type": "integer"}, accepts, from_json)
+    kind = integer(low, high)
+    allowed = f"an integer of at least {low}" if clamps else kind.allowed
+    return Kind(allowed, {"type": "integer"}, kind.accepts, from_json)
 
 
 def token_limit(low: int) -> Kind:
@@ -194,20 +188,19 @@ def stops() -> Kind:
 
 def strings(allowed: str, max_items: int) -> Kind:
     """A list of strings."""
-
-    def accepts(value: object) -> bool:
-        return isinstance(value, list) and len(value) <= max_items and all(isinstance(item, str) for item in value)
-
-    return Kind(allowed, {"type": "array"}, accepts)
+    return _list_of(lambda item: isinstance(item, str), allowed, max_items)
 
 
 def token_ids(max_items: int) -> Kind:
     """A list of token ids."""
+    return _list_of(is_token, f"a list of at most {max_items} token ids", max_items)
 
+
+def _list_of(is_item: Callable[[object], bool], allowed: str, max_items: int) -> Kind:
     def accepts(value: object) -> bool:
-        return isinstance(value, list) and len(value) <= max_items and all(map(is_token, value))
+        return isinstance(value, list) and len(value) <= max_items and all(map(is_item, value))
 
-    return Kind(f"a list of at most {max_items} token ids", {"type": "array"}, accepts)
+    return Kind(allowed, {"type": "array"}, accepts)
 
 
 def is_token(value: object) -> bool:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
@@ -102,12 +103,12 @@ class HttpInterface:
             ("GET", "/"): self._hello,
             ("GET", "/health"): self._health,
             ("GET", METRICS_PATH): self._metrics,
-            ("GET", "/props"): self._props,
-            ("GET", "/v1/models"): self._models,
+            ("GET", "/props"): partial(self._describe, llama_cpp.props),
+            ("GET", "/v1/models"): partial(self._describe, openai.models),
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/detokenize"): self._detokenize,
-            ("GET", "/api/tags"): self._tags,
-            ("GET", "/api/ps"): self._tags,
+            ("GET", "/api/tags"): partial(self._describe, ollama.tags),
+            ("GET", "/api/ps"): partial(self._describe, ollama.tags),
             ("GET", "/api/version"): self._version,
             ("POST", "/api/show"): self._show,
             **{("POST", path): self._generate for path in _GENERATING},
@@ -176,26 +177,16 @@ class HttpInterface:
         text = await self._host.exposition("" if everyone else principal)
         await exchange.answer_text(text, CONTENT_TYPE)
 
-    async def _props(self, exchange: Exchange, principal: str) -> None:
+    async def _describe(self, describe: Callable[[ModelFacts], object], exchange: Exchange, principal: str) -> None:
         del principal
-        await exchange.answer(200, llama_cpp.props(await self._facts()))
-
-    async def _models(self, exchange: Exchange, principal: str) -> None:
-        del principal
-        await exchange.answer(200, openai.models(await self._facts()))
+        await exchange.answer(200, describe(await self._facts()))
 
     async def _model(self, exchange: Exchange, principal: str) -> None:
-        del principal
-        await exchange.answer(200, openai.model(exchange.path.removeprefix(_MODEL_PATH), await self._facts()))
-
-    async def _tags(self, exchange: Exchange, principal: str) -> None:
-        del principal
-        await exchange.answer(200, ollama.tags(await self._facts()))
+        await self._describe(partial(openai.model, exchange.path.removeprefix(_MODEL_PATH)), exchange, principal)
 
     async def _show(self, exchange: Exchange, principal: str) -> None:
-        del principal
         await exchange.body()
-        await exchange.answer(200, ollama.show(await self._facts()))
+        await self._describe(ollama.show, exchange, principal)
 
     async def _version(self, exchange: Exchange, principal: str) -> None:
         del principal
@@ -278,9 +269,7 @@ async def _answer_all(exchange: Exchange, dialect: Dialect, asked: Asked, engine
         try:
             async for text in running.pieces():
                 if asked.streams:
-                    if not exchange.has_begun:
-                        await exchange.begin_stream(asked.answers.content_type)
-                    await exchange.piece(asked.answers.chunk(index, text))
+                    await exchange.stream(asked.answers.content_type, asked.answers.chunk(index, text))
         except ForelookError as error:
             if not exchange.has_begun:
                 raise
@@ -290,9 +279,7 @@ async def _answer_all(exchange: Exchange, dialect: Dialect, asked: Asked, engine
             running.cancel()
         results.append(running.result)
         if asked.streams:
-            if not exchange.has_begun:
-                await exchange.begin_stream(asked.answers.content_type)
-            await exchange.piece(asked.answers.end(index, running.result))
+            await exchange.stream(asked.answers.content_type, asked.answers.end(index, running.result))
     if asked.streams:
         await exchange.piece(asked.answers.close(results), is_last=True)
     else:
@@ -348,15 +335,12 @@ def as_http(error: ForelookError) -> HttpError:
         return error
     if isinstance(error, ContextOverflowError):
         return HttpError(400, str(error), field="prompt")
-    if isinstance(error, QuotaError):
-        return HttpError(429, str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, LimitError):
-        return HttpError(429, str(error), retry_after_s=1.0)
+        return HttpError(429, str(error), retry_after_s=error.retry_after_s if isinstance(error, QuotaError) else 1.0)
     if isinstance(error, ModelError):
         return HttpError(503, str(error), retry_after_s=_LOADING_RETRY_S)
-    if isinstance(error, RequestCancelledError):
-        return HttpError(503, "the request was cancelled; send it again", retry_after_s=1.0)
-    return HttpError(503, str(error), retry_after_s=1.0)
+    is_cancelled = isinstance(error, RequestCancelledError)
+    return HttpError(503, "the request was cancelled; send it again" if is_cancelled else str(error), retry_after_s=1.0)
 
 
 async def _answer_error(exchange: Exchange, dialect: Dialect, error: ForelookError) -> None:
@@ -377,6 +361,4 @@ async def refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
         return {"type": "http.disconnect"}
 
     exchange = Exchange(scope, nothing, send, 0, 0.0)
-    error = HttpError(refusal.status, refusal.reason)
-    with contextlib.suppress(ClientGoneError):
-        await exchange.answer(error.status, dialect_of(exchange.path).error(error), error_headers(error))
+    await _answer_error(exchange, dialect_of(exchange.path), HttpError(refusal.status, refusal.reason))

@@ -98,16 +98,10 @@ def _asked(
     found = generations(
         prompts,
         values["n_cmpl"],
-        temperature=values["temperature"],
-        top_p=values["top_p"],
-        top_k=values["top_k"],
-        seed=values["seed"],
+        values,
         max_new_tokens=MAX_NEW_TOKENS if limit is None or limit < 0 else limit,
-        stop=values["stop"],
         line_end_after_ms=values["t_max_predict_ms"] or None,
         min_indent=values["n_indent"],
-        clean=values["forelook_clean"],
-        language_id=values["forelook_language"],
     )
     answers = LlamaCppAnswers(facts, values["response_fields"], is_list or values["n_cmpl"] > 1)
     return Asked(found, answers, values["stream"])

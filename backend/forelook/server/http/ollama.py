@@ -54,18 +54,8 @@ class Generate:
         # The ollama package sends an empty suffix where there is none.
         asked = InfillPrompt(prompt, suffix) if suffix else RawPrompt((prompt,), may_be_formatted=True)
         is_load = not prompt and not suffix
-        found = generations(
-            [asked],
-            1,
-            temperature=values["options.temperature"],
-            top_p=values["options.top_p"],
-            top_k=values["options.top_k"],
-            seed=values["options.seed"],
-            max_new_tokens=0 if is_load else MAX_NEW_TOKENS if limit < 0 else limit,
-            stop=values["options.stop"],
-            clean=values["forelook_clean"],
-            language_id=values["forelook_language"],
-        )
+        limit = 0 if is_load else MAX_NEW_TOKENS if limit < 0 else limit
+        found = generations([asked], 1, values, "options.", max_new_tokens=limit)
         return Asked(found, OllamaAnswers(facts, is_load=is_load), values["stream"])
 
 

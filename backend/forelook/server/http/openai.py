@@ -72,18 +72,7 @@ class Completions:
                 asked_prompts.append(RawPrompt((prompt,), may_be_formatted=True))
             else:
                 asked_prompts.append(check_tokens(RawPrompt(tuple(prompt)), facts))
-        found = generations(
-            asked_prompts,
-            values["n"],
-            temperature=values["temperature"],
-            top_p=values["top_p"],
-            top_k=values["top_k"],
-            seed=values["seed"],
-            max_new_tokens=values["max_tokens"],
-            stop=values["stop"],
-            clean=values["forelook_clean"],
-            language_id=values["forelook_language"],
-        )
+        found = generations(asked_prompts, values["n"], values, max_new_tokens=values["max_tokens"])
         answers = CompletionAnswers(facts, texts, values["n"], values["stream_options.include_usage"])
         return Asked(found, answers, values["stream"])
 
@@ -115,21 +104,21 @@ class CompletionAnswers:
     def _echo(self, index: int) -> str:
         return self._echoes[index // self._num_answers]
 
-    def _choices(self, index: int, text: str, reason: str | None) -> dict[str, object]:
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
-        return {**self._head, "choices": [choice]}
+    def _choice(self, index: int, text: str, result: GenerationResult | None) -> dict[str, object]:
+        reason = None if result is None else "length" if is_cut(result) else "stop"
+        return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
 
     def chunk(self, index: int, text: str) -> bytes:
         """A piece of one answer."""
         if index not in self._begun:
             self._begun.add(index)
             text = self._echo(index) + text
-        return event(self._choices(index, text, None))
+        return event({**self._head, "choices": [self._choice(index, text, None)]})
 
     def end(self, index: int, result: GenerationResult) -> bytes:
         """The end of one answer."""
         text = "" if index in self._begun else self._echo(index)
-        return event(self._choices(index, text, "length" if is_cut(result) else "stop"))
+        return event({**self._head, "choices": [self._choice(index, text, result)]})
 
     def close(self, results: Sequence[GenerationResult]) -> bytes:
         """The end of the stream."""
@@ -138,15 +127,7 @@ class CompletionAnswers:
 
     def whole(self, results: Sequence[GenerationResult]) -> object:
         """The answer to a request that does not stream."""
-        choices = [
-            {
-                "index": index,
-                "text": self._echo(index) + result.text,
-                "logprobs": None,
-                "finish_reason": "length" if is_cut(result) else "stop",
-            }
-            for index, result in enumerate(results)
-        ]
+        choices = [self._choice(index, self._echo(index) + each.text, each) for index, each in enumerate(results)]
         return {**self._head, "choices": choices, "usage": self._usage(results)}
 
     def _usage(self, results: Sequence[GenerationResult]) -> dict[str, int]:
