@@ -26,6 +26,7 @@ from forelook.config import check_tls
 from forelook.errors import ConfigError, EndpointError, ForelookError, ModelError
 from forelook.local.files import file_lock, is_locked, make_private_dir, read_regular_file, write_atomically
 from forelook.local.identity import MAX_SOCKET_PATH_BYTES, UserPaths
+from forelook.server.run import on_signals
 
 logger = logging.getLogger("forelook.cluster")
 
@@ -142,7 +143,8 @@ def host(path: Path, files: ClusterFiles, announce: Callable[[RunningCluster], N
         make_private_dir(files.ray_folder)
         try:
             address = _start_ray(_num_cpus(schema), files.ray_folder)
-            with _signals() as stop:  # after Ray has set its own handlers, which end the process at once
+            stop = threading.Event()
+            with on_signals(stop.set):  # after Ray has set its own handlers, which end the process at once
                 running = RunningCluster(os.getpid(), address, _url(schema))
                 write_atomically(files.record, json.dumps(asdict(running)))
                 _deploy(schema, stop)
@@ -284,20 +286,3 @@ def _num_cpus(schema: ServeDeploySchema) -> int:
 def _url(schema: ServeDeploySchema) -> str:
     options = schema.http_options
     return f"{'wss' if options.ssl_certfile else 'ws'}://{options.host}:{options.port}"
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
-    event = threading.Event()
-
-    def heed(signum: int, frame: object) -> None:
-        del signum, frame
-        event.set()
-
-    before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -147,9 +147,13 @@ class NodeSocket:
                 await asyncio.wait({reading})  # a stream has one reader at a time, and `_end` is the next
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(_end(reader, writer), _END_TIMEOUT_S)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            await _close(writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -225,9 +229,7 @@ async def relay(
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        await _close(writer)
 
 
 async def _pass_on(receive: Callable[[], Awaitable[Message]], writer: asyncio.StreamWriter, scope: Scope) -> None:

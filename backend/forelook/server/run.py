@@ -177,19 +177,17 @@ def serve(
         on_authenticated = listener.authenticated if isinstance(listener, GuardedListener) else lambda _client: None
         app = create_app(factory, config, policy, hooks, on_authenticated, settings, http)
         server = Server(app, config, listening, http_socket)
-        with _signals_only_stop():
+        # uvicorn stops, and raises the signal again when it is done: cleanup comes after that.
+        with on_signals(lambda: None):
             server.run(sockets=[listener])
     return is_loadable
 
 
 @contextlib.contextmanager
-def _signals_only_stop() -> Iterator[None]:
-    """Ignore the second SIGTERM or SIGINT that uvicorn raises when it is done: cleanup comes after that."""
-
-    def ignore(signum: int, frame: object) -> None:
-        del signum, frame
-
-    before = {number: signal.signal(number, ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+def on_signals(act: Callable[[], None]) -> Iterator[None]:
+    """Call ``act`` on SIGTERM and SIGINT, which do nothing else meanwhile."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda _signum, _frame: act()) for number in numbers}
     try:
         yield
     finally:
