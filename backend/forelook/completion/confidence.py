@@ -88,10 +88,6 @@ class GeneratedBytes:
             self._data += piece
             self._ends.append(len(self._data) - self._num_skipped)
 
-    def has_line(self) -> bool:
-        """Whether a line with text in it is complete."""
-        return _NEWLINE in bytes(self._data[self._num_skipped :]).lstrip()
-
     def line_score(self, log_probs: Sequence[float], start: int = 0) -> LineScore:
         """The score of the first line with text in it after ``start``, or of its beginning.
 

@@ -70,9 +70,8 @@ class LogHandler(_StreamHandler):
 
     def _write(self, record: logging.LogRecord) -> None:
         if self._path is not None:
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # a full disk, a closed stream: writing is tried all the same
+            # A full disk, a closed stream: writing is tried all the same.
+            with contextlib.suppress(OSError, ValueError):
                 self._rotate_if_full(self._path)
         super().emit(record)
 

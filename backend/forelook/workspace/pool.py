@@ -389,14 +389,9 @@ class WorkspacePool:
         worker = self._worker
         if worker is None:
             return False
+        is_at_work = self._restoring is not None or worker.is_busy or worker.last_write_failed
         is_unwritten = self._needs_base and (self._has_files or self._pool.num_tokens > 0)
-        return (
-            self._restoring is not None
-            or worker.is_busy
-            or worker.last_write_failed
-            or bool(self._journal)
-            or is_unwritten
-        )
+        return is_at_work or is_unwritten or bool(self._journal)
 
     @property
     def is_unused(self) -> bool:

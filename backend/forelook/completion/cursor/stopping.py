@@ -228,7 +228,7 @@ class _EndFinder:
         self._opened: list[str] = []  # brackets that the generated text opened
         self._num_closed = 0  # brackets open at the cursor that it has closed
         self._inside = cursor.inside
-        self._base = self._base_indentation()
+        self._base = cursor.indentation if cursor.line else None
         self._lines: list[str] = []
         self._starts: list[int] = []
         self._scope_closed = False
@@ -320,20 +320,13 @@ class _EndFinder:
             return start - 1
         if not complete:
             return None
-        if re.fullmatch(closing, line.strip()) is None or self._closer_follows(line):
+        following = cursor.next_line
+        is_closed = re.fullmatch(closing, following.strip()) and indentation_of(following) == indentation_of(line)
+        # The text after the cursor may already close the scope that `line` would close.
+        if re.fullmatch(closing, line.strip()) is None or (following and is_closed):
             return start - 1
         self._scope_closed = True
         return None
-
-    def _closer_follows(self, line: str) -> bool:
-        """Whether the text after the cursor already closes the scope that ``line`` would close."""
-        following = self._cursor.next_line
-        closing = self._cursor.language.closing_line
-        if not following or closing is None:
-            return False
-        return (
-            indentation_of(following) == indentation_of(line) and re.fullmatch(closing, following.strip()) is not None
-        )
 
     def _paragraph_end(self, start: int, indentation: int) -> int | None:
         """A blank line ends text that no block encloses."""
@@ -387,8 +380,8 @@ class _EndFinder:
             position = scan.string_closed_at
         else:
             scan = scan_brackets(cursor.language, line)
-        events = [(bracket.position, bracket.character) for bracket in scan.unmatched]
-        for place, character in events:
+        for bracket in scan.unmatched:
+            place, character = bracket.position, bracket.character
             if place < position:
                 continue
             if self._opened:
@@ -438,12 +431,6 @@ class _EndFinder:
             return None
         form = next((form for form in self._cursor.language.strings if form.closer == inside), None)
         return inside if form is None or form.multi_line else None
-
-    def _base_indentation(self) -> int | None:
-        cursor = self._cursor
-        if not cursor.line_is_blank:
-            return cursor.indentation
-        return cursor.indentation if cursor.line else None
 
 
 def indentation_at(text: str, position: int) -> int:

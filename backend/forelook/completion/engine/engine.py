@@ -141,21 +141,15 @@ class CompletionEngine:
             while self._turn():
                 pass
         except BaseException as error:  # noqa: BLE001 - the last border: clients must learn that nothing answers
-            self._fail(error)
+            log_failure("the engine's thread", error)
+            stopped = DecodingError("the engine stopped; see the backend's log")
+            self._give_way(f"the engine stopped ({type(error).__name__}); the backend restarts", stopped)
         with logged("closing the pools"):
             self._pools.close()
         with logged("saving the counts"):
             self._users.usage.save()
         with logged("saving what drafting learned"):
             self._model.drafting.save()
-
-    def _fail(self, error: BaseException) -> None:
-        """Let no request wait for a thread that has ended."""
-        log_failure("the engine's thread", error)
-        self._give_way(
-            f"the engine stopped ({type(error).__name__}); the backend restarts",
-            DecodingError("the engine stopped; see the backend's log"),
-        )
 
     def _give_way(self, reason: str, error: ForelookError) -> None:
         """End for another process; no request waits for this one."""

@@ -79,16 +79,9 @@ class Speculation:
         if found is None:
             return None
         follow_up, completed = found
-        own = follow_up.document
-        same_document = (own.workspace, own.language_id, own.text) == (
-            document.workspace,
-            document.language_id,
-            document.text,
-        )
-        same_request = replace(request, version=0, deadline_ms=None, partial=False) == replace(
-            follow_up.request, version=0
-        )
-        return completed if same_document and same_request else None
+        same_document = replace(follow_up.document, version=document.version) == document
+        asked = replace(request, version=follow_up.request.version, deadline_ms=None, partial=False)
+        return completed if same_document and asked == follow_up.request else None
 
     # --- prefill after an edit
 

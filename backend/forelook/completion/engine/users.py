@@ -56,10 +56,8 @@ class Users:
         """The user called ``name``; any thread may ask."""
         user = self._users.get(name)
         if user is None:
-            own = UsageCounters(None)
-            user = self._users.setdefault(
-                name, User(name, prewarm=self._prewarm, metrics=EngineMetrics(self._metrics), usage=own)
-            )
+            metrics, usage = EngineMetrics(self._metrics), UsageCounters(None)
+            user = self._users.setdefault(name, User(name, prewarm=self._prewarm, metrics=metrics, usage=usage))
         return user
 
     def in_turn(self) -> tuple[User, ...]:

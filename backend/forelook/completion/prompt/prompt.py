@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from forelook.completion.cursor.brackets import rest_is_closers
 from forelook.completion.document_store import Document, model_text
@@ -20,10 +20,13 @@ from forelook.model.infill import InfillFormat
 from forelook.model.infill_templates import FileNaming, Part
 from forelook.model.tokenizer import CodeTokenizer, TextSplitter
 
+Piece = tuple[str, tuple[int, ...]]
+"""A part of a text, which ends at a line, and its tokens."""
+
 # All of these are chosen, not measured.
 _MAX_CACHED_LINES = 20_000
 _MAX_CACHED_LINE_CHARS = 2_000
-_MAX_CHARS_PER_TOKEN = 12  # text beyond this many characters per token of the budget is not read
+MAX_CHARS_PER_TOKEN = 12  # text beyond this many characters per token of the budget is not read
 _MAX_LINE_CHARS = 8_000  # a longer line is not tokenized whole; of a smaller budget four characters per token
 _LONG_LINE_STEP = 256  # the window of a long line starts at a multiple, so that it stays fixed as the line grows
 _MAX_ANCHORS_PER_DOCUMENT = 4
@@ -201,6 +204,17 @@ class PromptFiles:
         return ids
 
 
+class _Parts(NamedTuple):
+    """What a prompt is made of, and the tokens that there are for it."""
+
+    document: Document
+    offset: int
+    suffix_start: int
+    anchored: bool
+    files: PromptFiles
+    budget: PromptBudget
+
+
 class PromptBuilder:
     """Chooses the windows of a prompt and tokenizes them. Remembers window borders per document.
 
@@ -248,25 +262,18 @@ class PromptBuilder:
         files = PromptFiles(self.encoder, self._files, document, context, joins=self._joins_context)
         # What names the files always fits; the rest is shared among the parts of the prompt.
         budget = replace(self.budget, num_tokens=max(self.budget.num_tokens - files.num_label_tokens, 1))
+        parts = _Parts(document, offset, suffix_start, anchored, files, budget)
 
         for anchor in self._anchors.get(document.key, ()):
-            prompt = self._from_anchor(document, offset, suffix_start, anchored, anchor, files, budget)
+            prompt = self._from_anchor(parts, anchor)
             if prompt is not None:
                 self._remember(document.key, anchor)
                 return prompt
-        return self._from_scratch(document, offset, suffix_start, anchored, files, budget)
+        return self._from_scratch(parts)
 
-    def _from_anchor(
-        self,
-        document: Document,
-        offset: int,
-        suffix_start: int,
-        anchored: bool,
-        anchor: _Anchor,
-        files: PromptFiles,
-        budget: PromptBudget,
-    ) -> PromptText | None:
+    def _from_anchor(self, parts: _Parts, anchor: _Anchor) -> PromptText | None:
         """The prompt with earlier window borders, if the text still fits and fills them well enough."""
+        document, offset, suffix_start, anchored, files, budget = parts
         text, start = document.text, anchor.prefix_start
         end = len(text) - anchor.chars_after_suffix
         if not start <= offset <= suffix_start <= end or not _is_line_start(text, start) or not _is_line_end(text, end):
@@ -291,15 +298,8 @@ class PromptBuilder:
             return None
         return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
 
-    def _from_scratch(
-        self,
-        document: Document,
-        offset: int,
-        suffix_start: int,
-        anchored: bool,
-        files: PromptFiles,
-        budget: PromptBudget,
-    ) -> PromptText:
+    def _from_scratch(self, parts: _Parts) -> PromptText:
+        document, offset, suffix_start, anchored, files, budget = parts
         text, total = document.text, budget.num_tokens
         before = model_text(text[max(0, offset - self._max_chars) : offset])
         after = model_text(text[suffix_start : suffix_start + self._max_chars])
@@ -319,7 +319,7 @@ class PromptBuilder:
         if not whole and prefix.startswith("\n"):
             prefix = prefix[1:]
         kept = files.that_fit(for_context)
-        prefix_ids = _last(files.encode_prefix(prefix, kept), max(for_prefix + files.num_label_tokens, 1))
+        prefix_ids = last_tokens(files.encode_prefix(prefix, kept), max(for_prefix + files.num_label_tokens, 1))
         suffix_ids = [token for _, ids in suffix_pieces for token in ids]
         if not suffix and after:
             suffix_ids = self.encoder.encode(after[: min(for_suffix * 4, self._max_line_chars)])[:for_suffix]
@@ -328,13 +328,13 @@ class PromptBuilder:
         self._remember(document.key, _Anchor(start, len(text) - end, for_context))
         return PromptText(prefix, prefix_ids, suffix_ids, kept, anchored)
 
-    def _take(self, pieces: list[str], num_tokens: int) -> tuple[list[tuple[str, tuple[int, ...]]], int]:
+    def _take(self, pieces: list[str], num_tokens: int) -> tuple[list[Piece], int]:
         """Tokenize parts, nearest to the cursor first, until there are ``num_tokens`` or a part is too long.
 
         Returns:
             The parts, and how many tokens there are; a part that is too long counts as ``num_tokens``.
         """
-        taken: list[tuple[str, tuple[int, ...]]] = []
+        taken: list[Piece] = []
         found = 0
         for piece in pieces:
             if len(piece) > self._max_line_chars:
@@ -362,12 +362,12 @@ class PromptBuilder:
 
     @property
     def _max_chars(self) -> int:
-        return self.budget.num_tokens * _MAX_CHARS_PER_TOKEN
+        return self.budget.num_tokens * MAX_CHARS_PER_TOKEN
 
 
-def _fit(pieces: list[tuple[str, tuple[int, ...]]], num_tokens: int) -> list[tuple[str, tuple[int, ...]]]:
+def _fit(pieces: list[Piece], num_tokens: int) -> list[Piece]:
     """The first parts that together have at most ``num_tokens``."""
-    kept: list[tuple[str, tuple[int, ...]]] = []
+    kept: list[Piece] = []
     for piece, ids in pieces:
         num_tokens -= len(ids)
         if num_tokens < 0:
@@ -376,8 +376,8 @@ def _fit(pieces: list[tuple[str, tuple[int, ...]]], num_tokens: int) -> list[tup
     return kept
 
 
-def _last(ids: list[int], num_tokens: int) -> list[int]:
-    """The last tokens, at most ``num_tokens``; a step fewer, so that the first one stays the first for a while."""
+def last_tokens(ids: list[int], num_tokens: int) -> list[int]:
+    """The last ``num_tokens`` or fewer, from a multiple of a step on, so that the first one stays as ids grow."""
     excess = max(0, len(ids) - num_tokens)
     step = max(1, min(64, num_tokens // 4))
     return ids[-(-excess // step) * step :]

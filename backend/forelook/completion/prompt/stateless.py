@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from forelook.completion.document_store import Document, model_text
 from forelook.completion.prompt.files import FileContext
-from forelook.completion.prompt.prompt import PromptBuilder, PromptFiles
+from forelook.completion.prompt.prompt import MAX_CHARS_PER_TOKEN, Piece, PromptBuilder, PromptFiles, last_tokens
 from forelook.keys import DocumentKey, WorkspaceKey
 from forelook.languages import UNKNOWN_LANGUAGE
 from forelook.model.formatted_prompts import FormattedPrompt, FormattedPrompts
@@ -22,14 +22,10 @@ from forelook.model.tokenizer import CodeTokenizer
 from forelook.protocol.generation import InfillPrompt, PromptFile, RawPrompt
 
 _MIN_FILL = 0.7  # of a window whose text is longer; chosen, not measured
-_MAX_CHARS_PER_TOKEN = 12  # text beyond this many characters per token of the budget is not read; chosen, not measured
-_LONG_LINE_STEP = 64  # tokens; chosen, not measured
 # The names that llama.cpp gives the file at the cursor and its repository: the request says neither.
 _NAMELESS = Document(
     WorkspaceKey("", "file:///myproject"), DocumentKey(1, "file:///myproject/filename"), UNKNOWN_LANGUAGE, 0, ""
 )
-
-_Piece = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +147,7 @@ class StatelessPrompts:
         if prefix or not before:
             prefix_ids = files.encode_prefix(prefix_text, kept)
         else:
-            prefix_ids = _last(list(before[0][1]), for_prefix)  # one line is longer than the window
+            prefix_ids = last_tokens(list(before[0][1]), for_prefix)  # one line is longer than the window
         suffix_ids = [token for _, ids in suffix for token in ids]
         if after and not suffix:
             suffix_ids = list(after[0][1])[:for_suffix]
@@ -159,15 +155,15 @@ class StatelessPrompts:
         file_ids = [token for file in prompt.files for token in self._encoder.encode(model_text(file.text))]
         return StatelessPrompt(self._infill, prefix_ids, suffix_ids, kept, middle_ids, file_ids, is_truncated)
 
-    def _take(self, text: str, num_tokens: int, *, before: bool) -> tuple[list[_Piece], bool]:
+    def _take(self, text: str, num_tokens: int, *, before: bool) -> tuple[list[Piece], bool]:
         """The parts of a text next to the cursor, nearest first, and whether there are more than are read."""
-        max_chars = num_tokens * _MAX_CHARS_PER_TOKEN
+        max_chars = num_tokens * MAX_CHARS_PER_TOKEN
         is_cut = len(text) > max_chars
         text = model_text(text[-max_chars:] if before else text[:max_chars])
         pieces = self._encoder.split(text)
         if before:
             pieces.reverse()
-        taken: list[_Piece] = []
+        taken: list[Piece] = []
         found = 0
         for piece in pieces:
             ids = self._encoder.encode_piece(piece)
@@ -183,11 +179,11 @@ def _context_of(file: PromptFile) -> FileContext:
     return FileContext(file.name, text, f"{file.name}\n{text}\n\n" if file.name else f"{text}\n\n")
 
 
-def _num_tokens(pieces: Sequence[_Piece]) -> int:
+def _num_tokens(pieces: Sequence[Piece]) -> int:
     return sum(len(ids) for _, ids in pieces)
 
 
-def _window(pieces: list[_Piece], num_tokens: int) -> list[_Piece]:
+def _window(pieces: list[Piece], num_tokens: int) -> list[Piece]:
     """The parts, nearest first, that are used of a text with room for ``num_tokens``."""
     if _num_tokens(pieces) <= num_tokens:
         return pieces
@@ -203,10 +199,3 @@ def _window(pieces: list[_Piece], num_tokens: int) -> list[_Piece]:
             chosen = count
             lowest = key if found >= _MIN_FILL * num_tokens else 1 << 32
     return pieces[:chosen]
-
-
-def _last(ids: list[int], num_tokens: int) -> list[int]:
-    """The last tokens, at most ``num_tokens``, from a multiple of a step on, so that the start stays as ids grow."""
-    excess = max(0, len(ids) - num_tokens)
-    step = max(1, min(_LONG_LINE_STEP, num_tokens // 4))
-    return ids[-(-excess // step) * step :]
