@@ -8,7 +8,6 @@
   ends     fit the row of the token that ends a middle, and nothing else: minutes instead of hours
   hold-out  held-out text of projects that nothing was trained on, in every language of the product's table
   measure  held-out bits per byte, and infilling, of one or more models and adapters on the same text
-  average  weights between two models, which keep most of what both learned
 
 Usage:
   python scripts/train_starter_model.py fetch --to corpus/sources
@@ -21,7 +20,6 @@ Usage:
   python scripts/train_starter_model.py train --smoke
   python scripts/train_starter_model.py measure corpus/prepared --model run/model --model other
   python scripts/train_starter_model.py hold-out elsewhere --to held-out --trained corpus/prepared
-  python scripts/train_starter_model.py average corpus/prepared --model first run/model --to averages
 """
 
 from __future__ import annotations
@@ -43,12 +41,11 @@ from training.accuracy import answered, held_out_questions
 from training.archive import pack_corpus, unpacked
 from training.arguments import SMOKE, parser
 from training.bases import read_base
-from training.checkpoint import save_network
 from training.cleaning import Benchmarks
 from training.corpus import benchmark_texts, hold_out, prepare
 from training.ends import along_answers, fitted_row, set_row
 from training.fetch import fetch
-from training.held_out import Losses, bits_per_byte, difference, held_out_texts, in_all, losses_of
+from training.held_out import Losses, difference, held_out_texts, in_all, losses_of
 from training.network import load_network
 from training.progress import run, stop_signals
 from training.ranks import Ranks
@@ -183,25 +180,6 @@ def fit_ends(options: argparse.Namespace) -> int:
     return 0
 
 
-def average(options: argparse.Namespace) -> int:
-    """Average the weights of two models, at several shares of the second."""
-    bases = [read_base(folder) for folder in options.model]
-    first, second = (load_network(base, max_positions=options.max_tokens) for base in bases)
-    vocabulary = vocabulary_of(bases[0])
-    texts = held_out_texts(shelves(options.corpus, "held_out"), bytes_per_language=options.bytes)
-    start = [parameter.detach().clone() for parameter in first.parameters()]
-    results: dict[str, dict[str, float]] = {}
-    for share in options.share:
-        with torch.no_grad():
-            for mine, begin, end in zip(first.parameters(), start, second.parameters(), strict=True):
-                mine.copy_(begin.lerp(end, share))
-        results[f"{share:.2f}"] = bits_per_byte(first, vocabulary, texts)
-        if options.to is not None:
-            save_network(first, options.to / f"{share:.2f}", vocabulary.tokenizer_json, bases[0].fields)
-    print_result("average", {"bits_per_byte": results})
-    return 0
-
-
 def fetch_packages(options: argparse.Namespace) -> int:
     """Download the packages of the corpus list."""
     outcomes = Counter[str]()
@@ -241,7 +219,6 @@ COMMANDS = {
     "hold-out": hold_out_projects,
     "measure": measure,
     "ends": fit_ends,
-    "average": average,
 }
 
 

@@ -136,14 +136,6 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--max-tokens", type=int, default=384, help="longest question")
     part.add_argument("--threads", **OPTIONS["threads"])
     part.add_argument("--bytes", type=int, default=200_000, help="of each language")
-
-    part = commands.add_parser("average", help="weights between two models, the first of which the second came from")
-    part.add_argument("corpus", type=Path, help="a prepared corpus, whose held-out text judges")
-    part.add_argument("--model", type=Path, nargs=2, required=True, help="two checkpoint folders of the same shape")
-    part.add_argument("--share", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], help="of the second model")
-    part.add_argument("--to", type=Path, help="write each average to a folder named by its share under this one")
-    part.add_argument("--max-tokens", type=int, default=2048, help="the averages' positions")
-    part.add_argument("--bytes", type=int, default=48_000, help="of each language")
     return top
 
 

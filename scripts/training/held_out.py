@@ -43,13 +43,6 @@ def held_out_texts(shelves: Mapping[str, Shelf], *, bytes_per_language: int, pie
     return texts
 
 
-def bits_per_byte(
-    network: Network, vocabulary: Vocabulary, held_out: HeldOut, *, max_tokens: int | None = None
-) -> dict[str, float]:
-    """Bits per byte of each language: see :func:`losses_of`."""
-    return {name: in_all(found) for name, found in losses_of(network, vocabulary, held_out, max_tokens).items()}
-
-
 @torch.no_grad()
 def losses_of(
     network: Network, vocabulary: Vocabulary, held_out: HeldOut, max_tokens: int | None = None

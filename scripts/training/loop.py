@@ -15,7 +15,7 @@ from torch import Tensor
 from training.accuracy import answered
 from training.curve import write_curve
 from training.gradients import Gradients
-from training.held_out import HeldOut, bits_per_byte
+from training.held_out import HeldOut, in_all, losses_of
 from training.network import Network
 from training.optimizer import MuonAdam
 from training.prefetch import Prefetcher
@@ -140,7 +140,8 @@ class Trainer:
 
     def measure(self, losses: dict[str, float] | None = None) -> dict[str, float]:
         """Held-out bits per byte now; also kept in the run's history, with the accuracy of infilling."""
-        figures = bits_per_byte(self.network, self.vocabulary, self.held_out)
+        losses_by_language = losses_of(self.network, self.vocabulary, self.held_out)
+        figures = {language: in_all(found) for language, found in losses_by_language.items()}
         point: dict[str, Any] = {"step": self.schedule.num_steps, "num_tokens": self.num_tokens}
         point |= {"running_s": round(self.schedule.running_s), **(losses or {}), "bits_per_byte": figures}
         if self.questions:
