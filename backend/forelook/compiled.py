@@ -55,7 +55,7 @@ class CSource:
     def compiled_path(self, folder: Path) -> Path:
         """The file for these sources and flags and this processor: machines of several kinds may share a home."""
         digest = hashlib.sha256(" ".join(self.flags).encode())
-        digest.update((processor_flags() or platform.node()).encode())
+        digest.update((cpu_info("flags") or platform.node()).encode())
         for path in sorted(self.path.parent.glob("*.[ch]")):
             digest.update(path.read_bytes())
         return folder / f"{self.path.stem}-{digest.hexdigest()[:24]}.so"
@@ -132,11 +132,11 @@ def compilers() -> list[list[str]]:
     return found
 
 
-def processor_flags() -> str:
-    """The processor's features as Linux lists them; empty elsewhere."""
+def cpu_info(name: str) -> str:
+    """What Linux says about the first processor, such as its ``flags``; empty elsewhere."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("flags"):
+            if line.startswith(name):
                 return line.partition(":")[2].strip()
     return ""
 

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from forelook import __version__
+from forelook.compiled import Compiled
 from forelook.errors import ForelookError
 from forelook.local.access import read_tokens
 from forelook.local.endpoint import Endpoint, discover
@@ -100,50 +102,29 @@ def _torch(identity: BackendIdentity) -> tuple[bool, list[Check]]:
         device = choose_device(identity.device)
         dtype = choose_dtype("auto" if identity.dtype in QUANTIZED_DTYPES else identity.dtype, device)
     except ForelookError as error:
-        checks.append(
-            Check(
-                "device",
-                True,
-                str(error),
-                "choose another --device or --dtype, or another torch build",
-            )
-        )
-        return False, checks
+        remedy = "choose another --device or --dtype, or another torch build"
+        return False, [*checks, Check("device", True, str(error), remedy)]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     checks.append(Check("device", False, f"{device} ({name}), {str(dtype).removeprefix('torch.')}"))
     checks.append(Check("attention", False, describe_attention(device, dtype)))
     checks.append(_quantization())
-    if device.type == "cpu":
-        checks.append(_kernels())
-    checks += [_lookup(), _likeliest()]
-    return True, checks
+    return True, [*checks, *_compiled_code(device.type)]
 
 
-def _kernels() -> Check:
+def _compiled_code(device_type: str) -> Iterator[Check]:
+    from forelook.decoding.native.library import native_likeliest
+    from forelook.decoding.ngrams.native.library import native_lookup
     from forelook.model.forward.native.library import native_kernels
 
-    found = native_kernels()
-    if found.functions is None:
-        return Check("CPU kernels", False, f"torch's own, which take about twice as long per step: {found.reason}")
-    return Check("CPU kernels", False, f"decode steps in one call, {found.reason}")
+    if device_type == "cpu":
+        instead = "torch's own, which take about twice as long per step"
+        yield _compiled("CPU kernels", native_kernels(), instead, "decode steps in one call, ")
+    yield _compiled("pool lookups", native_lookup(), "Python's, which take several times as long")
+    yield _compiled("likeliest tokens", native_likeliest(), "found by numpy, which takes several times as long")
 
 
-def _lookup() -> Check:
-    from forelook.decoding.ngrams.native.library import native_lookup
-
-    found = native_lookup()
-    if found.functions is None:
-        return Check("pool lookups", False, f"Python's, which take several times as long: {found.reason}")
-    return Check("pool lookups", False, found.reason)
-
-
-def _likeliest() -> Check:
-    from forelook.decoding.native.library import native_likeliest
-
-    found = native_likeliest()
-    if found.functions is None:
-        return Check("likeliest tokens", False, f"found by numpy, which takes several times as long: {found.reason}")
-    return Check("likeliest tokens", False, found.reason)
+def _compiled(name: str, found: Compiled[Any], instead: str, what: str = "") -> Check:
+    return Check(name, False, f"{instead}: {found.reason}" if found.functions is None else f"{what}{found.reason}")
 
 
 def _quantization() -> Check:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from forelook.compiled import cpu_info
 from forelook.local.files import read_or_set_aside, write_atomically
 
 T = TypeVar("T")
@@ -56,13 +57,5 @@ def device_key(device: torch.device) -> str:
     """Identifies a device and its speed: its name and, for a CPU, the number of threads."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{platform.machine()} {_cpu_name()} x{torch.get_num_threads()}"
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "cpu"
+    cpu_name = cpu_info("model name") or platform.processor() or "cpu"
+    return f"{platform.machine()} {cpu_name} x{torch.get_num_threads()}"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from forelook.compiled import Compiled, CSource, compilers, load_compiled, processor_flags
+from forelook.compiled import Compiled, CSource, compilers, cpu_info, load_compiled
 from forelook.model.forward.native.check import is_right
 from forelook.model.forward.native.kernels import Kernels
 
@@ -56,7 +56,7 @@ def _unsupported() -> str:
     """Why this processor or system cannot use the kernels; empty if it can."""
     if platform.machine().lower() not in {"x86_64", "amd64"} or sys.platform == "win32":
         return f"they are for x86-64 on Linux and macOS, not for {platform.machine()} on {platform.system()}"
-    flags = processor_flags()
+    flags = cpu_info("flags")
     lacking = sorted(_FEATURES - set(flags.split())) if flags else []
     return f"this processor lacks {', '.join(lacking)}" if lacking else ""
 
