@@ -10,7 +10,6 @@ from forelook.model.forward.attention import (
     Attention,
     Visibility,
     attend_flash_attn,
-    attend_reference,
     attend_torch,
     attend_torch_flash,
     choose_attention,
@@ -19,6 +18,8 @@ from forelook.model.forward.attention import (
 )
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from tests.model.reference_attention import attend_reference
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}

@@ -8,8 +8,9 @@ from forelook.compiled import Compiled
 from forelook.model import format_choice
 from forelook.model.config import LlamaConfig, parse_config
 from forelook.model.forward.kernel_choice import NATIVE, PLAIN, STEP_SIZES, KernelChoice, choose, kernel_choice
+from forelook.model.forward.matrix import dense
 from forelook.model.forward.native.kernels import Kernels
-from forelook.model.forward.quantized import NEVER, STEP_ROWS, ConvertedMatrix, IntegerMatrix8, Matrix4, Matrix8
+from forelook.model.forward.quantized import NEVER, STEP_ROWS, IntegerMatrix8, Matrix4, Matrix8
 from forelook.model.matrix_formats import CpuQuantizedFormat, NativeFormat
 
 CPU = torch.device("cpu")
@@ -57,7 +58,7 @@ def test_matrix_is_converted_from_the_number_of_rows_where_that_is_faster_and_st
 
 
 @pytest.mark.parametrize(
-    ("kernel", "kind"), [("float", Matrix8), ("integer", IntegerMatrix8), (PLAIN, ConvertedMatrix)]
+    ("kernel", "kind"), [("float", Matrix8), ("integer", IntegerMatrix8), (PLAIN, type(dense(torch.ones(64, 64))))]
 )
 def test_matrices_are_kept_for_the_chosen_kernel(kernel: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernel == "integer" and not IntegerMatrix8.serves():
@@ -74,7 +75,7 @@ def test_matrices_are_kept_for_the_chosen_kernel(kernel: str, kind: type, monkey
     torch.testing.assert_close(head.product(x, None), x @ table.rows(torch.arange(64)).T, atol=0.2, rtol=0.02)
     if kernel != "integer":
         four = CpuQuantizedFormat("int4", torch.float32, is_cold=False).layer(weight)
-        assert type(four) is (Matrix4 if kernel == "float" else ConvertedMatrix)
+        assert type(four) is (Matrix4 if kernel == "float" else kind)
 
 
 def test_a_measurement_covers_all_sizes_and_takes_little_time() -> None:

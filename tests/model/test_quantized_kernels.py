@@ -8,7 +8,7 @@ import pytest
 import torch
 from forelook.errors import UnsupportedArchitectureError
 from forelook.model.forward.matrix import Matrix
-from forelook.model.forward.quantized import STEP_ROWS, ConvertedMatrix, IntegerMatrix8, Matrix4, Matrix8
+from forelook.model.forward.quantized import STEP_ROWS, IntegerMatrix8, Matrix4, Matrix8, converted
 from forelook.model.quantization import Groups4, Rows8, quantize_groups, quantize_rows
 from torch import Tensor
 
@@ -86,7 +86,7 @@ def test_matrices_convert_back_to_the_weights_they_stand_for(bits: int, outputs:
         assert torch.equal(Matrix8(stored, torch.float32).rows(torch.tensor([7, 0, 7])), expected[[7, 0, 7]])
     x = random(3, 64, seed=5)
     exact = x @ matrix.transposed(0, outputs)
-    torch.testing.assert_close(ConvertedMatrix(matrix).product(x, None), exact, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(converted(matrix).product(x, None), exact, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", ["int8", "int4"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from forelook.model.config import LlamaConfig, parse_config
-from forelook.model.forward.attention import Visibility, attend_reference
+from forelook.model.forward.attention import Visibility
 from forelook.model.forward.step_attention import (
     StepAttention,
     StepAttentionChoice,
@@ -21,6 +21,8 @@ from forelook.model.forward.step_attention import (
 from forelook.model.forward.step_ops import choose_step_attention
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from tests.model.reference_attention import attend_reference
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5, torch.bfloat16: 3e-2}

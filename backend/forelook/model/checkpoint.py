@@ -202,9 +202,8 @@ class _Reader:
             raise CheckpointError(
                 f"{path}: {name} has dtype {tensor.dtype}, a quantized format; use float32, float16 or bfloat16 weights"
             )
-        if not self._is_converted and not math.isfinite(
-            float(tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32))
-        ):
+        wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+        if not self._is_converted and not math.isfinite(float(tensor.sum(dtype=wide))):
             raise CheckpointError(
                 f"{path}: {name} contains values that are not finite (NaN or infinity); download it again, or choose "
                 "another checkpoint"

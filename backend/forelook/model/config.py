@@ -124,7 +124,10 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
     window = _sliding_window(raw, family)
     windowed_layers = _windowed_layers(raw, family, num_layers) if window is not None else (False,) * num_layers
     attention_bias = _is_set(raw, family.attention_bias)
-    scaled = family.reads_scales
+
+    def scale(name: str) -> float:
+        return fields.number(name, 1.0) if family.reads_scales else 1.0
+
     return LlamaConfig(
         model_type=family.model_type,
         vocab_size=fields.count("vocab_size"),
@@ -147,16 +150,10 @@ def parse_config(raw: Mapping[str, Any], where: str) -> LlamaConfig:
         output_bias=attention_bias,
         mlp_bias=_is_set(raw, family.mlp_bias),
         tied_head=bool(raw.get("tie_word_embeddings", False)),
-        embedding_multiplier=(
-            math.sqrt(hidden_size)
-            if family.scales_embedding
-            else fields.number("embedding_multiplier", 1.0)
-            if scaled
-            else 1.0
-        ),
-        residual_multiplier=fields.number("residual_multiplier", 1.0) if scaled else 1.0,
-        attention_scale=fields.number("attention_multiplier", 1.0) if scaled else 1.0 / math.sqrt(head_size),
-        logits_divisor=fields.number("logits_scaling", 1.0) if scaled else 1.0,
+        embedding_multiplier=math.sqrt(hidden_size) if family.scales_embedding else scale("embedding_multiplier"),
+        residual_multiplier=scale("residual_multiplier"),
+        attention_scale=scale("attention_multiplier") if family.reads_scales else 1.0 / math.sqrt(head_size),
+        logits_divisor=scale("logits_scaling"),
         bos_token_id=_optional_id(raw.get("bos_token_id")),
         eos_token_ids=token_ids(raw.get("eos_token_id")),
         dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),

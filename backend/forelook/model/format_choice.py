@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -74,14 +74,14 @@ def choose_format(
         return FormatChoice(setting, plain_dtype, TorchaoFormat(plain_dtype, quantize), f"as set: {setting}")
     plain = FormatChoice(None, plain_dtype, PlainFormat(plain_dtype), "as set")
     if not on_cpu:
-        return plain if setting != "auto" else _with(plain, f"the default of {device.type}")
+        return plain if setting != "auto" else replace(plain, reason=f"the default of {device.type}")
     if setting != "auto":
         return _native(config, plain_dtype, [PLAIN], "as set") or plain
     if num_parameters(config) < LEAST_QUANTIZED_PARAMETERS:
         small = f"models below {LEAST_QUANTIZED_PARAMETERS // 10**6} million parameters stay as they are"
-        return _native(config, plain_dtype, [PLAIN], small) or _with(plain, small)
+        return _native(config, plain_dtype, [PLAIN], small) or replace(plain, reason=small)
     if not all(Matrix8.serves(inputs) for inputs in {shape.inputs for shape in _shapes(config)}):
-        return _with(plain, "the model's shapes suit no 8-bit kernel")
+        return replace(plain, reason="the model's shapes suit no 8-bit kernel")
     kinds = ["int8", *(["int4"] if four_bit_share >= _LEAST_FOUR_BIT_SHARE else [])]
     native = _native(config, plain_dtype, kinds)
     if native is not None:
@@ -91,7 +91,7 @@ def choose_format(
     found = ", ".join(f"{kind} {took:.1f} ms" for kind, took in times_ms.items())
     measured = f"matrix products of a decode step on one thread: {found}, {plain.name} {plain_ms:.1f} ms"
     if times_ms[best] >= plain_ms:
-        return _with(plain, measured)
+        return replace(plain, reason=measured)
     return _on_cpu(best, plain_dtype, config, f"{measured}; {best} {_loss(best)}")
 
 
@@ -134,10 +134,6 @@ def _share(choice: KernelChoice) -> float:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _with(choice: FormatChoice, reason: str) -> FormatChoice:
-    return FormatChoice(choice.quantized, choice.dtype, choice.matrices, reason)
 
 
 def _on_cpu(kind: str, dtype: torch.dtype, config: LlamaConfig, reason: str) -> FormatChoice:

@@ -139,12 +139,7 @@ def pull(model: str, revision: str | None, hub: Hub, on_progress: OnProgress) ->
     _check(folder, config)
     parse_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), f"{model}: config.json")
     _check_room(model, chosen, folder, hub)
-    for file in small_first:
-        if file.algorithm == "sha256" and not (folder / file.name).is_file():
-            _fetch_blob(model, commit, file, folder.parents[1] / "blobs", hub, on_progress)
-        path = _fetch(model, commit, file, hub, on_progress)
-        _check(path.parent, file)
-        on_progress(file.name, file.size, file.size)
+    _fetch_all(model, commit, small_first, folder, hub, on_progress)
     lacking = missing_files(folder)
     if lacking:
         raise CheckpointError(f"{model} at {commit}: {lacking} on the hub; choose another revision")
@@ -172,12 +167,7 @@ def _pull_gguf(model: str, gguf: HubGguf, asked: str, hub: Hub, on_progress: OnP
     folder = hub.cache_dir / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
     (folder.parents[1] / "blobs").mkdir(parents=True, exist_ok=True)
     _check_room(model, chosen, folder, hub)
-    for file in chosen:
-        if file.algorithm == "sha256" and not (folder / file.name).is_file():
-            _fetch_blob(repository, commit, file, folder.parents[1] / "blobs", hub, on_progress)
-        _fetch(repository, commit, file, hub, on_progress)
-        _check(folder, file)
-        on_progress(file.name, file.size, file.size)
+    _fetch_all(repository, commit, chosen, folder, hub, on_progress)
     read_config(read_parts(folder / gguf.name))  # what cannot run is said now
     pulled = Pulled(model, asked, commit, folder, tuple(chosen))
     record(hub.records_path, pulled)
@@ -229,6 +219,16 @@ def _describe(model: str, revision: str, hub: Hub) -> tuple[str, list[HubFile], 
     described = getattr(info, "gguf", None)
     architecture = described.get("architecture") if isinstance(described, dict) else None
     return info.sha, files, architecture if isinstance(architecture, str) else None
+
+
+def _fetch_all(model: str, commit: str, files: list[HubFile], folder: Path, hub: Hub, on_progress: OnProgress) -> None:
+    """Download and verify files into the cache's folder of a commit."""
+    for file in files:
+        if file.algorithm == "sha256" and not (folder / file.name).is_file():
+            _fetch_blob(model, commit, file, folder.parents[1] / "blobs", hub, on_progress)
+        _fetch(model, commit, file, hub, on_progress)
+        _check(folder, file)
+        on_progress(file.name, file.size, file.size)
 
 
 def _fetch(model: str, commit: str, file: HubFile, hub: Hub, on_progress: OnProgress) -> Path:

@@ -40,12 +40,7 @@ from forelook.settings.kinds import DEVICE
 STARTER_MODEL_PATH = Path(__file__).resolve().parents[1] / "starter_model"
 STARTER_MODEL_NAME = "starter-model"
 
-_DTYPES = {
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
 # CPU features with native bfloat16 products; without them bfloat16 is emulated and slower than float32.
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from forelook.model.forward.kernel_choice import PLAIN, kernel_choice, matrix4, 
 from forelook.model.forward.matrix import BlockedMatrix, DenseMatrix, Matrix, RowTable, dense
 from forelook.model.forward.native.kernels import Kernels
 from forelook.model.forward.native.matrices import NativeFloats, NativeGroups4, NativeRows8
-from forelook.model.forward.quantized import ConvertedMatrix, Matrix4, Matrix8
+from forelook.model.forward.quantized import Matrix4, Matrix8, converted
 from forelook.model.quantization import Groups4, Quantize, Rows8, quantize_groups, quantize_rows
 
 
@@ -166,7 +166,7 @@ class CpuQuantizedFormat:
         Matrix4.check_shape(outputs, inputs)
         choice = kernel_choice("int4", (outputs, inputs), self._dtype, is_cold=self._is_cold)
         matrix = matrix4(groups, self._dtype, choice)
-        return ConvertedMatrix(matrix) if choice.kernel == PLAIN else matrix
+        return converted(matrix) if choice.kernel == PLAIN else matrix
 
     def embedding(self, weight: Tensor) -> Matrix8:
         """Keep an embedding."""
@@ -186,7 +186,7 @@ class CpuQuantizedFormat:
         outputs, inputs = rows.codes.shape
         choice = kernel_choice("int8", (outputs, inputs), self._dtype, is_cold=self._is_cold)
         if choice.kernel == PLAIN:
-            return ConvertedMatrix(Matrix8(rows, self._dtype))
+            return converted(Matrix8(rows, self._dtype))
         return matrix8(rows, self._dtype, choice)
 
 

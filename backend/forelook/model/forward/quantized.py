@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from forelook.errors import UnsupportedArchitectureError
-from forelook.model.forward.matrix import dense
+from forelook.model.forward.matrix import Matrix, dense
 from forelook.model.quantization import GROUP_SIZE, Groups4, Rows8
 
 STEP_ROWS = 16
@@ -243,19 +243,10 @@ def _dense_product(matrix: Matrix8 | Matrix4, x: Tensor, bias: Tensor | None) ->
     return product if bias is None else product.add_(bias)
 
 
-class ConvertedMatrix:
-    """A quantized matrix converted back to floats, where no kernel is faster than these."""
-
-    def __init__(self, matrix: Matrix8 | Matrix4) -> None:
-        """Convert a matrix, which the caller may then drop."""
-        self.num_outputs, self.num_inputs = matrix.num_outputs, matrix.num_inputs
-        weight = torch.empty(self.num_outputs, self.num_inputs, dtype=matrix.dtype)
-        for start in range(0, self.num_outputs, _PACKED_ROWS):
-            stop = min(start + _PACKED_ROWS, self.num_outputs)
-            weight[start:stop] = matrix.transposed(start, stop).t()
-        self._dense = dense(weight)
-        self.nbytes = self._dense.nbytes
-
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """``x @ matrix.T + bias``."""
-        return self._dense.product(x, bias)
+def converted(matrix: Matrix8 | Matrix4) -> Matrix:
+    """A quantized matrix, which the caller may then drop, back in floats, where no kernel is faster than these."""
+    weight = torch.empty(matrix.num_outputs, matrix.num_inputs, dtype=matrix.dtype)
+    for start in range(0, matrix.num_outputs, _PACKED_ROWS):
+        stop = min(start + _PACKED_ROWS, matrix.num_outputs)
+        weight[start:stop] = matrix.transposed(start, stop).t()
+    return dense(weight)

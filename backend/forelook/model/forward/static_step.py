@@ -233,11 +233,6 @@ class BucketedSequence(LlamaSequence):
         """Sizes that run at full speed; others are padded to the next."""
         return TAIL_SIZES
 
-    @property
-    def prepared_sizes(self) -> list[int]:
-        """The sizes whose step has been prepared."""
-        return sorted(self._steps)
-
     def repeat_step(self, num_tokens: int, num_rows: int) -> None:
         """Queue the last step of this size again with the same inputs, to time the device's part alone.
 

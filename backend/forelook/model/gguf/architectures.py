@@ -153,11 +153,8 @@ def _raw_config(file: GgufFile, architecture: Architecture, names: set[str]) -> 
         if field_name is not None:
             raw[field_name] = tensor in names
     raw["use_sliding_window"] = "sliding_window" in raw
-    rotated, heads, hidden = (
-        metadata.get(f"{prefix}rope.dimension_count"),
-        raw.get("num_attention_heads"),
-        raw.get("hidden_size"),
-    )
+    rotated, heads = metadata.get(f"{prefix}rope.dimension_count"), raw.get("num_attention_heads")
+    hidden = raw.get("hidden_size")
     if isinstance(rotated, int) and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
         raw["partial_rotary_factor"] = rotated / max(1, raw.get("head_dim") or hidden // heads)
     scaling = _rope_scaling(metadata, prefix)
@@ -198,9 +195,8 @@ def _rope_scaling(metadata: Mapping[str, Any], prefix: str) -> dict[str, Any]:
             scaling[name] = metadata[f"{prefix}rope.scaling.{key}"]
     own = metadata.get(f"{prefix}rope.scaling.attn_factor")
     if kind == "yarn" and isinstance(own, float) and isinstance(factor, float) and factor > 1 and own != 1.0:
-        scaling["attention_factor"] = own * (
-            0.1 * math.log(factor) + 1.0
-        )  # llama.cpp multiplies, transformers replaces
+        # llama.cpp multiplies, transformers replaces.
+        scaling["attention_factor"] = own * (0.1 * math.log(factor) + 1.0)
     return scaling
 
 

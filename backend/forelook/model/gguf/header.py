@@ -33,22 +33,7 @@ _DEFAULT_ALIGNMENT = 32
 _STRING, _ARRAY = 8, 9
 # Little-endian numbers by the type's code in the file.
 _NUMBERS: Mapping[int, struct.Struct] = MappingProxyType(
-    {
-        code: struct.Struct(f"<{letter}")
-        for code, letter in {
-            0: "B",
-            1: "b",
-            2: "H",
-            3: "h",
-            4: "I",
-            5: "i",
-            6: "f",
-            7: "?",
-            10: "Q",
-            11: "q",
-            12: "d",
-        }.items()
-    }
+    {code: struct.Struct(f"<{letter}") for code, letter in (*enumerate("BbHhIif?"), (10, "Q"), (11, "q"), (12, "d"))}
 )
 _LENGTH = struct.Struct("<Q")
 _U32 = struct.Struct("<I")
