@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def hf_step(run: Callable[..., object], prefix: torch.Tensor, ids: torch.Tensor,
     return step
 
 
-def hf_branched_step(model: torch.nn.Module, prefix: Sequence[int], num_tokens: int) -> Step:
+def hf_branched_step(model: Any, prefix: Sequence[int], num_tokens: int) -> Step:
     """Return the step of :func:`branched_layout` after a prefix, of a transformers model."""
     layout = branched_layout(num_tokens, len(prefix), model.config.vocab_size)
     options: dict[str, torch.Tensor] = {"position_ids": torch.from_numpy(layout.positions)[None]}
