@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from forelook.errors import CheckpointError
-from forelook.model.adapter_config import CONFIG_NAME, WEIGHTS_NAME, AdapterConfig, read_adapter_config
+from forelook.model.adapter_config import CONFIG_NAME, SHAPES, WEIGHTS_NAME, AdapterConfig, read_adapter_config
 from forelook.model.config import LlamaConfig
 
 _PREFIX = "base_model.model."
@@ -103,18 +103,9 @@ class Adapter:
         Raises:
             CheckpointError: they differ.
         """
-        have = {
-            "model_type": base.model_type,
-            "hidden_size": base.hidden_size,
-            "num_hidden_layers": base.num_layers,
-            "num_attention_heads": base.num_heads,
-            "num_key_value_heads": base.num_kv_heads,
-            "intermediate_size": base.intermediate_size,
-            "vocab_size": base.vocab_size,
-        }
         for name, stated in self.config.base_shapes.items():
-            if stated != have[name]:
-                raise self._misfit(f"it was trained on a model with {name} = {stated!r}, and this one has {have[name]}")
+            if stated != (have := getattr(base, SHAPES[name])):
+                raise self._misfit(f"it was trained on a model with {name} = {stated!r}, and this one has {have}")
 
     def merged(self, name: str, stored: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """A tensor of the base with the adapter's change, in float32; the same tensor where there is none.

@@ -31,10 +31,12 @@ _UNSUPPORTED = (
 )  # fmt: skip
 # These ways to start change the base before training, so the adapter's sum belongs to another base.
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq")
-SHAPES = (
-    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "intermediate_size", "vocab_size",
-)  # fmt: skip
+# What an adapter may state of its base -> the attribute of the base's configuration that it must equal.
+SHAPES = {
+    "model_type": "model_type", "hidden_size": "hidden_size", "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads", "num_key_value_heads": "num_kv_heads",
+    "intermediate_size": "intermediate_size", "vocab_size": "vocab_size",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,7 @@ class Ranks:
             try:
                 with tempfile.TemporaryDirectory(prefix="forelook-ranks-") as folder:
                     group = self._gather(Path(folder))
+                    group.set_timeout(self._step_timeout_s)
                     group.compare_weights(self._weights)
                     logger.info("%d ranks decode together", self._source.num_ranks)
                     pause_s = _FIRST_PAUSE_S
@@ -198,9 +199,7 @@ class Ranks:
     def _gather(self, folder: Path) -> RankGroup:
         size, device = self._source.num_ranks, self._device
         if not self._source.command:
-            group = RankGroup(_torchrun_store(), 0, size, device=device, timeout_s=_LOADING_TIMEOUT_S)
-            group.set_timeout(self._step_timeout_s)
-            return group
+            return RankGroup(_torchrun_store(), 0, size, device=device, timeout_s=_LOADING_TIMEOUT_S)
         for rank in range(1, size):
             command = [*self._source.command, "--rank", f"{rank}/{size}", "--folder", str(folder)]
             # a rank exits at the end of its standard input, however this process ends
@@ -214,9 +213,7 @@ class Ranks:
                 raise RankLostError(f"the other ranks did not load the model within {_LOADING_TIMEOUT_S:.0f} s")
             if self._lost.wait(_POLL_S):
                 raise RankLostError("closing")
-        group = RankGroup(_file_store(folder, size), 0, size, device=device, timeout_s=_STEP_TIMEOUT_S)
-        group.set_timeout(self._step_timeout_s)
-        return group
+        return RankGroup(_file_store(folder, size), 0, size, device=device, timeout_s=_STEP_TIMEOUT_S)
 
     def _watch(self) -> None:
         while not self._lost.wait(_POLL_S):

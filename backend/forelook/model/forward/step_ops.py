@@ -172,16 +172,21 @@ def choose_step_attention(
 
 
 def _example(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator(device=device).manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
-
+    random = _random_values(torch.Generator(device=device).manual_seed(0), dtype)
     queries = random(_TAIL, config.num_heads, config.head_size)
     cache = random(2 * config.num_kv_heads, _PREFIX + 2 * _TAIL, config.head_size)
     visible = torch.ones(_TAIL, _TAIL, dtype=torch.bool, device=device).tril()
     visible[_TAIL // 2 :, 1 : _TAIL // 2] = False
     return queries, cache, torch.tensor([_PREFIX], dtype=torch.int32, device=device), visible
+
+
+def _random_values(generator: torch.Generator, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Makes tensors of a shape on the generator's device."""
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=generator.device, dtype=torch.float32).to(dtype)
+
+    return random
 
 
 def _cuda_ms(run: Callable[[], object]) -> float:
@@ -230,10 +235,7 @@ def fused_error(
     """The largest difference of given operators from the plain ones on random values of about 1."""
     generator = torch.Generator(device=device).manual_seed(1)
     heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_size
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
-
+    random = _random_values(generator, dtype)
     num_tokens, num_slots = 5, 12
     plain = feed_forward_activation(replace(config, activation=Activation.SILU, is_gated=True, intermediate_size=384))
     hidden, update, weight = random(num_tokens, 256), random(num_tokens, 256), random(256)
@@ -246,11 +248,7 @@ def fused_error(
     caches = [torch.zeros(2 * kv_heads, num_slots, size, dtype=dtype, device=device) for _ in range(2)]
     wide_gate = random(num_tokens, 2 * 384)
     pairs = [
-        *zip(
-            add(hidden, update, 0.5, norm),
-            add_norm(hidden, update, 0.5, plain_norm),
-            strict=True,
-        ),
+        *zip(add(hidden, update, 0.5, norm), add_norm(hidden, update, 0.5, plain_norm), strict=True),
         (
             rotate(qkv, rotations, positions, caches[0], prefix_length),
             rotate_and_store(qkv, rotations, positions, caches[1], prefix_length),
