@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from forelook.decoding.drafting.budget import CostCurve
@@ -81,6 +83,32 @@ def test_selection_maximises_tokens_per_second_over_the_likeliest_paths(
     assert selection.probabilities == pytest.approx(naive[:chosen])
     assert len(set(paths_of(selection.tree))) == chosen, "equal guesses must merge"
     assert all(len(path) <= max_depth for path in paths_of(selection.tree))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    guesses=st.lists(drafts(), max_size=6),
+    steps=st.lists(st.floats(0.0, 0.9), min_size=1, max_size=12),
+    max_nodes=st.integers(1, 12),
+)
+def test_no_draft_longer_than_the_most_that_could_pay_is_ever_chosen(guesses, steps, max_nodes):
+    curve = CostCurve.of(list(itertools.accumulate(steps, initial=1.0)))
+
+    def selection(max_length: int) -> tuple[list[tuple], list[float]]:
+        candidates = CandidateTree(AcceptanceCalibration(), 12, floor=0.0)
+        for guess in guesses:
+            short = replace(guess, token_ids=guess.token_ids[:max_length], shares=guess.shares[:max_length])
+            candidates.add(short)
+        found = candidates.select(curve, max_nodes)
+        return paths_of(found.tree), found.probabilities
+
+    assert selection(max(1, curve.most_drafts)) == selection(12)
+
+
+def test_the_most_drafts_that_could_pay_end_where_certain_ones_do_not():
+    assert CostCurve.of([1.0, 1.1, 1.2, 2.4, 2.5]).most_drafts == 2
+    assert CostCurve.of([1.0, 2.0, 3.0]).most_drafts == 0
+    assert CostCurve.of([1.0, 1.0, 1.0]).most_drafts == 2
 
 
 def test_drafts_not_worth_their_cost_leave_a_plain_step():

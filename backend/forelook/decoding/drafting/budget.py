@@ -72,10 +72,12 @@ class CostCurve:
     Attributes:
         seconds: [n+1] cost with 0 … n drafts.
         slopes: [n+1] the least cost per further draft, over all larger numbers.
+        most_drafts: more than so many cannot pay, not even if every one were accepted.
     """
 
     seconds: list[float]
     slopes: list[float]
+    most_drafts: int
 
     @classmethod
     def of(cls, seconds: list[float]) -> CostCurve:
@@ -84,7 +86,9 @@ class CostCurve:
             min(((later - cost) / step for step, later in enumerate(seconds[size + 1 :], start=1)), default=math.inf)
             for size, cost in enumerate(seconds)
         ]
-        return cls(seconds, slopes)
+        # Drafts are chosen best first, so the rate of any others rises at most as that of certain ones does.
+        most_drafts = max(range(len(seconds)), key=lambda size: (1 + size) / seconds[size])
+        return cls(seconds, slopes, most_drafts)
 
     @property
     def floor(self) -> float:

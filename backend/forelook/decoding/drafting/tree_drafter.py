@@ -113,7 +113,8 @@ class TreeDrafter:
         curve = self._budget.curve(state.num_cached, state.num_pending, self._tail_sizes)
         self._plain_step_s = curve.seconds[0]
         candidates = self._candidates = CandidateTree(self._calibration, state.max_depth, curve.floor)
-        max_length = min(state.max_depth, _MAX_LENGTH)
+        # One more than can be chosen: it calibrates the guess after the last accepted one.
+        max_length = min(state.max_depth, _MAX_LENGTH, curve.most_drafts + 1)
         for source in self._sources:
             for draft in source.propose(self._context, max_candidates=_MAX_CANDIDATES, max_length=max_length):
                 candidates.add(draft)
