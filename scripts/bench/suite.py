@@ -95,7 +95,7 @@ SUITE = (
     Benchmark("load", "bench_load.py",
               "--typists 1 2 4 8 --seconds 15 --size 1 10 30 100 300 1000 --service-ms 5 20 50",
               "--typists 1 2 --seconds 2 --record 4 --size 1 10", tables.load),
-    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 15",
+    Benchmark("decoding", "bench_decoding.py", "--dataset all --limit 164 --seconds 25",
               "--dataset humaneval --limit 2 --max-new-tokens 8", tables.decoding),
     Benchmark("peers", "bench_peers.py",
               "--model smollm2-base --limit 5 --datasets humaneval workspace --no-learning --rounds 2 "
